@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything a developer does; bare `make` is `make test`. Needs Python 3.11 with venv, make and git.
+PYTHON ?= python3.11
+BIN := .venv/bin
+CONSTRAINTS := -c operator/constraints.txt -c serve_runtime/constraints.txt -c constraints-dev.txt
+COMPILE := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate
+CRD := sdservice.dev_stablediffusionservices.yaml
+export KUBERAY_CRDS ?= $(abspath $(wildcard ../shared/kuberay-crds))
+# Torch on a few cores: waiting threads that spin take time from those that work.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: test setup run fmt check generate constraints cluster cluster-stop clean
+test: setup check
+	$(BIN)/pytest
+
+setup: .venv/ready
+.venv/ready: pyproject.toml operator/pyproject.toml serve_runtime/pyproject.toml testkit/pyproject.toml \
+		operator/constraints.txt serve_runtime/constraints.txt constraints-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	grep -A999 '^uv==' constraints-dev.txt | awk 'NR>1 && !/^ /{exit} {print}' > .venv/uv.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r .venv/uv.txt
+	$(BIN)/uv pip install -q --python $(BIN)/python $(CONSTRAINTS) --build-constraints constraints-dev.txt \
+		--group dev -e ./operator -e './serve_runtime[serve]' -e ./testkit
+	touch $@
+
+run: setup
+	$(BIN)/sdservice run examples/quickstart.yaml
+
+fmt: setup
+	$(BIN)/ruff check -q --fix .
+	$(BIN)/ruff format -q .
+
+check: setup
+	$(BIN)/ruff check -q .
+	$(BIN)/ruff format -q --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+generate: setup
+	$(BIN)/sdservice crd > crds/$(CRD)
+	cp crds/$(CRD) charts/stable-diffusion-operator/crds/$(CRD)
+
+constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes the newest
+	$(COMPILE) $(UPGRADE) operator/pyproject.toml -o operator/constraints.txt
+	$(COMPILE) $(UPGRADE) serve_runtime/pyproject.toml --extra serve -c operator/constraints.txt \
+		-o serve_runtime/constraints.txt
+	$(COMPILE) $(UPGRADE) testkit/pyproject.toml --group pyproject.toml:dev --group pyproject.toml:go \
+		-c operator/constraints.txt -c serve_runtime/constraints.txt -o constraints-dev.txt
+
+cluster: setup
+	$(BIN)/python -m sd_testkit up
+
+cluster-stop: setup
+	$(BIN)/python -m sd_testkit down
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache

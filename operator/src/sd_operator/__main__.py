@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m sd_operator`: settings, logging, and kopf as the source of events.
+
+Crash-only: whatever ends unexpectedly ends the process, and a new one converges from live objects.
+"""
+
+import asyncio
+import logging
+import sys
+
+import kopf
+
+from sd_operator import handlers
+from sd_operator.cluster import connect
+from sd_operator.errors import SdServiceError
+from sd_operator.reconcile import Reconciler
+from sd_operator.resync import Resync
+from sd_operator.settings import Settings
+from sd_operator.work_queue import WorkQueue
+
+logger = logging.getLogger("sd_operator")
+
+
+async def operate(settings: Settings) -> None:
+    """Run until a signal, or until a part of us ends that must not."""
+    stop = asyncio.Event()
+    async with connect(settings.request_timeout_seconds) as cluster:
+        queue = WorkQueue(
+            Reconciler(cluster, settings).reconcile,
+            workers=settings.workers,
+            retry_base_seconds=settings.retry_base_seconds,
+            retry_cap_seconds=settings.retry_cap_seconds,
+        )
+        resync = Resync(cluster, queue.add, settings)
+
+        async def background() -> None:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(queue.run(), name="work queue")
+                    group.create_task(resync.run(), name="resync")
+            finally:
+                stop.set()
+
+        await kopf.operator(
+            registry=handlers.registry(queue.add, resync.age_seconds, background),
+            standalone=True,
+            clusterwide=not settings.watch_namespaces,
+            namespaces=settings.watch_namespaces,
+            liveness_endpoint=f"http://0.0.0.0:{settings.probe_port}/healthz"
+            if settings.probe_port
+            else None,
+            stop_flag=stop,
+        )
+
+
+def main() -> int:
+    """Exit code 0 after a signal, 1 when the cluster cannot be reached at all."""
+    settings = Settings()
+    log_format = kopf.LogFormat.JSON if settings.log_format == "json" else kopf.LogFormat.FULL
+    kopf.configure(log_format=log_format)
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    try:
+        asyncio.run(operate(settings))
+    except SdServiceError as error:
+        logger.critical("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The custom resource as frozen pydantic models: the one source of the CRD and of every check."""
+
+from sd_operator.api.image import Image, ImagePreload
+from sd_operator.api.model import ModelSource
+from sd_operator.api.placement import Head, Toleration, WorkerGroup
+from sd_operator.api.resource import GROUP, KIND, PLURAL, VERSION, Resource, parse
+from sd_operator.api.serving import Defaults, Limits, Replicas
+from sd_operator.api.spec import Spec, Upgrade
+from sd_operator.api.status import Condition, Status
+
+__all__ = [
+    "GROUP",
+    "KIND",
+    "PLURAL",
+    "VERSION",
+    "Condition",
+    "Defaults",
+    "Head",
+    "Image",
+    "ImagePreload",
+    "Limits",
+    "ModelSource",
+    "Replicas",
+    "Resource",
+    "Spec",
+    "Status",
+    "Toleration",
+    "Upgrade",
+    "WorkerGroup",
+    "parse",
+]

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Field types that several parts of the resource share; every one is bounded."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+JsonSchema = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A rule for a string, stated as a sentence: CEL for the API server, a validator for us.
+
+    A bare `pattern` in the schema would show the user nothing but the regular expression. The pattern must
+    mean the same to Python and to RE2 (no look-around, no back-references).
+
+    Attributes:
+        pattern: what the string must match; anchored where it says so.
+        says: the rule, and the message of its breach.
+        max_length: most characters.
+    """
+
+    pattern: str
+    says: str
+    max_length: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A string that the rule is checked on."""
+        return core_schema.no_info_after_validator_function(
+            self._check, core_schema.str_schema(min_length=1, max_length=self.max_length, strict=True)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        """The string with its rule as CEL."""
+        rule = {"rule": f"self.matches({_cel_string(self.pattern)})", "message": self.says}
+        return {**handler(schema), "x-kubernetes-validations": [rule]}
+
+    def _check(self, value: str) -> str:
+        if re.search(self.pattern, value) is None:
+            raise PydanticCustomError("pattern", "{says}", {"says": self.says})
+        return value
+
+
+@dataclass(frozen=True)
+class KeyedList:
+    """A list of objects told apart by one field, which no two may share; the API server merges it by that key."""
+
+    key: str
+    max_length: int
+    min_length: int = 0
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A tuple of bounded length whose keys differ."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        """The list as a map in the eyes of the API server."""
+        bounds = {"maxItems": self.max_length} | ({"minItems": self.min_length} if self.min_length else {})
+        keys = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [self.key]}
+        return {**handler(schema), **bounds, **keys}
+
+    def _check(self, items: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self.min_length <= len(items) <= self.max_length:
+            bounds = {"least": self.min_length, "most": self.max_length}
+            raise PydanticCustomError("length", "must have {least} to {most} items", bounds)
+        seen = [getattr(each, self.key) for each in items]
+        for value in seen:
+            if seen.count(value) > 1:
+                raise PydanticCustomError(
+                    "duplicate", "Duplicate value: {key} {value}", {"key": self.key, "value": value}
+                )
+        return items
+
+
+def _cel_string(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+_DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_QUANTITY = r"^[0-9]+([.][0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
+
+ObjectName = Annotated[
+    str,
+    Text(
+        r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+        "must be the name of a Kubernetes object: lower-case letters, digits, '-' and '.'",
+        max_length=253,
+    ),
+]
+GroupName = Annotated[
+    str, Text(_DNS_LABEL, "must be lower-case letters, digits and '-', at most 15 characters", max_length=15)
+]
+SecretKey = Annotated[
+    str, Text(r"^[-._a-zA-Z0-9]+$", "must be a Secret key: letters, digits, '-', '_' and '.'", max_length=253)
+]
+
+
+def _quantity(value: str | int) -> str | int:
+    if isinstance(value, int):
+        if value < 0:
+            raise PydanticCustomError("quantity", "a quantity must not be negative")
+        return value
+    if re.search(_QUANTITY, value) is None:
+        raise PydanticCustomError("quantity", "must be a quantity such as 4, 500m or 16Gi")
+    return value
+
+
+Quantity = Annotated[
+    str | int,
+    AfterValidator(_quantity),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 32,
+            "pattern": _QUANTITY,
+        }
+    ),
+]
+
+LabelKey = Annotated[str, Field(min_length=1, max_length=316)]
+LabelValue = Annotated[str, Field(max_length=63)]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=32)]
+Annotations = Annotated[
+    dict[LabelKey, Annotated[str, Field(max_length=4096)]],
+    Field(max_length=32),
+]
+FreeObject = Annotated[
+    dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+]

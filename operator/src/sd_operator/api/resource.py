@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The resource as a whole, and the one place where untyped input becomes a typed Spec."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from sd_operator.api.spec import Spec
+from sd_operator.errors import InvalidResource, Problem
+
+GROUP = "sdservice.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "StableDiffusionService"
+PLURAL = "stablediffusionservices"
+
+NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+NAME_LIMIT = 47
+NAME_RULES = {
+    f"size(self.metadata.name) <= {NAME_LIMIT}": (
+        f"metadata.name must be at most {NAME_LIMIT} characters: KubeRay adds suffixes to it; shorten the name"
+    ),
+    f"self.metadata.name.matches('{NAME_PATTERN}')": (
+        "metadata.name must start with a letter and hold lower-case letters, digits and '-' only:"
+        " it becomes the name of a Service"
+    ),
+}
+"""Rules on the name, CEL to message; stated at the root, where the API server lets us see metadata.name."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A StableDiffusionService: identity and spec."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    spec: Spec
+
+
+def parse(body: Mapping[str, Any]) -> Resource:
+    """Turn a StableDiffusionService, as YAML or the API server gives it, into a typed one.
+
+    Raises:
+        InvalidResource: with every broken rule, its field, the value found and what is wanted.
+    """
+    metadata = body.get("metadata")
+    metadata = metadata if isinstance(metadata, Mapping) else {}
+    name = str(metadata.get("name", ""))
+    problems = [*_identity_problems(body, name)]
+    spec = None
+    try:
+        # By way of JSON: strict numbers and booleans as the API server has them, lists as tuples.
+        spec = Spec.model_validate_json(json.dumps(body.get("spec", {}), default=str))
+    except ValidationError as error:
+        problems += [problem for details in error.errors(include_url=False) for problem in _problems(details)]
+    if spec is None or problems:
+        raise InvalidResource(name or "<unnamed>", tuple(problems))
+    return Resource(
+        name=name,
+        namespace=metadata.get("namespace", "default"),
+        uid=metadata.get("uid", ""),
+        generation=metadata.get("generation", 1),
+        spec=spec,
+    )
+
+
+def _identity_problems(body: Mapping[str, Any], name: str) -> Iterator[Problem]:
+    for field, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if body.get(field) != wanted:
+            yield Problem(field, repr(body.get(field)), f"must be {wanted}")
+    too_long, malformed = NAME_RULES.values()
+    if len(name) > NAME_LIMIT:
+        yield Problem("metadata.name", repr(name), too_long)
+    if re.search(NAME_PATTERN, name) is None:
+        yield Problem("metadata.name", repr(name), malformed)
+    yield from _unknown(body, {"apiVersion", "kind", "metadata", "spec", "status"})
+
+
+def _unknown(body: Mapping[str, Any], known: set[str]) -> Iterator[Problem]:
+    for field in body:
+        if field not in known:
+            yield Problem(str(field), None, "unknown field; check its spelling")
+
+
+def _problems(details: ErrorDetails) -> Iterator[Problem]:
+    path = "spec" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in details["loc"])
+    if details["type"] == "broken_rules":
+        for field, message in details["ctx"]["broken"]:
+            yield Problem(path + field, _shown(details["input"], field) if field else None, message)
+    elif details["type"] == "extra_forbidden":
+        yield Problem(path, None, "unknown field; check its spelling")
+    elif details["type"] == "missing":
+        yield Problem(path, None, "required field is missing")
+    else:
+        yield Problem(path, _shown(details["input"]), details["msg"])
+
+
+def _shown(value: object, field: str = "") -> str | None:
+    for part in filter(None, field.split(".")):
+        value = value.get(part) if isinstance(value, dict) else None
+    if value is None:
+        return None
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - one line in a terminal

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`spec`: everything a user may wish for, and the rules between its parts."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sd_operator.api.base import Model, Rule
+from sd_operator.api.fields import Annotations, KeyedList, Labels, ObjectName, Quantity, Text
+from sd_operator.api.image import Image, ImagePreload
+from sd_operator.api.model import PRESETS, ModelSource
+from sd_operator.api.placement import EnvVar, Head, WorkerGroup
+from sd_operator.api.serving import Autoscaling, Batching, Defaults, Limits, Replicas
+
+GpuResourceName = Annotated[
+    str,
+    Text(
+        r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[-._A-Za-z0-9]+$",
+        "must be an extended resource such as nvidia.com/gpu",
+        max_length=253,
+    ),
+]
+
+WorkerGroups = Annotated[tuple[WorkerGroup, ...], KeyedList("name", max_length=8, min_length=1)]
+Environment = Annotated[tuple[EnvVar, ...], KeyedList("name", max_length=32)]
+
+
+class Incremental(Model):
+    """Moving traffic to the new cluster step by step, through a Gateway."""
+
+    rules = (
+        Rule(
+            cel="self.stepSizePercent <= self.maxSurgePercent",
+            holds=lambda i: i.step_size_percent <= i.max_surge_percent,
+            message="stepSizePercent must not be above maxSurgePercent",
+            field=".stepSizePercent",
+        ),
+    )
+
+    gateway_class_name: ObjectName = Field(description="GatewayClass that carries the traffic.")
+    step_size_percent: int = Field(
+        default=25, ge=1, le=100, description="Traffic moved per step, in percent."
+    )
+    interval_seconds: int = Field(default=30, ge=1, le=3600, description="Seconds between two steps.")
+    max_surge_percent: int = Field(
+        default=100, ge=1, le=100, description="Capacity of the new cluster beside the old one, in percent."
+    )
+
+
+class Upgrade(Model):
+    """What happens to the running cluster when its pods must change."""
+
+    rules = (
+        Rule(
+            cel="(self.strategy == 'Incremental') == has(self.incremental)",
+            holds=lambda u: (u.strategy == "Incremental") == (u.incremental is not None),
+            message="incremental and strategy: Incremental belong together: set both, or neither",
+            field=".incremental",
+        ),
+    )
+
+    strategy: Literal["NewCluster", "Incremental", "InPlaceOnly"] = Field(
+        default="NewCluster",
+        description=(
+            "NewCluster: a second cluster comes up and takes over, which needs twice the GPUs for a while."
+            " Incremental: the same in steps, through a Gateway. InPlaceOnly: pods never change; only the"
+            " serving configuration does."
+        ),
+    )
+    incremental: Incremental | None = Field(default=None, description="Settings of strategy Incremental.")
+
+
+def replicas_per_worker(spec: "Spec", group: WorkerGroup) -> int:
+    """Model replicas that fit on one worker of the group; a CPU worker holds one."""
+    if spec.gpus_per_replica == 0:
+        return 1
+    gpus = spec.gpus_per_replica if group.gpus_per_worker is None else group.gpus_per_worker
+    return gpus // spec.gpus_per_replica * spec.replicas_per_gpu
+
+
+def max_workers(spec: "Spec", group: WorkerGroup) -> int:
+    """Workers the group may have; without a bound of its own, enough for replicas.max."""
+    if group.max_replicas is not None:
+        return group.max_replicas
+    return math.ceil(spec.replicas.max / max(1, replicas_per_worker(spec, group)))
+
+
+def _reaches_max(spec: "Spec") -> bool:
+    if spec.gpus_per_replica == 0 or any(group.max_replicas is None for group in spec.worker_groups):
+        return True
+    groups = spec.worker_groups
+    return sum(max_workers(spec, g) * replicas_per_worker(spec, g) for g in groups) >= spec.replicas.max
+
+
+def _replica_fits(spec: "Spec") -> bool:
+    return all(
+        group.gpus_per_worker is None
+        or (
+            group.gpus_per_worker == 0 if spec.gpus_per_replica == 0 else replicas_per_worker(spec, group) > 0
+        )
+        for group in spec.worker_groups
+    )
+
+
+def _defaults_allowed(spec: "Spec") -> bool:
+    wanted, limits = spec.defaults, spec.limits
+    width, height = wanted.width or 64, wanted.height or 64
+    return (
+        max(width, height) <= limits.max_side
+        and width * height <= limits.max_pixels
+        and (wanted.steps or 1) <= limits.max_steps
+    )
+
+
+_WORKER_GPUS = "(has(g.gpusPerWorker) ? g.gpusPerWorker : self.gpusPerReplica)"
+
+
+class Spec(Model):
+    """What the user wants of one image-generation service."""
+
+    rules = (
+        Rule(
+            cel=(
+                "self.gpusPerReplica == 0 || self.workerGroups.exists(g, !has(g.maxReplicas))"
+                f" || self.workerGroups.map(g, g.maxReplicas * ({_WORKER_GPUS} / self.gpusPerReplica)"
+                " * self.replicasPerGpu).sum() >= self.replicas.max"
+            ),
+            holds=_reaches_max,
+            message=(
+                "the worker groups together cannot hold replicas.max: a worker holds gpusPerWorker divided by"
+                " gpusPerReplica replicas, rounded down; raise maxReplicas or gpusPerWorker, or lower replicas.max"
+            ),
+            field=".workerGroups",
+        ),
+        Rule(
+            cel=(
+                "self.workerGroups.all(g, !has(g.gpusPerWorker) || (self.gpusPerReplica == 0"
+                " ? g.gpusPerWorker == 0 : g.gpusPerWorker >= self.gpusPerReplica))"
+            ),
+            holds=_replica_fits,
+            message=(
+                "no replica fits on a worker: gpusPerWorker must be at least gpusPerReplica, and 0 when that is 0"
+            ),
+            field=".workerGroups",
+        ),
+        Rule(
+            cel="self.replicasPerGpu == 1 || self.gpusPerReplica == 1",
+            holds=lambda s: s.replicas_per_gpu == 1 or s.gpus_per_replica == 1,
+            message="sharing a GPU needs gpusPerReplica: 1; set it, or set replicasPerGpu: 1",
+            field=".replicasPerGpu",
+        ),
+        Rule(
+            cel="self.imagePreload.mode == 'Disabled' || self.image.pullPolicy != 'Always'",
+            holds=lambda s: s.image_preload.mode == "Disabled" or s.image.pull_policy != "Always",
+            message=(
+                "pullPolicy Always pulls again whatever was preloaded: use IfNotPresent, or imagePreload mode Disabled"
+            ),
+            field=".imagePreload",
+        ),
+        Rule(
+            cel=(
+                "(!has(self.defaults.width) || self.defaults.width <= self.limits.maxSide)"
+                " && (!has(self.defaults.height) || self.defaults.height <= self.limits.maxSide)"
+                " && (has(self.defaults.width) ? self.defaults.width : 64)"
+                " * (has(self.defaults.height) ? self.defaults.height : 64) <= self.limits.maxPixels"
+                " && (!has(self.defaults.steps) || self.defaults.steps <= self.limits.maxSteps)"
+            ),
+            holds=_defaults_allowed,
+            message=(
+                "the defaults must be within the limits: width and height within maxSide, their product within"
+                " maxPixels, steps within maxSteps"
+            ),
+            field=".defaults",
+        ),
+    )
+
+    model: ModelSource = Field(description="The weights that the service draws with.")
+    defaults: Defaults = Field(
+        default=Defaults(), description="What a request gets that does not say; absent: what the model says."
+    )
+    replicas: Replicas = Field(description="Bounds of the model replicas; Ray Serve scales between them.")
+    gpus_per_replica: int = Field(
+        default=1, ge=0, le=8, description="GPUs of one model replica; 0 computes on the CPU."
+    )
+    replicas_per_gpu: int = Field(
+        default=1, ge=1, le=8, description="Model replicas that share one GPU and its memory."
+    )
+    gpu_resource_name: GpuResourceName = Field(
+        default="nvidia.com/gpu", description="Resource that stands for a GPU; its taint is tolerated."
+    )
+    worker_groups: WorkerGroups = Field(
+        default=(WorkerGroup(name="gpu"),),
+        description="Pools of workers, in order of preference. Absent: one group named gpu.",
+    )
+    head: Head = Field(default=Head(), description="The Ray head: controls, routes, and needs no GPU.")
+    image: Image = Field(default=Image(), description="The runtime image of head and workers.")
+    service_account_name: ObjectName | None = Field(
+        default=None,
+        description="ServiceAccount of the worker pods, where the model source needs an identity.",
+    )
+    pod_labels: Labels = Field(default={}, description="Further labels of the pods.")
+    pod_annotations: Annotations = Field(default={}, description="Further annotations of the pods.")
+    env: Environment = Field(default=(), description="Environment variables of head and workers.")
+    shared_memory: Quantity = Field(
+        default="2Gi", description="Shared memory of each pod; part of its memory."
+    )
+    image_preload: ImagePreload = Field(
+        default=ImagePreload(),
+        description="Pulling the runtime image to the nodes of the worker groups before a worker needs it.",
+    )
+    autoscaling: Autoscaling = Field(
+        default=Autoscaling(), description="When replicas and workers are added and removed."
+    )
+    batching: Batching = Field(
+        default=Batching(), description="How a replica draws several pictures in one pass."
+    )
+    limits: Limits = Field(
+        default=Limits(), description="Bounds of a request; beyond them it is answered 400."
+    )
+    upgrade: Upgrade = Field(
+        default=Upgrade(), description="What happens to the running cluster when its pods must change."
+    )
+    suspend: bool = Field(
+        default=False, description="Give all pods back and keep the resource; false starts them again."
+    )
+
+    def source(self) -> ModelSource:
+        """The model with its preset written out."""
+        known = PRESETS.get(self.model.preset or "")
+        if known is None:
+            return self.model
+        return self.model.model_copy(
+            update={"uri": known.uri, "revision": known.revision, "variant": known.variant, "preset": None}
+        )
+
+    def request_defaults(self) -> Defaults:
+        """What a request gets that does not say: the user's wish, else the preset's."""
+        known = PRESETS.get(self.model.preset or "")
+        if known is None:
+            return self.defaults
+        return known.defaults.model_copy(update=self.defaults.model_dump(exclude_none=True))

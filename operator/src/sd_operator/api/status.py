@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`status`: what is true of the service, computed anew each time; the reasons are a closed list."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sd_operator.api.base import Model
+from sd_operator.api.fields import KeyedList
+
+Text = Annotated[str, Field(max_length=1024)]
+
+
+class ConditionType(StrEnum):
+    """The aspects of a service that have a condition, in the order they are shown."""
+
+    READY = "Ready"
+    ACCEPTED = "Accepted"
+    IMAGES_PRELOADED = "ImagesPreloaded"
+    CONFIG_APPLIED = "ConfigApplied"
+    UPGRADING = "Upgrading"
+    SUSPENDED = "Suspended"
+
+
+class Reason(StrEnum):
+    """Why a condition is what it is; one word a script can test."""
+
+    ACCEPTED = "Accepted"
+    APPLICATION_DEPLOYING = "ApplicationDeploying"
+    APPLICATION_FAILED = "ApplicationFailed"
+    APPLICATION_RUNNING = "ApplicationRunning"
+    APPLICATION_UNHEALTHY = "ApplicationUnhealthy"
+    CREATING = "Creating"
+    DISABLED = "Disabled"
+    HEAD_NOT_READY = "HeadNotReady"
+    IMAGES_PRESENT = "ImagesPresent"
+    INVALID = "Invalid"
+    KUBERAY_MISSING = "KubeRayMissing"
+    KUBERAY_REFUSED = "KubeRayRefused"
+    NAME_CONFLICT = "NameConflict"
+    NEW_CLUSTER_STARTING = "NewClusterStarting"
+    NO_MATCHING_NODES = "NoMatchingNodes"
+    NO_ENDPOINTS = "NoEndpoints"
+    PULLING = "Pulling"
+    REFUSED = "Refused"
+    RUNNING = "Running"
+    SCALED_TO_ZERO = "ScaledToZero"
+    SERVING = "Serving"
+    STARTING = "Starting"
+    SUSPENDED = "Suspended"
+    SUSPENDING = "Suspending"
+    UP_TO_DATE = "UpToDate"
+
+
+class Condition(Model):
+    """One aspect, true or false, why, and since when."""
+
+    type: Annotated[str, Field(max_length=64)] = Field(description="The aspect.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: Annotated[str, Field(max_length=64)] = Field(description="Why, in one word.")
+    message: Text = Field(description="Why, for a person.")
+    last_transition_time: Annotated[str, Field(max_length=32)] = Field(
+        description="Since when the status is what it is, in UTC.",
+        json_schema_extra={"format": "date-time"},
+    )
+    observed_generation: int = Field(ge=0, description="Generation of the resource this was computed from.")
+
+
+class ReplicaStatus(Model):
+    """Model replicas, as Ray Serve and the pods show them."""
+
+    ready: int = Field(default=0, ge=0, description="Replicas that can draw now.")
+    desired: int = Field(default=0, ge=0, description="Replicas asked for now.")
+    min: int = Field(default=0, ge=0, description="Floor from the spec.")
+    max: int = Field(default=0, ge=0, description="Ceiling from the spec.")
+    summary: Annotated[str, Field(max_length=64)] = Field(default="", description="ready/desired (min-max).")
+
+
+class WorkerStatus(Model):
+    """Workers of one group."""
+
+    group: Annotated[str, Field(max_length=63)] = Field(description="Name of the group.")
+    ready: int = Field(ge=0, description="Worker pods that are ready.")
+    desired: int = Field(ge=0, description="Worker pods there are.")
+
+
+class PreloadStatus(Model):
+    """How far the runtime image is on the nodes."""
+
+    nodes_ready: int = Field(default=0, ge=0, description="Nodes that hold the image.")
+    nodes_matched: int = Field(default=0, ge=0, description="Nodes that the worker groups select.")
+    summary: Annotated[str, Field(max_length=64)] = Field(default="", description="nodesReady/nodesMatched.")
+
+
+class ModelStatus(Model):
+    """The weights in use."""
+
+    uri: Text = Field(description="Where they come from.")
+    revision: Annotated[str, Field(max_length=255)] | None = Field(
+        default=None, description="Their revision."
+    )
+
+
+Conditions = Annotated[tuple[Condition, ...], KeyedList("type", max_length=16)]
+
+
+class Status(Model):
+    """What is true of the service."""
+
+    observed_generation: int = Field(default=0, ge=0, description="Generation this status was computed from.")
+    conditions: Conditions = Field(default=(), description="The aspects of the service, Ready first.")
+    url: Text | None = Field(default=None, description="Where requests go, inside the cluster.")
+    replicas: ReplicaStatus | None = Field(default=None, description="Model replicas.")
+    selector: Annotated[str, Field(max_length=512)] | None = Field(
+        default=None, description="Label selector of the worker pods, for the scale subresource."
+    )
+    workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=8)] = Field(
+        default=(), description="Workers of each group."
+    )
+    preload: PreloadStatus | None = Field(
+        default=None, description="How far the runtime image is on the nodes."
+    )
+    model: ModelStatus | None = Field(default=None, description="The weights in use.")
+    image: Annotated[str, Field(max_length=512)] | None = Field(
+        default=None, description="The runtime image asked for."
+    )
+    ray_service: Annotated[str, Field(max_length=63)] | None = Field(
+        default=None, description="The RayService of this resource."
+    )
+    active_ray_cluster: Annotated[str, Field(max_length=63)] | None = Field(
+        default=None, description="The RayCluster that serves now."
+    )

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Node selectors, tolerations and affinity of a pod, in the words of the Pod API."""
+
+from itertools import product
+from typing import Any
+
+from sd_operator.api import Spec, Toleration, WorkerGroup
+from sd_operator.api.placement import Affinity
+
+Json = dict[str, Any]
+
+# Karpenter and EKS managed node groups name the same thing differently; a node has one of the two labels.
+_CAPACITY_LABELS = {
+    "on-demand": (
+        ("karpenter.sh/capacity-type", "on-demand"),
+        ("eks.amazonaws.com/capacityType", "ON_DEMAND"),
+    ),
+    "spot": (("karpenter.sh/capacity-type", "spot"), ("eks.amazonaws.com/capacityType", "SPOT")),
+}
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+
+
+def worker_placement(spec: Spec, group: WorkerGroup) -> Json:
+    """Placement of a worker pod; the taint of the GPU resource is always accepted."""
+    wanted = tolerations(group.tolerations)
+    gpu_taint = {"key": spec.gpu_resource_name, "operator": "Exists", "effect": "NoSchedule"}
+    if spec.gpus_per_replica and gpu_taint not in wanted:
+        wanted.append(gpu_taint)
+    return {
+        key: value
+        for key, value in {
+            "nodeSelector": group.node_selector,
+            "tolerations": wanted,
+            "affinity": _with_capacity(affinity(group.affinity), group.capacity_type),
+            "runtimeClassName": group.runtime_class_name,
+            "priorityClassName": group.priority_class_name,
+        }.items()
+        if value
+    }
+
+
+def tolerations(wanted: tuple[Toleration, ...]) -> list[Json]:
+    """Tolerations as a Pod has them."""
+    return [toleration.model_dump(by_alias=True, exclude_none=True) for toleration in wanted]
+
+
+def affinity(wanted: Affinity | None) -> Json:
+    """Affinity as a Pod has it; empty when there is none."""
+    return {} if wanted is None else wanted.model_dump(by_alias=True, exclude_none=True)
+
+
+def _with_capacity(wanted: Json, capacity_type: str | None) -> Json:
+    """Cross the user's node terms with the labels of the capacity type.
+
+    Terms of a node selector are ORed and the expressions in one are ANDed, so "the user's terms and either
+    label" is every pair of them.
+    """
+    if capacity_type is None:
+        return wanted
+    node_affinity = dict(wanted.get("nodeAffinity", {}))
+    required = node_affinity.get(_REQUIRED) or {}
+    terms = required.get("nodeSelectorTerms") or [{}]
+    labels = _CAPACITY_LABELS[capacity_type]
+    node_affinity[_REQUIRED] = {
+        **required,
+        "nodeSelectorTerms": [_and_label(term, *label) for term, label in product(terms, labels)],
+    }
+    return {**wanted, "nodeAffinity": node_affinity}
+
+
+def _and_label(term: Json, key: str, value: str) -> Json:
+    expression = {"key": key, "operator": "In", "values": [value]}
+    return {**term, "matchExpressions": [*term.get("matchExpressions", []), expression]}

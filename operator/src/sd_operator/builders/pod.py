@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pod templates of head and workers: restricted by Pod Security Standards, no token, shared memory.
+
+KubeRay adds the `ray start` command, probes, ports and volumes of its own; the Ray container must be first.
+"""
+
+from typing import Any
+
+from sd_operator import naming
+from sd_operator.api import Resource, Spec, WorkerGroup
+from sd_operator.api.placement import Resources
+from sd_operator.builders.placement import affinity, tolerations, worker_placement
+from sd_operator.settings import Settings
+
+Json = dict[str, Any]
+
+_USER_ID = 1000  # of the runtime image
+
+
+def image(spec: Spec, settings: Settings) -> str:
+    """Reference of the runtime image; a digest wins over a tag."""
+    repository = spec.image.repository or settings.runtime_repository
+    if spec.image.digest:
+        return f"{repository}@{spec.image.digest}"
+    return f"{repository}:{spec.image.tag or settings.runtime_tag}"
+
+
+def head_template(resource: Resource, settings: Settings) -> Json:
+    """Pod template of the head: routes and controls, computes nothing."""
+    head = resource.spec.head
+    placement = {
+        "nodeSelector": head.node_selector,
+        "tolerations": tolerations(head.tolerations),
+        "affinity": affinity(head.affinity),
+        "priorityClassName": head.priority_class_name,
+    }
+    container = _container(resource.spec, settings, "ray-head", head.resources, gpus=0)
+    container["ports"] = [
+        {"name": "gcs-server", "containerPort": 6379},
+        {"name": "dashboard", "containerPort": 8265},
+        {"name": "client", "containerPort": 10001},
+        {"name": "serve", "containerPort": naming.SERVE_PORT},
+    ]
+    # The head keeps the token that KubeRay's autoscaler sidecar needs.
+    return _template(resource, container, {k: v for k, v in placement.items() if v})
+
+
+def worker_template(resource: Resource, settings: Settings, group: WorkerGroup) -> Json:
+    """Pod template of a worker: one Ray node with its GPUs."""
+    spec = resource.spec
+    gpus = spec.gpus_per_replica if group.gpus_per_worker is None else group.gpus_per_worker
+    container = _container(spec, settings, "ray-worker", group.resources, gpus=gpus)
+    container["env"] += _model_token(spec)
+    pod: Json = {**worker_placement(spec, group), "automountServiceAccountToken": False}
+    if spec.service_account_name:
+        pod |= {"serviceAccountName": spec.service_account_name, "automountServiceAccountToken": True}
+    container["volumeMounts"] += _model_mounts(spec)
+    template = _template(resource, container, pod)
+    template["spec"]["volumes"] += _model_volumes(spec)
+    return template
+
+
+def security_context() -> Json:
+    """Container security as Pod Security Standards `restricted` want it."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "runAsUser": _USER_ID,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _container(spec: Spec, settings: Settings, name: str, wanted: Resources, gpus: int) -> Json:
+    amounts: Json = {"cpu": str(wanted.cpu), "memory": str(wanted.memory)}
+    if gpus:
+        amounts[spec.gpu_resource_name] = str(gpus)
+    return {
+        "name": name,
+        "image": image(spec, settings),
+        "imagePullPolicy": spec.image.pull_policy,
+        "env": [{"name": each.name, "value": each.value} for each in spec.env],
+        "resources": {"requests": amounts, "limits": amounts},
+        "securityContext": security_context(),
+        "volumeMounts": [{"name": "shared-memory", "mountPath": "/dev/shm"}],  # noqa: S108
+    }
+
+
+def _template(resource: Resource, container: Json, pod: Json) -> Json:
+    spec = resource.spec
+    metadata: Json = {"labels": {**spec.pod_labels, **naming.labels(resource.name)}}
+    if spec.pod_annotations:
+        metadata["annotations"] = spec.pod_annotations
+    if spec.image.pull_secrets:
+        pod = {**pod, "imagePullSecrets": [{"name": secret.name} for secret in spec.image.pull_secrets]}
+    memory = {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": str(spec.shared_memory)}}
+    return {
+        "metadata": metadata,
+        "spec": {**pod, "containers": [container], "volumes": [memory]},
+    }
+
+
+def _claim(spec: Spec) -> str | None:
+    uri = spec.source().uri or ""
+    return uri.removeprefix("pvc://").split("/", 1)[0] if uri.startswith("pvc://") else None
+
+
+def _model_volumes(spec: Spec) -> list[Json]:
+    claim = _claim(spec)
+    if claim is None:
+        return []
+    return [{"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}]
+
+
+def _model_mounts(spec: Spec) -> list[Json]:
+    claim = _claim(spec)
+    if claim is None:
+        return []
+    return [{"name": "model", "mountPath": f"{naming.MODELS_FOLDER}/{claim}", "readOnly": True}]
+
+
+def _model_token(spec: Spec) -> list[Json]:
+    secret = spec.model.token_secret_ref
+    if secret is None:
+        return []
+    reference = {"name": secret.name, "key": secret.key}
+    return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": reference}}]

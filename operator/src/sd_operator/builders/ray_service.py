@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The RayService: KubeRay turns it into a head, workers and Services, and PUTs the Serve config.
+
+What KubeRay refuses or silently ignores is avoided here: no name for the head Service, no `labels` in
+rayStartParams, an explicit autoscaler version beside group idle times, no pod replicas that the autoscaler owns.
+"""
+
+import json
+import math
+from typing import Any
+
+import yaml
+
+from sd_operator import naming
+from sd_operator.api import Resource, Spec, WorkerGroup
+from sd_operator.api.spec import max_workers, replicas_per_worker
+from sd_operator.builders.metadata import owned_metadata
+from sd_operator.builders.pod import head_template, worker_template
+from sd_operator.builders.serve_config import serve_config
+from sd_operator.settings import Settings
+
+Json = dict[str, Any]
+
+API_VERSION = "ray.io/v1"
+KIND = "RayService"
+
+_STRATEGIES = {
+    "NewCluster": "NewCluster",
+    "Incremental": "NewClusterWithIncrementalUpgrade",
+    "InPlaceOnly": "None",
+}
+# A worker that is not running after this time is deleted and asked for again, for ever; Ray's 300 s are less than
+# a large image takes on a new node (ray-project/kuberay#4226).
+_ALLOCATE_TIMEOUT = {"name": "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S", "value": "3600"}
+
+
+def ray_service(resource: Resource, settings: Settings) -> Json:
+    """The RayService of a resource; it has the resource's name."""
+    spec = resource.spec
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": owned_metadata(resource, resource.name),
+        "spec": {
+            "serveConfigV2": yaml.safe_dump(serve_config(spec), sort_keys=False),
+            "upgradeStrategy": _upgrade_strategy(spec),
+            # At zero only the head can take a request and wake the service.
+            "excludeHeadPodFromServeSvc": spec.replicas.min > 0,
+            "suspend": spec.suspend,
+            "rayClusterConfig": _ray_cluster(resource, settings),
+        },
+    }
+
+
+def _ray_cluster(resource: Resource, settings: Settings) -> Json:
+    spec = resource.spec
+    cluster: Json = {
+        "rayVersion": spec.image.ray_version,
+        "enableInTreeAutoscaling": True,
+        "autoscalerOptions": {
+            "version": "v2",
+            "idleTimeoutSeconds": spec.autoscaling.idle_worker_seconds,
+            "imagePullPolicy": spec.image.pull_policy,
+            "env": [_ALLOCATE_TIMEOUT],
+        },
+        "authOptions": {"mode": "token", "secretName": naming.token_secret(resource.name)},
+        "headGroupSpec": {
+            "rayStartParams": _head_start_params(spec),
+            "template": head_template(resource, settings),
+        },
+        "workerGroupSpecs": [
+            _worker_group(resource, settings, group, index) for index, group in enumerate(spec.worker_groups)
+        ],
+    }
+    if spec.head.redis is not None:
+        cluster["gcsFaultToleranceOptions"] = _redis(spec)
+    return cluster
+
+
+def _head_start_params(spec: Spec) -> dict[str, str]:
+    parameters = {"num-cpus": "0", "dashboard-host": "0.0.0.0"}  # noqa: S104 - KubeRay dials the pod's address
+    if spec.replicas.min == 0:
+        # KubeRay puts the value into a shell command: the JSON needs quotes around it.
+        parameters["resources"] = f"'{json.dumps({naming.HEAD_RESOURCE: 1})}'"
+    return parameters
+
+
+def _worker_group(resource: Resource, settings: Settings, group: WorkerGroup, index: int) -> Json:
+    spec = resource.spec
+    per_worker = replicas_per_worker(spec, group)
+    return {
+        "groupName": group.name,
+        "minReplicas": _min_workers(spec, group, index),
+        "maxReplicas": max_workers(spec, group),
+        "numOfHosts": 1,
+        "priority": len(spec.worker_groups) - index,
+        # One CPU slot per replica, whatever the pod's cores: GPUs decide how many replicas fit.
+        "rayStartParams": {"num-cpus": str(per_worker)},
+        "template": worker_template(resource, settings, group),
+    }
+
+
+def _min_workers(spec: Spec, group: WorkerGroup, index: int) -> int:
+    """Workers kept when idle: the first group's hold replicas.min, so that they start beside the head."""
+    if group.min_replicas is not None:
+        return group.min_replicas
+    if index > 0:
+        return 0
+    needed = math.ceil(spec.replicas.min / replicas_per_worker(spec, group))
+    return min(needed, max_workers(spec, group))
+
+
+def _redis(spec: Spec) -> Json:
+    redis = spec.head.redis
+    if redis is None:
+        return {}
+    options: Json = {"redisAddress": redis.address}
+    if redis.password_secret_ref is not None:
+        reference = {"name": redis.password_secret_ref.name, "key": redis.password_secret_ref.key}
+        options["redisPassword"] = {"valueFrom": {"secretKeyRef": reference}}
+    return options
+
+
+def _upgrade_strategy(spec: Spec) -> Json:
+    strategy: Json = {"type": _STRATEGIES[spec.upgrade.strategy]}
+    if spec.upgrade.incremental is not None:
+        strategy["clusterUpgradeOptions"] = spec.upgrade.incremental.model_dump(by_alias=True)
+    return strategy

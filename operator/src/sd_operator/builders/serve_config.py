@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Serve config: what KubeRay PUTs to Ray, and `sdservice run` to a Ray on this machine.
+
+`args` and `user_config` are the whole interface to the runtime image (sd_runtime.config); tests/contract holds
+both sides to it. A change of `args` or `ray_actor_options` restarts replicas, `user_config` reaches running ones.
+"""
+
+from typing import Any
+
+from sd_operator import naming
+from sd_operator.api import Spec
+
+Json = dict[str, Any]
+
+_GRACE_SECONDS = 30
+_INGRESS_ONGOING_REQUESTS = 1000
+
+
+def serve_config(spec: Spec) -> Json:
+    """The config of the one application, as Ray's ServeDeploySchema reads it."""
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": "0.0.0.0", "port": naming.SERVE_PORT},  # noqa: S104 - inside a pod
+        "applications": [
+            {
+                "name": naming.APPLICATION,
+                "route_prefix": "/",
+                "import_path": naming.IMPORT_PATH,
+                "args": runtime_config(spec),
+                "deployments": [_ingress(spec), _model(spec)],
+            }
+        ],
+    }
+
+
+def runtime_config(spec: Spec) -> Json:
+    """`args` of the application: what a replica is built from."""
+    source = spec.source()
+    model = {
+        "uri": source.uri,
+        "revision": source.revision,
+        "variant": source.variant,
+        "dtype": source.dtype,
+        "scheduler": source.scheduler,
+    }
+    return {"model": _present(model), "scale_to_zero": spec.replicas.min == 0}
+
+
+def live_config(spec: Spec) -> Json:
+    """`user_config` of both deployments: what a running replica takes over."""
+    limits = spec.limits.model_dump(exclude={"max_queued_requests"})
+    return {
+        "limits": limits,
+        "batching": spec.batching.model_dump(),
+        "defaults": spec.request_defaults().model_dump(exclude_none=True),
+    }
+
+
+def _ingress(spec: Spec) -> Json:
+    actor: Json = {"num_cpus": 0}
+    if spec.replicas.min == 0:
+        # At zero the workers are gone; what holds a waking request must be on the head.
+        actor["resources"] = {naming.HEAD_RESOURCE: 0.001}
+    return {
+        "name": naming.INGRESS_DEPLOYMENT,
+        "num_replicas": 1,
+        "max_ongoing_requests": _INGRESS_ONGOING_REQUESTS,
+        "graceful_shutdown_timeout_s": _grace_seconds(spec),
+        "ray_actor_options": actor,
+        "user_config": live_config(spec),
+    }
+
+
+def _model(spec: Spec) -> Json:
+    scaling = spec.autoscaling
+    return {
+        "name": naming.MODEL_DEPLOYMENT,
+        "max_ongoing_requests": max(2 * spec.batching.max_batch_size, scaling.target_ongoing_requests),
+        "max_queued_requests": spec.limits.max_queued_requests,
+        "graceful_shutdown_timeout_s": _grace_seconds(spec),
+        "autoscaling_config": {
+            "min_replicas": spec.replicas.min,
+            "max_replicas": spec.replicas.max,
+            "target_ongoing_requests": scaling.target_ongoing_requests,
+            "upscale_delay_s": scaling.upscale_delay_seconds,
+            "downscale_delay_s": scaling.downscale_delay_seconds,
+        },
+        "ray_actor_options": {"num_cpus": 1, "num_gpus": _gpu_share(spec)},
+        "user_config": live_config(spec),
+    }
+
+
+def _gpu_share(spec: Spec) -> float:
+    """GPUs of one replica. Rounded down: Ray counts to 1e-4, and shares of one GPU must add up to one."""
+    if spec.replicas_per_gpu == 1:
+        return spec.gpus_per_replica
+    return int(10000 / spec.replicas_per_gpu) / 10000
+
+
+def _grace_seconds(spec: Spec) -> int:
+    """A replica that is asked to go may finish its longest picture."""
+    return max(_GRACE_SECONDS, spec.limits.timeout_seconds)
+
+
+def _present(values: Json) -> Json:
+    return {key: value for key, value in values.items() if value is not None}

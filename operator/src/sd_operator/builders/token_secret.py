@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Secret with Ray's token: created once, never changed, gone with the resource.
+
+Left to itself KubeRay makes a new token per RayCluster, so every upgrade would change it. The token is drawn by
+the caller, so that this stays pure; `render` prints the Secret without data.
+"""
+
+from typing import Any
+
+from sd_operator import naming
+from sd_operator.api import Resource
+from sd_operator.builders.metadata import owned_metadata
+
+
+def token_secret(resource: Resource, token: str | None) -> dict[str, Any]:
+    """The Secret; without a token it has no data."""
+    secret: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": owned_metadata(resource, naming.token_secret(resource.name)),
+        "type": "Opaque",
+    }
+    if token is not None:
+        secret["stringData"] = {naming.TOKEN_KEY: token}
+    return secret

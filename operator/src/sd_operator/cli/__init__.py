@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sdservice`: what a user does from a terminal. The commands are thin; the work is elsewhere."""
+
+import sys
+
+import click
+import typer
+
+from sd_operator.cli import crd, render, run, validate
+from sd_operator.errors import InvalidResource, SdServiceError
+
+app = typer.Typer(
+    name="sdservice",
+    help="Image generation on Kubernetes: check, render and run StableDiffusionServices.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("validate")(validate.validate)
+app.command("render")(render.render)
+app.command("crd")(crd.crd)
+app.command("run")(run.run)
+
+FAILURE, INVALID, INTERRUPTED = 1, 3, 130
+
+
+def main() -> None:
+    """Run a command; exit 0, 1 (failure), 2 (usage), 3 (invalid input) or 130 (interrupted)."""
+    try:
+        code = app(standalone_mode=False) or 0
+    except click.exceptions.Abort:
+        code = INTERRUPTED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except InvalidResource as error:
+        for problem in error.problems:
+            typer.echo(f"{error.name}: {problem}", err=True)
+        code = INVALID
+    except SdServiceError as error:
+        typer.echo(f"sdservice: {error}", err=True)
+        code = FAILURE
+    sys.exit(code)

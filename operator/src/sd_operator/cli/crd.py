@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sdservice crd`: the CustomResourceDefinition of this release."""
+
+import typer
+
+from sd_operator.cli.render import as_yaml
+from sd_operator.crd import custom_resource_definition
+
+
+def crd() -> None:
+    """Print the CustomResourceDefinition; `sdservice crd | kubectl apply --server-side -f -` installs it."""
+    typer.echo("# Generated from sd_operator.api by `make generate`; edits are lost.")
+    typer.echo(as_yaml([custom_resource_definition()]), nl=False)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sdservice validate`: the API server's checks, and the field, the value and the rule in one line each."""
+
+from typing import Annotated
+
+import typer
+
+from sd_operator.api import parse
+from sd_operator.cli.documents import services
+from sd_operator.errors import InvalidResource
+
+
+def validate(
+    files: Annotated[
+        list[str], typer.Argument(help="YAML files; - reads standard input.", show_default=False)
+    ],
+) -> None:
+    """Check StableDiffusionServices without a cluster. Exit code 3 if one is invalid."""
+    failures: list[InvalidResource] = []
+    for path in files:
+        try:
+            documents = services(path)
+        except InvalidResource as error:
+            failures.append(error)
+            continue
+        for document in documents:
+            try:
+                resource = parse(document.body)
+            except InvalidResource as error:
+                failures.append(InvalidResource(document.place, error.problems))
+            else:
+                typer.echo(f"{document.place}: {resource.name} is valid")
+    for failure in failures[:-1]:
+        for problem in failure.problems:
+            typer.echo(f"{failure.name}: {problem}", err=True)
+    if failures:
+        raise failures[-1]

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API server behind six methods; the only package that imports kubernetes."""
+
+from sd_operator.cluster.client import Cluster, connect
+from sd_operator.cluster.kinds import DAEMON_SET, EVENT, POD, RAY_SERVICE, SECRET, SERVICE, Kind, kind_of
+
+__all__ = [
+    "DAEMON_SET",
+    "EVENT",
+    "POD",
+    "RAY_SERVICE",
+    "SECRET",
+    "SERVICE",
+    "Cluster",
+    "Kind",
+    "connect",
+    "kind_of",
+]

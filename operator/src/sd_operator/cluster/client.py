@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read, apply, patch status, create and delete, with a deadline on each request and errors of our own."""
+
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from sd_operator.cluster.failures import failure, names_an_object
+from sd_operator.cluster.kinds import Kind, kind_of
+from sd_operator.errors import ClusterUnavailable
+
+Json = dict[str, Any]
+
+_GONE = 404
+_CONFLICT = 409
+_APPLY = "application/apply-patch+yaml"
+
+
+class Cluster:
+    """The API server, as the operator uses it.
+
+    Every method raises ClusterUnavailable (try again), Refused (ask a person) or KubeRayMissing.
+    """
+
+    def __init__(self, api: ApiClient, request_timeout_seconds: float) -> None:
+        self._api = api
+        self._timeout = request_timeout_seconds
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        """The live object, or None where there is none."""
+        return await self._request("GET", kind, kind.path(namespace, name), may_be_gone=True)
+
+    async def list(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None
+    ) -> list[Json]:
+        """Live objects of a namespace (None: of all) that carry the labels."""
+        selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items())
+        query = {"labelSelector": selector} if selector else {}
+        answer = await self._request("GET", kind, kind.path(namespace), query)
+        return [] if answer is None else list(answer["items"])
+
+    async def apply(self, body: Json, manager: str) -> Json:
+        """Server-side apply of an object that is ours: we win every conflict over the fields in it."""
+        kind, metadata = kind_of(body), body["metadata"]
+        return await self._apply(kind, kind.path(metadata["namespace"], metadata["name"]), body, manager)
+
+    async def apply_status(self, body: Json, manager: str) -> Json:
+        """Server-side apply of the status subresource."""
+        kind, metadata = kind_of(body), body["metadata"]
+        path = kind.path(metadata["namespace"], metadata["name"], "status")
+        return await self._apply(kind, path, body, manager)
+
+    async def create(self, body: Json, manager: str) -> Json | None:
+        """Create an object; None where one of that name exists already."""
+        kind = kind_of(body)
+        query = {"fieldManager": manager}
+        path = kind.path(body["metadata"]["namespace"])
+        return await self._request("POST", kind, path, query, body, may_exist=True)
+
+    async def delete(self, kind: Kind, live: Json) -> None:
+        """Delete exactly this object: one of the same name and another uid stays."""
+        metadata = live["metadata"]
+        body = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
+        path = kind.path(metadata["namespace"], metadata["name"])
+        await self._request("DELETE", kind, path, body=body, may_be_gone=True)
+
+    async def _apply(self, kind: Kind, path: str, body: Json, manager: str) -> Json:
+        query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
+        answer = await self._request("PATCH", kind, path, query, body, content_type=_APPLY)
+        return answer or {}
+
+    async def _request(
+        self,
+        method: str,
+        kind: Kind,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        *,
+        content_type: str = "application/json",
+        may_be_gone: bool = False,
+        may_exist: bool = False,
+    ) -> Json | None:
+        status, headers, data = await self._send(method, path, query or {}, body, content_type)
+        if 200 <= status < 300:  # noqa: PLR2004 - success
+            answer: Json = json.loads(data)
+            return answer
+        if may_be_gone and status == _GONE and names_an_object(data):
+            return None
+        if may_exist and status == _CONFLICT:
+            return None
+        raise failure(kind, status, data, headers.get("Retry-After"))
+
+    async def _send(
+        self, method: str, path: str, query: Mapping[str, str], body: Json | None, content_type: str
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        try:
+            request = await self._api.param_serialize(
+                method,
+                path,
+                query_params=list(query.items()),
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._api.call_api(*request, _request_timeout=self._timeout)
+            return response.status, response.getheaders(), await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ClusterUnavailable(
+                f"no answer from the API server: {error or type(error).__name__}"
+            ) from error
+
+
+@asynccontextmanager
+async def connect(request_timeout_seconds: float, *, connections: int = 32) -> AsyncIterator[Cluster]:
+    """A client of the cluster we run in, or of the one that KUBECONFIG names."""
+    configuration = Configuration()
+    configuration.connection_pool_maxsize = connections
+    try:
+        await _load(configuration)
+    except config.ConfigException as error:
+        raise ClusterUnavailable(
+            f"no cluster to work with: {error}; set KUBECONFIG, or run inside one"
+        ) from error
+    async with ApiClient(configuration) as api:
+        yield Cluster(api, request_timeout_seconds)
+
+
+async def _load(configuration: Configuration) -> None:
+    if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+        config.load_incluster_config(client_configuration=configuration)
+    else:
+        await config.load_kube_config(client_configuration=configuration)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an answer of the API server means for us: come again, ask a person, or KubeRay is not there."""
+
+import json
+from typing import Any
+
+from sd_operator.cluster.kinds import Kind
+from sd_operator.errors import ClusterUnavailable, KubeRayMissing, Refused, SdServiceError
+
+_GONE = 404
+_CONFLICT = 409
+_TOO_MANY = 429
+_UNAUTHORIZED = 401
+_SERVER_ERROR = 500
+
+
+def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> SdServiceError:
+    """The error for an answer that is none of 2xx."""
+    message = _message(body) or f"HTTP {status}"
+    if status == _GONE and kind.name == "RayService" and not names_an_object(body):
+        return KubeRayMissing(
+            "the cluster has no kind RayService (ray.io/v1): install KubeRay 1.7 or newer, then this goes on by itself"
+        )
+    if status in {_UNAUTHORIZED, _CONFLICT, _TOO_MANY} or status >= _SERVER_ERROR:
+        return ClusterUnavailable(f"{kind.name}: {message}", _seconds(retry_after))
+    return Refused(f"the API server refuses the {kind.name}: {message}")
+
+
+def names_an_object(body: bytes) -> bool:
+    """Tell "this object is not there" from "this kind is not there"; both are 404."""
+    return bool(_status(body).get("details", {}).get("name"))
+
+
+def _message(body: bytes) -> str:
+    return str(_status(body).get("message", ""))
+
+
+def _status(body: bytes) -> dict[str, Any]:
+    try:
+        status = json.loads(body)
+    except ValueError:
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    return float(retry_after) if retry_after and retry_after.isdigit() else None

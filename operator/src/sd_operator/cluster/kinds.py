@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kinds we read or write, and their place in the API; a table beats discovery, whose cache goes stale."""
+
+from dataclasses import dataclass
+
+from sd_operator.api import GROUP, KIND, PLURAL, VERSION
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of object and where the API server keeps it."""
+
+    api_version: str
+    name: str
+    plural: str
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """Path of an object, or of all of them in a namespace (None: everywhere)."""
+        parts = ["apis" if "/" in self.api_version else "api", self.api_version]
+        if namespace is not None:
+            parts += ["namespaces", namespace]
+        parts += filter(None, (self.plural, name, subresource))
+        return "/" + "/".join(parts)
+
+
+SERVICE = Kind(f"{GROUP}/{VERSION}", KIND, PLURAL)
+RAY_SERVICE = Kind("ray.io/v1", "RayService", "rayservices")
+DAEMON_SET = Kind("apps/v1", "DaemonSet", "daemonsets")
+POD = Kind("v1", "Pod", "pods")
+SECRET = Kind("v1", "Secret", "secrets")
+EVENT = Kind("events.k8s.io/v1", "Event", "events")
+
+_BY_NAME = {
+    (kind.api_version, kind.name): kind for kind in (SERVICE, RAY_SERVICE, DAEMON_SET, POD, SECRET, EVENT)
+}
+
+
+def kind_of(body: dict[str, object]) -> Kind:
+    """The kind of an object that we built."""
+    return _BY_NAME[str(body["apiVersion"]), str(body["kind"])]

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All objects we want for one resource, in the order they are applied (pure).
+
+The token Secret is not among them: it is created once and never compared, so no token passes through here.
+"""
+
+from typing import Any
+
+from sd_operator.api import Resource
+from sd_operator.builders.preload import preload_daemon_set
+from sd_operator.builders.ray_service import ray_service
+from sd_operator.settings import Settings
+
+PRUNED_KINDS = ("DaemonSet",)
+"""Kinds of which a resource may want fewer than it has; what is ours and not desired is deleted."""
+
+
+def desired(resource: Resource, settings: Settings) -> list[dict[str, Any]]:
+    """The children of the resource: preload first, so that pulls start before pods ask for the image."""
+    return [*_preload(resource, settings), ray_service(resource, settings)]
+
+
+def _preload(resource: Resource, settings: Settings) -> list[dict[str, Any]]:
+    spec = resource.spec
+    if spec.suspend or spec.image_preload.mode == "Disabled":
+        return []
+    return [preload_daemon_set(resource, settings, group) for group in spec.worker_groups]

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kubernetes Events: one for each object we changed and each condition that flipped (pure)."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sd_operator import naming
+from sd_operator.api import KIND, Status
+from sd_operator.api.resource import API_VERSION
+
+_NOTE_LIMIT = 1024
+_GOOD = {"Ready": "True", "Accepted": "True", "ImagesPreloaded": "True", "ConfigApplied": "True"}
+
+
+@dataclass(frozen=True)
+class Note:
+    """What happened, before it is written down for a certain object."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+def flips(before: Status, after: Status) -> list[Note]:
+    """A note for each condition whose status changed, and for Ready when its reason changed."""
+    known = {condition.type: condition for condition in before.conditions}
+    notes = []
+    for condition in after.conditions:
+        old = known.get(condition.type)
+        changed = old is None or old.status != condition.status
+        if condition.type == "Ready" and old is not None:
+            changed = changed or old.reason != condition.reason
+        if changed and (old is not None or condition.type == "Ready"):
+            bad = _GOOD.get(condition.type) == "True" and condition.status == "False" and old is not None
+            notes.append(
+                Note(condition.reason, f"{condition.type}={condition.status}: {condition.message}", bad)
+            )
+    return notes
+
+
+def event(note: Note, involved: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """The Event object for a note about a StableDiffusionService; its name is unique per object and moment."""
+    metadata = involved["metadata"]
+    seed = f"{metadata['uid']}{note.reason}{note.message}{now.isoformat()}"
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{metadata['name']}.{hashlib.sha256(seed.encode()).hexdigest()[:16]}",
+            "namespace": metadata["namespace"],
+        },
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "type": "Warning" if note.warning else "Normal",
+        "reason": note.reason,
+        "action": "Reconcile",
+        "note": note.message[:_NOTE_LIMIT],
+        "regarding": {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+        },
+        "reportingController": "sdservice.dev/sd-operator",
+        "reportingInstance": naming.FIELD_MANAGER,
+    }
+
+
+def changes(applied: Iterable[dict[str, Any]], deleted: Iterable[dict[str, Any]]) -> list[Note]:
+    """A note for each child that was written or deleted."""
+    written = [Note("Applied", f"Applied {_named(child)}") for child in applied]
+    return written + [Note("Deleted", f"Deleted {_named(child)}, no longer wanted") for child in deleted]
+
+
+def _named(child: dict[str, Any]) -> str:
+    return f"{child.get('kind', 'object')} {child['metadata']['name']}"

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service of a resource on this machine: the Serve config of the RayService, applied as KubeRay does.
+
+Only `http_options` differ from what the RayService carries.
+"""
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sd_operator import ray_dashboard, ray_process
+from sd_operator.api import Resource
+from sd_operator.builders.serve_config import serve_config
+from sd_operator.errors import LocalRunFailed, RayUnavailable
+
+_POLL_SECONDS = 0.25
+_START_SECONDS = 300.0
+_OK = 200
+
+Phase = Callable[[str], None]
+"""Told when a phase begins: `start Ray`, `apply`, `start the application`, `load the model`."""
+
+
+@dataclass(frozen=True)
+class LocalService:
+    """A service that answers on this machine."""
+
+    url: str
+    readiness: dict[str, Any]
+    ray: ray_process.RayProcess
+
+    async def watch(self) -> None:
+        """Return never while all is well.
+
+        Raises:
+            LocalRunFailed: Ray has ended.
+        """
+        while True:
+            self.ray.check()
+            await asyncio.sleep(1)
+
+
+@asynccontextmanager
+async def serve(resource: Resource, port: int, phase: Phase) -> AsyncIterator[LocalService]:
+    """Bring the service up, hand it over once a picture can be made, and end every process of it afterwards.
+
+    Raises:
+        LocalRunFailed: it did not come up; the message says why.
+    """
+    _check_runs_here(resource, port)
+    phase("start Ray")
+    ray = ray_process.start(
+        gpus=_gpus(resource),
+        cpus=max(os.cpu_count() or 1, resource.spec.replicas.max),
+        environment=_environment(resource),
+    )
+    try:
+        async with ray_dashboard.connect(ray.dashboard, ray.token) as dashboard:
+            await _until_ray_answers(ray, dashboard)
+            phase("apply the Serve config")
+            try:
+                await dashboard.apply(local_config(resource, port))
+            except RayUnavailable as error:
+                raise LocalRunFailed("Ray refuses the Serve config", str(error)) from error
+            phase("start the application")
+            url = f"http://127.0.0.1:{port}"
+            readiness = await _until_ready(resource, ray, dashboard, url, phase)
+            yield LocalService(url, readiness, ray)
+    finally:
+        await asyncio.shield(asyncio.to_thread(ray.stop))
+
+
+def local_config(resource: Resource, port: int) -> dict[str, Any]:
+    """The Serve config of the RayService, on one loopback port."""
+    return serve_config(resource.spec) | {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1", "port": port},
+    }
+
+
+def _check_runs_here(resource: Resource, port: int) -> None:
+    source = resource.spec.source()
+    uri = source.uri or ""
+    if uri.startswith("pvc://"):
+        raise LocalRunFailed(
+            f"spec.model.uri: got {uri}: a PersistentVolumeClaim needs a cluster; use file:///path here"
+        )
+    if uri.startswith("file://") and not Path(uri.removeprefix("file://")).is_dir():
+        raise LocalRunFailed(f"spec.model.uri: got {uri}: there is no such folder on this machine")
+    if source.token_secret_ref is not None and "HF_TOKEN" not in os.environ:
+        raise LocalRunFailed(
+            "spec.model.tokenSecretRef: there are no Secrets here; set HF_TOKEN in the environment"
+        )
+    if not ray_process.is_free(port):
+        raise LocalRunFailed(f"port {port} of 127.0.0.1 is in use; choose another one with --port")
+
+
+def _gpus(resource: Resource) -> int:
+    """Logical GPUs to offer: enough for the floor of replicas, one at least."""
+    spec = resource.spec
+    share = spec.gpus_per_replica / spec.replicas_per_gpu
+    return max(1, math.ceil(share * max(1, spec.replicas.min)))
+
+
+def _environment(resource: Resource) -> dict[str, str]:
+    return {each.name: each.value for each in resource.spec.env}
+
+
+async def _until_ray_answers(ray: ray_process.RayProcess, dashboard: ray_dashboard.RayDashboard) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        ray.check()
+        try:
+            await dashboard.application()
+        except RayUnavailable as error:
+            if time.monotonic() > deadline:
+                raise LocalRunFailed(
+                    f"Ray did not answer within {_START_SECONDS:.0f} s", str(error)
+                ) from error
+            await asyncio.sleep(_POLL_SECONDS)
+        else:
+            return
+
+
+async def _until_ready(
+    resource: Resource,
+    ray: ray_process.RayProcess,
+    dashboard: ray_dashboard.RayDashboard,
+    url: str,
+    phase: Phase,
+) -> dict[str, Any]:
+    """Poll application and `/readyz` until a picture can be made; return the body of `/readyz`."""
+    limit = resource.spec.limits.cold_start_timeout_seconds
+    deadline = time.monotonic() + limit
+    loading = False
+    while True:
+        ray.check()
+        code, body = await ray_dashboard.get_json(f"{url}/readyz")
+        if code == _OK:
+            return body
+        if not loading and body.get("phase") == "loading":
+            phase("load the model")
+            loading = True
+        state = await dashboard.application()
+        if state.status in {"DEPLOY_FAILED", "UNHEALTHY"}:
+            raise LocalRunFailed(f"the application is {state.status}: {reason(state.message)}", state.message)
+        if time.monotonic() > deadline:
+            raise LocalRunFailed(
+                f"not ready within spec.limits.coldStartTimeoutSeconds ({limit} s); the application is {state.status}",
+                state.message,
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def reason(message: str) -> str:
+    """The line of a Ray message that tells the reason: the exception at the end of a traceback."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    errors = [
+        line for line in lines if ": " in line and line.split(": ", 1)[0].endswith(("Error", "Exception"))
+    ]
+    return (errors or lines or ["Ray gives no reason"])[-1]

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every fixed name in one place: labels, field managers, and what the runtime is called inside Ray."""
+
+FIELD_MANAGER = "sd-operator"
+STATUS_FIELD_MANAGER = "sd-operator-status"
+
+NAME_LABEL = "sdservice.dev/name"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+
+APPLICATION = "imagine"
+INGRESS_DEPLOYMENT = "ingress"
+MODEL_DEPLOYMENT = "model"
+IMPORT_PATH = "sd_runtime.app:build_app"
+HEAD_RESOURCE = "sdservice-head"
+"""Ray resource that only the head has; what carries it stays there."""
+
+SERVE_PORT = 8000
+MODELS_FOLDER = "/models"
+TOKEN_KEY = "auth_token"  # noqa: S105 - the key KubeRay reads in the Secret, not a secret
+
+
+def labels(name: str) -> dict[str, str]:
+    """Labels of every object that belongs to the service `name`."""
+    return {NAME_LABEL: name, MANAGED_BY_LABEL: "sd-operator"}
+
+
+def token_secret(name: str) -> str:
+    """Name of the Secret that holds Ray's token."""
+    return f"{name}-ray-token"
+
+
+def preload(name: str, group: str) -> str:
+    """Name of the DaemonSet that preloads the image for a worker group; at most 47 + 9 + 15 characters."""
+    return f"{name}-preload-{group}"
+
+
+def serve_url(name: str, namespace: str) -> str:
+    """Address inside the cluster of the Service that KubeRay makes for requests."""
+    return f"http://{name}-serve-svc.{namespace}.svc:{SERVE_PORT}"

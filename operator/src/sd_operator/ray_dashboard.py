@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only Serve knows: its applications, read and written through the dashboard's REST API.
+
+https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api; KubeRay uses the same PUT.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from sd_operator import naming
+from sd_operator.errors import RayUnavailable
+
+_APPLICATIONS = "/api/serve/applications/"
+_OK = 200
+
+
+@dataclass(frozen=True)
+class ApplicationState:
+    """The application as Serve has it: NOT_STARTED, DEPLOYING, DEPLOY_FAILED, RUNNING, UNHEALTHY or DELETING."""
+
+    status: str
+    message: str
+    deployments: dict[str, str]
+
+
+class RayDashboard:
+    """The dashboard of one Ray cluster."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def apply(self, serve_config: dict[str, Any]) -> None:
+        """PUT the Serve config.
+
+        Raises:
+            RayUnavailable: no answer, or Ray refuses the config; with Ray's words.
+        """
+        await self._request("PUT", serve_config)
+
+    async def application(self) -> ApplicationState:
+        """The state of our application."""
+        details = await self._request("GET")
+        found = details.get("applications", {}).get(naming.APPLICATION, {})
+        deployments = found.get("deployments", {})
+        messages = [found.get("message", ""), *(each.get("message", "") for each in deployments.values())]
+        return ApplicationState(
+            status=found.get("status", "NOT_STARTED"),
+            message="\n".join(filter(None, messages)),
+            deployments={name: each.get("status", "") for name, each in deployments.items()},
+        )
+
+    async def _request(self, method: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            async with self._session.request(method, self._url + _APPLICATIONS, json=body) as response:
+                if response.status != _OK:
+                    raise RayUnavailable(f"Ray answers {response.status}: {await response.text()}")
+                text = await response.text()
+                answer: dict[str, Any] = await response.json() if text.startswith("{") else {}
+                return answer
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RayUnavailable(f"no answer from Ray: {error or type(error).__name__}") from error
+
+
+@asynccontextmanager
+async def connect(url: str, token: str, timeout_seconds: float = 30) -> AsyncIterator[RayDashboard]:
+    """A client that proves itself by Ray's token."""
+    headers = {"Authorization": f"Bearer {token}"}
+    timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        yield RayDashboard(session, url)
+
+
+async def get_json(url: str, timeout_seconds: float = 10) -> tuple[int, dict[str, Any]]:
+    """Status code and JSON body of a GET to the service itself; (0, {}) where nothing answers yet."""
+    timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+            body = await response.json() if response.content_type == "application/json" else {}
+            return response.status, body
+    except (aiohttp.ClientError, TimeoutError):
+        return 0, {}
+
+
+async def get_bytes(url: str, query: dict[str, str], timeout_seconds: float) -> tuple[int, bytes]:
+    """Status code and body of a GET to the service itself.
+
+    Raises:
+        RayUnavailable: no answer.
+    """
+    timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url, params=query) as response,
+        ):
+            return response.status, await response.read()
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise RayUnavailable(f"no answer from the service: {error or type(error).__name__}") from error

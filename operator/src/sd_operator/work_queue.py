@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keyed queue: many events become one piece of work, and one key is worked on by one worker at a time.
+
+A key added while it is being worked on is worked on once more afterwards, so no event is lost. A key that fails
+comes back after a pause of its own that doubles, so one poisoned resource does not slow the others.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from sd_operator.errors import ClusterUnavailable
+from sd_operator.reconcile import Key
+
+logger = logging.getLogger(__name__)
+
+
+class WorkQueue:
+    """A deduplicating queue with per-key back-off and a bound on concurrency."""
+
+    def __init__(
+        self,
+        work: Callable[[Key], Awaitable[None]],
+        *,
+        workers: int,
+        retry_base_seconds: float,
+        retry_cap_seconds: float,
+    ) -> None:
+        self._work = work
+        self._workers = workers
+        self._base = retry_base_seconds
+        self._cap = retry_cap_seconds
+        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._waiting: set[Key] = set()
+        self._running: set[Key] = set()
+        self._again: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+
+    def add(self, key: Key) -> None:
+        """Ask for the key to be worked on soon; never blocks, never raises.
+
+        A pause after a failure is kept: events of a failing key do not make it spin.
+        """
+        if key in self._running:
+            self._again.add(key)
+        elif key not in self._waiting and key not in self._timers:
+            self._waiting.add(key)
+            self._ready.put_nowait(key)
+
+    def idle(self) -> bool:
+        """Nothing waits, runs or is to be tried again."""
+        return not (self._waiting or self._running or self._timers)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._workers):
+                group.create_task(self._worker())
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self._ready.get()
+            self._waiting.discard(key)
+            self._running.add(key)
+            try:
+                pause = await self._try(key)
+            finally:
+                self._running.discard(key)
+            again = key in self._again
+            self._again.discard(key)
+            if pause is not None:
+                self._timers[key] = asyncio.get_running_loop().call_later(pause, self._come_again, key)
+            elif again:
+                self.add(key)
+
+    async def _try(self, key: Key) -> float | None:
+        """Work once; return the pause in seconds before the next try, None after success."""
+        try:
+            await self._work(key)
+        except ClusterUnavailable as error:
+            pause = error.retry_after_seconds or self._pause(key)
+            logger.warning("%s/%s: %s; again in %.1f s", *key, error, pause)
+            return pause
+        except Exception:
+            pause = self._pause(key)
+            logger.exception("%s/%s: unexpected error; again in %.1f s", *key, pause)
+            return pause
+        self._failures.pop(key, None)
+        return None
+
+    def _pause(self, key: Key) -> float:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        # Full jitter would let a pause be zero; half of it keeps a floor.
+        longest: float = min(self._cap, self._base * 2.0 ** min(failures - 1, 20))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+    def _come_again(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
