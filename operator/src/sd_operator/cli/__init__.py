@@ -3,7 +3,6 @@
 
 import sys
 
-import click
 import typer
 
 from sd_operator.cli import crd, render, run, validate
@@ -21,25 +20,17 @@ app.command("render")(render.render)
 app.command("crd")(crd.crd)
 app.command("run")(run.run)
 
-FAILURE, INVALID, INTERRUPTED = 1, 3, 130
+FAILURE, INVALID = 1, 3
 
 
 def main() -> None:
     """Run a command; exit 0, 1 (failure), 2 (usage), 3 (invalid input) or 130 (interrupted)."""
     try:
-        code = app(standalone_mode=False) or 0
-    except click.exceptions.Abort:
-        code = INTERRUPTED
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        app()
     except InvalidResource as error:
         for problem in error.problems:
             typer.echo(f"{error.name}: {problem}", err=True)
-        code = INVALID
+        sys.exit(INVALID)
     except SdServiceError as error:
         typer.echo(f"sdservice: {error}", err=True)
-        code = FAILURE
-    sys.exit(code)
+        sys.exit(FAILURE)

@@ -21,6 +21,7 @@ from sd_operator.cli.documents import services
 from sd_operator.errors import LocalRunFailed, RayUnavailable
 
 _OK = 200
+_INTERRUPTED = 130
 
 
 class Phases:
@@ -98,7 +99,7 @@ def _interruptible(work: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(main())
     except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
+        raise typer.Exit(_INTERRUPTED) from None
 
 
 @asynccontextmanager

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+
+from sd_operator.observed import Application, PodView, PreloadView, observe
+
+
+def ray_service(**status):
+    return {"metadata": {"generation": 2, "creationTimestamp": "2026-01-01T00:00:00Z"}, "status": status}
+
+
+def view(**status):
+    return observe(ray_service(**status), [], []).ray_service
+
+
+def test_new_ray_service_has_nothing_to_tell():
+    found = view()
+    assert (found.up_to_date, found.active, found.endpoints) == (False, "", 0)
+    assert found.since == "2026-01-01T00:00:00Z"
+
+
+def test_application_message_names_the_deployment():
+    deployments = {
+        "model": {"status": "UNHEALTHY", "message": "out of memory"},
+        "ingress": {"status": "HEALTHY"},
+    }
+    application = {"status": "DEPLOYING", "message": "", "serveDeploymentStatuses": deployments}
+    found = view(
+        pendingServiceStatus={"rayClusterName": "a", "applicationStatuses": {"imagine": application}}
+    )
+    assert found.application == Application("DEPLOYING", "model: out of memory")
+
+
+def test_validation_failure_is_kuberays_word():
+    condition = {"type": "Ready", "status": "False", "reason": "ValidationFailed", "message": "no"}
+    assert view(conditions=[condition]).refused == "no"
+
+
+def test_pods():
+    def pod(ready, **labels):
+        conditions = [{"type": "Ready", "status": ready}]
+        return {"metadata": {"labels": labels}, "status": {"conditions": conditions}}
+
+    labels = {"ray.io/cluster": "c", "ray.io/group": "g", "ray.io/node-type": "worker"}
+    leaving = pod("True", **labels)
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    found = observe(None, [pod("True", **labels), pod("False", **labels), leaving], []).pods
+    assert found == (
+        PodView("c", "g", is_head=False, ready=True),
+        PodView("c", "g", is_head=False, ready=False),
+        PodView("c", "g", is_head=False, ready=False),
+    )
+
+
+@pytest.mark.parametrize(
+    ("observed_generation", "ready"), [(1, 0), (2, 1)], ids=["old image still counted", "new image"]
+)
+def test_preload_counts_nodes_with_the_image_asked_for(observed_generation, ready):
+    status = {"observedGeneration": observed_generation, "desiredNumberScheduled": 3, "numberReady": 3}
+    daemon_set = {"metadata": {"generation": 2}, "status": {**status, "updatedNumberScheduled": 1}}
+    assert observe(None, [], [daemon_set]).preloads == (PreloadView(3, ready),)
+
+
+def test_every_recorded_status_can_be_read(root):
+    """KubeRay's own words, where the recording is at hand."""
+    recording = root.parent / "shared/kuberay-traces/kuberay-1.7.0.jsonl"
+    if not recording.exists():
+        pytest.skip("the recording of a real KubeRay is not beside this checkout")
+    seen = set()
+    for line in recording.read_text().splitlines():
+        entry = json.loads(line)
+        if entry.get("object", "").startswith("RayService/") and entry.get("status") is not None:
+            metadata = {"generation": entry["generation"], "creationTimestamp": "2026-01-01T00:00:00Z"}
+            found = observe({"metadata": metadata, "status": entry["status"]}, [], []).ray_service
+            seen |= {
+                found.application.status,
+                "refused" if found.refused else "",
+                found.suspended,
+                found.upgrading,
+            }
+    assert {"RUNNING", "DEPLOYING", "DEPLOY_FAILED", "refused", True, False} <= seen

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from sd_operator.builders.pod import head_template, image, worker_template
+from sd_operator.settings import Settings
+
+SETTINGS = Settings()
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.fixture
+def worker(resource):
+    def build(**spec):
+        parsed = resource(**spec)
+        return worker_template(parsed, SETTINGS, parsed.spec.worker_groups[0])
+
+    return build
+
+
+@pytest.fixture
+def head(resource):
+    return lambda **spec: head_template(resource(**spec), SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reference"),
+    [
+        ({}, f"ghcr.io/sdservice/worker:{SETTINGS.runtime_tag}"),
+        ({"tag": "1"}, "ghcr.io/sdservice/worker:1"),
+        ({"repository": "host:5000/a", "tag": "1"}, "host:5000/a:1"),
+        ({"repository": "a", "tag": "1", "digest": DIGEST}, f"a@{DIGEST}"),
+    ],
+)
+def test_image_reference(resource, wanted, reference):
+    assert image(resource(image=wanted).spec, SETTINGS) == reference
+
+
+def test_gpus_are_requested_by_workers_only(worker, head):
+    wanted = {"gpuResourceName": "amd.com/gpu", "workerGroups": [{"name": "a", "gpusPerWorker": 2}]}
+    assert worker(**wanted)["spec"]["containers"][0]["resources"]["limits"]["amd.com/gpu"] == "2"
+    assert "amd.com/gpu" not in head(**wanted)["spec"]["containers"][0]["resources"]["limits"]
+
+
+def test_cpu_worker_asks_for_no_gpu_and_tolerates_no_gpu_taint(worker):
+    pod = worker(gpusPerReplica=0)["spec"]
+    assert set(pod["containers"][0]["resources"]["limits"]) == {"cpu", "memory"}
+    assert "tolerations" not in pod
+
+
+@pytest.mark.parametrize("build", ["worker", "head"])
+def test_pods_are_restricted(build, request):
+    (container,) = request.getfixturevalue(build)()["spec"]["containers"]
+    context = container["securityContext"]
+    assert context["runAsNonRoot"]
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_worker_has_no_service_account_token_unless_named(worker):
+    assert worker()["spec"]["automountServiceAccountToken"] is False
+    named = worker(serviceAccountName="models")["spec"]
+    assert named["serviceAccountName"] == "models"
+    assert named["automountServiceAccountToken"] is True
+
+
+def test_model_token_reaches_workers_by_reference_only(worker, head):
+    model = {"preset": None, "uri": "hf://a/b", "revision": "0" * 40, "tokenSecretRef": {"name": "hf"}}
+    (container,) = worker(model=model)["spec"]["containers"]
+    reference = {"secretKeyRef": {"name": "hf", "key": "token"}}
+    assert container["env"] == [{"name": "HF_TOKEN", "valueFrom": reference}]
+    assert head(model=model)["spec"]["containers"][0]["env"] == []
+
+
+def test_claim_is_mounted_read_only_in_workers(worker, head):
+    model = {"preset": None, "uri": "pvc://weights/sd21"}
+    pod = worker(model=model)["spec"]
+    claim = {"claimName": "weights", "readOnly": True}
+    assert {"name": "model", "persistentVolumeClaim": claim} in pod["volumes"]
+    mounts = pod["containers"][0]["volumeMounts"]
+    assert {"name": "model", "mountPath": "/models/weights", "readOnly": True} in mounts
+    assert len(head(model=model)["spec"]["volumes"]) == 1
+
+
+def test_pod_fields_reach_both(worker, head):
+    wanted = {
+        "podLabels": {"team": "a", "sdservice.dev/name": "evil"},
+        "podAnnotations": {"note": "b"},
+        "env": [{"name": "OMP_NUM_THREADS", "value": "2"}],
+        "image": {"pullSecrets": [{"name": "registry"}]},
+        "sharedMemory": "1Gi",
+    }
+    for template in (worker(**wanted), head(**wanted)):
+        assert template["metadata"]["labels"]["team"] == "a"
+        assert template["metadata"]["labels"]["sdservice.dev/name"] == "imagine"
+        assert template["metadata"]["annotations"] == {"note": "b"}
+        assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+        assert template["spec"]["containers"][0]["env"] == [{"name": "OMP_NUM_THREADS", "value": "2"}]
+        assert template["spec"]["volumes"][0]["emptyDir"]["sizeLimit"] == "1Gi"

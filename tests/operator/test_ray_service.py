@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+import yaml
+
+from sd_operator.builders.ray_service import ray_service
+from sd_operator.settings import Settings
+
+SETTINGS = Settings()
+
+
+@pytest.fixture
+def built(resource):
+    return lambda **spec: ray_service(resource(**spec), SETTINGS)
+
+
+def groups(body):
+    return body["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+
+
+def test_is_owned_by_the_resource(built):
+    (owner,) = built()["metadata"]["ownerReferences"]
+    assert owner["uid"] == "uid-1"
+    assert owner["controller"]
+
+
+def test_suspend_strategy_and_version_are_passed_on(built):
+    body = built(suspend=True, upgrade={"strategy": "InPlaceOnly"}, image={"rayVersion": "2.61.0"})
+    assert body["spec"]["suspend"] is True
+    assert body["spec"]["upgradeStrategy"] == {"type": "None"}
+    assert body["spec"]["rayClusterConfig"]["rayVersion"] == "2.61.0"
+
+
+def test_incremental_upgrade_has_its_options(built):
+    wanted = {"strategy": "Incremental", "incremental": {"gatewayClassName": "nginx", "intervalSeconds": 5}}
+    assert built(upgrade=wanted)["spec"]["upgradeStrategy"] == {
+        "type": "NewClusterWithIncrementalUpgrade",
+        "clusterUpgradeOptions": {
+            "gatewayClassName": "nginx",
+            "stepSizePercent": 25,
+            "intervalSeconds": 5,
+            "maxSurgePercent": 100,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "bounds"),
+    [
+        ({"replicas": {"max": 4}}, [(1, 4)]),
+        ({"replicas": {"min": 0, "max": 4}}, [(0, 4)]),
+        ({"replicas": {"min": 3, "max": 5}, "workerGroups": [{"name": "a", "gpusPerWorker": 2}]}, [(2, 3)]),
+        ({"replicas": {"max": 4}, "replicasPerGpu": 2}, [(1, 2)]),
+        ({"replicas": {"max": 4}, "gpusPerReplica": 0}, [(1, 4)]),
+        (
+            {
+                "replicas": {"min": 2, "max": 4},
+                "workerGroups": [
+                    {"name": "a", "maxReplicas": 1},
+                    {"name": "b", "minReplicas": 1, "maxReplicas": 3},
+                ],
+            },
+            [(1, 1), (1, 3)],
+        ),
+    ],
+)
+def test_worker_bounds_follow_replicas(built, spec, bounds):
+    assert [(group["minReplicas"], group["maxReplicas"]) for group in groups(built(**spec))] == bounds
+
+
+def test_groups_are_preferred_in_their_order(built):
+    found = groups(built(workerGroups=[{"name": "a"}, {"name": "b"}]))
+    assert [group["priority"] for group in found] == [2, 1]
+    assert built()["spec"]["rayClusterConfig"]["autoscalerOptions"]["version"] == "v2"
+
+
+def test_worker_offers_one_cpu_slot_per_replica(built):
+    found = groups(built(workerGroups=[{"name": "a", "gpusPerWorker": 4}]))
+    assert found[0]["rayStartParams"] == {"num-cpus": "4"}
+
+
+def test_replica_count_belongs_to_the_autoscaler(built):
+    assert all("replicas" not in group for group in groups(built()))
+
+
+def test_head_computes_nothing_and_is_reachable_at_zero(built):
+    body = built(replicas={"min": 0, "max": 1})
+    parameters = body["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]
+    assert parameters["num-cpus"] == "0"
+    assert json.loads(parameters["resources"].strip("'")) == {"sdservice-head": 1}
+    assert body["spec"]["excludeHeadPodFromServeSvc"] is False
+    assert built()["spec"]["excludeHeadPodFromServeSvc"] is True
+
+
+def test_token_authentication_is_on_with_our_secret(built):
+    assert built()["spec"]["rayClusterConfig"]["authOptions"] == {
+        "mode": "token",
+        "secretName": "imagine-ray-token",
+    }
+
+
+def test_redis_password_is_a_reference(built):
+    redis = {"address": "redis:6379", "passwordSecretRef": {"name": "redis", "key": "password"}}
+    options = built(head={"redis": redis})["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
+    reference = {"valueFrom": {"secretKeyRef": {"name": "redis", "key": "password"}}}
+    assert options == {"redisAddress": "redis:6379", "redisPassword": reference}
+
+
+def test_serve_config_is_yaml(built):
+    config = yaml.safe_load(built()["spec"]["serveConfigV2"])
+    assert config["applications"][0]["name"] == "imagine"
+
+
+def test_is_the_same_each_time(built):
+    assert built(podLabels={"b": "1", "a": "2"}) == built(podLabels={"b": "1", "a": "2"})

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from sd_operator.builders.serve_config import live_config, runtime_config, serve_config
+
+
+def deployment(spec, name):
+    (application,) = serve_config(spec)["applications"]
+    return next(each for each in application["deployments"] if each["name"] == name)
+
+
+def test_replica_bounds_reach_serve(resource):
+    scaling = deployment(resource(replicas={"min": 2, "max": 7}).spec, "model")["autoscaling_config"]
+    assert (scaling["min_replicas"], scaling["max_replicas"]) == (2, 7)
+
+
+def test_autoscaling_reaches_serve(resource):
+    wanted = {"targetOngoingRequests": 3, "upscaleDelaySeconds": 1, "downscaleDelaySeconds": 2}
+    scaling = deployment(resource(autoscaling=wanted).spec, "model")["autoscaling_config"]
+    assert scaling | {"target_ongoing_requests": 3, "upscale_delay_s": 1, "downscale_delay_s": 2} == scaling
+
+
+@pytest.mark.parametrize(
+    ("per_replica", "per_gpu", "share"),
+    [(1, 1, 1), (2, 1, 2), (0, 1, 0), (1, 2, 0.5), (1, 3, 0.3333), (1, 8, 0.125)],
+)
+def test_gpu_share(resource, per_replica, per_gpu, share):
+    spec = resource(gpusPerReplica=per_replica, replicasPerGpu=per_gpu).spec
+    assert deployment(spec, "model")["ray_actor_options"]["num_gpus"] == share
+    assert share * per_gpu <= max(1, per_replica)
+
+
+def test_ingress_needs_no_cpu_and_stays_on_the_head_only_at_zero(resource):
+    assert deployment(resource().spec, "ingress")["ray_actor_options"] == {"num_cpus": 0}
+    at_zero = resource(replicas={"min": 0, "max": 1}).spec
+    assert "sdservice-head" in deployment(at_zero, "ingress")["ray_actor_options"]["resources"]
+    assert runtime_config(at_zero)["scale_to_zero"] is True
+
+
+def test_replica_may_finish_its_longest_picture(resource):
+    spec = resource(limits={"timeoutSeconds": 500}).spec
+    assert deployment(spec, "model")["graceful_shutdown_timeout_s"] == 500
+
+
+def test_queue_bound_is_serves_own(resource):
+    spec = resource(limits={"maxQueuedRequests": 9}).spec
+    assert deployment(spec, "model")["max_queued_requests"] == 9
+    assert "max_queued_requests" not in live_config(spec)["limits"]
+
+
+def test_limits_batching_and_defaults_are_live(resource):
+    spec = resource(limits={"maxSteps": 30}, batching={"maxBatchSize": 2}, defaults={"steps": 9}).spec
+    live = live_config(spec)
+    assert live["limits"]["max_steps"] == 30
+    assert live["batching"]["max_batch_size"] == 2
+    assert live["defaults"]["steps"] == 9
+    assert runtime_config(spec) == runtime_config(resource().spec)
+
+
+def test_replica_takes_more_requests_than_one_batch(resource):
+    spec = resource(batching={"maxBatchSize": 16}).spec
+    assert deployment(spec, "model")["max_ongoing_requests"] > 16

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+import asyncio
+from contextlib import asynccontextmanager
+
+from sd_operator.errors import ClusterUnavailable
+from sd_operator.reconcile import Key
+from sd_operator.work_queue import WorkQueue
+
+A, B = Key("ns", "a"), Key("ns", "b")
+
+
+@asynccontextmanager
+async def running(work, workers=2):
+    queue = WorkQueue(work, workers=workers, retry_base_seconds=0.01, retry_cap_seconds=0.05)
+    task = asyncio.create_task(queue.run())
+    try:
+        yield queue
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition):
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - any condition, not one event
+            await asyncio.sleep(0.001)
+
+
+async def test_many_events_are_one_piece_of_work():
+    seen = []
+
+    async def work(key):
+        seen.append(key)
+
+    async with running(work) as queue:
+        for _ in range(100):
+            queue.add(A)
+        await until(queue.idle)
+    assert seen == [A]
+
+
+async def test_an_event_during_work_is_worked_on_afterwards_and_never_beside():
+    gate, inside, most, seen = asyncio.Event(), 0, 0, []
+
+    async def work(key):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        seen.append(key)
+        await gate.wait()
+        inside -= 1
+
+    async with running(work) as queue:
+        queue.add(A)
+        await until(lambda: inside == 1)
+        queue.add(A)
+        queue.add(A)
+        await asyncio.sleep(0)
+        gate.set()
+        await until(queue.idle)
+    assert seen == [A, A]
+    assert most == 1
+
+
+async def test_an_unavailable_cluster_brings_the_key_back():
+    tries = []
+
+    async def work(key):
+        tries.append(key)
+        if len(tries) < 3:
+            raise ClusterUnavailable("away")
+
+    async with running(work) as queue:
+        queue.add(A)
+        await until(lambda: len(tries) == 3)
+        await until(queue.idle)
+    assert tries == [A] * 3
+
+
+async def test_a_poisoned_key_leaves_the_others_alone_and_does_not_spin():
+    tries = {A: 0, B: 0}
+
+    async def work(key):
+        tries[key] += 1
+        if key == A:
+            raise RuntimeError("poison")
+
+    async with running(work, workers=1) as queue:
+        queue.add(A)
+        await until(lambda: tries[A] >= 1)
+        for _ in range(1000):
+            queue.add(A)  # events of a failing key do not shorten its pause
+        queue.add(B)
+        await until(lambda: tries[B] == 1)
+        assert tries[A] < 10
+
+
+async def test_concurrency_is_bounded():
+    inside = most = 0
+
+    async def work(_):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.001)
+        inside -= 1
+
+    async with running(work, workers=3) as queue:
+        for number in range(20):
+            queue.add(Key("ns", str(number)))
+        await until(queue.idle)
+    assert most == 3
