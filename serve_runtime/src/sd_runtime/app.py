@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`build_app`: the import path of the Serve config."""
+
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from sd_runtime.config import RuntimeConfig
+from sd_runtime.ingress import Ingress
+from sd_runtime.replica import ModelReplica
+
+
+def build_app(args: dict[str, Any]) -> Application:
+    """The application: `ingress` in front of `model`.
+
+    Args:
+        args: a RuntimeConfig; limits, batching and defaults come as `user_config` of both deployments.
+
+    Raises:
+        ValidationError: `args` is no RuntimeConfig; Serve reports it as DEPLOY_FAILED.
+    """
+    config = RuntimeConfig.model_validate(args)
+    model = serve.deployment(name="model", ray_actor_options={"num_cpus": 1})(ModelReplica)
+    ingress = serve.deployment(name="ingress", ray_actor_options={"num_cpus": 0})(Ingress)
+    return ingress.bind(model.bind(config), config)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interface to the operator: `args` and `user_config` of the Serve application.
+
+RuntimeConfig is what a replica is built from (a change restarts it), LiveConfig is what a running one takes over.
+tests/contract holds the operator's `serve_config` to these models.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DType = Literal["float16", "bfloat16", "float32"]
+SchedulerName = Literal[
+    "Euler", "EulerAncestral", "DDIM", "DDPM", "DPMSolverMultistep", "UniPC", "PNDM", "Heun", "LCM"
+]
+Side = Annotated[int, Field(ge=64, le=4096, multiple_of=8)]
+
+
+class Config(BaseModel):
+    """A frozen part of the configuration; unknown keys are refused, never dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Config):
+    """Which weights, and how to compute with them."""
+
+    uri: str = Field(min_length=1, max_length=1024)
+    revision: str | None = Field(default=None, max_length=255)
+    variant: str | None = Field(default=None, max_length=32)
+    dtype: DType = "float16"
+    scheduler: SchedulerName | None = None
+
+
+class RuntimeConfig(Config):
+    """`args` of the application."""
+
+    model: ModelConfig
+    scale_to_zero: bool = False
+
+
+class Limits(Config):
+    """Bounds of a request."""
+
+    max_side: Side = 1024
+    max_pixels: int = Field(default=1024 * 1024, ge=4096, le=16777216)
+    max_steps: int = Field(default=100, ge=1, le=1000)
+    max_images: int = Field(default=4, ge=1, le=16)
+    max_prompt_characters: int = Field(default=2000, ge=1, le=32000)
+    timeout_seconds: int = Field(default=120, ge=1, le=3600)
+    cold_start_timeout_seconds: int = Field(default=600, ge=1, le=7200)
+
+
+class Batching(Config):
+    """How a replica draws several pictures in one pass."""
+
+    max_batch_size: int = Field(default=8, ge=1, le=64)
+    max_wait_milliseconds: int = Field(default=5, ge=0, le=1000)
+
+
+class Defaults(Config):
+    """What a request gets that does not say; None: what the model's folder says."""
+
+    width: Side | None = None
+    height: Side | None = None
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    guidance: float | None = Field(default=None, ge=0, le=50)
+
+
+class LiveConfig(Config):
+    """`user_config` of both deployments."""
+
+    limits: Limits = Limits()
+    batching: Batching = Batching()
+    defaults: Defaults = Defaults()

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error the runtime raises on purpose, and the HTTP status each one becomes.
+
+    RuntimeFailure
+    ├── InvalidRequest    400  the client can mend it
+    ├── ConfigError       -    the service cannot start like this; the message names field, value and rule
+    ├── ModelUnavailable  -    the weights cannot be had
+    └── GenerationFailed  500  this picture failed; the engine serves on
+
+Messages never hold a prompt: they reach logs and status.
+"""
+
+
+class RuntimeFailure(Exception):
+    """Base of all of them."""
+
+
+class InvalidRequest(RuntimeFailure):
+    """A request breaks a rule.
+
+    Attributes:
+        param: the field or query parameter to blame, None for the body as a whole.
+        code: one word for scripts.
+    """
+
+    def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
+        self.param = param
+        self.code = code
+        super().__init__(message, param, code)
+
+    def __str__(self) -> str:
+        """The message alone; all arguments stay in `args`, so that the error survives pickling."""
+        return str(self.args[0])
+
+
+class ConfigError(RuntimeFailure):
+    """The configuration asks for what this runtime cannot do."""
+
+
+class ModelUnavailable(RuntimeFailure):
+    """The weights are missing, refused or not a diffusers folder."""
+
+
+class GenerationFailed(RuntimeFailure):
+    """A picture could not be made."""

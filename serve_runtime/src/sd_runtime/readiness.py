@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a picture can be made now, asked without waking a model at zero."""
+
+import asyncio
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.handle import DeploymentHandle
+
+from sd_runtime import __version__
+from sd_runtime.engine import EngineInfo
+
+_MODEL = "model"
+_FRESH_SECONDS = 1.0
+_INFO_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """The state of the model deployment.
+
+    Attributes:
+        ready: a request would be answered: by a running replica, or after a wake-up from zero.
+        phase: starting (no replica yet), loading (one is building its pipeline), ready or scaled-to-zero.
+    """
+
+    ready: bool
+    phase: str
+
+
+class ReadinessProbe:
+    """Reads replica states from Serve's controller, at most once a second."""
+
+    def __init__(self, model: DeploymentHandle, *, scale_to_zero: bool) -> None:
+        self._model = model
+        self._scale_to_zero = scale_to_zero
+        self._application = serve.get_replica_context().app_name
+        self._last = Readiness(ready=False, phase="starting")
+        self._read_at = -_FRESH_SECONDS
+        self._info: EngineInfo | None = None
+        self._lock = asyncio.Lock()
+
+    async def read(self) -> Readiness:
+        """The state, at most a second old."""
+        async with self._lock:
+            if time.monotonic() - self._read_at >= _FRESH_SECONDS:
+                self._last = await asyncio.to_thread(self._ask_controller)
+                self._read_at = time.monotonic()
+        return self._last
+
+    async def describe(self) -> dict[str, Any]:
+        """The body of `/readyz`: state, and what a running replica computes with."""
+        state = await self.read()
+        body: dict[str, Any] = {"ready": state.ready, "phase": state.phase, "version": __version__}
+        if state.phase == "ready":
+            info = await self._engine_info()
+            body |= {} if info is None else asdict(info)
+        return body
+
+    def _ask_controller(self) -> Readiness:
+        application = serve.status().applications.get(self._application)
+        deployment = application.deployments.get(_MODEL) if application else None
+        counts = (
+            {str(state.value): count for state, count in deployment.replica_states.items()}
+            if deployment
+            else {}
+        )
+        if counts.get("RUNNING"):
+            return Readiness(ready=True, phase="ready")
+        if counts.get("STARTING") or counts.get("UPDATING"):
+            return Readiness(ready=False, phase="loading")
+        if self._scale_to_zero and deployment is not None and deployment.status.value == "HEALTHY":
+            return Readiness(ready=True, phase="scaled-to-zero")
+        return Readiness(ready=False, phase="starting")
+
+    async def _engine_info(self) -> EngineInfo | None:
+        if self._info is None:
+            try:
+                async with asyncio.timeout(_INFO_SECONDS):
+                    self._info = await self._model.info.remote()
+            except (TimeoutError, RayError):
+                return None
+        return self._info

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where weights come from: every kind of source ends in one local folder, and one loader reads it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sd_runtime.config import ModelConfig
+from sd_runtime.errors import ConfigError, ModelUnavailable
+from sd_runtime.sources import bundled, folder, hub
+
+_SOURCES: dict[str, Callable[[ModelConfig], Path]] = {
+    "bundled": bundled.fetch,
+    "file": folder.fetch,
+    "pvc": folder.fetch_claim,
+    "hf": hub.fetch,
+}
+
+
+def fetch(model: ModelConfig) -> Path:
+    """The local folder of a model.
+
+    Raises:
+        ConfigError: the scheme of the URI is not one of ours.
+        ModelUnavailable: it is, but the weights cannot be had.
+    """
+    scheme, separator, _ = model.uri.partition("://")
+    if not separator or scheme not in _SOURCES:
+        known = ", ".join(f"{name}://" for name in _SOURCES)
+        raise ConfigError(f"model.uri: got {model.uri!r}: must begin with one of {known}")
+    found = _SOURCES[scheme](model)
+    if not (found / "model_index.json").is_file():
+        raise ModelUnavailable(
+            f"model.uri: got {model.uri!r}: {found} is no diffusers folder (no model_index.json)"
+        )
+    return found

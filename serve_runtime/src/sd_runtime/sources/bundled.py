@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bundled://NAME`: a model that ships inside this package."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from sd_runtime.config import ModelConfig
+from sd_runtime.errors import ModelUnavailable
+
+
+def fetch(model: ModelConfig) -> Path:
+    """The folder inside the package."""
+    name = model.uri.removeprefix("bundled://")
+    shipped = Path(str(files("sd_runtime"))) / "models"
+    names = sorted(path.name for path in shipped.iterdir() if path.is_dir())
+    if name not in names:
+        raise ModelUnavailable(f"model.uri: got {model.uri!r}: bundled are {', '.join(names)}")
+    return shipped / name

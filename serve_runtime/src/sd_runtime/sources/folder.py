@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`file:///path` and `pvc://claim/path`: a diffusers folder that is already on this machine."""
+
+from pathlib import Path
+
+from sd_runtime.config import ModelConfig
+from sd_runtime.errors import ModelUnavailable
+
+CLAIMS = Path("/models")
+"""Where the operator mounts PersistentVolumeClaims, each by its name."""
+
+
+def fetch(model: ModelConfig) -> Path:
+    """The folder of `file:///path`."""
+    return _existing(model, Path(model.uri.removeprefix("file://")))
+
+
+def fetch_claim(model: ModelConfig) -> Path:
+    """The folder of `pvc://claim/path`, below the mount of the claim."""
+    claim, _, inside = model.uri.removeprefix("pvc://").partition("/")
+    root = (CLAIMS / claim).resolve()
+    path = (root / inside).resolve()
+    if not path.is_relative_to(root):
+        raise ModelUnavailable(f"model.uri: got {model.uri!r}: the path leaves the claim")
+    return _existing(model, path)
+
+
+def _existing(model: ModelConfig, path: Path) -> Path:
+    if not path.is_dir():
+        raise ModelUnavailable(f"model.uri: got {model.uri!r}: there is no folder {path}")
+    return path

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the API server says about a StableDiffusionService, before any operator sees it."""
+
+import json
+
+import pytest
+import yaml
+
+CRD = "stablediffusionservices.sdservice.dev"
+
+
+@pytest.fixture
+def submit(kubectl, namespace):
+    """Send a resource as `kubectl apply` does, strictly and without keeping it."""
+
+    def send(body):
+        return kubectl(
+            "apply",
+            "-n",
+            namespace,
+            "--dry-run=server",
+            "--validate=strict",
+            "-f",
+            "-",
+            input=json.dumps(body),
+        )
+
+    return send
+
+
+def test_crd_is_structural_and_established(sdservice_crd, kubectl):
+    found = json.loads(kubectl("get", "crd", CRD, "-o", "json").stdout)
+    conditions = {each["type"]: each["status"] for each in found["status"]["conditions"]}
+    assert conditions["Established"] == "True"
+    assert conditions["NamesAccepted"] == "True"
+    assert conditions.get("NonStructuralSchema", "False") == "False"
+
+
+def test_valid_resource_is_accepted(sdservice_crd, submit, service):
+    result = submit(service())
+    assert result.returncode == 0, result.stderr
+
+
+def test_invalid_example_is_refused_with_its_rule(sdservice_crd, submit, service, invalid):
+    result = submit(service(**invalid["patch"]))
+    assert result.returncode != 0
+    assert invalid.get("server", invalid["says"]) in result.stderr
+    name = invalid["field"].rsplit(".", 1)[-1].split("[")[0]
+    assert name in result.stderr or invalid["field"].startswith("metadata"), result.stderr
+
+
+def test_every_example_is_accepted(sdservice_crd, submit, root):
+    for path in sorted((root / "examples").glob("*.yaml")):
+        for body in yaml.safe_load_all(path.read_text()):
+            result = submit(body)
+            assert result.returncode == 0, f"{path.name}: {result.stderr}"
+
+
+def test_defaults_are_written_by_the_server(sdservice_crd, kubectl, namespace, service):
+    answer = kubectl(
+        "create", "-n", namespace, "--dry-run=server", "-o", "json", "-f", "-", input=json.dumps(service())
+    )
+    spec = json.loads(answer.stdout)["spec"]
+    assert spec["limits"]["maxSide"] == 1024
+    assert spec["workerGroups"][0]["name"] == "gpu"
+    assert spec["workerGroups"][0]["resources"] == {"cpu": "4", "memory": "16Gi"}
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ("spec.imagePreload", "Pulling the runtime image to the nodes of the worker groups"),
+        ("spec.imagePreload.mode", "Opportunistic: pull and report, never wait"),
+        ("spec.replicas.max", "Replicas at full load"),
+        ("status.conditions", "Ready first"),
+    ],
+)
+def test_explain_reads_well(sdservice_crd, kubectl, field, says):
+    text = " ".join(kubectl("explain", f"sdservice.{field}").stdout.split())
+    assert says in text
+
+
+def test_short_names_and_category(sdservice_crd, kubectl, namespace):
+    for name in ("sdservice", "sds", "ray"):
+        assert kubectl("get", name, "-n", namespace).returncode == 0

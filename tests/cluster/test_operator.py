@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator as its own process, beside a real API server and the stand-in for KubeRay."""
+
+import json
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from sd_operator.cli import app
+
+TRANSIENT = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation")
+
+
+@pytest.fixture
+def get(kubectl, namespace):
+    """The live object, or None."""
+
+    def read(kind, name="imagine"):
+        result = kubectl("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
+        return json.loads(result.stdout) if result.stdout else None
+
+    return read
+
+
+@pytest.fixture
+def apply(kubectl, namespace):
+    def send(body):
+        result = kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", input=json.dumps(body))
+        assert result.returncode == 0, result.stderr
+
+    return send
+
+
+@pytest.fixture
+def condition(get):
+    """(status, reason) of a condition, once it was computed from the latest spec."""
+
+    def read(kind, name="imagine"):
+        live = get("sdservice", name) or {}
+        status = live.get("status", {})
+        if status.get("observedGeneration") != live.get("metadata", {}).get("generation"):
+            return None
+        return next(
+            (
+                (each["status"], each["reason"])
+                for each in status.get("conditions", [])
+                if each["type"] == kind
+            ),
+            None,
+        )
+
+    return read
+
+
+@pytest.fixture
+def serving(operator, apply, service, eventually, condition):
+    """A service that is Ready."""
+
+    async def bring_up(**spec):
+        apply(service(spec=spec))
+        await eventually(lambda: condition("Ready") == ("True", "Serving"))
+
+    return bring_up
+
+
+def worker_group(ray_service):
+    return ray_service["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+
+
+async def test_apply_makes_an_owned_ray_service(operator, apply, service, get, eventually):
+    apply(service())
+    await eventually(lambda: get("rayservice") is not None)
+    owner = get("rayservice")["metadata"]["ownerReferences"][0]
+    assert (owner["kind"], owner["uid"]) == ("StableDiffusionService", get("sdservice")["metadata"]["uid"])
+    managers = {
+        entry["manager"]
+        for entry in get("rayservice")["metadata"]["managedFields"]
+        if "subresource" not in entry
+    }
+    assert "sd-operator" in managers
+    assert get("secret", "imagine-ray-token")["data"]["auth_token"]
+
+
+async def test_every_example_becomes_a_ray_service(operator, apply, root, get, eventually):
+    for path in sorted((root / "examples").glob("*.yaml")):
+        for body in yaml.safe_load_all(path.read_text()):
+            name = body["metadata"]["name"]
+            apply(body)
+            await eventually(lambda name=name: get("rayservice", name) is not None)
+
+
+async def test_status_and_columns_follow_kuberay(serving, kubectl, namespace, get, eventually, condition):
+    await serving()
+    assert kubectl("wait", "--for=condition=Ready", "sdservice/imagine", "-n", namespace).returncode == 0
+    await eventually(lambda: condition("ConfigApplied") == ("True", "ApplicationRunning"))
+    header, row = kubectl("get", "sdservice", "-n", namespace).stdout.splitlines()
+    assert header.split() == ["NAME", "READY", "REASON", "MODEL", "REPLICAS", "PRELOAD", "URL", "AGE"]
+    assert row.split()[:4] == ["imagine", "True", "Serving", "bundled://shapes"]
+    assert f"http://imagine-serve-svc.{namespace}.svc:8000" in row
+    status = get("sdservice")["status"]
+    assert status["replicas"]["summary"] == "1/1 (1-1)"
+    assert status["activeRayCluster"].startswith("imagine-")
+
+
+async def test_edit_reaches_the_ray_service(serving, apply, service, get, eventually):
+    await serving()
+    apply(service(spec={"limits": {"maxSteps": 33}, "image": {"tag": "v2"}}))
+    await eventually(lambda: "max_steps: 33" in get("rayservice")["spec"]["serveConfigV2"])
+    container = worker_group(get("rayservice"))["template"]["spec"]["containers"][0]
+    assert container["image"].endswith(":v2")
+
+
+async def test_field_that_is_taken_away_is_taken_away(serving, apply, service, get, eventually):
+    await serving(workerGroups=[{"name": "gpu", "nodeSelector": {"pool": "l4"}}])
+    assert worker_group(get("rayservice"))["template"]["spec"]["nodeSelector"] == {"pool": "l4"}
+    apply(service(spec={"workerGroups": [{"name": "gpu"}]}))
+    await eventually(lambda: "nodeSelector" not in worker_group(get("rayservice"))["template"]["spec"])
+
+
+async def test_drift_is_repaired(serving, kubectl, namespace, get, eventually):
+    await serving()
+    patch = json.dumps(
+        {"spec": {"serveConfigV2": "applications: []"}, "metadata": {"labels": {"sdservice.dev/name": None}}}
+    )
+    kubectl("patch", "rayservice", "imagine", "-n", namespace, "--type=merge", "-p", patch)
+    await eventually(lambda: "import_path" in get("rayservice")["spec"]["serveConfigV2"])
+    assert get("rayservice")["metadata"]["labels"]["sdservice.dev/name"] == "imagine"
+
+
+async def test_deleted_child_comes_back(serving, kubectl, namespace, get, eventually):
+    await serving()
+    before = get("daemonset", "imagine-preload-gpu")["metadata"]["uid"]
+    kubectl("delete", "daemonset", "imagine-preload-gpu", "-n", namespace)
+    await eventually(
+        lambda: (
+            (get("daemonset", "imagine-preload-gpu") or {"metadata": {"uid": before}})["metadata"]["uid"]
+            != before
+        )
+    )
+
+
+async def test_what_is_no_longer_wanted_is_pruned(serving, apply, service, get, eventually):
+    await serving(workerGroups=[{"name": "a"}, {"name": "b"}])
+    assert get("daemonset", "imagine-preload-b")
+    apply(service(spec={"workerGroups": [{"name": "a"}]}))
+    await eventually(lambda: get("daemonset", "imagine-preload-b") is None)
+    assert get("daemonset", "imagine-preload-a")
+
+
+async def test_delete_is_garbage_collection_even_while_the_operator_is_down(
+    serving, operator, kubectl, namespace, get, eventually
+):
+    await serving()
+    operator.stop()
+    try:
+        kubectl("delete", "sdservice", "imagine", "-n", namespace, "--wait=false")
+        for kind, name in (
+            ("sdservice", "imagine"),
+            ("rayservice", "imagine"),
+            ("secret", "imagine-ray-token"),
+            ("daemonset", "imagine-preload-gpu"),
+        ):
+            await eventually(lambda kind=kind, name=name: get(kind, name) is None)
+    finally:
+        operator.start()
+
+
+async def test_nothing_changed_is_no_write_even_across_a_restart(
+    serving, operator, get, eventually, condition
+):
+    await serving()
+    await eventually(lambda: condition("ConfigApplied") == ("True", "ApplicationRunning"))
+    await eventually(lambda: condition("ImagesPreloaded")[0] == "True")
+    objects = (
+        ("sdservice", "imagine"),
+        ("secret", "imagine-ray-token"),
+        ("daemonset", "imagine-preload-gpu"),
+    )
+
+    def versions():
+        found = {each: get(*each)["metadata"]["resourceVersion"] for each in objects}
+        return {**found, "rayservice": get("rayservice")["metadata"]["generation"]}
+
+    before = versions()
+    operator.stop()
+    operator.start()
+    passes = operator.passes()
+    await eventually(lambda: operator.passes() >= passes + 2)
+    assert versions() == before
+
+
+async def test_failed_application_is_not_ready(serving, kubectl, namespace, eventually, condition):
+    await serving()
+    kubectl(
+        "annotate",
+        "rayservice",
+        "imagine",
+        "-n",
+        namespace,
+        "testkit.sdservice.dev/application=DEPLOY_FAILED",
+    )
+    await eventually(lambda: condition("Ready") == ("False", "ApplicationFailed"))
+
+
+async def test_object_of_someone_else_is_left_alone(
+    operator, apply, service, kubectl, namespace, get, eventually, condition
+):
+    theirs = {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "imagine-preload-gpu"}}
+    labels = {"app": "theirs"}
+    container = {"name": "c", "image": "example.org/theirs:1"}
+    theirs["spec"] = {
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+    }
+    apply(theirs)
+    version = get("daemonset", "imagine-preload-gpu")["metadata"]["generation"]
+    apply(service())
+    await eventually(lambda: condition("Accepted") == ("False", "NameConflict"))
+    assert get("daemonset", "imagine-preload-gpu")["metadata"]["generation"] == version
+    kubectl("delete", "daemonset", "imagine-preload-gpu", "-n", namespace)
+    await eventually(lambda: condition("Accepted") == ("True", "Accepted"))
+
+
+async def test_suspend_and_resume(serving, apply, service, get, eventually, condition):
+    await serving()
+    apply(service(spec={"suspend": True}))
+    await eventually(lambda: condition("Suspended") == ("True", "Suspended"))
+    assert condition("Ready") == ("False", "Suspended")
+    assert get("daemonset", "imagine-preload-gpu") is None
+    apply(service(spec={"suspend": False}))
+    await eventually(lambda: condition("Ready") == ("True", "Serving"))
+
+
+async def test_scale_moves_the_floor(serving, kubectl, namespace, get, eventually):
+    await serving(replicas={"min": 1, "max": 4})
+    result = kubectl("scale", "sdservice", "imagine", "--replicas=2", "-n", namespace)
+    assert result.returncode == 0, result.stderr
+    await eventually(lambda: "min_replicas: 2" in get("rayservice")["spec"]["serveConfigV2"])
+
+
+async def test_changes_are_told_by_events(serving, kubectl, namespace, eventually):
+    await serving()
+
+    def reasons():
+        listed = kubectl(
+            "get",
+            "events",
+            "-n",
+            namespace,
+            "-o",
+            "json",
+            "--field-selector",
+            "involvedObject.kind=StableDiffusionService",
+        )
+        return {item["reason"] for item in json.loads(listed.stdout)["items"]}
+
+    await eventually(lambda: {"Applied", "Serving"} <= reasons())
+
+
+async def test_rendered_objects_pass_strict_validation(kuberay, kubectl, namespace, root):
+    """Against KubeRay's own CRDs where KUBERAY_CRDS names them."""
+    for path in sorted((root / "examples").glob("*.yaml")):
+        text = CliRunner().invoke(app, ["render", str(path), "-n", namespace]).stdout
+        result = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=text)
+        assert result.returncode == 0, f"{path.name}: {result.stderr}"
