@@ -8,6 +8,8 @@ CRD := sdservice.dev_stablediffusionservices.yaml
 export KUBERAY_CRDS ?= $(abspath $(wildcard ../shared/kuberay-crds))
 # Torch on a few cores: waiting threads that spin take time from those that work.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Compiled modules: without them every Ray process compiles torch and diffusers anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: test setup run fmt check generate constraints cluster cluster-stop clean
 test: setup check

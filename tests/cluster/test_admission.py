@@ -22,13 +22,13 @@ def submit(kubectl, namespace):
             "--validate=strict",
             "-f",
             "-",
-            input=json.dumps(body),
+            stdin=json.dumps(body),
         )
 
     return send
 
 
-def test_crd_is_structural_and_established(sdservice_crd, kubectl):
+def test_crd_is_structural_and_established(crds, kubectl):
     found = json.loads(kubectl("get", "crd", CRD, "-o", "json").stdout)
     conditions = {each["type"]: each["status"] for each in found["status"]["conditions"]}
     assert conditions["Established"] == "True"
@@ -36,12 +36,12 @@ def test_crd_is_structural_and_established(sdservice_crd, kubectl):
     assert conditions.get("NonStructuralSchema", "False") == "False"
 
 
-def test_valid_resource_is_accepted(sdservice_crd, submit, service):
+def test_valid_resource_is_accepted(crds, submit, service):
     result = submit(service())
     assert result.returncode == 0, result.stderr
 
 
-def test_invalid_example_is_refused_with_its_rule(sdservice_crd, submit, service, invalid):
+def test_invalid_example_is_refused_with_its_rule(crds, submit, service, invalid):
     result = submit(service(**invalid["patch"]))
     assert result.returncode != 0
     assert invalid.get("server", invalid["says"]) in result.stderr
@@ -49,16 +49,16 @@ def test_invalid_example_is_refused_with_its_rule(sdservice_crd, submit, service
     assert name in result.stderr or invalid["field"].startswith("metadata"), result.stderr
 
 
-def test_every_example_is_accepted(sdservice_crd, submit, root):
+def test_every_example_is_accepted(crds, submit, root):
     for path in sorted((root / "examples").glob("*.yaml")):
         for body in yaml.safe_load_all(path.read_text()):
             result = submit(body)
             assert result.returncode == 0, f"{path.name}: {result.stderr}"
 
 
-def test_defaults_are_written_by_the_server(sdservice_crd, kubectl, namespace, service):
+def test_defaults_are_written_by_the_server(crds, kubectl, namespace, service):
     answer = kubectl(
-        "create", "-n", namespace, "--dry-run=server", "-o", "json", "-f", "-", input=json.dumps(service())
+        "create", "-n", namespace, "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(service())
     )
     spec = json.loads(answer.stdout)["spec"]
     assert spec["limits"]["maxSide"] == 1024
@@ -75,11 +75,11 @@ def test_defaults_are_written_by_the_server(sdservice_crd, kubectl, namespace, s
         ("status.conditions", "Ready first"),
     ],
 )
-def test_explain_reads_well(sdservice_crd, kubectl, field, says):
+def test_explain_reads_well(crds, kubectl, field, says):
     text = " ".join(kubectl("explain", f"sdservice.{field}").stdout.split())
     assert says in text
 
 
-def test_short_names_and_category(sdservice_crd, kubectl, namespace):
+def test_short_names_and_category(crds, kubectl, namespace):
     for name in ("sdservice", "sds", "ray"):
         assert kubectl("get", name, "-n", namespace).returncode == 0

@@ -26,7 +26,7 @@ def get(kubectl, namespace):
 @pytest.fixture
 def apply(kubectl, namespace):
     def send(body):
-        result = kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", input=json.dumps(body))
+        result = kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", stdin=json.dumps(body))
         assert result.returncode == 0, result.stderr
 
     return send
@@ -262,5 +262,5 @@ async def test_rendered_objects_pass_strict_validation(kuberay, kubectl, namespa
     """Against KubeRay's own CRDs where KUBERAY_CRDS names them."""
     for path in sorted((root / "examples").glob("*.yaml")):
         text = CliRunner().invoke(app, ["render", str(path), "-n", namespace]).stdout
-        result = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input=text)
+        result = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text)
         assert result.returncode == 0, f"{path.name}: {result.stderr}"

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error as JSON that names field, value and rule; and an `x-request-id` on every answer."""
+"""Every error as JSON that names field, value and rule.
+
+Ray Serve's proxy puts `x-request-id` on every answer, the client's own or a new one, and hands it on to us.
+"""
 
 import json
 import logging
-import re
-import uuid
+import traceback
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sd_runtime.errors import GenerationFailed, InvalidRequest
 from sd_runtime.protocol import error_body
@@ -21,7 +21,6 @@ logger = logging.getLogger(__name__)
 
 _INVALID = "invalid_request_error"
 _SECRET_FIELDS = {"prompt", "negative_prompt"}
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SHOWN = 80
 _NOT_FOUND = 404
 
@@ -35,36 +34,12 @@ class Unavailable(HTTPException):
 
 
 def install(api: FastAPI) -> None:
-    """Give the application our errors and request ids."""
-    api.add_middleware(RequestId)
+    """Give the application our errors."""
     api.add_exception_handler(InvalidRequest, _invalid)
     api.add_exception_handler(RequestValidationError, _malformed)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(GenerationFailed, _failed)
     api.add_exception_handler(Exception, _unexpected)
-
-
-class RequestId:
-    """Keeps a sane `x-request-id` of the client, makes one otherwise, and answers with it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and put the id on the way back."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
 
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
@@ -75,7 +50,7 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 
 async def _malformed(_: Request, error: Exception) -> JSONResponse:
     details = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    field = ".".join(str(part) for part in details.get("loc", ())[1:])
+    field = ".".join(str(part) for part in details.get("loc", ())[1:] if isinstance(part, str))
     code = "unknown_field" if details.get("type") == "extra_forbidden" else "invalid_value"
     return JSONResponse(
         error_body(_explain(details, field), kind=_INVALID, param=field or None, code=code), 400
@@ -113,11 +88,17 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     cause = getattr(error, "cause", error)
-    logger.error("request %s: %s", request.state.request_id, cause)
+    logger.error("request %s: %s", _request_id(request), cause)
     return JSONResponse(error_body(str(cause), kind="server_error", code="generation_failed"), 500)
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    logger.error("request %s: unexpected %s", request.state.request_id, type(error).__name__)
-    message = f"an unexpected error; its traceback is in the logs under request {request.state.request_id}"
+    # The frames without the message, which may hold a prompt.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("request %s: unexpected %s\n%s", _request_id(request), type(error).__name__, frames)
+    message = f"an unexpected error; its traceback is in the logs under request {_request_id(request)}"
     return JSONResponse(error_body(message, kind="server_error"), 500)
+
+
+def _request_id(request: Request) -> str:
+    return request.headers.get("x-request-id", "unknown")

@@ -3,7 +3,6 @@
 
 import asyncio
 import base64
-import secrets
 import time
 from typing import Annotated, Any
 
@@ -24,6 +23,7 @@ from sd_runtime.protocol import (
     ImagineQuery,
     ModelCard,
     ModelList,
+    any_seed,
     error_body,
     from_body,
     from_imagine,
@@ -65,14 +65,14 @@ class Ingress:
     @api.get("/imagine", response_class=Response, responses={200: {"content": {"image/png": {}}}, **_ERRORS})
     async def imagine(self, query: Annotated[ImagineQuery, Query()]) -> Response:
         """Draw one picture: `/imagine?prompt=a red circle&img_size=64`. The answer is a PNG file."""
-        request = from_imagine(query, self._live.limits, self._live.defaults, _any_seed())
+        request = from_imagine(query, self._live.limits, self._live.defaults, any_seed())
         (picture,) = await self._draw(request)
         return Response(picture.png, media_type="image/png", headers={"x-seed": str(picture.seed)})
 
     @api.post("/v1/images/generations", responses=_ERRORS)
     async def generations(self, body: GenerationBody, response: Response) -> GenerationAnswer:
         """Draw pictures, as OpenAI's images API; seed, steps, guidance and negative prompt are top-level extras."""
-        request = from_body(body, self._live.limits, self._live.defaults, _any_seed())
+        request = from_body(body, self._live.limits, self._live.defaults, any_seed())
         pictures = await self._draw(request)
         response.headers["x-seed"] = str(pictures[0].seed)
         images = [GeneratedImage(b64_json=base64.b64encode(each.png).decode()) for each in pictures]
@@ -118,8 +118,3 @@ class Ingress:
                 ) from error
             raise Unavailable(504, f"not done within {seconds} s (limits.timeoutSeconds)") from error
         return pictures
-
-
-def _any_seed() -> int:
-    """A seed for who names none; 32 bits, so that seed + n stays exact everywhere."""
-    return secrets.randbelow(2**32)

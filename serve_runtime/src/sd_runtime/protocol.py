@@ -5,6 +5,7 @@ https://platform.openai.com/docs/api-reference/images/create; seed, steps, guida
 top-level extras that vLLM-Omni and SGLang agree on.
 """
 
+import secrets
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -87,6 +88,11 @@ def error_body(
 ) -> dict[str, Any]:
     """The body of every error, shaped as OpenAI's."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def any_seed() -> int:
+    """A seed for who names none; 32 bits, so that seed + n stays exact everywhere."""
+    return secrets.randbelow(2**32)
 
 
 def from_imagine(query: ImagineQuery, limits: Limits, defaults: Defaults, seed: int) -> ImageRequest:

@@ -63,16 +63,12 @@ class ReadinessProbe:
     def _ask_controller(self) -> Readiness:
         application = serve.status().applications.get(self._application)
         deployment = application.deployments.get(_MODEL) if application else None
-        counts = (
-            {str(state.value): count for state, count in deployment.replica_states.items()}
-            if deployment
-            else {}
-        )
+        counts = deployment.replica_states if deployment else {}
         if counts.get("RUNNING"):
             return Readiness(ready=True, phase="ready")
         if counts.get("STARTING") or counts.get("UPDATING"):
             return Readiness(ready=False, phase="loading")
-        if self._scale_to_zero and deployment is not None and deployment.status.value == "HEALTHY":
+        if self._scale_to_zero and deployment is not None and deployment.status == "HEALTHY":
             return Readiness(ready=True, phase="scaled-to-zero")
         return Readiness(ready=False, phase="starting")
 

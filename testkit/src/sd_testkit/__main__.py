@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m sd_testkit build | up | down | kuberay`."""
+
+import asyncio
+import time
+
+import typer
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from sd_testkit import playground, programs
+from sd_testkit.kuberay import KubeRay
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.command()
+def build() -> None:
+    """Build every program of the control plane into the cache."""
+    for program in programs.PROGRAMS:
+        began = time.monotonic()
+        programs.ensure(program.name)
+        print(f"{program.name} {program.version}: {time.monotonic() - began:.1f} s")
+
+
+@app.command()
+def up() -> None:
+    """Start a control plane with CRDs, operator and stand-in for KubeRay."""
+    print(playground.up())
+
+
+@app.command()
+def down() -> None:
+    """End it."""
+    playground.down()
+
+
+@app.command()
+def kuberay() -> None:
+    """Run the stand-in for KubeRay on the cluster that KUBECONFIG names."""
+    asyncio.run(_kuberay())
+
+
+async def _kuberay() -> None:
+    configuration = Configuration()
+    await config.load_kube_config(client_configuration=configuration)
+    async with ApiClient(configuration) as api:
+        await KubeRay(api).run()
+
+
+if __name__ == "__main__":
+    app()

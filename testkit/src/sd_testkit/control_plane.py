@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Kubernetes control plane on loopback: etcd, API server, controller-manager, scheduler, and kwok for nodes."""
+
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from sd_testkit.certificates import Authority, service_account_key
+from sd_testkit.processes import Processes
+from sd_testkit.programs import ensure
+
+_READY_SECONDS = 180.0
+_POLL_SECONDS = 0.2
+_OK = 200
+
+GPU_NODES = 2
+GPUS_PER_NODE = 4
+
+
+@dataclass
+class ControlPlane:
+    """A control plane whose files, processes and logs are in one folder."""
+
+    folder: Path
+
+    @property
+    def kubeconfig(self) -> Path:
+        """Kubeconfig of a cluster administrator."""
+        return self.folder / "admin.kubeconfig"
+
+    @cached_property
+    def processes(self) -> Processes:
+        """What runs; another process of ours may stop it."""
+        return Processes(self.folder)
+
+    def start(self) -> None:
+        """Start it in an empty folder and wait until pods can be created.
+
+        Raises:
+            RuntimeError: a program ended, or the API server is not ready in time; with the end of its log.
+        """
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        etcd, peer, api = _free_ports(3)
+        self._credentials(f"https://127.0.0.1:{api}")
+        self._start_etcd(etcd, peer)
+        self._start_api_server(etcd, api)
+        self._until_ready(f"https://127.0.0.1:{api}/readyz")
+        self._start_controllers()
+        for node in _nodes():
+            self.kubectl("create", "-f", "-", stdin=json.dumps(node))
+        self._until(lambda: self.kubectl("get", "serviceaccount", "default", check=False).returncode == 0)
+
+    def stop(self) -> None:
+        """End every program; etcd last, so that the API server can say good-bye."""
+        self.processes.stop("kwok", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
+
+    def kubectl(
+        self, *arguments: str, stdin: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as the administrator."""
+        command = [str(ensure("kubectl")), "--kubeconfig", str(self.kubeconfig), *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=check, timeout=120)
+
+    def _credentials(self, server: str) -> None:
+        authority = Authority(self.folder)
+        authority.server("apiserver")
+        service_account_key(self.folder)
+        users = {
+            "admin": ("admin", "system:masters"),
+            "kube-controller-manager": ("system:kube-controller-manager", ""),
+            "kube-scheduler": ("system:kube-scheduler", ""),
+            "kwok": ("kwok", "system:masters"),
+        }
+        for name, (user, group) in users.items():
+            authority.client(name, user, group)
+            (self.folder / f"{name}.kubeconfig").write_text(yaml.safe_dump(self._kubeconfig(name, server)))
+
+    def _kubeconfig(self, name: str, server: str) -> dict[str, object]:
+        files = {
+            "client-certificate": str(self.folder / f"{name}.crt"),
+            "client-key": str(self.folder / f"{name}.key"),
+        }
+        cluster = {"server": server, "certificate-authority": str(self.folder / "ca.crt")}
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "testkit", "cluster": cluster}],
+            "users": [{"name": name, "user": files}],
+            "contexts": [{"name": "testkit", "context": {"cluster": "testkit", "user": name}}],
+            "current-context": "testkit",
+        }
+
+    def _start_etcd(self, port: int, peer: int) -> None:
+        client, peers = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
+        self.processes.start(
+            "etcd",
+            [
+                ensure("etcd"),
+                f"--data-dir={self.folder / 'etcd'}",
+                f"--listen-client-urls={client}",
+                f"--advertise-client-urls={client}",
+                f"--listen-peer-urls={peers}",
+                f"--initial-advertise-peer-urls={peers}",
+                f"--initial-cluster=default={peers}",
+                "--unsafe-no-fsync",  # nothing here outlives the machine
+                "--log-level=warn",
+            ],
+        )
+
+    def _start_api_server(self, etcd: int, port: int) -> None:
+        at = self.folder
+        self.processes.start(
+            "kube-apiserver",
+            [
+                ensure("kube-apiserver"),
+                f"--etcd-servers=http://127.0.0.1:{etcd}",
+                "--bind-address=127.0.0.1",
+                f"--secure-port={port}",
+                "--service-cluster-ip-range=10.96.0.0/16",
+                f"--cert-dir={at}",
+                f"--client-ca-file={at / 'ca.crt'}",
+                f"--tls-cert-file={at / 'apiserver.crt'}",
+                f"--tls-private-key-file={at / 'apiserver.key'}",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                f"--service-account-key-file={at / 'sa.pub'}",
+                f"--service-account-signing-key-file={at / 'sa.key'}",
+                "--authorization-mode=Node,RBAC",
+                "--allow-privileged=true",
+            ],
+        )
+
+    def _start_controllers(self) -> None:
+        at = self.folder
+        off = ["--secure-port=0", "--leader-elect=false"]
+        self.processes.start(
+            "kube-controller-manager",
+            [
+                ensure("kube-controller-manager"),
+                f"--kubeconfig={at / 'kube-controller-manager.kubeconfig'}",
+                f"--service-account-private-key-file={at / 'sa.key'}",
+                f"--root-ca-file={at / 'ca.crt'}",
+                "--use-service-account-credentials",
+                *off,
+            ],
+        )
+        self.processes.start(
+            "kube-scheduler",
+            [ensure("kube-scheduler"), f"--kubeconfig={at / 'kube-scheduler.kubeconfig'}", *off],
+        )
+        self.processes.start(
+            "kwok",
+            [
+                ensure("kwok"),
+                f"--kubeconfig={at / 'kwok.kubeconfig'}",
+                f"--config={Path(__file__).with_name('stages.yaml')}",
+                "--manage-all-nodes=true",
+                "--node-port=0",
+            ],
+        )
+
+    def _until_ready(self, url: str) -> None:
+        context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
+        context.load_cert_chain(self.folder / "admin.crt", self.folder / "admin.key")
+
+        def ready() -> bool:
+            for name in ("etcd", "kube-apiserver"):
+                self.processes.check(name)
+            try:
+                with urllib.request.urlopen(url, context=context, timeout=5) as answer:  # noqa: S310 - https
+                    return bool(answer.status == _OK)
+            except (urllib.error.URLError, OSError):
+                return False
+
+        self._until(ready)
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while not condition():
+            if time.monotonic() > deadline:
+                log = (self.folder / "kube-apiserver.log").read_text(errors="replace")
+                raise RuntimeError(
+                    f"the control plane is not ready in {_READY_SECONDS:.0f} s:\n{log[-3000:]}"
+                )
+            time.sleep(_POLL_SECONDS)
+
+
+def _nodes() -> list[dict[str, object]]:
+    """Simulated nodes: two with GPUs and their usual taint, one without."""
+    gpu = {"nvidia.com/gpu": str(GPUS_PER_NODE)}
+    taints = [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]
+    gpu_nodes = [_node(f"gpu-{number}", gpu, taints) for number in range(GPU_NODES)]
+    return [*gpu_nodes, _node("cpu-0", {}, [])]
+
+
+def _node(name: str, extra: dict[str, str], taints: list[dict[str, str]]) -> dict[str, object]:
+    amounts = {"cpu": "128", "memory": "1Ti", "pods": "1000", **extra}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "labels": {"kubernetes.io/hostname": name},
+            "annotations": {"kwok.x-k8s.io/node": "fake"},
+        },
+        "spec": {"taints": taints},
+        "status": {"allocatable": amounts, "capacity": amounts},
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

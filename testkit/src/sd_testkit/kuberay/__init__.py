@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for KubeRay 1.7: the same checks, the same statuses, pods by kwok instead of Ray.
+
+It is held to a recording of a real KubeRay (tests/cluster/test_kuberay_stand_in.py). Sources of its behaviour:
+https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/rayservice_controller.go and utils/validation.go.
+"""
+
+from sd_testkit.kuberay.controller import KubeRay
+
+__all__ = ["KubeRay"]

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make cluster`: a control plane with both CRDs, the stand-in for KubeRay and the operator, to play with by hand."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from sd_testkit.control_plane import ControlPlane
+from sd_testkit.crds import kuberay_crds
+from sd_testkit.programs import ROOT, ensure
+
+FOLDER = ROOT / ".cache" / "cluster"
+_OURS = ROOT / "crds"
+
+
+def up(folder: Path = FOLDER) -> str:
+    """Start what does not run yet; return what to type next."""
+    control_plane = ControlPlane(folder)
+    if control_plane.processes.running("kube-apiserver") is None:
+        control_plane.start()
+    install_crds(control_plane)
+    environment = {"KUBECONFIG": str(control_plane.kubeconfig), "SDSERVICE_PROBE_PORT": "0"}
+    commands = {
+        "kuberay": [sys.executable, "-m", "sd_testkit", "kuberay"],
+        "operator": [sys.executable, "-m", "sd_operator"],
+    }
+    for name, command in commands.items():
+        if control_plane.processes.running(name) is None:
+            control_plane.processes.start(name, command, environment)
+    kubectl = os.path.relpath(ensure("kubectl"))
+    return (
+        f"export KUBECONFIG={control_plane.kubeconfig}\n"
+        f"alias kubectl={kubectl}\n"
+        "kubectl apply -f examples/quickstart.yaml\n"
+        "kubectl get sdservice -w\n"
+        f"# logs: {folder}/*.log; `make cluster-stop` ends it"
+    )
+
+
+def down(folder: Path = FOLDER) -> None:
+    """End everything `up` started, and nothing else."""
+    control_plane = ControlPlane(folder)
+    control_plane.processes.stop("operator", "kuberay")
+    control_plane.stop()
+
+
+def install_crds(control_plane: ControlPlane) -> None:
+    """KubeRay's CRDs and ours, established."""
+    theirs = {"apiVersion": "v1", "kind": "List", "items": kuberay_crds()}
+    apply = ("apply", "--server-side", "--force-conflicts", "-f")
+    control_plane.kubectl(*apply, "-", stdin=json.dumps(theirs))
+    control_plane.kubectl(*apply, str(_OURS))
+    control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Background processes that another run of ours can find and end, and no others."""
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+_STOP_SECONDS = 20.0
+
+
+class Processes:
+    """Processes started with their logs in one folder, recorded there by id and start time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._record = folder / "processes.json"
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(
+        self, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start a program; its output goes to NAME.log."""
+        with (self._folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(environment or {})},
+                start_new_session=True,
+            )
+        self._children[process.pid] = process
+        known = self._known()
+        known[name] = [process.pid, psutil.Process(process.pid).create_time()]
+        self._record.write_text(json.dumps(known))
+
+    def running(self, name: str) -> psutil.Process | None:
+        """The process of that name, if it still runs; a reused id is told by its start time."""
+        pid, started = self._known().get(name, (0, 0.0))
+        try:
+            process = psutil.Process(int(pid))
+            alive = pid and process.create_time() == started and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return None
+        return process if alive else None
+
+    def check(self, name: str) -> None:
+        """Raise RuntimeError with the end of its log if the process has ended."""
+        if self.running(name) is None:
+            log = (self._folder / f"{name}.log").read_text(errors="replace")
+            raise RuntimeError(f"{name} has ended:\n{log[-3000:]}")
+
+    def stop(self, *names: str) -> None:
+        """End processes, in the given order; none named: all, the last started first."""
+        for name in names or tuple(reversed(self._known())):
+            process = self.running(name)
+            if process is not None:
+                _end(process)
+                self._reap(process.pid)
+            known = self._known()
+            known.pop(name, None)
+            self._record.write_text(json.dumps(known))
+
+    def _reap(self, pid: int) -> None:
+        if pid in self._children:
+            self._children.pop(pid).wait()
+
+    def _known(self) -> dict[str, list[float]]:
+        known: dict[str, list[float]] = json.loads(self._record.read_text()) if self._record.exists() else {}
+        return known
+
+
+def _end(process: psutil.Process) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(_STOP_SECONDS)
