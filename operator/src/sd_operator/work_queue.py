@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from sd_operator.errors import ClusterUnavailable
+from sd_operator.errors import SdServiceError
 from sd_operator.reconcile import Key
 
 logger = logging.getLogger(__name__)
@@ -79,8 +79,9 @@ class WorkQueue:
         """Work once; return the pause in seconds before the next try, None after success."""
         try:
             await self._work(key)
-        except ClusterUnavailable as error:
-            pause = error.retry_after_seconds or self._pause(key)
+        except SdServiceError as error:
+            # ClusterUnavailable; or not even the status could be written, since the namespace is on its way out.
+            pause = getattr(error, "retry_after_seconds", None) or self._pause(key)
             logger.warning("%s/%s: %s; again in %.1f s", *key, error, pause)
             return pause
         except Exception:

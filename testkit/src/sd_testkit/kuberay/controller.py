@@ -58,7 +58,11 @@ class KubeRay:
         pods = await self._list("Pod", label_selector="ray.io/is-ray-node=yes")
         for ray_service in await self._list("RayService"):
             mine = [each for each in clusters if _owned(each, ray_service)]
-            await self._reconcile(ray_service, mine, pods)
+            try:
+                await self._reconcile(ray_service, mine, pods)
+            except ApiException as error:
+                # Such as a namespace that is being deleted; the others go on.
+                logger.info("%s: %s", ray_service["metadata"]["name"], error.status)
         await self._delete_doomed(clusters)
 
     async def _reconcile(self, ray_service: Json, clusters: list[Json], pods: list[Json]) -> None:

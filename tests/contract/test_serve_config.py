@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever the operator renders for a valid resource, Ray and the runtime take over in full."""
+
+import hypothesis.strategies as st
+import yaml
+from hypothesis import HealthCheck, assume, given, settings
+from ray.serve.config import AutoscalingConfig
+from ray.serve.schema import ServeDeploySchema
+
+from sd_operator.api import parse
+from sd_operator.api.model import PRESETS, Scheduler
+from sd_operator.api.serving import Batching, Limits
+from sd_operator.builders.ray_service import ray_service
+from sd_operator.builders.serve_config import serve_config
+from sd_operator.errors import InvalidResource
+from sd_operator.settings import Settings
+from sd_runtime import config
+from sd_runtime.config import LiveConfig, RuntimeConfig
+
+SIDES = st.integers(8, 512).map(lambda eighth: eighth * 8)
+
+
+def optional(**fields):
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+MODELS = st.one_of(
+    st.fixed_dictionaries({"preset": st.sampled_from(sorted(PRESETS))}),
+    st.fixed_dictionaries(
+        {
+            "uri": st.just("hf://owner/name"),
+            "revision": st.text("0123456789abcdef", min_size=40, max_size=40),
+        },
+        optional={"variant": st.just("fp16")},
+    ),
+    st.fixed_dictionaries(
+        {"uri": st.sampled_from(["pvc://claim/a/b", "file:///models/a", "bundled://shapes"])}
+    ),
+).flatmap(
+    lambda model: optional(
+        dtype=st.sampled_from(["float16", "bfloat16", "float32"]),
+        scheduler=st.sampled_from(sorted(Scheduler.__args__)),
+    ).map(lambda more: model | more)
+)
+REPLICAS = st.tuples(st.integers(0, 1000), st.integers(1, 1000)).map(
+    lambda pair: {"min": min(pair), "max": max(pair)}
+)
+SPECS = st.fixed_dictionaries(
+    {"model": MODELS, "replicas": REPLICAS},
+    optional={
+        "gpusPerReplica": st.integers(0, 8),
+        "replicasPerGpu": st.integers(1, 8),
+        "defaults": optional(
+            width=SIDES, height=SIDES, steps=st.integers(1, 1000), guidance=st.floats(0, 50, allow_nan=False)
+        ),
+        "autoscaling": optional(
+            targetOngoingRequests=st.integers(1, 1000),
+            upscaleDelaySeconds=st.integers(0, 3600),
+            downscaleDelaySeconds=st.integers(0, 86400),
+        ),
+        "batching": optional(maxBatchSize=st.integers(1, 64), maxWaitMilliseconds=st.integers(0, 1000)),
+        "limits": optional(
+            maxSide=SIDES,
+            maxPixels=st.integers(4096, 16777216),
+            maxSteps=st.integers(1, 1000),
+            maxImages=st.integers(1, 16),
+            maxPromptCharacters=st.integers(1, 32000),
+            maxQueuedRequests=st.integers(1, 10000),
+            timeoutSeconds=st.integers(1, 3600),
+            coldStartTimeoutSeconds=st.integers(1, 7200),
+        ),
+    },
+)
+
+
+@st.composite
+def resources(draw):
+    body = {
+        "apiVersion": "sdservice.dev/v1alpha1",
+        "kind": "StableDiffusionService",
+        "metadata": {"name": "imagine"},
+        "spec": draw(SPECS),
+    }
+    try:
+        return parse(body)
+    except InvalidResource:
+        assume(condition=False)
+
+
+def dropped(sent, kept, path=""):
+    """Paths that were sent and are not in what the schema kept."""
+    if isinstance(sent, dict) and isinstance(kept, dict):
+        return [
+            lost
+            for key, value in sent.items()
+            for lost in (dropped(value, kept[key], f"{path}.{key}") if key in kept else [f"{path}.{key}"])
+        ]
+    if isinstance(sent, list) and isinstance(kept, list) and len(sent) == len(kept):
+        return [
+            lost
+            for index, pair in enumerate(zip(sent, kept, strict=True))
+            for lost in dropped(*pair, f"{path}[{index}]")
+        ]
+    return [] if sent == kept else [f"{path}: {sent!r} became {kept!r}"]
+
+
+def lost_in_ray(sent):
+    """What Ray's schemas drop; autoscaling stays a plain dict in the first and is read by one of its own."""
+    lost = dropped(sent, ServeDeploySchema.model_validate(sent).model_dump(exclude_unset=True))
+    for deployment in sent["applications"][0]["deployments"]:
+        scaling = deployment.get("autoscaling_config", {})
+        lost += dropped(scaling, AutoscalingConfig.model_validate(scaling).model_dump(exclude_unset=True))
+    return lost
+
+
+every_valid_resource = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@every_valid_resource
+@given(resources())
+def test_ray_accepts_it_and_drops_nothing(resource):
+    assert lost_in_ray(serve_config(resource.spec)) == []
+
+
+@every_valid_resource
+@given(resources())
+def test_the_runtime_accepts_it_and_drops_nothing(resource):
+    (application,) = serve_config(resource.spec)["applications"]
+    args = application["args"]
+    assert dropped(args, RuntimeConfig.model_validate(args).model_dump()) == []
+    for deployment in application["deployments"]:
+        live = deployment["user_config"]
+        assert dropped(live, LiveConfig.model_validate(live).model_dump()) == []
+
+
+@every_valid_resource
+@given(resources())
+def test_the_ray_service_carries_the_same_config(resource):
+    carried = ray_service(resource, Settings())["spec"]["serveConfigV2"]
+    assert yaml.safe_load(carried) == serve_config(resource.spec)
+
+
+def test_a_misspelt_key_would_be_noticed(resource):
+    sent = serve_config(resource().spec)
+    sent["applications"][0]["deployments"][1]["autoscaling_config"][
+        "target_num_ongoing_requests_per_replica"
+    ] = 1
+    assert lost_in_ray(sent) == [".target_num_ongoing_requests_per_replica"]
+
+
+def test_both_sides_offer_the_same_schedulers_and_defaults(resource):
+    assert Scheduler.__args__ == config.SchedulerName.__args__
+    limits = Limits().model_dump(exclude={"max_queued_requests"})
+    assert limits == config.Limits().model_dump()
+    assert Batching().model_dump() == config.Batching().model_dump()

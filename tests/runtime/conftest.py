@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quick start on a real Ray on this machine, brought up once for all tests as `sdservice run` does it."""
+
+import asyncio
+import io
+import threading
+from contextlib import AsyncExitStack
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from sd_operator import local_ray, ray_dashboard, ray_process
+from sd_operator.api import parse
+
+
+class RunningService:
+    """A local service in an event loop of its own, since its tests are plain functions."""
+
+    def __init__(self, body):
+        self.resource = parse(body)
+        (self.port,) = ray_process.free_ports(1)
+        self.phases = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._stack = AsyncExitStack()
+        self.local = None
+
+    def do(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(600)
+
+    def start(self):
+        self._thread.start()
+        service = local_ray.serve(self.resource, self.port, self.phases.append)
+        self.local = self.do(self._stack.enter_async_context(service))
+
+    def stop(self):
+        self.do(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def apply(self, config):
+        """PUT a Serve config, and wait until it runs."""
+
+        async def put():
+            async with ray_dashboard.connect(self.local.ray.dashboard, self.local.ray.token) as dashboard:
+                await dashboard.apply(config)
+                async with asyncio.timeout(300):
+                    while (await dashboard.application()).status != "RUNNING":  # noqa: ASYNC110 - Serve is asked
+                        await asyncio.sleep(0.3)
+
+        self.do(put())
+
+
+@pytest.fixture(scope="session")
+def running(root):
+    service = RunningService(yaml.safe_load((root / "examples/quickstart.yaml").read_text()))
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def http(running):
+    with httpx.Client(base_url=running.local.url, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def looks():
+    """What is in a PNG file of one shape on a plain background, by its pixels alone.
+
+    Returns:
+        background: mean colour of the border (r, g, b), 0 to 255.
+        shape: median colour of what differs from it.
+        fill: share of the shape's bounding box that it fills; pi/4 for a circle, 1 for a square.
+    """
+
+    def look(png):
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(float)
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        background = np.median(border, axis=0)
+        inside = np.linalg.norm(pixels - background, axis=2) > 100
+        rows, columns = np.where(inside.any(axis=1))[0], np.where(inside.any(axis=0))[0]
+        box = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+        return background, np.median(pixels[inside], axis=0), inside.sum() / box
+
+    return look

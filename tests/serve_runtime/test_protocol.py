@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from sd_runtime.config import Defaults, Limits
+from sd_runtime.errors import InvalidRequest
+from sd_runtime.protocol import MAX_SEED, GenerationBody, ImagineQuery, any_seed, from_body, from_imagine
+
+LIMITS, DEFAULTS = Limits(), Defaults(width=64, height=64, steps=15, guidance=4.0)
+
+
+def imagine(**query):
+    return from_imagine(
+        ImagineQuery(prompt=query.pop("prompt", "a red circle"), **query), LIMITS, DEFAULTS, seed=7
+    )
+
+
+def generate(**body):
+    return from_body(
+        GenerationBody(prompt=body.pop("prompt", "a red circle"), **body), LIMITS, DEFAULTS, seed=7
+    )
+
+
+def test_defaults_fill_what_a_request_does_not_say():
+    request = imagine()
+    assert (request.width, request.height, request.steps, request.guidance) == (64, 64, 15, 4.0)
+    assert (request.seed, request.count) == (7, 1)
+
+
+def test_a_request_wins_over_the_defaults():
+    request = imagine(img_size=128, steps=3, guidance=0.0, seed=0, negative_prompt="blue")
+    assert (request.width, request.height, request.steps, request.guidance) == (128, 128, 3, 0.0)
+    assert (request.seed, request.negative_prompt) == (0, "blue")
+
+
+def test_size_of_the_openai_route():
+    assert (generate(size="128x64").width, generate(size="128x64").height) == (128, 64)
+    assert generate(size="auto").width == 64
+
+
+@pytest.mark.parametrize(
+    ("build", "wrong", "param", "says"),
+    [
+        (imagine, {"prompt": ""}, "prompt", "0 characters"),
+        (imagine, {"prompt": " \n"}, "prompt", "all blank"),
+        (imagine, {"prompt": "x" * 2001}, "prompt", "got 2001 characters: must be at most 2000"),
+        (imagine, {"img_size": 7}, "img_size", "got 7: must be a multiple of 8 from 64 to 1024"),
+        (imagine, {"img_size": 0}, "img_size", "got 0"),
+        (imagine, {"img_size": -8}, "img_size", "got -8"),
+        (imagine, {"img_size": 80000}, "img_size", "got 80000"),
+        (imagine, {"steps": 0}, "steps", "must be from 1 to 100"),
+        (imagine, {"steps": 101}, "steps", "must be from 1 to 100"),
+        (imagine, {"guidance": 51.0}, "guidance", "must be from 0 to 50"),
+        (imagine, {"guidance": float("nan")}, "guidance", "got nan"),
+        (generate, {"size": "64"}, "size", "must be WIDTHxHEIGHT"),
+        (generate, {"size": "64xx64"}, "size", "must be WIDTHxHEIGHT"),
+        (generate, {"size": "²x64"}, "size", "must be WIDTHxHEIGHT"),
+        (generate, {"size": "64x100"}, "size", "got 100: must be a multiple of 8"),
+        (generate, {"n": 5}, "n", "got 5: must be from 1 to 4"),
+        (generate, {"num_inference_steps": 0}, "num_inference_steps", "must be from 1"),
+        (generate, {"guidance_scale": -1.0}, "guidance_scale", "must be from 0"),
+    ],
+)
+def test_wrong_request_names_field_value_and_rule(build, wrong, param, says):
+    with pytest.raises(InvalidRequest) as caught:
+        build(**wrong)
+    assert caught.value.param == param
+    assert says in str(caught.value)
+
+
+def test_pixels_are_bounded_beside_sides():
+    limits = Limits(max_pixels=4096)
+    with pytest.raises(InvalidRequest, match="128x64 = 8192 pixels: must be at most 4096"):
+        from_body(GenerationBody(prompt="a", size="128x64"), limits, DEFAULTS, 0)
+
+
+def test_messages_never_hold_the_prompt():
+    with pytest.raises(InvalidRequest) as caught:
+        imagine(prompt="secret" * 1000)
+    assert "secret" not in str(caught.value)
+
+
+def test_any_seed_is_one_a_client_may_send_back():
+    assert all(0 <= any_seed() <= MAX_SEED for _ in range(1000))
