@@ -3,52 +3,100 @@ import pytest
 
 from sd_operator.drift import differs
 
-WANTED = {"kind": "X", "spec": {"a": 1, "list": [{"name": "n", "v": 1}]}}
+WANTED = {
+    "kind": "X",
+    "metadata": {"name": "x", "labels": {"a": "b"}},
+    "spec": {"a": 1, "atomic": [{"v": 1}], "merged": [{"name": "n", "v": 1}], "set": ["s"]},
+}
+LABELS = {"f:labels": {".": {}, "f:a": {}}}
+ITEM = {".": {}, "f:name": {}, "f:v": {}}
+OWNED = {"f:a": {}, "f:atomic": {}, "f:merged": {'k:{"name":"n"}': ITEM}, "f:set": {'v:"s"': {}}}
+SPEC = WANTED["spec"]
 
 
-def live(spec, owned=None, manager="us", **entry):
-    entries = [{"manager": manager, "operation": "Apply", "fieldsV1": {"f:spec": owned or {}}, **entry}]
-    return {"kind": "X", "metadata": {"managedFields": entries}, "spec": spec}
+def live(spec=SPEC, owned=OWNED, labels=None, manager="us", **entry):
+    fields = {"f:metadata": LABELS, "f:spec": owned}
+    entries = [{"manager": manager, "operation": "Apply", "fieldsV1": fields, **entry}]
+    metadata = {
+        "name": "x",
+        "uid": "1",
+        "managedFields": entries,
+        "labels": labels or {"a": "b", "theirs": "c"},
+    }
+    return {"kind": "X", "metadata": metadata, "spec": spec, "status": {"ready": 1}}
+
+
+def test_what_was_applied_does_not_differ():
+    assert not differs(WANTED, live(), "us")
 
 
 @pytest.mark.parametrize(
-    ("spec", "differ"),
+    "spec",
     [
-        ({"a": 1, "list": [{"name": "n", "v": 1}]}, False),
-        ({"a": 1, "list": [{"name": "n", "v": 1, "defaulted": True}], "other": 2}, False),
-        ({"a": 2, "list": [{"name": "n", "v": 1}]}, True),
-        ({"list": [{"name": "n", "v": 1}]}, True),
-        ({"a": 1, "list": []}, True),
-        ({"a": 1, "list": [{"name": "n", "v": 1}, {"name": "m", "v": 1}]}, True),
-        ({"a": 1, "list": {"name": "n"}}, True),
-        ({"a": True, "list": [{"name": "n", "v": 1}]}, False),
+        SPEC | {"theirs": 2},
+        SPEC | {"merged": [{"name": "m"}, {"name": "n", "v": 1, "defaulted": True}]},
+        SPEC | {"set": ["t", "s"]},
     ],
+    ids=["field", "item and default", "value"],
 )
-def test_values(spec, differ):
-    assert differs(WANTED, live(spec), "us") is differ
+def test_what_others_add_is_theirs(spec):
+    assert not differs(WANTED, live(spec), "us")
 
 
 @pytest.mark.parametrize(
-    ("owned", "differ"),
+    "spec",
     [
-        ({"f:a": {}, "f:list": {}}, False),
-        ({"f:a": {}, "f:dropped": {}}, True),
-        ({"f:list": {'k:{"name":"n"}': {".": {}, "f:name": {}, "f:v": {}}}}, False),
-        ({"f:list": {'k:{"name":"gone"}': {".": {}, "f:name": {}}}}, True),
-        ({"f:list": {'k:{"name":"n"}': {"f:dropped": {}}}}, True),
-        ({"f:list": {'k:{"name":"n","protocol":"TCP"}': {"f:v": {}}}}, False),
-        ({"f:list": {"i:0": {}}}, False),
-        ({"f:list": {"i:1": {}}}, True),
-        ({"f:a": {"f:deeper": {}}}, True),
+        SPEC | {"a": 2},
+        {key: value for key, value in SPEC.items() if key != "a"},
+        SPEC | {"atomic": [{"v": 1, "left": "over"}]},
+        SPEC | {"atomic": []},
+        SPEC | {"merged": [{"name": "n", "v": 2}]},
+        SPEC | {"merged": []},
+        SPEC | {"merged": {"name": "n"}},
+        SPEC | {"set": []},
+    ],
+    ids=[
+        "value",
+        "gone",
+        "more in an atomic list",
+        "empty list",
+        "item",
+        "item gone",
+        "other type",
+        "value gone",
     ],
 )
-def test_fields_we_applied_and_no_longer_want(owned, differ):
-    spec = {"a": 1, "list": [{"name": "n", "v": 1}], "dropped": 1}
-    assert differs(WANTED, live(spec, owned), "us") is differ
+def test_what_is_ours_and_changed_differs(spec):
+    assert differs(WANTED, live(spec), "us")
 
 
-def test_fields_of_others_are_theirs():
-    spec = WANTED["spec"] | {"theirs": 1}
-    assert not differs(WANTED, live(spec, {"f:theirs": {}}, manager="them"), "us")
-    assert not differs(WANTED, live(spec, {"f:theirs": {}}, operation="Update"), "us")
-    assert not differs(WANTED, live(spec, {"f:theirs": {}}, subresource="status"), "us")
+@pytest.mark.parametrize(
+    "owned",
+    [
+        OWNED | {"f:dropped": {}},
+        OWNED | {"f:merged": {'k:{"name":"n"}': ITEM | {"f:dropped": {}}}},
+        OWNED | {"f:merged": {'k:{"name":"n"}': ITEM, 'k:{"name":"dropped"}': ITEM}},
+        OWNED | {"f:set": {'v:"s"': {}, 'v:"dropped"': {}}},
+        OWNED | {"f:set": {"i:0": {}, "i:1": {}}},
+    ],
+    ids=["field", "field of an item", "item", "value", "index"],
+)
+def test_what_we_own_and_no_longer_want_differs(owned):
+    merged = [{"name": "n", "v": 1, "dropped": 1}, {"name": "dropped", "v": 1}]
+    assert differs(
+        WANTED, live(SPEC | {"dropped": 1, "merged": merged, "set": ["s", "dropped"]}, owned), "us"
+    )
+
+
+@pytest.mark.parametrize("missing", ["f:a", "f:merged", "f:set"])
+def test_a_field_that_is_not_ours_yet_differs(missing):
+    assert differs(WANTED, live(owned={key: value for key, value in OWNED.items() if key != missing}), "us")
+
+
+@pytest.mark.parametrize("entry", [{"manager": "them"}, {"operation": "Update"}, {"subresource": "status"}])
+def test_an_object_we_never_applied_differs(entry):
+    assert differs(WANTED, live(**entry), "us")
+
+
+def test_a_changed_label_differs():
+    assert differs(WANTED, live(labels={"a": "other"}), "us")

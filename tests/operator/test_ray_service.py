@@ -80,8 +80,8 @@ def test_worker_offers_one_cpu_slot_per_replica(built):
     assert found[0]["rayStartParams"] == {"num-cpus": "4"}
 
 
-def test_replica_count_belongs_to_the_autoscaler(built):
-    assert all("replicas" not in group for group in groups(built()))
+def test_a_new_cluster_starts_at_the_floor(built):
+    assert [group["replicas"] for group in groups(built(replicas={"min": 3, "max": 5}))] == [3]
 
 
 def test_head_computes_nothing_and_is_reachable_at_zero(built):

@@ -23,7 +23,7 @@ def test_a_red_circle_is_red_and_round(http, looks):
     background, shape, fill = looks(answer.content)
     assert near(shape, RED), shape
     assert near(background, WHITE), background
-    assert 0.68 < fill < 0.88, fill  # pi/4 is .785; a square fills 1, a triangle .5
+    assert 0.68 < fill < 0.84, fill  # pi/4 is .785; a square fills 1, a triangle .5
 
 
 def test_another_prompt_is_another_picture(http, looks):
@@ -31,7 +31,7 @@ def test_another_prompt_is_another_picture(http, looks):
     background, shape, fill = looks(answer.content)
     assert near(shape, (0, 0, 255), within=110), shape
     assert near(background, (0, 0, 0)), background
-    assert fill > 0.88, fill
+    assert fill > 0.84, fill
 
 
 def test_openai_route_gives_the_same_picture(http):

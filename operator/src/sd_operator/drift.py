@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a live object differs from what we want (pure).
 
-Two things count: a field we want has another value, or a field we applied earlier is no longer wanted. The second
-is read from `metadata.managedFields`; fields that others own are theirs. A wrong "yes" costs one apply that changes
-nothing, so values that the API server normalizes need no special care here.
+Compared is what we own, as `metadata.managedFields` tells it: a field we want must be ours and have our value, and
+a field that is ours must still be wanted. Below a field that is owned as a whole (an atomic list) everything must be
+equal; elsewhere fields of others are theirs. A wrong "yes" costs one apply that changes nothing, so values that the
+API server normalizes or defaults need no special care here.
 """
 
 import json
@@ -11,38 +12,55 @@ from collections.abc import Mapping
 from typing import Any
 
 Json = Any
+Fields = Mapping[str, Any]
+
+_IDENTITY = {"apiVersion", "kind", "status"}
+_METADATA = {"labels", "annotations", "ownerReferences"}
 
 
 def differs(wanted: Mapping[str, Json], live: Mapping[str, Json], manager: str) -> bool:
     """Tell whether server-side apply of `wanted` by `manager` would change `live`."""
-    comparable = {key: value for key, value in wanted.items() if key != "status"}
-    return not _contains(live, comparable) or _owns_more(owned_fields(live, manager), comparable)
+    mine = {key: value for key, value in wanted.items() if key not in _IDENTITY}
+    mine["metadata"] = {key: value for key, value in wanted["metadata"].items() if key in _METADATA}
+    fields = owned_fields(live, manager)
+    return not _is_applied(mine, live, fields) or _owns_more(fields, mine)
 
 
-def owned_fields(live: Mapping[str, Json], manager: str) -> Mapping[str, Json]:
+def owned_fields(live: Mapping[str, Json], manager: str) -> Fields:
     """The fields that `manager` applied, in the API server's FieldsV1 form."""
     for entry in live.get("metadata", {}).get("managedFields", []):
-        if (
-            entry.get("manager") == manager
-            and entry.get("operation") == "Apply"
-            and not entry.get("subresource")
-        ):
-            fields: Mapping[str, Json] = entry.get("fieldsV1", {})
+        applied = entry.get("operation") == "Apply" and not entry.get("subresource")
+        if entry.get("manager") == manager and applied:
+            fields: Fields = entry.get("fieldsV1", {})
             return fields
     return {}
 
 
-def _contains(live: Json, wanted: Json) -> bool:
-    if isinstance(wanted, Mapping):
-        return isinstance(live, Mapping) and all(
-            key in live and _contains(live[key], value) for key, value in wanted.items()
+def _is_applied(wanted: Json, live: Json, fields: Fields) -> bool:
+    """Tell whether a value is live and ours; `fields` is what we own below it."""
+    inner = {key: value for key, value in fields.items() if key != "."}
+    if not inner:
+        return bool(live == wanted)
+    if isinstance(wanted, Mapping) and isinstance(live, Mapping):
+        return all(
+            key in live and f"f:{key}" in inner and _is_applied(value, live[key], inner[f"f:{key}"])
+            for key, value in wanted.items()
         )
-    if isinstance(wanted, list):
-        return isinstance(live, list) and len(live) == len(wanted) and all(map(_contains, live, wanted))
-    return bool(live == wanted)
+    if isinstance(wanted, list) and isinstance(live, list):
+        return all(_item_is_applied(item, live, inner) for item in wanted)
+    return False
 
 
-def _owns_more(fields: Mapping[str, Json], wanted: Json) -> bool:
+def _item_is_applied(item: Json, live: list[Json], fields: Fields) -> bool:
+    """An item of a list that is merged by keys or values: ours where an owned selector finds it."""
+    for selector, inner in fields.items():
+        if _follow(selector, [item])[0]:
+            found, counterpart = _follow(selector, live)
+            return found and _is_applied(item, counterpart, inner)
+    return False
+
+
+def _owns_more(fields: Fields, wanted: Json) -> bool:
     """Tell whether FieldsV1 names a field that `wanted` does not have."""
     for key, inner in fields.items():
         if key == ".":
@@ -53,23 +71,22 @@ def _owns_more(fields: Mapping[str, Json], wanted: Json) -> bool:
     return False
 
 
-def _follow(key: str, wanted: Json) -> tuple[bool, Json]:
+def _follow(key: str, value: Json) -> tuple[bool, Json]:
+    """Find what one step of a FieldsV1 path names: f:field, k:{keys}, v:value or i:index."""
     kind, _, selector = key.partition(":")
     if kind == "f":
-        return (
-            (True, wanted[selector]) if isinstance(wanted, Mapping) and selector in wanted else (False, None)
-        )
-    if not isinstance(wanted, list):
+        return (True, value[selector]) if isinstance(value, Mapping) and selector in value else (False, None)
+    if not isinstance(value, list):
         return False, None
     if kind == "i":
-        return (int(selector) < len(wanted)), wanted[int(selector)] if int(selector) < len(wanted) else None
+        index = int(selector)
+        return (True, value[index]) if index < len(value) else (False, None)
     sought = json.loads(selector)
-    for item in wanted:
+    for item in value:
         if item == sought or (kind == "k" and _has_keys(item, sought)):
             return True, item
     return False, None
 
 
 def _has_keys(item: Json, keys: Mapping[str, Json]) -> bool:
-    """List keys may be defaulted by the API server (`protocol: TCP`); an absent one matches."""
-    return isinstance(item, Mapping) and all(item.get(key, value) == value for key, value in keys.items())
+    return isinstance(item, Mapping) and all(item.get(key) == value for key, value in keys.items())

@@ -7,6 +7,7 @@ Only `http_options` differ from what the RayService carries.
 import asyncio
 import math
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -158,10 +159,11 @@ async def _until_ready(
         await asyncio.sleep(_POLL_SECONDS)
 
 
+_RAISED = re.compile(r"(?:[a-z_]\w*\.)*[A-Z]\w+: (?!Traceback|\s*$)")
+
+
 def reason(message: str) -> str:
-    """The line of a Ray message that tells the reason: the exception at the end of a traceback."""
+    """The line of a Ray message that tells the reason: the last exception of its nested tracebacks."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    errors = [
-        line for line in lines if ": " in line and line.split(": ", 1)[0].endswith(("Error", "Exception"))
-    ]
-    return (errors or lines or ["Ray gives no reason"])[-1]
+    raised = [line for line in lines if _RAISED.match(line)]
+    return (raised or lines or ["Ray gives no reason"])[-1]

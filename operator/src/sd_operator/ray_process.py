@@ -22,7 +22,7 @@ import psutil
 from sd_operator import naming
 from sd_operator.errors import LocalRunFailed
 
-_STOP_SECONDS = 15.0
+_STOP_SECONDS = 4.0  # some of Ray's processes ignore SIGTERM; none of them holds anything worth more
 
 
 def free_ports(count: int) -> list[int]:

@@ -36,10 +36,14 @@ def head_template(resource: Resource, settings: Settings) -> Json:
     }
     container = _container(resource.spec, settings, "ray-head", head.resources, gpus=0)
     container["ports"] = [
-        {"name": "gcs-server", "containerPort": 6379},
-        {"name": "dashboard", "containerPort": 8265},
-        {"name": "client", "containerPort": 10001},
-        {"name": "serve", "containerPort": naming.SERVE_PORT},
+        # The protocol is part of a port's identity; left to the API server's default it would seem to differ.
+        {"name": name, "containerPort": port, "protocol": "TCP"}
+        for name, port in (
+            ("gcs-server", 6379),
+            ("dashboard", 8265),
+            ("client", 10001),
+            ("serve", naming.SERVE_PORT),
+        )
     ]
     # The head keeps the token that KubeRay's autoscaler sidecar needs.
     return _template(resource, container, {k: v for k, v in placement.items() if v})

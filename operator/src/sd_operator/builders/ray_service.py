@@ -2,7 +2,7 @@
 """The RayService: KubeRay turns it into a head, workers and Services, and PUTs the Serve config.
 
 What KubeRay refuses or silently ignores is avoided here: no name for the head Service, no `labels` in
-rayStartParams, an explicit autoscaler version beside group idle times, no pod replicas that the autoscaler owns.
+rayStartParams, an explicit autoscaler version beside group priorities.
 """
 
 import json
@@ -88,9 +88,12 @@ def _head_start_params(spec: Spec) -> dict[str, str]:
 def _worker_group(resource: Resource, settings: Settings, group: WorkerGroup, index: int) -> Json:
     spec = resource.spec
     per_worker = replicas_per_worker(spec, group)
+    floor = _min_workers(spec, group, index)
     return {
         "groupName": group.name,
-        "minReplicas": _min_workers(spec, group, index),
+        # Where a new cluster starts; on the live one the count is the autoscaler's.
+        "replicas": floor,
+        "minReplicas": floor,
         "maxReplicas": max_workers(spec, group),
         "numOfHosts": 1,
         "priority": len(spec.worker_groups) - index,

@@ -72,6 +72,7 @@ class KubeRay:
             return
         if FINALIZER not in metadata.get("finalizers", []):
             await self._patch(ray_service, {"metadata": {"finalizers": [FINALIZER]}})
+            return  # what was listed is old now
         complaint = problem(ray_service)
         if complaint is not None:
             if await self._write_status(ray_service, statuses.refused(ray_service, complaint)):
@@ -94,7 +95,7 @@ class KubeRay:
         by_name = {each["metadata"]["name"]: each for each in clusters}
         active = by_name.get(_cluster_name(ray_service, "active"))
         pending = by_name.get(_cluster_name(ray_service, "pending"))
-        active, pending = await self._wanted_clusters(ray_service, active, pending)
+        active, pending = await self._wanted_clusters(ray_service, active, pending, clusters)
         views: dict[str, ClusterView] = {}
         for role, each in (("active", active), ("pending", pending)):
             if each is not None:
@@ -114,19 +115,23 @@ class KubeRay:
         await self._write_status(ray_service, statuses.resumed(ray_service, status))
 
     async def _wanted_clusters(
-        self, ray_service: Json, active: Json | None, pending: Json | None
+        self, ray_service: Json, active: Json | None, pending: Json | None, clusters: list[Json]
     ) -> tuple[Json | None, Json | None]:
         """Start a cluster where there is none, or where the newest one no longer fits the spec."""
         newest = pending or active
         spec = ray_service["spec"]
-        fits = newest is not None and (
-            newest["metadata"]["annotations"][FINGERPRINT] == cluster_fingerprint(spec["rayClusterConfig"])
-        )
+        wanted = cluster_fingerprint(spec["rayClusterConfig"])
+        fits = newest is not None and newest["metadata"]["annotations"][FINGERPRINT] == wanted
         in_place_only = spec.get("upgradeStrategy", {}).get("type") == "None" and active is not None
         if fits or in_place_only:
             return active, pending
         if pending is not None:
             self._doom(pending, ray_service)
+        # One that was made when the status could not be written.
+        for each in clusters:
+            unknown = each is not active and each["metadata"]["uid"] not in self._doomed
+            if unknown and each["metadata"]["annotations"][FINGERPRINT] == wanted:
+                return active, each
         return active, await self._create("RayCluster", ray_cluster(ray_service))
 
     async def _bring_forward(
@@ -229,15 +234,18 @@ class KubeRay:
             condition["lastTransitionTime"] = condition["lastTransitionTime"] or now
         if status == before:
             return False
-        # A merge patch removes only what is named null.
-        patch = {**dict.fromkeys(before), **status}
         resource = await self._resource("RayService")
-        metadata = ray_service["metadata"]
-        await resource.status.patch(
-            body={"status": patch},
+        metadata = {key: ray_service["metadata"][key] for key in ("name", "namespace", "resourceVersion")}
+        body = {
+            "apiVersion": _KINDS["RayService"],
+            "kind": "RayService",
+            "metadata": metadata,
+            "status": status,
+        }
+        await resource.status.replace(
+            body={**ray_service, **body},
             name=metadata["name"],
             namespace=metadata["namespace"],
-            content_type=_MERGE,
             _request_timeout=_TIMEOUT_SECONDS,
         )
         return True
