@@ -98,5 +98,11 @@ def test_an_object_we_never_applied_differs(entry):
     assert differs(WANTED, live(**entry), "us")
 
 
+def test_an_empty_list_needs_no_owner():
+    wanted = WANTED | {"spec": SPEC | {"empty": []}}
+    assert not differs(wanted, live(SPEC | {"empty": []}), "us")
+    assert differs(wanted, live(SPEC | {"empty": [1]}), "us")
+
+
 def test_a_changed_label_differs():
     assert differs(WANTED, live(labels={"a": "other"}), "us")

@@ -43,12 +43,19 @@ def _is_applied(wanted: Json, live: Json, fields: Fields) -> bool:
         return bool(live == wanted)
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):
         return all(
-            key in live and f"f:{key}" in inner and _is_applied(value, live[key], inner[f"f:{key}"])
+            key in live and _field_is_applied(value, live[key], inner.get(f"f:{key}"))
             for key, value in wanted.items()
         )
     if isinstance(wanted, list) and isinstance(live, list):
         return all(_item_is_applied(item, live, inner) for item in wanted)
     return False
+
+
+def _field_is_applied(wanted: Json, live: Json, fields: Fields | None) -> bool:
+    if fields is None:
+        # The API server notes no owner of an empty merged list: there is nothing in it to own.
+        return wanted in ([], {}) and bool(live == wanted)
+    return _is_applied(wanted, live, fields)
 
 
 def _item_is_applied(item: Json, live: list[Json], fields: Fields) -> bool:

@@ -76,9 +76,7 @@ class Reconciler:
         wanted = desired(resource, self.settings)
         present = await self._children(resource, wanted)
         await self._ensure_token(resource)
-        applied = [body for body in wanted if _needs_apply(body, present)]
-        for body in applied:
-            await self.cluster.apply(body, naming.FIELD_MANAGER)
+        applied = [body for body in wanted if await self._apply_one(body, present)]
         names = {(body["kind"], body["metadata"]["name"]) for body in wanted}
         owned = await self.cluster.list(DAEMON_SET, resource.namespace, naming.labels(resource.name))
         unwanted = [
@@ -89,6 +87,14 @@ class Reconciler:
         for each in unwanted:
             await self.cluster.delete(DAEMON_SET, each)
         return changes(applied, unwanted)
+
+    async def _apply_one(self, body: Json, present: Mapping[tuple[str, str], Json]) -> bool:
+        """Apply an object that differs; tell whether that changed it."""
+        live = present.get((body["kind"], body["metadata"]["name"]))
+        if live is not None and not differs(body, live, naming.FIELD_MANAGER):
+            return False
+        after = await self.cluster.apply(body, naming.FIELD_MANAGER)
+        return live is None or after["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]
 
     async def _children(self, resource: Resource, wanted: list[Json]) -> Mapping[tuple[str, str], Json]:
         """Live objects of the names we want.
@@ -134,11 +140,6 @@ class Reconciler:
             metadata = live["metadata"]
             logger.info("%s/%s: %s", metadata["namespace"], metadata["name"], note.message)
             await self.cluster.create(event(note, live, self.clock()), naming.FIELD_MANAGER)
-
-
-def _needs_apply(body: Json, present: Mapping[tuple[str, str], Json]) -> bool:
-    live = present.get((body["kind"], body["metadata"]["name"]))
-    return live is None or differs(body, live, naming.FIELD_MANAGER)
 
 
 def _owner(live: Json) -> str | None:
