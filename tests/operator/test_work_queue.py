@@ -95,6 +95,35 @@ async def test_a_poisoned_key_leaves_the_others_alone_and_does_not_spin():
         assert tries[A] < 10
 
 
+async def test_a_burst_is_answered_once_after_it_has_settled():
+    seen = []
+
+    async def work(key):
+        seen.append(key)
+
+    async with running(work) as queue:
+        for _ in range(50):
+            queue.add_later(A, 0.05)
+        assert not queue.idle()
+        await until(queue.idle)
+    assert seen == [A]
+
+
+async def test_an_event_does_not_shorten_the_pause_after_a_failure():
+    tries = []
+
+    async def work(key):
+        tries.append(key)
+        queue.add_later(key, 0)  # the event of a write of its own
+        raise ClusterUnavailable("away", retry_after_seconds=3600)
+
+    async with running(work) as queue:
+        queue.add(A)
+        await until(lambda: tries)
+        await asyncio.sleep(0.1)
+    assert tries == [A]
+
+
 async def test_concurrency_is_bounded():
     inside = most = 0
 

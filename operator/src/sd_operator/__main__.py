@@ -42,7 +42,7 @@ async def operate(settings: Settings) -> None:
                 stop.set()
 
         await kopf.operator(
-            registry=handlers.registry(queue.add, resync.age_seconds, background),
+            registry=handlers.registry(queue, resync.age_seconds, background),
             standalone=True,
             clusterwide=not settings.watch_namespaces,
             namespaces=settings.watch_namespaces,

@@ -15,17 +15,26 @@ import kopf
 from sd_operator import naming
 from sd_operator.api import GROUP, PLURAL, VERSION
 from sd_operator.reconcile import Key
+from sd_operator.work_queue import WorkQueue
 
-CHILDREN = (("ray.io", "v1", "rayservices"), ("apps", "v1", "daemonsets"), ("", "v1", "pods"))
+CHILDREN = {
+    ("ray.io", "v1", "rayservices"): naming.NAME_LABEL,
+    ("apps", "v1", "daemonsets"): naming.NAME_LABEL,
+    ("", "v1", "pods"): f"{naming.NAME_LABEL},{naming.RAY_POD_LABEL}",
+}
+"""What is watched beside the resource, and the label selector by which the API server filters it."""
+
+SETTLE_SECONDS = 0.3
+"""Children change in bursts (a pod alone a dozen times while it starts); one pass answers a burst."""
 
 
 def registry(
-    add: Callable[[Key], None], age_seconds: Callable[[], float], background: Callable[[], Any]
+    queue: WorkQueue, age_seconds: Callable[[], float], background: Callable[[], Any]
 ) -> kopf.OperatorRegistry:
     """The handlers of the operator.
 
     Args:
-        add: puts a key in the work queue.
+        queue: where keys are put.
         age_seconds: age of the last good resync, for the liveness probe.
         background: coroutine function of everything that runs beside the watches.
     """
@@ -53,11 +62,15 @@ def registry(
         return round(age_seconds(), 1)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)
-    async def service_changed(namespace: str | None, name: str, **_: Any) -> None:
-        add(Key(namespace or "", name))
+    async def service_changed(
+        namespace: str | None, name: str, meta: Mapping[str, Any], status: Mapping[str, Any], **_: Any
+    ) -> None:
+        # Our own status writes come back as events, with nothing in them to act on.
+        if status.get("observedGeneration") != meta.get("generation"):
+            queue.add(Key(namespace or "", name))
 
     async def child_changed(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
-        add(Key(namespace or "", labels[naming.NAME_LABEL]))
+        queue.add_later(Key(namespace or "", labels[naming.NAME_LABEL]), SETTLE_SECONDS)
 
     for group, version, plural in CHILDREN:
         watched = kopf.on.event(
@@ -74,8 +87,8 @@ def _configure(settings: kopf.OperatorSettings) -> None:
     settings.networking.error_backoffs = _EndlessBackoff()
     settings.watching.connect_timeout = 10
     settings.watching.reconnect_backoff = 1.0
-    for group, _, plural in CHILDREN:
-        settings.watching.label_selectors[f"{plural}.{group}" if group else plural] = naming.NAME_LABEL
+    for (group, _, plural), selector in CHILDREN.items():
+        settings.watching.label_selectors[f"{plural}.{group}" if group else plural] = selector
 
 
 class _EndlessBackoff:

@@ -6,6 +6,7 @@ STATUS_FIELD_MANAGER = "sd-operator-status"
 
 NAME_LABEL = "sdservice.dev/name"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+RAY_POD_LABEL = "ray.io/is-ray-node"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 
 APPLICATION = "imagine"
@@ -23,6 +24,11 @@ TOKEN_KEY = "auth_token"  # noqa: S105 - the key KubeRay reads in the Secret, no
 def labels(name: str) -> dict[str, str]:
     """Labels of every object that belongs to the service `name`."""
     return {NAME_LABEL: name, MANAGED_BY_LABEL: "sd-operator"}
+
+
+def ray_pods(name: str) -> dict[str, str]:
+    """Labels of the Ray pods of the service; KubeRay adds the second one, preload pods lack it."""
+    return {NAME_LABEL: name, RAY_POD_LABEL: "yes"}
 
 
 def token_secret(name: str) -> str:

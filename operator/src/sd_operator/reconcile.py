@@ -8,7 +8,7 @@ may be cut off anywhere and run again.
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -21,11 +21,11 @@ from sd_operator.api.resource import API_VERSION
 from sd_operator.builders.pod import image
 from sd_operator.builders.token_secret import token_secret
 from sd_operator.cluster import DAEMON_SET, POD, RAY_SERVICE, SECRET, SERVICE, Cluster, kind_of
-from sd_operator.desired import desired
+from sd_operator.desired import PRUNED_KINDS, desired
 from sd_operator.drift import differs, owned_fields
 from sd_operator.errors import InvalidResource, KubeRayMissing, NameConflict, Refused
 from sd_operator.events import Note, changes, event, flips
-from sd_operator.observed import Observed, observe
+from sd_operator.observed import observe
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -38,6 +38,17 @@ class Key(NamedTuple):
 
     namespace: str
     name: str
+
+
+class Identity(NamedTuple):
+    """Which child of a resource an object is."""
+
+    kind: str
+    name: str
+
+
+Children = dict[Identity, Json]
+KINDS = {kind.name: kind for kind in (RAY_SERVICE, DAEMON_SET)}
 
 
 @dataclass(frozen=True)
@@ -61,62 +72,60 @@ class Reconciler:
         before = _status_of(live)
         try:
             resource = parse(live)
-            notes = await self._apply(resource)
-            observed = await self._observe(resource)
-            after = status.compute(
-                resource, observed, image(resource.spec, self.settings), before, self.clock()
-            )
+            children, notes = await self._apply(resource)
+            after = await self._status(resource, children, before)
         except (InvalidResource, NameConflict, KubeRayMissing, Refused) as error:
             notes = []
             after = status.rejected(live["metadata"]["generation"], error, before, self.clock())
         await self._report(live, before, after, notes)
 
-    async def _apply(self, resource: Resource) -> list[Note]:
-        """Create the token once, apply what differs, delete what is ours and no longer wanted."""
-        wanted = desired(resource, self.settings)
-        present = await self._children(resource, wanted)
+    async def _apply(self, resource: Resource) -> tuple[Children, list[Note]]:
+        """Apply what differs, delete what is ours and no longer wanted; return the children as they are then."""
+        wanted = {_identity(body): body for body in desired(resource, self.settings)}
+        children = await self._read(resource, wanted)
         await self._ensure_token(resource)
-        applied = [body for body in wanted if await self._apply_one(body, present)]
-        names = {(body["kind"], body["metadata"]["name"]) for body in wanted}
-        owned = await self.cluster.list(DAEMON_SET, resource.namespace, naming.labels(resource.name))
+        applied = []
+        for identity, body in wanted.items():
+            live = children.get(identity)
+            if live is None or differs(body, live, naming.FIELD_MANAGER):
+                children[identity] = after = await self.cluster.apply(body, naming.FIELD_MANAGER)
+                if (
+                    live is None
+                    or after["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]
+                ):
+                    applied.append(body)
         unwanted = [
-            {"kind": DAEMON_SET.name, **each}
-            for each in owned
-            if (DAEMON_SET.name, each["metadata"]["name"]) not in names and _owner(each) == resource.uid
+            children.pop(identity)
+            for identity, live in list(children.items())
+            if identity not in wanted and identity.kind in PRUNED_KINDS and _owner(live) == resource.uid
         ]
-        for each in unwanted:
-            await self.cluster.delete(DAEMON_SET, each)
-        return changes(applied, unwanted)
+        for live in unwanted:
+            await self.cluster.delete(kind_of(live), live)
+        return children, changes(applied, unwanted)
 
-    async def _apply_one(self, body: Json, present: Mapping[tuple[str, str], Json]) -> bool:
-        """Apply an object that differs; tell whether that changed it."""
-        live = present.get((body["kind"], body["metadata"]["name"]))
-        if live is not None and not differs(body, live, naming.FIELD_MANAGER):
-            return False
-        after = await self.cluster.apply(body, naming.FIELD_MANAGER)
-        return live is None or after["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]
-
-    async def _children(self, resource: Resource, wanted: list[Json]) -> Mapping[tuple[str, str], Json]:
-        """Live objects of the names we want.
+    async def _read(self, resource: Resource, wanted: Iterable[Identity]) -> Children:
+        """Live children: those that carry our label, and whatever has a name that we want.
 
         Raises:
-            NameConflict: one of them is not ours.
+            NameConflict: an object of a wanted name is not ours.
         """
-        present: dict[tuple[str, str], Json] = {}
-        for body in wanted:
-            name = body["metadata"]["name"]
-            live = await self.cluster.get(kind_of(body), resource.namespace, name)
-            if live is None:
-                continue
-            if not _is_ours(live, resource):
+        labels = naming.labels(resource.name)
+        listed = await self.cluster.list(DAEMON_SET, resource.namespace, labels)
+        children = {Identity(DAEMON_SET.name, each["metadata"]["name"]): each for each in listed}
+        for identity in wanted:
+            if identity not in children:
+                live = await self.cluster.get(KINDS[identity.kind], resource.namespace, identity.name)
+                if live is not None:
+                    children[identity] = live
+            if identity in children and not _is_ours(children[identity], resource):
                 raise NameConflict(
-                    f"{body['kind']} {name} exists and belongs to someone else; it is left alone:"
+                    f"{identity.kind} {identity.name} exists and belongs to someone else; it is left alone:"
                     " delete or rename it, or give this service another name"
                 )
-            present[body["kind"], name] = live
-        return present
+        return children
 
     async def _ensure_token(self, resource: Resource) -> None:
+        """Create the Secret with Ray's token where there is none; an existing one is never written."""
         name = naming.token_secret(resource.name)
         live = await self.cluster.get(SECRET, resource.namespace, name)
         if live is None:
@@ -124,13 +133,12 @@ class Reconciler:
         elif not _is_ours(live, resource):
             raise NameConflict(f"Secret {name} exists and belongs to someone else; delete or rename it")
 
-    async def _observe(self, resource: Resource) -> Observed:
-        labels = {naming.NAME_LABEL: resource.name}
-        return observe(
-            await self.cluster.get(RAY_SERVICE, resource.namespace, resource.name),
-            await self.cluster.list(POD, resource.namespace, labels),
-            await self.cluster.list(DAEMON_SET, resource.namespace, labels),
-        )
+    async def _status(self, resource: Resource, children: Children, before: Status) -> Status:
+        """The status that the children and their pods amount to."""
+        pods = await self.cluster.list(POD, resource.namespace, naming.ray_pods(resource.name))
+        daemon_sets = [live for identity, live in children.items() if identity.kind == DAEMON_SET.name]
+        observed = observe(children.get(Identity(RAY_SERVICE.name, resource.name)), pods, daemon_sets)
+        return status.compute(resource, observed, image(resource.spec, self.settings), before, self.clock())
 
     async def _report(self, live: Json, before: Status, after: Status, notes: list[Note]) -> None:
         """Write the status if it changed, and an Event for each change."""
@@ -140,6 +148,10 @@ class Reconciler:
             metadata = live["metadata"]
             logger.info("%s/%s: %s", metadata["namespace"], metadata["name"], note.message)
             await self.cluster.create(event(note, live, self.clock()), naming.FIELD_MANAGER)
+
+
+def _identity(body: Json) -> Identity:
+    return Identity(body["kind"], body["metadata"]["name"])
 
 
 def _owner(live: Json) -> str | None:

@@ -49,6 +49,11 @@ class WorkQueue:
             self._waiting.add(key)
             self._ready.put_nowait(key)
 
+    def add_later(self, key: Key, seconds: float) -> None:
+        """Ask for the key to be worked on after a while; whatever else asks meanwhile is answered by that."""
+        if key not in self._timers and key not in self._waiting:
+            self._come_again_in(seconds, key)
+
     def idle(self) -> bool:
         """Nothing waits, runs or is to be tried again."""
         return not (self._waiting or self._running or self._timers)
@@ -71,7 +76,7 @@ class WorkQueue:
             again = key in self._again
             self._again.discard(key)
             if pause is not None:
-                self._timers[key] = asyncio.get_running_loop().call_later(pause, self._come_again, key)
+                self._come_again_in(pause, key)
             elif again:
                 self.add(key)
 
@@ -96,6 +101,12 @@ class WorkQueue:
         # Full jitter would let a pause be zero; half of it keeps a floor.
         longest: float = min(self._cap, self._base * 2.0 ** min(failures - 1, 20))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+    def _come_again_in(self, seconds: float, key: Key) -> None:
+        earlier = self._timers.get(key)
+        if earlier is not None:
+            earlier.cancel()  # an event meanwhile does not shorten the pause after a failure
+        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._come_again, key)
 
     def _come_again(self, key: Key) -> None:
         self._timers.pop(key, None)

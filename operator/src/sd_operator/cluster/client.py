@@ -43,7 +43,9 @@ class Cluster:
         selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items())
         query = {"labelSelector": selector} if selector else {}
         answer = await self._request("GET", kind, kind.path(namespace), query)
-        return [] if answer is None else list(answer["items"])
+        # Items of a list name no kind; ours do, so that each can be told and deleted by itself.
+        typed = {"apiVersion": kind.api_version, "kind": kind.name}
+        return [] if answer is None else [{**typed, **item} for item in answer["items"]]
 
     async def apply(self, body: Json, manager: str) -> Json:
         """Server-side apply of an object that is ours: we win every conflict over the fields in it."""

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long `sdservice run --once` takes on this machine, by phase, and how that compares with its floor.
+
+    .venv/bin/python benchmarks/local_run.py [--repeat N]
+
+The first run is the coldest this script can make it (compiled modules may be there already); the later ones are
+warm. `floor` is what cannot be saved: starting Ray, importing torch and diffusers, building the pipeline and
+drawing, each as measured in the same run. Figures are seconds; the ratio is the figure to compare machines by.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import yaml
+
+from sd_operator import local_ray, ray_dashboard, ray_process
+from sd_operator.api import parse
+
+EXAMPLE = Path(__file__).parent.parent / "examples/quickstart.yaml"
+
+
+async def one_run() -> dict[str, float]:
+    """Seconds per phase of one run, `total` included."""
+    marks: list[tuple[str, float]] = []
+    resource = parse(yaml.safe_load(EXAMPLE.read_text()))
+    (port,) = ray_process.free_ports(1)
+
+    def phase(name: str) -> None:
+        marks.append((name, time.monotonic()))
+
+    began = time.monotonic()
+    async with local_ray.serve(resource, port, phase) as service:
+        phase("draw")
+        query = {"prompt": "a red circle", "seed": "1"}
+        code, picture = await ray_dashboard.get_bytes(f"{service.url}/imagine", query, 120)
+        if code != 200 or not picture.startswith(b"\x89PNG"):  # noqa: PLR2004
+            raise RuntimeError(f"no picture: {code}")
+        phase("stop")
+        load = service.readiness["load_seconds"]
+    ended = time.monotonic()
+    ends = [at for _, at in marks[1:]] + [ended]
+    phases = {name: end - at for (name, at), end in zip(marks, ends, strict=True)}
+    to_picture = marks[-1][1] - began
+    engine = {f"of which {name}": seconds for name, seconds in load.items()}
+    floor = phases["start Ray"] + sum(load.values()) + phases["draw"]
+    return {**phases, **engine, "to the picture": to_picture, "floor": floor, "ratio": to_picture / floor}
+
+
+def main() -> None:
+    """Print one JSON line per run and the median of the warm ones."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeat", type=int, default=3, help="runs, the first one counted as cold")
+    repeat = parser.parse_args().repeat
+    print(
+        json.dumps(
+            {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+        )
+    )
+    runs = []
+    for number in range(repeat):
+        runs.append(asyncio.run(one_run()))
+        print(
+            json.dumps({"run": number, **{name: round(value, 2) for name, value in runs[-1].items()}}),
+            flush=True,
+        )
+    warm = runs[1:] or runs
+    names = sorted(set.intersection(*(set(run) for run in warm)))
+    print(
+        json.dumps(
+            {"median of warm runs": {n: round(statistics.median(r[n] for r in warm), 2) for n in names}}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
