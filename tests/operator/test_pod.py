@@ -97,3 +97,15 @@ def test_pod_fields_reach_both(worker, head):
         assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
         assert template["spec"]["containers"][0]["env"] == [{"name": "OMP_NUM_THREADS", "value": "2"}]
         assert template["spec"]["volumes"][0]["emptyDir"]["sizeLimit"] == "1Gi"
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [("2", "2"), (3, "3"), ("3500m", "3"), ("500m", "1")])
+def test_a_cpu_replica_computes_on_all_cores_of_its_worker(worker, cpu, threads):
+    group = {"name": "cpu", "resources": {"cpu": cpu, "memory": "4Gi"}}
+    (container,) = worker(gpusPerReplica=0, workerGroups=[group])["spec"]["containers"]
+    assert container["env"] == [{"name": "OMP_NUM_THREADS", "value": threads}]
+
+
+def test_the_users_number_of_threads_wins(worker):
+    wanted = [{"name": "OMP_NUM_THREADS", "value": "1"}]
+    assert worker(gpusPerReplica=0, env=wanted)["spec"]["containers"][0]["env"] == wanted

@@ -110,7 +110,9 @@ def _gpus(resource: Resource) -> int:
 
 
 def _environment(resource: Resource) -> dict[str, str]:
-    return {each.name: each.value for each in resource.spec.env}
+    """Variables of Ray and the replicas; Ray alone would give a replica one thread, by its num_cpus."""
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))}
+    return threads | {each.name: each.value for each in resource.spec.env}
 
 
 async def _until_ray_answers(ray: ray_process.RayProcess, dashboard: ray_dashboard.RayDashboard) -> None:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 JsonSchema = dict[str, Any]
@@ -81,7 +81,6 @@ def _cel_string(value: str) -> str:
 
 
 _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-_QUANTITY = r"^[0-9]+([.][0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 
 ObjectName = Annotated[
     str,
@@ -99,27 +98,31 @@ SecretKey = Annotated[
 ]
 
 
-def _quantity(value: str | int) -> str | int:
-    if isinstance(value, int):
-        if value < 0:
-            raise PydanticCustomError("quantity", "a quantity must not be negative")
+@dataclass(frozen=True)
+class Amount:
+    """A Kubernetes quantity: a whole number, or a string of the given form."""
+
+    pattern: str
+    says: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """A number or a string, not negative and of the right form."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        """Int-or-string, as Kubernetes has quantities."""
+        return {"x-kubernetes-int-or-string": True, "maxLength": 32, "pattern": self.pattern}
+
+    def _check(self, value: str | int) -> str | int:
+        if re.search(self.pattern, str(value)) is None:
+            raise PydanticCustomError("quantity", "{says}", {"says": self.says})
         return value
-    if re.search(_QUANTITY, value) is None:
-        raise PydanticCustomError("quantity", "must be a quantity such as 4, 500m or 16Gi")
-    return value
 
 
-Quantity = Annotated[
+Cpu = Annotated[str | int, Amount(r"^[0-9]+([.][0-9]+)?m?$", "must be CPU cores such as 4, 0.5 or 500m")]
+Memory = Annotated[
     str | int,
-    AfterValidator(_quantity),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "x-kubernetes-int-or-string": True,
-            "maxLength": 32,
-            "pattern": _QUANTITY,
-        }
-    ),
+    Amount(r"^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$", "must be a quantity of memory such as 16Gi"),
 ]
 
 LabelKey = Annotated[str, Field(min_length=1, max_length=316)]

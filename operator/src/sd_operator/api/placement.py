@@ -7,13 +7,14 @@ from pydantic import Field
 
 from sd_operator.api.base import Model, Rule
 from sd_operator.api.fields import (
+    Cpu,
     FreeObject,
     GroupName,
     LabelKey,
     Labels,
     LabelValue,
+    Memory,
     ObjectName,
-    Quantity,
     Text,
 )
 from sd_operator.api.model import SecretKeyRef
@@ -22,8 +23,8 @@ from sd_operator.api.model import SecretKeyRef
 class Resources(Model):
     """CPU and memory of a pod; requested and limited alike, so a pod gets what it was promised."""
 
-    cpu: Quantity = Field(default="4", description="CPU cores, such as 4 or 500m.")
-    memory: Quantity = Field(default="16Gi", description="Memory, such as 16Gi.")
+    cpu: Cpu = Field(default="4", description="CPU cores, such as 4 or 500m.")
+    memory: Memory = Field(default="16Gi", description="Memory, such as 16Gi.")
 
 
 class Toleration(Model):

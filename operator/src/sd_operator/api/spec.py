@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sd_operator.api.base import Model, Rule
-from sd_operator.api.fields import Annotations, KeyedList, Labels, ObjectName, Quantity, Text
+from sd_operator.api.fields import Annotations, KeyedList, Labels, Memory, ObjectName, Text
 from sd_operator.api.image import Image, ImagePreload
 from sd_operator.api.model import PRESETS, ModelSource
 from sd_operator.api.placement import EnvVar, Head, WorkerGroup
@@ -202,9 +202,7 @@ class Spec(Model):
     pod_labels: Labels = Field(default={}, description="Further labels of the pods.")
     pod_annotations: Annotations = Field(default={}, description="Further annotations of the pods.")
     env: Environment = Field(default=(), description="Environment variables of head and workers.")
-    shared_memory: Quantity = Field(
-        default="2Gi", description="Shared memory of each pod; part of its memory."
-    )
+    shared_memory: Memory = Field(default="2Gi", description="Shared memory of each pod; part of its memory.")
     image_preload: ImagePreload = Field(
         default=ImagePreload(),
         description="Pulling the runtime image to the nodes of the worker groups before a worker needs it.",

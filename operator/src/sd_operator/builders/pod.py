@@ -4,6 +4,7 @@
 KubeRay adds the `ray start` command, probes, ports and volumes of its own; the Ray container must be first.
 """
 
+import math
 from typing import Any
 
 from sd_operator import naming
@@ -15,6 +16,7 @@ from sd_operator.settings import Settings
 Json = dict[str, Any]
 
 _USER_ID = 1000  # of the runtime image
+_THREADS = "OMP_NUM_THREADS"
 
 
 def image(spec: Spec, settings: Settings) -> str:
@@ -54,7 +56,7 @@ def worker_template(resource: Resource, settings: Settings, group: WorkerGroup) 
     spec = resource.spec
     gpus = spec.gpus_per_replica if group.gpus_per_worker is None else group.gpus_per_worker
     container = _container(spec, settings, "ray-worker", group.resources, gpus=gpus)
-    container["env"] += _model_token(spec)
+    container["env"] += [*_threads(spec, group), *_model_token(spec)]
     pod: Json = {**worker_placement(spec, group), "automountServiceAccountToken": False}
     if spec.service_account_name:
         pod |= {"serviceAccountName": spec.service_account_name, "automountServiceAccountToken": True}
@@ -121,6 +123,15 @@ def _model_mounts(spec: Spec) -> list[Json]:
     if claim is None:
         return []
     return [{"name": "model", "mountPath": f"{naming.MODELS_FOLDER}/{claim}", "readOnly": True}]
+
+
+def _threads(spec: Spec, group: WorkerGroup) -> list[Json]:
+    """Threads of a replica on the CPU: all cores of its worker. Ray would allow one, by the actor's num_cpus."""
+    if spec.gpus_per_replica or any(each.name == _THREADS for each in spec.env):
+        return []
+    cpu = str(group.resources.cpu)
+    cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
+    return [{"name": _THREADS, "value": str(max(1, math.floor(cores)))}]
 
 
 def _model_token(spec: Spec) -> list[Json]:
