@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+
+from sd_operator.cluster import RAY_SERVICE, SECRET, SERVICE
+from sd_operator.cluster.failures import failure, names_an_object
+from sd_operator.errors import ClusterUnavailable, KubeRayMissing, Refused
+
+
+def status(code, message="no", **details):
+    return json.dumps({"kind": "Status", "code": code, "message": message, "details": details}).encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "body", "expected"),
+    [
+        (RAY_SERVICE, 404, b"404 page not found\n", KubeRayMissing),
+        (RAY_SERVICE, 404, status(404, name="imagine"), Refused),
+        (SECRET, 401, status(401), ClusterUnavailable),
+        (SECRET, 403, status(403), Refused),
+        (SECRET, 409, status(409), ClusterUnavailable),
+        (SECRET, 422, status(422), Refused),
+        (SECRET, 429, status(429), ClusterUnavailable),
+        (SECRET, 500, b"", ClusterUnavailable),
+        (SECRET, 503, b"upstream", ClusterUnavailable),
+    ],
+)
+def test_what_an_answer_means(kind, code, body, expected):
+    assert type(failure(kind, code, body, None)) is expected
+
+
+def test_the_servers_words_are_kept():
+    assert "exceeded quota" in str(failure(SECRET, 403, status(403, "exceeded quota"), None))
+
+
+def test_retry_after_is_honoured():
+    assert failure(SECRET, 429, status(429), "7").retry_after_seconds == 7
+    assert failure(SECRET, 429, status(429), "Wed, 21 Oct 2026 07:28:00 GMT").retry_after_seconds is None
+
+
+def test_a_missing_object_is_told_from_a_missing_kind():
+    assert names_an_object(status(404, name="a"))
+    assert not names_an_object(b"404 page not found")
+
+
+def test_paths():
+    assert SECRET.path("ns", "a") == "/api/v1/namespaces/ns/secrets/a"
+    assert SERVICE.path(None) == "/apis/sdservice.dev/v1alpha1/stablediffusionservices"
+    assert RAY_SERVICE.path("ns", "a", "status") == "/apis/ray.io/v1/namespaces/ns/rayservices/a/status"
