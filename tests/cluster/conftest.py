@@ -121,8 +121,8 @@ def namespace(kubectl, request):
 
 
 @pytest.fixture
-def eventually():
-    """Wait until a condition holds; the bound is generous, and the last exception tells why it does not."""
+def eventually(kubectl):
+    """Wait until a condition holds; the bound is generous, and on failure the state of the cluster is told."""
 
     async def wait(condition, within=90):
         deadline = time.monotonic() + within
@@ -135,7 +135,10 @@ def eventually():
             except (KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
                 failure = error
             if time.monotonic() > deadline:
-                raise AssertionError(f"not within {within} s") from failure
+                kinds = "sdservice,rayservice,raycluster,pods"
+                found = kubectl("get", kinds, "-A", "-o", "wide").stdout
+                told = kubectl("get", "sdservice,rayservice", "-A", "-o", "yaml").stdout
+                raise AssertionError(f"not within {within} s\n{found}\n{told}") from failure
             await asyncio.sleep(0.3)
 
     return wait

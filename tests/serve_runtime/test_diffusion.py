@@ -3,7 +3,9 @@
 
 import asyncio
 import io
+import shutil
 from dataclasses import replace
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -79,6 +81,14 @@ async def test_waiting_pictures_of_one_shape_share_a_call(engine, monkeypatch):
     assert sum(sizes) == 6
 
 
+async def test_a_full_batch_starts_at_once(model):
+    hour = Batching.model_construct(max_batch_size=2, max_wait_milliseconds=3600 * 1000)
+    engine = BatchingEngine(model, LiveConfig(batching=hour))
+    async with asyncio.timeout(60):
+        await asyncio.gather(engine.generate(RED), engine.generate(replace(RED, seed=2)))
+    engine.close()
+
+
 async def test_pictures_of_one_request_have_seeds_in_a_row(engine):
     pictures = await engine.generate(replace(RED, count=3, seed=10))
     assert [picture.seed for picture in pictures] == [10, 11, 12]
@@ -149,6 +159,13 @@ async def test_a_client_that_has_gone_stops_its_work(engine, monkeypatch):
     assert len(asked) < 900
 
 
+async def test_health_is_that_of_the_device(engine, model):
+    await engine.check()
+    lost = BatchingEngine(replace(model, device="meta"), LiveConfig())  # a device that gives no number back
+    with pytest.raises(RuntimeError):
+        await lost.check()
+
+
 @pytest.mark.parametrize("name", list(SCHEDULERS))
 async def test_every_scheduler_draws(name):
     engine = BatchingEngine(load(ModelConfig(uri="bundled://shapes", scheduler=name)), LiveConfig())
@@ -157,9 +174,39 @@ async def test_every_scheduler_draws(name):
     engine.close()
 
 
-def test_a_folder_that_is_no_pipeline_is_refused(tmp_path):
-    (tmp_path / "model_index.json").write_text(
-        '{"_class_name": "StableDiffusionPipeline", "unet": ["x", "Y"]}'
-    )
-    with pytest.raises(ModelUnavailable, match="does not load"):
-        load(ModelConfig(uri=f"file://{tmp_path}"))
+@pytest.fixture
+def shapes(tmp_path):
+    """A copy of the bundled model, to be broken."""
+    return shutil.copytree(files("sd_runtime") / "models/shapes", tmp_path / "shapes")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda folder: cut(folder / "unet/diffusion_pytorch_model.safetensors"), "unet"),
+        (lambda folder: cut(folder / "text_encoder/model.safetensors"), "SafetensorError"),
+        (lambda folder: (folder / "unet/diffusion_pytorch_model.safetensors").unlink(), "no file named"),
+        (lambda folder: (folder / "model_index.json").write_text('{"_class_name": "Nope"}'), "Nope"),
+        (lambda folder: (folder / "model_index.json").write_text("{}"), "_class_name"),
+    ],
+    ids=["cut UNet", "cut text encoder", "no UNet weights", "unknown pipeline", "empty index"],
+)
+def test_a_folder_that_does_not_load_is_refused_by_name(shapes, wrong, says):
+    wrong(shapes)
+    uri = f"file://{shapes}"
+    with pytest.raises(ModelUnavailable, match="does not load") as caught:
+        load(ModelConfig(uri=uri))
+    assert repr(uri) in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_weights_in_pickle_are_refused(shapes):
+    """They run code when read."""
+    weights = shapes / "unet/diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ModelUnavailable, match="no file named diffusion_pytorch_model"):
+        load(ModelConfig(uri=f"file://{shapes}"))

@@ -3,7 +3,15 @@ import pytest
 
 from sd_runtime.config import Defaults, Limits
 from sd_runtime.errors import InvalidRequest
-from sd_runtime.protocol import MAX_SEED, GenerationBody, ImagineQuery, any_seed, from_body, from_imagine
+from sd_runtime.protocol import (
+    MAX_SEED,
+    GenerationBody,
+    ImagineQuery,
+    any_seed,
+    check_model,
+    from_body,
+    from_imagine,
+)
 
 LIMITS, DEFAULTS = Limits(), Defaults(width=64, height=64, steps=15, guidance=4.0)
 
@@ -65,6 +73,16 @@ def test_wrong_request_names_field_value_and_rule(build, wrong, param, says):
         build(**wrong)
     assert caught.value.param == param
     assert says in str(caught.value)
+
+
+def test_another_model_is_refused_and_the_served_one_may_be_named():
+    for name in (None, "bundled://shapes"):
+        check_model(GenerationBody(prompt="a", model=name), "bundled://shapes")
+    with pytest.raises(
+        InvalidRequest, match="got 'dall-e-3': must be 'bundled://shapes', or left out"
+    ) as caught:
+        check_model(GenerationBody(prompt="a", model="dall-e-3"), "bundled://shapes")
+    assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
 
 
 def test_pixels_are_bounded_beside_sides():

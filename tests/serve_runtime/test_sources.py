@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import hashlib
 import http.server
+import json
 import threading
 
 import pytest
@@ -35,6 +37,8 @@ def test_claim_is_below_its_mount(tmp_path, monkeypatch):
     assert fetch("pvc://weights/sd21") == inside
     with pytest.raises(ModelUnavailable, match="leaves the claim"):
         fetch("pvc://weights/../other")
+    with pytest.raises(ModelUnavailable, match=r"there is no folder .*/nope"):
+        fetch("pvc://nope/sd21")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,9 @@ def test_claim_is_below_its_mount(tmp_path, monkeypatch):
         ("shapes", ConfigError, "must begin with one of"),
         ("bundled://nope", ModelUnavailable, "bundled are shapes"),
         ("file:///no/such/folder", ModelUnavailable, "there is no folder"),
+        ("file://models/a", ConfigError, "must be file:/// and an absolute path"),
+        ("pvc://../etc", ConfigError, "must be pvc:// and a claim's name"),
+        ("pvc:///etc", ConfigError, "must be pvc:// and a claim's name"),
     ],
 )
 def test_wrong_uri_names_value_and_rule(uri, error, says):
@@ -58,6 +65,73 @@ def test_folder_without_a_pipeline_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("index", "present", "says"),
+    [
+        ("[1]", [], "has a model_index.json that is no JSON object"),
+        ('{"unet": ["diffusers", "UNet2DConditionModel"]}', [], "lacks unet/"),
+        (
+            '{"tokenizer": ["transformers", "CLIPTokenizer"]}',
+            ["tokenizer/config.json"],
+            "lacks the vocabulary",
+        ),
+    ],
+)
+def test_a_folder_in_part_is_refused(tmp_path, index, present, says):
+    (tmp_path / "model_index.json").write_text(index)
+    for name in present:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ModelUnavailable, match=says):
+        fetch(f"file://{tmp_path}")
+
+
+def test_parts_that_a_model_goes_without_are_not_missed(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "X", "safety_checker": [null, null]}')
+    assert fetch(f"file://{tmp_path}") == tmp_path
+
+
+REPOSITORY = {
+    "model_index.json": '{"unet": ["diffusers", "UNet2DConditionModel"]}',
+    "README.md": "a page",
+    "whole-model.safetensors": "w",
+    "whole-model.ckpt": "pickle",
+    "unet/config.json": "{}",
+    "unet/model.safetensors": "w",
+    "unet/model.fp16.safetensors": "h",
+    "unet/model.non_ema.safetensors": "n",
+    "unet/model.bin": "pickle",
+    "unet/code.py": "code",
+}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("variant", "weights"),
+    [(None, "unet/model.safetensors"), ("fp16", "unet/model.fp16.safetensors")],
+    ids=["no variant", "fp16"],
+)
+def test_hugging_face_gives_safetensors_of_the_variant_and_no_code(variant, weights, hub_at):
+    asked = hub_at(_repository)
+    found = fetch("hf://owner/name", revision=COMMIT, variant=variant)
+    names = {str(path.relative_to(found)) for path in found.rglob("*") if path.is_file()}
+    assert names == {"model_index.json", "unet/config.json", weights}
+    assert all(COMMIT in path for path in asked)
+
+
+def _repository(path):
+    """Status, headers and body of a hub that has one repository at one commit."""
+    if path.startswith(f"/api/models/owner/name/tree/{COMMIT}"):
+        files = [
+            {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body.encode()).hexdigest()}  # noqa: S324 - git's
+            for name, body in REPOSITORY.items()
+        ]
+        return 200, {"Content-Type": "application/json"}, json.dumps(files)
+    name = path.partition(f"/resolve/{COMMIT}/")[2]
+    tag = hashlib.sha256(name.encode()).hexdigest()
+    return 200, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, REPOSITORY[name]
+
+
+@pytest.mark.parametrize(
     ("status", "headers", "says"),
     [
         (404, {"X-Error-Code": "RepoNotFound"}, "there is no such repository"),
@@ -65,28 +139,54 @@ def test_folder_without_a_pipeline_is_refused(tmp_path):
         (403, {"X-Error-Code": "GatedRepo"}, "gated"),
     ],
 )
-def test_hugging_face_refusals_are_explained(status, headers, says, monkeypatch, tmp_path):
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+def test_hugging_face_refusals_are_explained(status, headers, says, hub_at):
+    hub_at(lambda _: (status, headers, ""))
+    with pytest.raises(ModelUnavailable, match=says):
+        fetch("hf://owner/name", revision=COMMIT)
 
-        do_HEAD = do_GET  # noqa: N815 - named by http.server
 
-        def log_message(self, *_):
-            """Quiet."""
+def test_an_unreachable_hugging_face_is_told_in_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "snapshot_download", _at("http://127.0.0.1:1", tmp_path))
+    with pytest.raises(ModelUnavailable) as caught:
+        fetch("hf://owner/name", revision=COMMIT)
+    assert "\n" not in str(caught.value)
+    assert "'hf://owner/name'" in str(caught.value)
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(hub, "snapshot_download", _at(endpoint, tmp_path))
-    try:
-        with pytest.raises(ModelUnavailable, match=says):
-            fetch("hf://owner/name", revision="0" * 40)
-    finally:
+
+@pytest.fixture
+def hub_at(monkeypatch, tmp_path):
+    """Start a hub that answers as told; returns the list of paths that it was asked for."""
+    servers = []
+
+    def start(respond):
+        asked = []
+
+        class Hub(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self):
+                asked.append(self.path)
+                status, headers, body = respond(self.path)
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                return body
+
+            def do_GET(self):
+                self.wfile.write(self.do_HEAD().encode())
+
+            def log_message(self, *_):
+                """Quiet."""
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(hub, "snapshot_download", _at(endpoint, tmp_path / "cache"))
+        return asked
+
+    yield start
+    for server in servers:
         server.shutdown()
         server.server_close()
 

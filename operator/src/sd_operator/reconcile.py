@@ -147,7 +147,14 @@ class Reconciler:
         for note in [*notes, *flips(before, after)]:
             metadata = live["metadata"]
             logger.info("%s/%s: %s", metadata["namespace"], metadata["name"], note.message)
-            await self.cluster.create(event(note, live, self.clock()), naming.FIELD_MANAGER)
+            await self._tell(event(note, live, self.clock()))
+
+    async def _tell(self, body: Json) -> None:
+        """Create an Event; one that is refused (a full quota, a namespace on its way out) is not worth a retry."""
+        try:
+            await self.cluster.create(body, naming.FIELD_MANAGER)
+        except Refused as error:
+            logger.debug("%s", error)
 
 
 def _identity(body: Json) -> Identity:

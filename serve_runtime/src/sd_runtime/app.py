@@ -10,6 +10,14 @@ from sd_runtime.config import RuntimeConfig
 from sd_runtime.ingress import Ingress
 from sd_runtime.replica import ModelReplica
 
+# What holds where the Serve config names no value of its own; Ray's 5 requests at once never fill a batch.
+_INGRESS: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
+_MODEL: dict[str, Any] = {
+    "max_ongoing_requests": 16,
+    "max_queued_requests": 64,
+    "ray_actor_options": {"num_cpus": 1},
+}
+
 
 def build_app(args: dict[str, Any]) -> Application:
     """The application: `ingress` in front of `model`.
@@ -21,6 +29,6 @@ def build_app(args: dict[str, Any]) -> Application:
         ValidationError: `args` is no RuntimeConfig; Serve reports it as DEPLOY_FAILED.
     """
     config = RuntimeConfig.model_validate(args)
-    model = serve.deployment(name="model", ray_actor_options={"num_cpus": 1})(ModelReplica)
-    ingress = serve.deployment(name="ingress", ray_actor_options={"num_cpus": 0})(Ingress)
+    model = serve.deployment(name="model", **_MODEL)(ModelReplica)
+    ingress = serve.deployment(name="ingress", **_INGRESS)(Ingress)
     return ingress.bind(model.bind(config), config)

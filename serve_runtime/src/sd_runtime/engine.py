@@ -62,5 +62,8 @@ class Engine(Protocol):
             GenerationFailed: this request failed; others are not touched.
         """
 
+    async def check(self) -> None:
+        """Raise if it can draw no more and only a new process helps."""
+
     def close(self) -> None:
         """End the engine's thread."""

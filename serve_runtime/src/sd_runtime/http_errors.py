@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every error as JSON that names field, value and rule.
 
-Ray Serve's proxy puts `x-request-id` on every answer, the client's own or a new one, and hands it on to us.
+Ray Serve's proxy puts `x-request-id` on every answer, the client's own or a new one, and hands it on to us; what a
+client sends is quoted in logs and messages only if it is short and plain.
 """
 
 import json
 import logging
+import re
 import traceback
 from typing import Any
 
@@ -20,7 +22,8 @@ from sd_runtime.protocol import error_body
 logger = logging.getLogger(__name__)
 
 _INVALID = "invalid_request_error"
-_SECRET_FIELDS = {"prompt", "negative_prompt"}
+_UNQUOTED = {"prompt", "negative_prompt", ""}  # "" is the body as a whole, prompt included
+_PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SHOWN = 80
 _NOT_FOUND = 404
 
@@ -50,7 +53,7 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 
 async def _malformed(_: Request, error: Exception) -> JSONResponse:
     details = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    field = ".".join(str(part) for part in details.get("loc", ())[1:] if isinstance(part, str))
+    field = ".".join(str(part) for part in details.get("loc", ())[1:] if isinstance(part, str))[:_SHOWN]
     code = "unknown_field" if details.get("type") == "extra_forbidden" else "invalid_value"
     return JSONResponse(
         error_body(_explain(details, field), kind=_INVALID, param=field or None, code=code), 400
@@ -66,7 +69,7 @@ def _explain(details: dict[str, Any], field: str) -> str:
     if kind == "json_invalid":
         return f"body: is not JSON: {details['ctx']['error']}"
     value = details.get("input")
-    shown = f"a {type(value).__name__}" if field in _SECRET_FIELDS else _shown(value)
+    shown = f"a {type(value).__name__}" if field in _UNQUOTED else _shown(value)
     return f"{field or 'body'}: got {shown}: {details.get('msg', 'is not valid')}"
 
 
@@ -101,4 +104,5 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
 
 
 def _request_id(request: Request) -> str:
-    return request.headers.get("x-request-id", "unknown")
+    given = request.headers.get("x-request-id", "")
+    return given if _PLAIN_ID.fullmatch(given) else "unknown"

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Response
 from fastapi.responses import JSONResponse
 from ray import serve
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from sd_runtime import __version__, http_errors
@@ -24,6 +25,7 @@ from sd_runtime.protocol import (
     ModelCard,
     ModelList,
     any_seed,
+    check_model,
     error_body,
     from_body,
     from_imagine,
@@ -72,6 +74,7 @@ class Ingress:
     @api.post("/v1/images/generations", responses=_ERRORS)
     async def generations(self, body: GenerationBody, response: Response) -> GenerationAnswer:
         """Draw pictures, as OpenAI's images API; seed, steps, guidance and negative prompt are top-level extras."""
+        check_model(body, self._config.model.uri)
         request = from_body(body, self._live.limits, self._live.defaults, any_seed())
         pictures = await self._draw(request)
         response.headers["x-seed"] = str(pictures[0].seed)
@@ -110,6 +113,8 @@ class Ingress:
             ) from error
         except DeploymentUnavailableError as error:
             raise Unavailable(503, "the model failed to start", retry_after=30) from error
+        except (RayActorError, ReplicaUnavailableError) as error:
+            raise Unavailable(503, "the replica was lost; send the request again", retry_after=1) from error
         except TimeoutError as error:
             call.cancel()
             if (await self._readiness.read()).phase != "ready":

@@ -40,7 +40,7 @@ class GenerationBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     prompt: str = Field(description="What to draw.", examples=["a red circle"])
-    model: str | None = Field(default=None, description="Ignored unless it names another model.")
+    model: str | None = Field(default=None, description="As /v1/models names it; may be left out.")
     n: int = Field(default=1, description="Number of pictures; they use seed, seed + 1, ...")
     size: str = Field(default="auto", description="WIDTHxHEIGHT in pixels, or auto.", examples=["64x64"])
     response_format: Literal["b64_json"] = Field(default="b64_json", description="Pictures come inline.")
@@ -115,6 +115,16 @@ def from_imagine(query: ImagineQuery, limits: Limits, defaults: Defaults, seed: 
     names = {"width": "img_size", "height": "img_size", "steps": "steps", "guidance": "guidance"}
     _check(request, limits, names)
     return request
+
+
+def check_model(body: GenerationBody, served: str) -> None:
+    """Raise InvalidRequest if the body asks for a model that is not served."""
+    if body.model not in {None, served}:
+        raise InvalidRequest(
+            f"model: got {str(body.model)[:80]!r}: must be {served!r}, or left out",
+            "model",
+            "model_not_found",
+        )
 
 
 def from_body(body: GenerationBody, limits: Limits, defaults: Defaults, seed: int) -> ImageRequest:

@@ -3,11 +3,13 @@
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from sd_runtime import __version__
@@ -15,7 +17,8 @@ from sd_runtime.engine import EngineInfo
 
 _MODEL = "model"
 _FRESH_SECONDS = 1.0
-_INFO_SECONDS = 5.0
+_ANSWER_SECONDS = 2.0
+_NO_ANSWER = (TimeoutError, RayError, RayServeException)
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,10 @@ class Readiness:
 
 
 class ReadinessProbe:
-    """Reads replica states from Serve's controller, at most once a second."""
+    """Reads replica states from Serve's controller, at most once a second.
+
+    Without an answer the last one stands: replicas serve on while the controller restarts.
+    """
 
     def __init__(self, model: DeploymentHandle, *, scale_to_zero: bool) -> None:
         self._model = model
@@ -47,7 +53,9 @@ class ReadinessProbe:
         """The state, at most a second old."""
         async with self._lock:
             if time.monotonic() - self._read_at >= _FRESH_SECONDS:
-                self._last = await asyncio.to_thread(self._ask_controller)
+                with suppress(*_NO_ANSWER):
+                    async with asyncio.timeout(_ANSWER_SECONDS):
+                        self._last = await asyncio.to_thread(self._ask_controller)
                 self._read_at = time.monotonic()
         return self._last
 
@@ -62,7 +70,9 @@ class ReadinessProbe:
 
     def _ask_controller(self) -> Readiness:
         application = serve.status().applications.get(self._application)
-        deployment = application.deployments.get(_MODEL) if application else None
+        if application is None:
+            return self._last
+        deployment = application.deployments.get(_MODEL)
         counts = deployment.replica_states if deployment else {}
         if counts.get("RUNNING"):
             return Readiness(ready=True, phase="ready")
@@ -73,10 +83,8 @@ class ReadinessProbe:
         return Readiness(ready=False, phase="starting")
 
     async def _engine_info(self) -> EngineInfo | None:
-        if self._info is None:
-            try:
-                async with asyncio.timeout(_INFO_SECONDS):
-                    self._info = await self._model.info.remote()
-            except (TimeoutError, RayError):
-                return None
+        """What a replica says now; where all are too busy to say, what one said last."""
+        with suppress(*_NO_ANSWER):
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                self._info = await self._model.info.remote()
         return self._info

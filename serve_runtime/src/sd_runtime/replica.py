@@ -39,6 +39,10 @@ class ModelReplica:
         await asyncio.sleep(0)
         return self._engine.info()
 
+    async def check_health(self) -> None:
+        """Asked by Serve every few seconds; it replaces a replica that raises here."""
+        await self._engine.check()
+
     def __del__(self) -> None:
         """End the engine's thread with the replica."""
         if hasattr(self, "_engine"):

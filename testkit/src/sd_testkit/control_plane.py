@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.2
 _OK = 200
 
 GPU_NODES = 2
-GPUS_PER_NODE = 4
+GPUS_PER_NODE = 8
 
 
 @dataclass
@@ -152,6 +152,8 @@ class ControlPlane:
                 f"--service-account-private-key-file={at / 'sa.key'}",
                 f"--root-ca-file={at / 'ca.crt'}",
                 "--use-service-account-credentials",
+                # A late heartbeat on a busy machine would make every pod of a simulated node unready, for good.
+                "--node-monitor-grace-period=1h",
                 *off,
             ],
         )
@@ -166,6 +168,7 @@ class ControlPlane:
                 f"--kubeconfig={at / 'kwok.kubeconfig'}",
                 f"--config={Path(__file__).with_name('stages.yaml')}",
                 "--manage-all-nodes=true",
+                "--node-lease-duration-seconds=40",
                 "--node-port=0",
             ],
         )

@@ -7,14 +7,16 @@ The unit is the picture, not the request: a request for four may be split, and s
 import asyncio
 import logging
 import platform
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from sd_runtime.config import LiveConfig
-from sd_runtime.diffusion.drawing import Abandoned, Drawing, Shape, draw
+from sd_runtime.diffusion.drawing import Abandoned, Drawing, Shape, draw, touch
 from sd_runtime.diffusion.loader import LoadedModel
 from sd_runtime.engine import EngineInfo, ImageRequest, Picture
 from sd_runtime.errors import GenerationFailed
@@ -24,10 +26,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A picture and who waits for it; the future is cancelled when the client has gone."""
+    """A picture and who waits for it.
+
+    Attributes:
+        done: cancelled when the client has gone.
+        since: when it arrived, seconds on the monotonic clock.
+    """
 
     drawing: Drawing
     done: asyncio.Future[Picture]
+    since: float
 
 
 class BatchingEngine:
@@ -55,8 +63,8 @@ class BatchingEngine:
         """Draw the pictures of a request; cancelling the call stops its work within a step."""
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._draw_for_ever(), name="batching")
-        loop = asyncio.get_running_loop()
-        mine = [_Waiting(drawing, loop.create_future()) for drawing in self._drawings(request)]
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        mine = [_Waiting(drawing, loop.create_future(), now) for drawing in self._drawings(request)]
         self._waiting.extend(mine)
         self._arrived.set()
         try:
@@ -65,6 +73,10 @@ class BatchingEngine:
             # Also when one picture failed: nobody waits for its siblings any more.
             for waiting in mine:
                 waiting.done.cancel()
+
+    async def check(self) -> None:
+        """Raise if the device computes no more."""
+        await asyncio.to_thread(touch, self._model.device)
 
     def close(self) -> None:
         """End the engine's thread."""
@@ -87,12 +99,25 @@ class BatchingEngine:
 
     async def _draw_for_ever(self) -> None:
         while True:
-            await self._arrived.wait()
-            if len(self._waiting) < self._live.batching.max_batch_size:
-                await asyncio.sleep(self._live.batching.max_wait_milliseconds / 1000)
+            while not self._waiting:
+                await self._arrival()
+            await self._company()
             batch = self._next_batch()
             if batch:
                 await self._run(batch)
+
+    async def _arrival(self) -> None:
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    async def _company(self) -> None:
+        """Wait until a batch is full, or the oldest picture has waited its time."""
+        batching = self._live.batching
+        until = self._waiting[0].since + batching.max_wait_milliseconds / 1000
+        while len(self._waiting) < batching.max_batch_size and (left := until - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._arrival()
 
     def _next_batch(self) -> list[_Waiting]:
         """Take the oldest picture that is still wanted, and those of its shape, in order of arrival."""
@@ -101,8 +126,6 @@ class BatchingEngine:
         equal = [waiting for waiting in wanted if waiting.drawing.shape == shape]
         batch = equal[: self._live.batching.max_batch_size]
         self._waiting = deque(waiting for waiting in wanted if waiting not in batch)
-        if not self._waiting:
-            self._arrived.clear()
         return batch
 
     async def _run(self, batch: Sequence[_Waiting]) -> None:

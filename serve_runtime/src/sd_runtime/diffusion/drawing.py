@@ -77,6 +77,11 @@ def draw(model: LoadedModel, drawings: Sequence[Drawing], wanted: Callable[[], b
     return [_picture(pixels, drawing) for pixels, drawing in zip(result.images, drawings, strict=True)]
 
 
+def touch(device: str) -> None:
+    """Compute one number on the device; raises where a device fault has made all further work fail."""
+    torch.ones(1, device=device).item()
+
+
 def _picture(pixels: "np.ndarray[Any, Any]", drawing: Drawing) -> Picture:
     """Encode pixels of shape (height, width, 3), values 0 to 1."""
     if not np.isfinite(pixels).all():

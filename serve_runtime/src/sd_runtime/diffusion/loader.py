@@ -86,8 +86,8 @@ def _pipeline(folder: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
             trust_remote_code=False,
             local_files_only=True,
         )
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ModelUnavailable(f"model.uri: got {model.uri!r}: the folder does not load: {reason}") from error
     if model.scheduler is not None:
         pipeline.scheduler = scheduler(model.scheduler, pipeline.scheduler.config)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sd_runtime.config import ModelConfig
-from sd_runtime.errors import ConfigError, ModelUnavailable
-from sd_runtime.sources import bundled, folder, hub
+from sd_runtime.errors import ConfigError
+from sd_runtime.sources import bundled, completeness, folder, hub
 
 _SOURCES: dict[str, Callable[[ModelConfig], Path]] = {
     "bundled": bundled.fetch,
@@ -21,15 +21,12 @@ def fetch(model: ModelConfig) -> Path:
 
     Raises:
         ConfigError: the scheme of the URI is not one of ours.
-        ModelUnavailable: it is, but the weights cannot be had.
+        ModelUnavailable: it is, but the weights cannot be had, or not all of them.
     """
     scheme, separator, _ = model.uri.partition("://")
     if not separator or scheme not in _SOURCES:
         known = ", ".join(f"{name}://" for name in _SOURCES)
         raise ConfigError(f"model.uri: got {model.uri!r}: must begin with one of {known}")
     found = _SOURCES[scheme](model)
-    if not (found / "model_index.json").is_file():
-        raise ModelUnavailable(
-            f"model.uri: got {model.uri!r}: {found} is no diffusers folder (no model_index.json)"
-        )
+    completeness.check(model, found)
     return found

@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from sd_runtime.config import ModelConfig
-from sd_runtime.errors import ModelUnavailable
+from sd_runtime.errors import ConfigError, ModelUnavailable
 
 CLAIMS = Path("/models")
 """Where the operator mounts PersistentVolumeClaims, each by its name."""
@@ -12,12 +12,19 @@ CLAIMS = Path("/models")
 
 def fetch(model: ModelConfig) -> Path:
     """The folder of `file:///path`."""
-    return _existing(model, Path(model.uri.removeprefix("file://")))
+    path = Path(model.uri.removeprefix("file://"))
+    if not path.is_absolute():
+        raise ConfigError(f"model.uri: got {model.uri!r}: must be file:/// and an absolute path")
+    return _existing(model, path)
 
 
 def fetch_claim(model: ModelConfig) -> Path:
     """The folder of `pvc://claim/path`, below the mount of the claim."""
     claim, _, inside = model.uri.removeprefix("pvc://").partition("/")
+    if claim in {"", ".", ".."}:
+        raise ConfigError(
+            f"model.uri: got {model.uri!r}: must be pvc:// and a claim's name, then a path in it"
+        )
     root = (CLAIMS / claim).resolve()
     path = (root / inside).resolve()
     if not path.is_relative_to(root):

@@ -4,14 +4,8 @@
 import os
 from pathlib import Path
 
-import httpx
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
 from sd_runtime.config import ModelConfig
 from sd_runtime.errors import ModelUnavailable
@@ -25,17 +19,19 @@ def fetch(model: ModelConfig) -> Path:
     The token comes from HF_TOKEN in the environment.
     """
     repository = model.uri.removeprefix("hf://")
-    weights = f"*.{model.variant}.safetensors" if model.variant else "*.safetensors"
+    # Below a folder only: a file in the repository's root is the whole model again, for other programs.
+    weights = f"*/*.{model.variant}*.safetensors" if model.variant else "*/*.safetensors"
     try:
         folder = snapshot_download(
             repository,
             revision=model.revision,
             allow_patterns=[*_FILES, weights],
-            # A file in the repository's root is the whole model in one piece, for other programs.
-            ignore_patterns=["*.non_ema.*", *([] if model.variant else ["*.fp16.safetensors"])],
+            ignore_patterns=["*non_ema*", *([] if model.variant else ["*.fp16*.safetensors"])],
             token=os.environ.get("HF_TOKEN") or None,
         )
-    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+    except (
+        Exception
+    ) as error:  # the HTTP library below, and with it the errors, changes with huggingface_hub's version
         raise ModelUnavailable(f"model.uri: got {model.uri!r}: {_reason(error)}") from error
     return Path(folder)
 

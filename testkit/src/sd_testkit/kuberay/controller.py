@@ -62,7 +62,7 @@ class KubeRay:
                 await self._reconcile(ray_service, mine, pods)
             except ApiException as error:
                 # Such as a namespace that is being deleted; the others go on.
-                logger.info("%s: %s", ray_service["metadata"]["name"], error.status)
+                logger.warning("%s/%s: %s", *_place(ray_service), " ".join(str(error.body).split())[:300])
         await self._delete_doomed(clusters)
 
     async def _reconcile(self, ray_service: Json, clusters: list[Json], pods: list[Json]) -> None:
@@ -87,7 +87,7 @@ class KubeRay:
             await self._delete("RayCluster", each)
         for each in services(ray_service):
             await self._delete("Service", each)
-        started = _condition(ray_service, "Suspending") is not None
+        started = any(_condition(ray_service, kind) for kind in ("Suspending", "Suspended"))
         done = started and not clusters
         await self._write_status(ray_service, statuses.suspending(ray_service, done=done))
 
@@ -109,10 +109,10 @@ class KubeRay:
         ):
             self._doom(active, ray_service)
             views = {"active": coming}
+        status = statuses.serving(ray_service, views.get("active"), views.get("pending"))
+        if await self._write_status(ray_service, statuses.resumed(ray_service, status)) and "active" in views:
             for each in services(ray_service):
                 await self._create("Service", each)
-        status = statuses.serving(ray_service, views.get("active"), views.get("pending"))
-        await self._write_status(ray_service, statuses.resumed(ray_service, status))
 
     async def _wanted_clusters(
         self, ray_service: Json, active: Json | None, pending: Json | None, clusters: list[Json]
@@ -264,6 +264,10 @@ class KubeRay:
             "message": message,
         }
         await self._create("Event", body)
+
+
+def _place(live: Json) -> tuple[str, str]:
+    return live["metadata"]["namespace"], live["metadata"]["name"]
 
 
 def _owned(cluster: Json, ray_service: Json) -> bool:

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a folder holds the whole pipeline that its `model_index.json` names.
+
+A missing tokenizer is the one part that loads without an error, and then no prompt means anything.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from sd_runtime.config import ModelConfig
+from sd_runtime.errors import ModelUnavailable
+
+_INDEX = "model_index.json"
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
+
+
+def check(model: ModelConfig, folder: Path) -> None:
+    """Raise ModelUnavailable, naming the first part that is missing."""
+    for problem in _problems(folder):
+        raise ModelUnavailable(f"model.uri: got {model.uri!r}: {folder} {problem}")
+
+
+def _problems(folder: Path) -> Iterator[str]:
+    if not (folder / _INDEX).is_file():
+        yield f"is no diffusers folder (no {_INDEX})"
+        return
+    try:
+        index = dict(json.loads((folder / _INDEX).read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        yield f"has a {_INDEX} that is no JSON object: {error}"
+        return
+    for name, kind in index.items():
+        # [library, class] is a part of the pipeline; [null, null] is one that this model goes without.
+        if not (isinstance(kind, list) and all(kind)):
+            continue
+        part = folder / name
+        if not part.is_dir():
+            yield f"lacks {name}/, which its {_INDEX} names"
+        elif name.startswith("tokenizer") and not any(any(part.glob(each)) for each in _VOCABULARIES):
+            yield f"lacks the vocabulary of {name}/ ({', '.join(_VOCABULARIES)})"
