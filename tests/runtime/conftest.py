@@ -4,6 +4,7 @@
 import asyncio
 import io
 import threading
+import time
 from contextlib import AsyncExitStack
 
 import httpx
@@ -67,6 +68,30 @@ def running(root):
 def http(running):
     with httpx.Client(base_url=running.local.url, timeout=120) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def eventually():
+    """Wait until a condition holds; minutes, since a replica may have to load."""
+
+    def wait(condition):
+        deadline = time.monotonic() + 180
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def difference():
+    """Largest difference of two PNG files in any pixel and channel, 0 to 255; 1 or 2 is rounding."""
+
+    def largest(first, second):
+        one, other = (np.asarray(Image.open(io.BytesIO(each))).astype(int) for each in (first, second))
+        return np.abs(one - other).max()
+
+    return largest
 
 
 @pytest.fixture(scope="session")

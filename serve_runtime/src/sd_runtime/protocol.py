@@ -190,6 +190,10 @@ def _check_text(name: str, text: str, limits: Limits, *, may_be_blank: bool = Fa
         raise InvalidRequest(
             f"{name}: got {len(text)} characters: must be at most {limits.max_prompt_characters}", name
         )
+    if any("\ud800" <= character <= "\udfff" for character in text):  # JSON can spell them
+        raise InvalidRequest(
+            f"{name}: got {len(text)} characters, one of them half of a surrogate pair: must be Unicode", name
+        )
 
 
 def _check_side(name: str, value: int | None, limits: Limits) -> None:

@@ -3,6 +3,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -34,6 +35,24 @@ class Readiness:
     phase: str
 
 
+def judge(replicas: Mapping[str, int], status: str, *, scale_to_zero: bool) -> Readiness:
+    """The state behind what Serve says of the deployment.
+
+    Args:
+        replicas: number of replicas by Serve's state of a replica.
+        status: Serve's status of the deployment.
+        scale_to_zero: whether having no replica is as it should be.
+    """
+    if replicas.get("RUNNING"):
+        return Readiness(ready=True, phase="ready")
+    if replicas.get("STARTING") or replicas.get("UPDATING"):
+        return Readiness(ready=False, phase="loading")
+    # Downscaling: the last replica is about to be gone, and the next request wakes another one.
+    if scale_to_zero and status in {"HEALTHY", "DOWNSCALING"}:
+        return Readiness(ready=True, phase="scaled-to-zero")
+    return Readiness(ready=False, phase="starting")
+
+
 class ReadinessProbe:
     """Reads replica states from Serve's controller, at most once a second.
 
@@ -63,28 +82,25 @@ class ReadinessProbe:
         """The body of `/readyz`: state, and what a running replica computes with."""
         state = await self.read()
         body: dict[str, Any] = {"ready": state.ready, "phase": state.phase, "version": __version__}
-        if state.phase == "ready":
-            info = await self._engine_info()
-            body |= {} if info is None else asdict(info)
-        return body
+        if state.phase != "ready":
+            self._info = None
+        elif self._info is None:
+            self._info = await self._engine_info()
+        return body if self._info is None else body | asdict(self._info)
 
     def _ask_controller(self) -> Readiness:
         application = serve.status().applications.get(self._application)
         if application is None:
             return self._last
         deployment = application.deployments.get(_MODEL)
-        counts = deployment.replica_states if deployment else {}
-        if counts.get("RUNNING"):
-            return Readiness(ready=True, phase="ready")
-        if counts.get("STARTING") or counts.get("UPDATING"):
-            return Readiness(ready=False, phase="loading")
-        if self._scale_to_zero and deployment is not None and deployment.status == "HEALTHY":
-            return Readiness(ready=True, phase="scaled-to-zero")
-        return Readiness(ready=False, phase="starting")
+        if deployment is None:
+            return Readiness(ready=False, phase="starting")
+        return judge(deployment.replica_states, deployment.status, scale_to_zero=self._scale_to_zero)
 
     async def _engine_info(self) -> EngineInfo | None:
-        """What a replica says now; where all are too busy to say, what one said last."""
+        """What a replica says, asked once per wake-up: Serve takes each call as a reason to keep a replica."""
         with suppress(*_NO_ANSWER):
             async with asyncio.timeout(_ANSWER_SECONDS):
-                self._info = await self._model.info.remote()
-        return self._info
+                info: EngineInfo = await self._model.info.remote()
+                return info
+        return None

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What another Serve config does to the running service: new limits, a full queue, no replica at all."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from sd_operator import local_ray
+
+SLOW = {"prompt": "a red circle", "img_size": 256, "steps": 100}
+
+
+def config(running, *, limits=None, **model):
+    """The Serve config of the quick start with other limits, and other settings of the model deployment."""
+    whole = local_ray.local_config(running.resource, running.port)
+    for deployment in whole["applications"][0]["deployments"]:
+        live = deployment["user_config"]
+        deployment["user_config"] = {**live, "limits": {**live["limits"], **(limits or {})}}
+        if deployment["name"] == "model":
+            deployment.update(model)
+    return whole
+
+
+def replicas(running):
+    """Identities of the replicas of the model."""
+    ray = running.local.ray
+    url, headers = f"{ray.dashboard}/api/serve/applications/", {"Authorization": f"Bearer {ray.token}"}
+    model = httpx.get(url, headers=headers).json()["applications"]["imagine"]["deployments"]["model"]
+    return {replica["replica_id"] for replica in model["replicas"]}
+
+
+@pytest.fixture
+def apply(running):
+    """Apply a Serve config; the one of the quick start comes back at the end."""
+    yield running.apply
+    running.apply(config(running))
+
+
+def test_limits_change_without_a_restart(http, running, apply):
+    """Also proves that `user_config` reaches both deployments."""
+    before = replicas(running)
+    assert len(before) == 1
+    assert http.get("/imagine", params={"prompt": "a", "steps": 6}).status_code == 200
+    apply(config(running, limits={"max_steps": 5}))
+    assert http.get("/imagine", params={"prompt": "a", "steps": 6}).status_code == 400
+    assert http.get("/imagine", params={"prompt": "a", "steps": 5}).status_code == 200
+    assert replicas(running) == before
+
+
+def test_past_the_time_limit_is_504(http, running, apply):
+    apply(config(running, limits={"timeout_seconds": 1}))
+    answer = http.get("/imagine", params=SLOW)
+    assert answer.status_code == 504
+    assert answer.json()["error"]["message"] == "not done within 1 s (limits.timeoutSeconds)"
+    assert answer.headers["x-request-id"]
+
+
+def test_a_full_queue_is_429_and_says_when_to_come_back(running, apply):
+    apply(config(running, max_ongoing_requests=1, max_queued_requests=1, limits={"timeout_seconds": 5}))
+    with httpx.Client(base_url=running.local.url, timeout=60) as client, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda seed: client.get("/imagine", params={**SLOW, "seed": seed}), range(8)))
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) >= 4
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+    assert {answer.json()["error"]["type"] for answer in refused} == {"rate_limit_error"}
+
+
+def test_at_zero_it_is_ready_and_the_first_request_wakes_it(http, running, apply, looks, eventually):
+    whole = config(running, limits={"timeout_seconds": 1})
+    whole["applications"][0]["args"] |= {"scale_to_zero": True}
+    model = whole["applications"][0]["deployments"][1]
+    model["autoscaling_config"] |= {"min_replicas": 0, "downscale_delay_s": 1, "look_back_period_s": 2}
+    apply(whole)
+    eventually(lambda: http.get("/readyz").json()["phase"] == "scaled-to-zero")
+    for _ in range(5):
+        answer = http.get("/readyz")
+        assert (answer.status_code, answer.json()["phase"]) == (200, "scaled-to-zero")
+    # Far longer than the time limit of a request: it is held while a replica loads.
+    answer = http.get("/imagine", params={"prompt": "a red circle on a white background", "seed": 1})
+    assert answer.status_code == 200
+    _, shape, _ = looks(answer.content)
+    assert shape[0] > 180
+    assert http.get("/readyz").json()["phase"] == "ready"
