@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 CONSTRAINTS := -c operator/constraints.txt -c serve_runtime/constraints.txt -c constraints-dev.txt
 COMPILE := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate
+SHAPES := serve_runtime/src/sd_runtime/models/shapes
 CRD := sdservice.dev_stablediffusionservices.yaml
 export KUBERAY_CRDS ?= $(abspath $(wildcard ../shared/kuberay-crds))
 # Torch on a few cores: waiting threads that spin take time from those that work.
@@ -11,18 +12,18 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Compiled modules: without them every Ray process compiles torch and diffusers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test setup run fmt check generate constraints cluster cluster-stop clean
+.PHONY: test setup run fmt check generate constraints model evaluate cluster cluster-stop clean
 test: setup check
 	$(BIN)/pytest
 
 setup: .venv/ready
-.venv/ready: pyproject.toml operator/pyproject.toml serve_runtime/pyproject.toml testkit/pyproject.toml \
+.venv/ready: pyproject.toml operator/pyproject.toml serve_runtime/pyproject.toml testkit/pyproject.toml training/pyproject.toml \
 		operator/constraints.txt serve_runtime/constraints.txt constraints-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	grep -A999 '^uv==' constraints-dev.txt | awk 'NR>1 && !/^ /{exit} {print}' > .venv/uv.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r .venv/uv.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python $(CONSTRAINTS) --build-constraints constraints-dev.txt \
-		--group dev -e ./operator -e './serve_runtime[serve]' -e ./testkit
+		--group dev -e ./operator -e './serve_runtime[serve]' -e ./testkit -e ./training
 	touch $@
 
 run: setup
@@ -48,6 +49,12 @@ constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes th
 		-o serve_runtime/constraints.txt
 	$(COMPILE) $(UPGRADE) testkit/pyproject.toml --group pyproject.toml:dev --group pyproject.toml:go \
 		-c operator/constraints.txt -c serve_runtime/constraints.txt -o constraints-dev.txt
+
+model: setup  # trains bundled://shapes anew: two hours on two cores, minutes on a GPU; goes on where it was stopped
+	$(BIN)/python -m sd_training train
+
+evaluate: setup
+	$(BIN)/python -m sd_training evaluate $(SHAPES) --no-card
 
 cluster: setup
 	$(BIN)/python -m sd_testkit up
