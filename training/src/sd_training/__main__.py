@@ -43,7 +43,9 @@ def train(
     ),
     text_steps: int = _PLAN.text_steps,
     decoder_steps: int = _PLAN.decoder_steps,
-    unet_steps: int = _PLAN.unet_steps,
+    unet_steps: Annotated[
+        list[int] | None, typer.Option(help="Of a round; named again: of a further one.")
+    ] = None,
     seed: int = _PLAN.seed,
     masks: int = _PLAN.masks,
     captions: int = _PLAN.captions,
@@ -56,7 +58,9 @@ def train(
     ] = True,
 ) -> None:
     """Train from nothing, or from where a stopped run was."""
-    plan = training.Plan(text_steps, decoder_steps, unet_steps, seed, masks, captions)
+    plan = training.Plan(
+        text_steps, decoder_steps, tuple(unet_steps or _PLAN.unet_steps), seed, masks, captions
+    )
     try:
         trained = training.train(plan, work, _device(), workers or _workers(), save_seconds)
     except ValueError as error:

@@ -84,17 +84,26 @@ class DecoderStage:
 
 
 class UnetStage:
-    """v-prediction on latents of pictures that fit a caption."""
+    """v-prediction on latents of pictures that fit a caption; a round of it, each from the averages of the last."""
 
-    name = "unet"
-    rate = 1.5e-3
-    # Pictures of each size, by latent cells: the same work per step. Shape is learned at 64 px, then holds at others.
-    _batches = ((64, 32, 0.74), (128, 8, 0.17), (256, 2, 0.09))
+    # Pictures of each size, by latent cells: the same work per step.
+    _batches = ((64, 32), (128, 8), (256, 2))
 
     def __init__(
-        self, unet: UNet2DConditionModel, space: Space, pools: dict[int, Pool], texts: "Texts", steps: int
+        self,
+        unet: UNet2DConditionModel,
+        space: Space,
+        pools: dict[int, Pool],
+        texts: "Texts",
+        *,
+        steps: int,
+        number: int = 1,
     ) -> None:
         self.steps, self.module = steps, unet
+        self.name = "unet" if number == 1 else f"unet-{number}"
+        self.rate = 1.5e-3 if number == 1 else 1e-3
+        # Shape is learned at 64 px first; later rounds draw it at every size.
+        self._shares = (0.74, 0.17, 0.09) if number == 1 else (0.5, 0.27, 0.23)
         self._space, self._texts = space, texts
         # Latents depend on quarters of cells only.
         self._pools = {
@@ -105,9 +114,7 @@ class UnetStage:
 
     def loss(self, chance: Chance) -> Tensor:
         """Squared error of the velocity, as a share of its variance at that time."""
-        side, count = chance.rng.choices(
-            [batch[:2] for batch in self._batches], [batch[2] for batch in self._batches]
-        )[0]
+        ((side, count),) = chance.rng.choices(self._batches, self._shares)
         chosen = torch.randint(len(self._texts.named), (count,), generator=chance.tensors)
         whole = completed(self._texts.named[chosen], chance)
         coverage = self._pools[side].coverage(whole[:, 0], whole[:, 3], chance)

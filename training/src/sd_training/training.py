@@ -25,7 +25,8 @@ class Plan:
 
     text_steps: int = 250
     decoder_steps: int = 3000
-    unet_steps: int = 26000
+    unet_steps: tuple[int, ...] = (20000, 20000)
+    """Of each round; a further one makes a trained model better."""
     seed: int = 0
     masks: int = 3000
     """Drawings of each shape at 64 px; fewer of the larger sizes."""
@@ -67,7 +68,8 @@ def _train(plan: Plan, work: Path, device: str, save_seconds: float, member: Tea
     text.to(device)
     whole = pipeline.assemble(text, words, unet, vae)
     samples = partial(_draw_samples, whole, work / "samples.png")
-    run.train(UnetStage(unet, space, pools, texts, plan.unet_steps), on_save=samples)
+    for number, steps in enumerate(plan.unet_steps, 1):
+        run.train(UnetStage(unet, space, pools, texts, steps=steps, number=number), on_save=samples)
     unet.requires_grad_(False).eval()
     return whole
 
