@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an engine is: requests in, picture files out. The replica holds one; `diffusion` has the real one."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -117,7 +117,7 @@ class Engine(Protocol):
     def configure(self, live: LiveConfig) -> None:
         """Take over new settings; running requests keep theirs."""
 
-    def generate(self, request: ImageRequest) -> AsyncIterator[Update]:
+    def generate(self, request: ImageRequest) -> AsyncGenerator[Update, None]:
         """Draw the pictures of a request: a Progress now and then, previews if asked for, each Picture once.
 
         Closing the iterator or cancelling who reads it stops the work within a step.
