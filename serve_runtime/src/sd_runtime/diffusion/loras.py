@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LoRAs: loaded at start, each under its name; the set of a batch is switched on before its UNet call."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,12 @@ def adapter(name: str) -> str:
 
 def _attach(pipeline: Any, lora: Lora, file: Path) -> None:
     try:
-        pipeline.load_lora_weights(
-            file.parent, weight_name=file.name, adapter_name=adapter(lora.name), use_safetensors=True
-        )
+        with warnings.catch_warnings():
+            # Several on one model is what we mean.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            pipeline.load_lora_weights(
+                file.parent, weight_name=file.name, adapter_name=adapter(lora.name), use_safetensors=True
+            )
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ModelUnavailable(

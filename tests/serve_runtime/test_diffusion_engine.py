@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine as the replica sees it, on the real bundled model without Ray."""
+
+import asyncio
+import io
+import logging
+from contextlib import aclosing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sd_runtime.config import Batching, Defaults, LiveConfig, Provenance
+from sd_runtime.diffusion import DiffusionEngine, failures
+from sd_runtime.diffusion.device import Device
+from sd_runtime.engine import ImageRequest, Output, Picture, Preview, Progress
+from sd_runtime.errors import GenerationFailed, InvalidRequest
+from sd_runtime.images import parameters
+from sd_runtime.observer import Silent
+
+RED = ImageRequest("a red circle on a white background", "", 64, 64, 6, 4.0, seed=1)
+
+
+class Counting(Silent):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.loads, self.steps, self.phases, self.outcomes, self.coded = [], [], [], [], [0, 0]
+
+    def load(self, waiting, running):
+        self.loads.append((waiting, running))
+
+    def step(self, pictures, rows, seconds):
+        self.steps.append((pictures, rows))
+
+    def phase(self, phase, seconds):
+        assert seconds >= 0
+        self.phases.append(phase)
+
+    def outcome(self, outcome):
+        self.outcomes.append(outcome)
+
+    def texts(self, cached, encoded):
+        self.coded = [self.coded[0] + cached, self.coded[1] + encoded]
+
+
+@pytest.fixture
+def observer():
+    return Counting()
+
+
+@pytest.fixture
+async def engine(model, observer):
+    live = LiveConfig(batching=Batching(max_batch_size=4, max_wait_milliseconds=50))
+    running = DiffusionEngine(model, live, observer)
+    yield running
+    running.close()
+
+
+async def updates(engine, request):
+    async with aclosing(engine.generate(request)) as found:
+        return [update async for update in found]
+
+
+async def draw(engine, request):
+    return [update for update in await updates(engine, request) if isinstance(update, Picture)]
+
+
+def pixels(picture):
+    return np.asarray(Image.open(io.BytesIO(picture.data))).astype(int)
+
+
+def same(first, second):
+    """Equal up to the rounding of one shade; a batch adds in another order than one picture alone."""
+    return np.abs(pixels(first) - pixels(second)).max() <= 2
+
+
+async def test_same_seed_same_picture(engine):
+    (first,), (second,) = await draw(engine, RED), await draw(engine, RED)
+    (other,) = await draw(engine, replace(RED, seed=2))
+    assert first == second
+    assert not same(first, other)
+
+
+async def test_the_picture_is_the_stock_pipelines(engine, model):
+    (drawn,) = await draw(engine, RED)
+    stock = model.pipeline(
+        prompt=RED.prompt,
+        width=64,
+        height=64,
+        num_inference_steps=6,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(1),
+    ).images[0]
+    assert np.abs(pixels(drawn) - np.asarray(stock).astype(int)).max() <= 2
+
+
+async def test_requests_at_the_same_time_share_calls(engine, observer):
+    requests = [replace(RED, seed=seed, steps=3 + seed) for seed in range(4)]
+    alone = [await draw(engine, request) for request in requests]
+    observer.steps.clear()
+    together = await asyncio.gather(*(draw(engine, request) for request in requests))
+    assert all(same(one, other) for (one,), (other,) in zip(alone, together, strict=True))
+    assert observer.steps[0] == (4, 8)
+    assert len(observer.steps) == 6
+
+
+async def test_a_full_batch_starts_at_once(model):
+    hour = Batching.model_construct(max_batch_size=2, max_wait_milliseconds=3600 * 1000)
+    engine = DiffusionEngine(model, LiveConfig(batching=hour))
+    async with asyncio.timeout(60):
+        await asyncio.gather(draw(engine, RED), draw(engine, replace(RED, seed=2)))
+    engine.close()
+
+
+async def test_pictures_of_one_request_have_seeds_in_a_row(engine):
+    pictures = await draw(engine, replace(RED, count=3, seed=10))
+    assert sorted((picture.index, picture.seed) for picture in pictures) == [(0, 10), (1, 11), (2, 12)]
+    (alone,) = await draw(engine, replace(RED, seed=11))
+    assert same(alone, next(picture for picture in pictures if picture.index == 1))
+
+
+async def test_progress_goes_from_the_queue_to_the_last_step(engine):
+    busy = asyncio.create_task(draw(engine, replace(RED, count=4, steps=30)))
+    await asyncio.sleep(0.2)
+    found = [each for each in await updates(engine, replace(RED, count=2)) if isinstance(each, Progress)]
+    assert found[0].step == 0
+    assert {each.steps for each in found} == {12}
+    assert found[-1] == Progress(ahead=0, step=12, steps=12)
+    assert [each.step for each in found] == sorted(each.step for each in found)
+    await busy
+
+
+async def test_who_waits_is_told_how_many_are_ahead(engine):
+    busy = asyncio.create_task(draw(engine, replace(RED, count=4, steps=40)))
+    await asyncio.sleep(0.1)
+    second = asyncio.create_task(draw(engine, replace(RED, count=3)))
+    await asyncio.sleep(0.05)
+    first = (await updates(engine, RED))[0]
+    assert first == Progress(ahead=3, step=0, steps=6)
+    await asyncio.gather(busy, second)
+
+
+async def test_progress_counts_the_requests_steps_whatever_the_scheduler_makes_of_them(engine):
+    found = await updates(engine, replace(RED, scheduler="Heun", steps=5))
+    assert [each for each in found if isinstance(each, Progress)][-1] == Progress(0, 5, 5)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+async def test_previews_come_on_the_way_in_the_wanted_format(engine, kind):
+    request = replace(RED, steps=12, count=2, output=Output(format=kind, compression=80, previews=3))
+    found = [each for each in await updates(engine, request) if not isinstance(each, Progress)]
+    previews = [each for each in found if isinstance(each, Preview)]
+    assert sorted((each.index, each.number) for each in previews) == [
+        (index, number) for index in (0, 1) for number in (0, 1, 2)
+    ]
+    for each in found:
+        assert Image.open(io.BytesIO(each.data)).format.lower() == kind
+    assert isinstance(found[-1], Picture)
+
+
+async def test_a_late_preview_looks_like_the_picture(engine):
+    request = replace(RED, steps=12, output=Output(previews=3))
+    found = await updates(engine, request)
+    preview = next(each for each in found if isinstance(each, Preview) and each.number == 2)
+    small = np.asarray(Image.open(io.BytesIO(preview.data)).resize((64, 64))).astype(int)
+    drawn = pixels(next(each for each in found if isinstance(each, Picture)))
+    assert np.abs(small - drawn).mean() < 60
+
+
+async def test_the_file_tells_what_makes_it_again(engine):
+    engine.configure(LiveConfig(provenance=Provenance(prompt=True), defaults=Defaults(steps=3)))
+    (picture,) = await draw(engine, replace(RED, steps=None, id="abc"))
+    told = parameters(picture.data)
+    assert told["prompt"] == RED.prompt
+    assert (told["seed"], told["steps"], told["guidance"], told["scheduler"]) == (1, 3, 4.0, "Euler")
+    assert (told["model"], told["request_id"]) == ("bundled://shapes", "abc")
+
+
+async def test_info_tells_the_defaults(engine):
+    engine.configure(LiveConfig(defaults=Defaults(steps=9, width=128)))
+    info = engine.info()
+    expected = {"width": 128, "height": 64, "steps": 9, "scheduler": "Euler"}
+    assert expected.items() <= info.defaults.items()
+    assert (info.device, info.dtype, info.loras) == ("cpu", "float32", ())
+    assert info.optimizations["compile"] is False
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [({"loras": ("nobody",)}, "lora"), ({"scheduler": "PNDM", "steps": 1}, "steps")],
+    ids=["unknown LoRA", "too few steps"],
+)
+async def test_what_the_model_cannot_do_is_the_clients_error(engine, wrong, param):
+    with pytest.raises(InvalidRequest) as caught:
+        await draw(engine, replace(RED, **wrong))
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+async def test_a_client_that_has_gone_stops_its_work_within_a_step(engine, model, unet_calls, observer, how):
+    calls = unet_calls(model)
+    request = replace(RED, steps=1000)
+    if how == "close":
+        async with aclosing(engine.generate(request)) as found:
+            async for _ in found:
+                break
+    else:
+        task = asyncio.create_task(draw(engine, request))
+        while not calls:  # noqa: ASYNC110 - the first step is taken on another thread
+            await asyncio.sleep(0.001)
+        task.cancel()
+    gone_at = len(calls)
+    (picture,) = await draw(engine, replace(RED, steps=1))
+    assert picture.data
+    assert len(calls) <= gone_at + 2 + 1  # one that was running, perhaps one more, and the new one's
+    assert observer.outcomes.count("cancelled") == 1
+
+
+async def test_nobody_decodes_for_clients_that_are_gone(engine, observer):
+    async with aclosing(engine.generate(replace(RED, count=4, steps=4))) as found:
+        async for update in found:
+            if isinstance(update, Progress) and update.step >= 12:
+                break
+    assert await draw(engine, RED)
+    assert observer.phases.count("decode") <= 1 + 4
+    assert observer.outcomes.count("cancelled") + observer.outcomes.count("drawn") == 5
+
+
+async def test_an_early_end_changes_nothing_for_the_neighbours(engine):
+    (alone,) = await draw(engine, RED)
+    task = asyncio.create_task(draw(engine, replace(RED, steps=500)))
+    neighbour = asyncio.create_task(draw(engine, RED))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    (picture,) = await neighbour
+    assert same(picture, alone)
+
+
+async def test_a_picture_that_is_not_a_number_is_an_error(engine, model):
+    bias = model.pipeline.vae.decoder.conv_out.bias
+    kept = bias.detach().clone()
+    try:
+        bias.data.fill_(float("nan"))
+        with pytest.raises(GenerationFailed, match="not a number.*bfloat16"):
+            await draw(engine, RED)
+    finally:
+        bias.data.copy_(kept)
+    assert await draw(engine, RED)
+
+
+async def test_a_foreign_error_fails_its_picture_without_its_words(engine, model, monkeypatch, caplog):
+    def broken(_):
+        raise ValueError("a secret prompt")
+
+    monkeypatch.setattr(model.family, "encode", broken)
+    with pytest.raises(GenerationFailed) as caught:
+        await draw(engine, replace(RED, prompt="never seen before"))
+    assert "secret" not in str(caught.value)
+    assert "secret" not in caplog.text
+    assert "ValueError" in caplog.text
+    monkeypatch.undo()
+    assert await draw(engine, RED)
+
+
+async def test_a_tick_that_breaks_fails_what_was_there_and_the_engine_serves_on(engine, monkeypatch):
+    def broken(_):
+        raise KeyError("bug")
+
+    monkeypatch.setattr(engine._studio._groups, "next", broken)
+    with pytest.raises(GenerationFailed):
+        await draw(engine, RED)
+    monkeypatch.undo()
+    assert await draw(engine, RED)
+    await engine.check()
+
+
+async def test_out_of_memory_in_the_decoder_is_survived(engine, model, monkeypatch):
+    decode = model.pipeline.vae.decode
+
+    def small(latents, **kwargs):
+        if len(latents) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(latents, **kwargs)
+
+    monkeypatch.setattr(model.pipeline.vae, "decode", small)
+    assert len(await draw(engine, replace(RED, count=4))) == 4
+
+
+async def test_a_long_prompt_is_not_told_in_logs(engine, capfd, caplog):
+    caplog.set_level(logging.DEBUG)
+    assert await draw(engine, replace(RED, prompt="secret " * 200, steps=1))
+    told = capfd.readouterr()
+    assert "secret" not in told.out + told.err + caplog.text
+
+
+async def test_health_is_that_of_device_and_threads(engine, model):
+    await engine.check()
+    lost = DiffusionEngine(replace(model, device=Device("meta")), LiveConfig())  # it gives no number back
+    with pytest.raises(RuntimeError):
+        await lost.check()
+    lost.close()
+    lost._worker._thread.join(10)
+    with pytest.raises(GenerationFailed, match="thread"):
+        await lost.check()
+
+
+async def test_closing_fails_what_is_not_drawn(model):
+    engine = DiffusionEngine(model, LiveConfig())
+    task = asyncio.create_task(draw(engine, replace(RED, steps=1000)))
+    await asyncio.sleep(0.1)
+    engine.close()
+    with pytest.raises(GenerationFailed, match="closed"):
+        await task
+
+
+async def test_the_observer_is_told_of_each_phase(engine, observer):
+    await draw(engine, replace(RED, prompt="new words", negative_prompt="none such", count=2))
+    await draw(engine, replace(RED, prompt="new words", negative_prompt="none such"))
+    assert observer.coded == [2, 2]
+    assert {each: observer.phases.count(each) for each in set(observer.phases)} == {
+        "queue": 3, "encode": 1, "denoise": 3, "decode": 3, "file": 3,
+    }  # fmt: skip
+    assert observer.outcomes == ["drawn"] * 3
+    assert (0, 2) in observer.loads
+    assert observer.loads[-1] == (0, 0)
+
+
+def test_an_error_of_ours_passes_as_it_is():
+    error = InvalidRequest("steps: got 1", "steps")
+    assert failures.told(error) is error
