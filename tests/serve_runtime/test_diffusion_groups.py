@@ -2,6 +2,7 @@
 """Turns and batches, without a model."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -79,13 +80,12 @@ def test_no_kind_starves(sides, crowd):
     groups = grouped(
         [d for request, count in zip(requests, crowd, strict=False) for d in drawings(*[request] * count)]
     )
-    budget, turns = Budget(8, MUCH), []
-    for _ in range(200):
-        turns.append(groups.next(budget)[0].kind.width)
+    budget = Budget(8, MUCH)
+    turns = [groups.next(budget)[0].kind.width for _ in range(200)]
     cost = {side: 2 * 64 * side for side in sides}
     for side in sides:
         places = [place for place, turn in enumerate(turns) if turn == side]
-        widest = max(after - before for before, after in zip(places, places[1:], strict=False))
+        widest = max(after - before for before, after in pairwise(places))
         assert widest <= 1 + sum(cost[side] / cost[other] + 1 for other in sides if other != side)
 
 

@@ -12,7 +12,7 @@ from sd_runtime.diffusion.drawing import Drawing
 
 _MAX_SIDE = 256
 _SAMPLE_CELLS = 8
-_SAMPLES = 4
+_SAMPLES = 16
 
 # Red, green and blue of each latent channel, in -1..1: the maps in common use for the two families
 # (huggingface/diffusers docs/source/en/using-diffusers/callback.md; Birchlabs' fit for SD 1.x).
@@ -64,7 +64,7 @@ def fitted(vae: Any) -> LatentColours:
     generator = torch.Generator("cpu").manual_seed(0)
     channels, factor = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
     coarse = torch.randn((_SAMPLES, channels, 2, 2), generator=generator)
-    latents = torch.nn.functional.interpolate(coarse * 1.5, size=_SAMPLE_CELLS, mode="bilinear")
+    latents = torch.nn.functional.interpolate(coarse, size=_SAMPLE_CELLS, mode="bilinear")
     scaled = (latents / vae.config.scaling_factor).to(vae.device, vae.dtype)
     pixels = torch.nn.functional.avg_pool2d(vae.decode(scaled, return_dict=False)[0].float().cpu(), factor)
     flat = latents.movedim(1, -1).reshape(-1, channels)

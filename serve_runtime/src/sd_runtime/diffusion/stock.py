@@ -3,7 +3,7 @@
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -94,7 +94,11 @@ class StockStudio:
             **arguments(self._pipeline, drawing.request),
             generator=torch.Generator("cpu").manual_seed(drawing.seed),
             output_type="pt",
-            callback_on_step_end=after_step,
+            **(
+                {"callback_on_step_end": after_step}
+                if "callback_on_step_end" in _offered(self._pipeline)
+                else {}
+            ),
         )
         return _image(result.images[0])
 
@@ -105,7 +109,7 @@ def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
     Raises:
         InvalidRequest: the pipeline cannot do what is asked.
     """
-    offered = inspect.signature(type(pipeline).__call__).parameters
+    offered = _offered(pipeline)
     if request.scheduler is not None:
         raise InvalidRequest(f"scheduler: a {type(pipeline).__name__} has one of its own", "scheduler")
     if request.negative_prompt and "negative_prompt" not in offered:
@@ -120,6 +124,11 @@ def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
         **({"guidance_scale": request.guidance} if "guidance_scale" in offered else {}),
         **({"negative_prompt": request.negative_prompt} if request.negative_prompt else {}),
     }
+
+
+def _offered(pipeline: Any) -> Mapping[str, Any]:
+    """Parameters of its call."""
+    return inspect.signature(type(pipeline).__call__).parameters
 
 
 def _image(pixels: torch.Tensor) -> Image.Image:

@@ -6,6 +6,7 @@ import time
 import torch
 
 from sd_runtime.config import Batching, WarmupShape
+from sd_runtime.diffusion import failures
 from sd_runtime.diffusion.decoding import Decoder
 from sd_runtime.diffusion.denoising import Denoiser
 from sd_runtime.diffusion.drawing import Drawing
@@ -13,13 +14,18 @@ from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import padded_rows
 from sd_runtime.diffusion.studios import studio
 from sd_runtime.engine import ImageRequest
+from sd_runtime.errors import ModelUnavailable
 from sd_runtime.observer import Silent
 
 _STEPS = 2  # schedulers of several orders begin otherwise than they go on
 
 
 def warm_up(model: LoadedModel) -> None:
-    """Draw the configured sizes; the seconds go to `compile` if that is what takes them, else to `warmup`."""
+    """Draw the configured sizes; the seconds go to `compile` if that is what takes them, else to `warmup`.
+
+    Raises:
+        ModelUnavailable: a size cannot be drawn here.
+    """
     fixed, defaults = model.tuned.fixed_shapes, model.defaults
     shapes = model.config.warmup
     if fixed and not shapes:
@@ -55,7 +61,7 @@ def _draw(model: LoadedModel, shape: WarmupShape, count: int) -> None:
         drawing_room.join(drawing)
     while drawing_room.drawings():
         for _, error in drawing_room.tick().failed:
-            raise error
+            raise ModelUnavailable(f"warmup: {shape.width}x{shape.height}: {failures.told(error)}") from error
     if isinstance(drawing_room, Denoiser):
         with torch.inference_mode():
             Decoder(model.pipeline).decode([drawings[0].trajectory.latents])
