@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from sd_runtime.config import ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import load, schedulers
+from sd_runtime.config import Batching, LiveConfig, ModelConfig, RuntimeConfig
+from sd_runtime.diffusion import DiffusionEngine, load, schedulers
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.studios import studio
 from sd_runtime.observer import Silent
@@ -192,3 +192,39 @@ def unet_calls():
     yield count
     for handle in handles:
         handle.remove()
+
+
+class Counting(Silent):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.loads, self.steps, self.phases, self.outcomes, self.coded = [], [], [], [], [0, 0]
+
+    def load(self, waiting, running):
+        self.loads.append((waiting, running))
+
+    def step(self, pictures, rows, seconds):
+        self.steps.append((pictures, rows))
+
+    def phase(self, phase, seconds):
+        assert seconds >= 0
+        self.phases.append(phase)
+
+    def outcome(self, outcome):
+        self.outcomes.append(outcome)
+
+    def texts(self, cached, encoded):
+        self.coded = [self.coded[0] + cached, self.coded[1] + encoded]
+
+
+@pytest.fixture
+def observer():
+    return Counting()
+
+
+@pytest.fixture
+async def engine(model, observer):
+    live = LiveConfig(batching=Batching(max_batch_size=4, max_wait_milliseconds=50))
+    running = DiffusionEngine(model, live, observer)
+    yield running
+    running.close()

@@ -64,6 +64,13 @@ class Device:
             yield
             stream.synchronize()
 
+    def free(self) -> int:
+        """Bytes of device memory that tensors may still take; 0 where nobody counts."""
+        if self.kind != "cuda":
+            return 0
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return int(torch.cuda.mem_get_info()[0] + kept)
+
     def used(self) -> int:
         """Bytes of device memory in use; 0 where nobody counts."""
         return int(torch.cuda.memory_allocated()) if self.kind == "cuda" else 0

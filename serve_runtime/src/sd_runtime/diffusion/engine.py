@@ -26,6 +26,9 @@ from sd_runtime.engine import EngineInfo, ImageRequest, Update
 from sd_runtime.errors import GenerationFailed, InvalidRequest
 from sd_runtime.observer import Observer, Silent
 
+# Pixels. Small pictures are decoded together, large ones gain nothing by it; a compiled decoder knows one alone.
+_DECODED_AT_ONCE = 512 * 512
+
 
 class DiffusionEngine:
     """Draws with a loaded model; see `sd_runtime.engine.Engine`."""
@@ -40,6 +43,7 @@ class DiffusionEngine:
             Decoder(model.pipeline) if known else None,
             previews.colours(model.pipeline) if known else None,
             self._encode,
+            pixels=0 if model.tuned.effective["compile"] else _DECODED_AT_ONCE,
             on=model.device,
             observer=watching,
         )

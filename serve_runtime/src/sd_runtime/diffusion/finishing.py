@@ -24,7 +24,6 @@ from sd_runtime.engine import Picture, Preview
 from sd_runtime.observer import Observer
 
 _FILE_THREADS = 2
-_DECODED_AT_ONCE = 512 * 512  # pixels; large pictures gain nothing from company
 
 Encode = Callable[[Image.Image, Drawing], bytes]
 
@@ -38,7 +37,7 @@ class _Job:
 
 
 class Finisher:
-    """Turns latents into files and hands them to the request's stream."""
+    """Turns latents into files and hands them to the request's stream; decodes up to `pixels` at once."""
 
     def __init__(
         self,
@@ -46,9 +45,11 @@ class Finisher:
         colours: LatentColours | None,
         encode: Encode,
         *,
+        pixels: int,
         on: device.Device,
         observer: Observer,
     ) -> None:
+        self._pixels = pixels
         self._decoder = decoder
         self._colours = colours
         self._encode = encode
@@ -98,7 +99,7 @@ class Finisher:
                 break
             waiting.append(more)
         kind = job.drawing.kind
-        room = _DECODED_AT_ONCE // (kind.height * kind.width) - 1
+        room = self._pixels // (kind.height * kind.width) - 1
         chosen = [other for other in waiting if other.latents.shape == job.latents.shape][: max(0, room)]
         waiting[:] = [other for other in waiting if other not in chosen]
         return chosen

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The studio that suits a model, and how much it may hold at once."""
 
-import torch
-
 from sd_runtime.config import Batching
 from sd_runtime.diffusion.denoising import Denoiser, Studio
 from sd_runtime.diffusion.groups import Budget
@@ -33,7 +31,7 @@ def studio(model: LoadedModel, observer: Observer) -> Studio:
 
 def _pixels(model: LoadedModel) -> int:
     """Rows times pixels of the picture that a UNet call may hold: half the free memory's worth."""
-    free = torch.cuda.mem_get_info()[0] if model.device.kind == "cuda" else 2 * _CPU_MEMORY
+    free = model.device.free() or 2 * _CPU_MEMORY
     unet = model.pipeline.unet
     cell = int(unet.config.block_out_channels[0]) * unet.dtype.itemsize * _LIVE_COPIES
     return int(free / 2 / cell * model.pipeline.vae_scale_factor**2)
