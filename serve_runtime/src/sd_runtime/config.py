@@ -99,7 +99,6 @@ class Provenance(Config):
     """What a picture file says of its making, beside seed, steps, model and request id."""
 
     prompt: bool = False
-    watermark: bool = False
 
 
 class ResultCache(Config):

@@ -36,6 +36,7 @@ class ImageRequest:
         scheduler: None: the service's own.
         loras: names from the configuration, each once.
         id: of the HTTP request, for logs and the file's metadata.
+        seeded: the client chose the seed: the same request makes the same file, so its id stays out of that.
     """
 
     prompt: str
@@ -50,6 +51,7 @@ class ImageRequest:
     loras: tuple[str, ...] = ()
     output: Output = Output()
     id: str = ""
+    seeded: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,22 +14,28 @@ PARAMETERS = "parameters"
 _USER_COMMENT = 0x9286
 _EXIF = 0x8769
 _UNICODE = b"UNICODE\0"
+_MOST_EXIF = 60000  # a JPEG segment has 65533 bytes
 
 
 def encode(image: Image.Image, output: Output, parameters: dict[str, Any]) -> bytes:
     """A file of the wanted format; the parameters go in as JSON: a text chunk of PNG, else EXIF's UserComment."""
-    text = json.dumps(parameters, ensure_ascii=False)
     target = io.BytesIO()
     if output.format == "png":
         chunk = PngInfo()
-        chunk.add_itxt(PARAMETERS, text)
+        chunk.add_itxt(PARAMETERS, json.dumps(parameters, ensure_ascii=False))
         # Level 1: a tenth of the time of the default for a few percent of size.
         image.save(target, format="PNG", pnginfo=chunk, compress_level=1)
     else:
         exif = Image.Exif()
-        exif.get_ifd(_EXIF)[_USER_COMMENT] = _UNICODE + text.encode("utf-16-le")
+        exif.get_ifd(_EXIF)[_USER_COMMENT] = _comment(parameters)
         image.save(target, format=output.format.upper(), quality=output.compression, exif=exif)
     return target.getvalue()
+
+
+def size(data: bytes) -> str:
+    """WIDTHxHEIGHT of a file, read from its first bytes."""
+    width, height = Image.open(io.BytesIO(data)).size
+    return f"{width}x{height}"
 
 
 def parameters(data: bytes) -> dict[str, Any]:
@@ -41,3 +47,12 @@ def parameters(data: bytes) -> dict[str, Any]:
         text = comment.removeprefix(_UNICODE).decode("utf-16-le")
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def _comment(parameters: dict[str, Any]) -> bytes:
+    """The parameters as EXIF has them; without the prompts' words if these are too long for it."""
+    comment = _UNICODE + json.dumps(parameters, ensure_ascii=False).encode("utf-16-le")
+    if len(comment) <= _MOST_EXIF:
+        return comment
+    short = {name: value for name, value in parameters.items() if not name.endswith("prompt")}
+    return _UNICODE + json.dumps(short, ensure_ascii=False).encode("utf-16-le")

@@ -11,7 +11,7 @@ from sd_runtime.engine import ImageRequest
 def parameters(
     request: ImageRequest, *, seed: int, model: ModelConfig, settings: Provenance
 ) -> dict[str, Any]:
-    """All that makes the picture again, with the prompts as hashes unless the settings allow their words.
+    """All that makes the picture again; of the prompts their hashes, and their words if the settings allow it.
 
     Args:
         request: with every default filled in.
@@ -20,9 +20,10 @@ def parameters(
         settings: what may be told.
     """
     texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
-    told = texts if settings.prompt else {f"{name}_sha256": _sha256(text) for name, text in texts.items()}
+    hashes = {f"{name}_sha256": _sha256(text) for name, text in texts.items()}
     return {
-        **told,
+        **(texts if settings.prompt else {}),
+        **hashes,
         "seed": seed,
         "steps": request.steps,
         "guidance": request.guidance,
@@ -32,7 +33,8 @@ def parameters(
         "loras": list(request.loras),
         "model": model.uri,
         "revision": model.revision,
-        "request_id": request.id,
+        # The file of a seeded request answers later ones too, from caches: an id would name the wrong one.
+        **({} if request.seeded else {"request_id": request.id}),
     }
 
 
