@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
+from types import SimpleNamespace
 
+import diffusers
 import pytest
 import torch
 
@@ -51,3 +53,16 @@ def test_any_number_of_channels_is_fitted(wide_model):
 
 def test_latents_that_are_no_numbers_still_make_a_picture(model):
     assert previews.colours(model.pipeline).image(torch.full((1, 4, 8, 8), float("nan"))).size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale"),
+    [(diffusers.StableDiffusionPipeline, 0.18215), (diffusers.StableDiffusionXLPipeline, 0.13025)],
+    ids=["SD", "SDXL"],
+)
+def test_the_known_vaes_have_published_maps(kind, scale):
+    """Nothing is decoded for them."""
+    known = kind.__new__(kind)
+    config = {"block_out_channels": (128, 256, 512, 512), "latent_channels": 4, "scaling_factor": scale}
+    object.__setattr__(known, "vae", SimpleNamespace(config=SimpleNamespace(**config)))
+    assert previews.colours(known).bias.tolist() == [0, 0, 0]

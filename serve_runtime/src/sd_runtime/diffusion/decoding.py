@@ -15,18 +15,23 @@ Result = Image.Image | Exception
 _WITHHELD = "the model's safety checker withheld the picture; try another prompt or seed"
 
 
+def widen(pipeline: Any) -> None:
+    """Let a VAE that overflows in float16 compute in float32; the stock pipeline does so for each picture anew."""
+    vae = pipeline.vae
+    if (
+        isinstance(pipeline, StableDiffusionXLPipeline)
+        and vae.dtype == torch.float16
+        and vae.config.force_upcast
+    ):
+        vae.to(torch.float32)
+
+
 class Decoder:
     """Decodes with a pipeline's VAE; used by one thread."""
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._vae = pipeline.vae
-        if isinstance(pipeline, StableDiffusionXLPipeline) and self._overflows():
-            # The stock pipeline converts it there and back for each picture.
-            self._vae.to(torch.float32)
-
-    def _overflows(self) -> bool:
-        return self._vae.dtype == torch.float16 and bool(self._vae.config.force_upcast)
 
     def decode(self, latents: Sequence[torch.Tensor]) -> list[Result]:
         """A picture, or what went wrong, for each row of latents; all of one size; called in inference mode."""

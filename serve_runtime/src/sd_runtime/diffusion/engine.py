@@ -12,7 +12,6 @@ from PIL import Image
 
 from sd_runtime import images, provenance
 from sd_runtime.config import LiveConfig
-from sd_runtime.diffusion import previews
 from sd_runtime.diffusion.decoding import Decoder
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.finishing import Finisher
@@ -37,11 +36,10 @@ class DiffusionEngine:
         self._model = model
         self._live = live
         watching = observer or Silent()
-        known = model.family is not None
         self._studio = studio(model, watching)
         self._finisher = Finisher(
-            Decoder(model.pipeline) if known else None,
-            previews.colours(model.pipeline) if known else None,
+            Decoder(model.pipeline) if model.family else None,
+            model.colours,
             self._encode,
             pixels=0 if model.tuned.effective["compile"] else _DECODED_AT_ONCE,
             on=model.device,

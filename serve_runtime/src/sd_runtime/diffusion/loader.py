@@ -13,7 +13,8 @@ from diffusers import DiffusionPipeline
 
 from sd_runtime import sources
 from sd_runtime.config import ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import device, loras, tuning
+from sd_runtime.diffusion import device, loras, previews, tuning
+from sd_runtime.diffusion.decoding import widen
 from sd_runtime.diffusion.families import family_of
 from sd_runtime.diffusion.model import LoadedModel, OwnDefaults
 from sd_runtime.diffusion.schedulers import scheduler
@@ -55,10 +56,15 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
     pipeline = _pipeline(folder, config.model, _DTYPES[dtype])
     switch = loras.load(pipeline, config.loras)
     pipeline.to(on.kind)
+    family = family_of(pipeline)
+    if family is not None:
+        widen(pipeline)
     return LoadedModel(
         pipeline=pipeline,
         config=config,
-        family=family_of(pipeline),
+        family=family,
+        # Before the decoder is compiled, which would be for this shape too.
+        colours=None if family is None else previews.colours(pipeline),
         device=on,
         dtype=dtype,
         defaults=own_defaults(pipeline, folder),

@@ -8,6 +8,7 @@ from sd_runtime.config import RuntimeConfig
 from sd_runtime.diffusion.device import Device
 from sd_runtime.diffusion.families import Family
 from sd_runtime.diffusion.loras import LoraSwitch
+from sd_runtime.diffusion.previews import LatentColours
 from sd_runtime.diffusion.tuning import Tuned
 
 
@@ -27,12 +28,14 @@ class LoadedModel:
 
     Attributes:
         family: None: it draws by its own `__call__`.
+        colours: of its latents, for previews; None: they cannot be shown.
         seconds: time spent per phase of loading.
     """
 
     pipeline: Any
     config: RuntimeConfig
     family: Family | None
+    colours: LatentColours | None
     device: Device
     dtype: str
     defaults: OwnDefaults
