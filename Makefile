@@ -23,7 +23,7 @@ setup: .venv/ready
 	grep -A999 '^uv==' constraints-dev.txt | awk 'NR>1 && !/^ /{exit} {print}' > .venv/uv.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r .venv/uv.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python $(CONSTRAINTS) --build-constraints constraints-dev.txt \
-		--group dev -e ./operator -e './serve_runtime[serve]' -e ./testkit -e ./training
+		--group dev -e ./operator -e './serve_runtime[serve,otel]' -e ./testkit -e ./training
 	touch $@
 
 run: setup
@@ -45,7 +45,7 @@ generate: setup
 
 constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes the newest
 	$(COMPILE) $(UPGRADE) operator/pyproject.toml -o operator/constraints.txt
-	$(COMPILE) $(UPGRADE) serve_runtime/pyproject.toml --extra serve -c operator/constraints.txt \
+	$(COMPILE) $(UPGRADE) serve_runtime/pyproject.toml --extra serve --extra otel -c operator/constraints.txt \
 		-o serve_runtime/constraints.txt
 	$(COMPILE) $(UPGRADE) testkit/pyproject.toml --group pyproject.toml:dev --group pyproject.toml:go \
 		-c operator/constraints.txt -c serve_runtime/constraints.txt -o constraints-dev.txt

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, assume, given, settings
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
-from sd_operator.api import parse
+from sd_operator.api import parse, serving
 from sd_operator.api.model import PRESETS, Scheduler
-from sd_operator.api.serving import Batching, Limits
+from sd_operator.api.serving import Limits
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.errors import InvalidResource
@@ -24,12 +24,25 @@ def optional(**fields):
     return st.fixed_dictionaries({}, optional=fields)
 
 
+COMMITS = st.text("0123456789abcdef", min_size=40, max_size=40)
+LORAS = st.one_of(
+    st.fixed_dictionaries(
+        {"uri": st.sampled_from(["hf://owner/name", "hf://owner/name/a.safetensors"]), "revision": COMMITS}
+    ),
+    st.fixed_dictionaries({"uri": st.sampled_from(["pvc://claim/a", "file:///models/a"])}),
+).flatmap(
+    lambda source: st.fixed_dictionaries(
+        {"name": st.sampled_from(["ink", "oil-2", "a.b_c", "x" * 63])},
+        optional={"strength": st.floats(-4, 4)},
+    ).map(lambda more: source | more)
+)
+
 MODELS = st.one_of(
     st.fixed_dictionaries({"preset": st.sampled_from(sorted(PRESETS))}),
     st.fixed_dictionaries(
         {
             "uri": st.just("hf://owner/name"),
-            "revision": st.text("0123456789abcdef", min_size=40, max_size=40),
+            "revision": COMMITS,
         },
         optional={"variant": st.just("fp16")},
     ),
@@ -38,6 +51,7 @@ MODELS = st.one_of(
     ),
 ).flatmap(
     lambda model: optional(
+        loras=st.lists(LORAS, max_size=3, unique_by=lambda lora: lora["name"]),
         dtype=st.sampled_from(["float16", "bfloat16", "float32"]),
         scheduler=st.sampled_from(sorted(Scheduler.__args__)),
     ).map(lambda more: model | more)
@@ -58,6 +72,14 @@ SPECS = st.fixed_dictionaries(
             upscaleDelaySeconds=st.integers(0, 3600),
             downscaleDelaySeconds=st.integers(0, 86400),
         ),
+        "optimizations": optional(
+            channelsLast=st.booleans(), fuseQkv=st.booleans(), compile=st.booleans(), cudaGraphs=st.booleans()
+        ),
+        "warmup": optional(
+            shapes=st.lists(st.fixed_dictionaries({"width": SIDES, "height": SIDES}), max_size=4)
+        ),
+        "provenance": optional(prompt=st.booleans()),
+        "resultCache": optional(maxMebibytes=st.integers(0, 65536)),
         "batching": optional(maxBatchSize=st.integers(1, 64), maxWaitMilliseconds=st.integers(0, 1000)),
         "limits": optional(
             maxSide=SIDES,
@@ -127,7 +149,7 @@ def test_ray_accepts_it_and_drops_nothing(resource):
 def test_the_runtime_accepts_it_and_drops_nothing(resource):
     (application,) = serve_config(resource.spec)["applications"]
     args = application["args"]
-    assert dropped(args, RuntimeConfig.model_validate(args).model_dump()) == []
+    assert dropped(args, RuntimeConfig.model_validate(args).model_dump(mode="json")) == []
     for deployment in application["deployments"]:
         live = deployment["user_config"]
         assert dropped(live, LiveConfig.model_validate(live).model_dump()) == []
@@ -152,4 +174,5 @@ def test_both_sides_offer_the_same_schedulers_and_defaults(resource):
     assert Scheduler.__args__ == config.SchedulerName.__args__
     limits = Limits().model_dump(exclude={"max_queued_requests"})
     assert limits == config.Limits().model_dump()
-    assert Batching().model_dump() == config.Batching().model_dump()
+    for ours in (serving.Batching, serving.Optimizations, serving.Provenance, serving.ResultCache):
+        assert ours().model_dump() == getattr(config, ours.__name__)().model_dump()

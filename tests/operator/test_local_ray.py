@@ -54,3 +54,13 @@ async def test_a_missing_token_is_named(resource, monkeypatch):
 
 def test_free_ports_differ():
     assert len(set(ray_process.free_ports(20))) == 20
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"), [("pvc://styles/ink", "needs a cluster"), ("file:///nowhere/ink", "no such folder")]
+)
+async def test_a_lora_that_is_not_here_is_named(resource, uri, says):
+    loras = [{"name": "oil", "uri": "hf://a/b", "revision": "0" * 40}, {"name": "ink", "uri": uri}]
+    with pytest.raises(LocalRunFailed, match=rf"spec\.model\.loras\[1\]\.uri: got {uri}: .*{says}"):
+        async with local_ray.serve(resource(model={"loras": loras}), 1, print):
+            pass

@@ -82,6 +82,17 @@ def test_claim_is_mounted_read_only_in_workers(worker, head):
     assert len(head(model=model)["spec"]["volumes"]) == 1
 
 
+def test_each_claim_of_model_and_loras_is_mounted_once(worker):
+    loras = [
+        {"name": name, "uri": f"pvc://{claim}/{name}"} for name, claim in (("a", "weights"), ("b", "style"))
+    ]
+    pod = worker(model={"preset": None, "uri": "pvc://weights/sd21", "loras": loras})["spec"]
+    claims = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"][1:]]
+    assert claims == ["weights", "style"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"][1:]}
+    assert mounts == {"model": "/models/weights", "model-1": "/models/style"}
+
+
 def test_pod_fields_reach_both(worker, head):
     wanted = {
         "podLabels": {"team": "a", "sdservice.dev/name": "evil"},

@@ -60,3 +60,24 @@ def test_limits_batching_and_defaults_are_live(resource):
 def test_replica_takes_more_requests_than_one_batch(resource):
     spec = resource(batching={"maxBatchSize": 16}).spec
     assert deployment(spec, "model")["max_ongoing_requests"] > 16
+
+
+def test_loras_switches_and_warm_up_restart_replicas(resource):
+    lora = {"name": "ink", "uri": "hf://owner/name/ink.safetensors", "revision": "0" * 40, "strength": 0.8}
+    spec = resource(
+        model={"loras": [lora, {"name": "oil", "uri": "file:///oil"}]},
+        optimizations={"fuseQkv": True},
+        warmup={"shapes": [{"width": 64, "height": 128}]},
+    ).spec
+    args = runtime_config(spec)
+    assert args["loras"] == [lora, {"name": "oil", "uri": "file:///oil", "strength": 1.0}]
+    assert args["optimizations"]["fuse_qkv"] is True
+    assert args["warmup"] == [{"width": 64, "height": 128}]
+    assert live_config(spec) == live_config(resource().spec)
+
+
+def test_provenance_and_result_cache_are_live(resource):
+    spec = resource(provenance={"prompt": True}, resultCache={"maxMebibytes": 64}).spec
+    assert live_config(spec)["provenance"] == {"prompt": True}
+    assert live_config(spec)["result_cache"] == {"max_mebibytes": 64}
+    assert runtime_config(spec) == runtime_config(resource().spec)

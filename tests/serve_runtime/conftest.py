@@ -1,12 +1,230 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundled model, loaded once."""
+"""The bundled model and a tiny SDXL, each loaded once, and a studio that tests drive tick by tick."""
 
+from importlib.resources import files
+
+import diffusers
 import pytest
+import torch
+import transformers
 
-from sd_runtime.config import ModelConfig
-from sd_runtime.diffusion import load
+from sd_runtime.config import Batching, LiveConfig, ModelConfig, RuntimeConfig
+from sd_runtime.diffusion import DiffusionEngine, load, schedulers
+from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.studios import studio
+from sd_runtime.observer import Silent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads():
+    """Small matrices gain nothing from threads, and other programs may use the cores."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def model():
-    return load(ModelConfig(uri="bundled://shapes"))
+    return load(RuntimeConfig(model=ModelConfig(uri="bundled://shapes")))
+
+
+def text_encoder(kind, tokenizer):
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return kind(config)
+
+
+def unet(**extra):
+    return diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        attention_head_dim=4,
+        **extra,
+    )
+
+
+def vae(channels):
+    return diffusers.AutoencoderKL(
+        block_out_channels=(4, 4, 4, 4),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        latent_channels=channels,
+        norm_num_groups=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return transformers.CLIPTokenizer.from_pretrained(str(files("sd_runtime") / "models/shapes/tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def xl_folder(tmp_path_factory, tokenizer):
+    """A random SDXL."""
+    torch.manual_seed(0)
+    pipeline = diffusers.StableDiffusionXLPipeline(
+        vae=vae(4),
+        text_encoder=text_encoder(transformers.CLIPTextModel, tokenizer),
+        text_encoder_2=text_encoder(transformers.CLIPTextModelWithProjection, tokenizer),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet(
+            cross_attention_dim=32,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=64,
+            use_linear_projection=True,
+        ),
+        scheduler=diffusers.EulerDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
+        add_watermarker=False,
+    )
+    folder = tmp_path_factory.mktemp("xl")
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def xl_model(xl_folder):
+    return load(RuntimeConfig(model=ModelConfig(uri=f"file://{xl_folder}")))
+
+
+@pytest.fixture(scope="session")
+def wide_model(tmp_path_factory, tokenizer):
+    """A random Stable Diffusion with eight latent channels, distilled to be told its guidance."""
+    torch.manual_seed(0)
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=vae(8),
+        text_encoder=text_encoder(transformers.CLIPTextModel, tokenizer),
+        tokenizer=tokenizer,
+        unet=unet(cross_attention_dim=16, in_channels=8, out_channels=8, time_cond_proj_dim=32),
+        scheduler=diffusers.LCMScheduler(beta_schedule="scaled_linear"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    folder = tmp_path_factory.mktemp("wide")
+    pipeline.save_pretrained(folder)
+    return load(RuntimeConfig(model=ModelConfig(uri=f"file://{folder}")))
+
+
+class Bench:
+    """A studio under test."""
+
+    def __init__(self, model, observer):
+        self.model = model
+        self.studio = studio(model, observer)
+        self.budget = self.studio.budget
+
+    def drawing(self, request, index=0):
+        return Drawing(request, index, self.model.family.rows(request.guidance))
+
+    def join(self, *requests):
+        drawings = [self.drawing(request) for request in requests]
+        for each in drawings:
+            self.studio.join(each)
+        return drawings
+
+    def run(self):
+        """Tick until all is done; the failures, in order."""
+        failed = []
+        while self.studio.drawings():
+            failed += self.studio.tick().failed
+        return failed
+
+    def latents(self, *requests):
+        """What becomes of requests that arrive together."""
+        drawings = self.join(*requests)
+        assert self.run() == []
+        return [each.trajectory.latents for each in drawings]
+
+    def stock(self, request):
+        """What the pipeline's own call makes of a request."""
+        pipeline = self.model.pipeline
+        own = pipeline.scheduler
+        try:
+            pipeline.scheduler = schedulers.fresh(own, request.scheduler, request.steps)
+            return pipeline(
+                prompt=request.prompt,
+                negative_prompt=request.negative_prompt or None,
+                width=request.width,
+                height=request.height,
+                num_inference_steps=request.steps,
+                guidance_scale=request.guidance,
+                generator=torch.Generator("cpu").manual_seed(request.seed),
+                output_type="latent",
+            ).images
+        finally:
+            pipeline.scheduler = own
+
+
+@pytest.fixture
+def bench():
+    def build(model, observer=None):
+        return Bench(model, observer or Silent())
+
+    return build
+
+
+@pytest.fixture
+def unet_calls():
+    """The rows of each call of a model's UNet."""
+    handles = []
+
+    def count(model):
+        rows = []
+        hook = lambda _, args, __: rows.append(len(args[0]))  # noqa: E731
+        handles.append(model.pipeline.unet.register_forward_hook(hook))
+        return rows
+
+    yield count
+    for handle in handles:
+        handle.remove()
+
+
+class Counting(Silent):
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.loads, self.steps, self.phases, self.outcomes, self.coded = [], [], [], [], [0, 0]
+
+    def load(self, waiting, running):
+        self.loads.append((waiting, running))
+
+    def step(self, pictures, rows, seconds):
+        self.steps.append((pictures, rows))
+
+    def phase(self, phase, seconds):
+        assert seconds >= 0
+        self.phases.append(phase)
+
+    def outcome(self, outcome):
+        self.outcomes.append(outcome)
+
+    def texts(self, cached, encoded):
+        self.coded = [self.coded[0] + cached, self.coded[1] + encoded]
+
+
+@pytest.fixture
+def observer():
+    return Counting()
+
+
+@pytest.fixture
+async def engine(model, observer):
+    live = LiveConfig(batching=Batching(max_batch_size=4, max_wait_milliseconds=50))
+    running = DiffusionEngine(model, live, observer)
+    yield running
+    running.close()

@@ -87,19 +87,25 @@ def local_config(resource: Resource, port: int) -> dict[str, Any]:
 
 def _check_runs_here(resource: Resource, port: int) -> None:
     source = resource.spec.source()
-    uri = source.uri or ""
-    if uri.startswith("pvc://"):
-        raise LocalRunFailed(
-            f"spec.model.uri: got {uri}: a PersistentVolumeClaim needs a cluster; use file:///path here"
-        )
-    if uri.startswith("file://") and not Path(uri.removeprefix("file://")).is_dir():
-        raise LocalRunFailed(f"spec.model.uri: got {uri}: there is no such folder on this machine")
+    _check_is_here("spec.model.uri", source.uri or "", folder=True)
+    for index, lora in enumerate(source.loras):
+        _check_is_here(f"spec.model.loras[{index}].uri", lora.uri)
     if source.token_secret_ref is not None and "HF_TOKEN" not in os.environ:
         raise LocalRunFailed(
             "spec.model.tokenSecretRef: there are no Secrets here; set HF_TOKEN in the environment"
         )
     if not ray_process.is_free(port):
         raise LocalRunFailed(f"port {port} of 127.0.0.1 is in use; choose another one with --port")
+
+
+def _check_is_here(field: str, uri: str, *, folder: bool = False) -> None:
+    path = Path(uri.removeprefix("file://"))
+    if uri.startswith("pvc://"):
+        raise LocalRunFailed(
+            f"{field}: got {uri}: a PersistentVolumeClaim needs a cluster; use file:///path here"
+        )
+    if uri.startswith("file://") and not (path.is_dir() if folder else path.exists()):
+        raise LocalRunFailed(f"{field}: got {uri}: there is no such folder on this machine")
 
 
 def _gpus(resource: Resource) -> int:

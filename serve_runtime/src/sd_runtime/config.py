@@ -32,10 +32,38 @@ class ModelConfig(Config):
     scheduler: SchedulerName | None = None
 
 
+class Lora(Config):
+    """Low-rank weights that a request can ask for by name."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([-_.a-z0-9]{0,61}[a-z0-9])?$")
+    uri: str = Field(min_length=1, max_length=1024)
+    revision: str | None = Field(default=None, max_length=255)
+    strength: float = Field(default=1.0, ge=-4, le=4)
+
+
+class Optimizations(Config):
+    """Speed switches; each changes how fast a picture is drawn and nothing else."""
+
+    channels_last: bool = True
+    fuse_qkv: bool = False
+    compile: bool = False
+    cuda_graphs: bool = False
+
+
+class WarmupShape(Config):
+    """A picture size that is drawn once before the replica is ready."""
+
+    width: Side
+    height: Side
+
+
 class RuntimeConfig(Config):
     """`args` of the application."""
 
     model: ModelConfig
+    loras: tuple[Lora, ...] = Field(default=(), max_length=32)
+    optimizations: Optimizations = Optimizations()
+    warmup: tuple[WarmupShape, ...] = Field(default=(), max_length=16)
     scale_to_zero: bool = False
 
 
@@ -67,9 +95,23 @@ class Defaults(Config):
     guidance: float | None = Field(default=None, ge=0, le=50)
 
 
+class Provenance(Config):
+    """What a picture file says of its making, beside seed, steps, model and request id."""
+
+    prompt: bool = False
+
+
+class ResultCache(Config):
+    """Pictures of seeded requests kept by the ingress; 0: none."""
+
+    max_mebibytes: int = Field(default=0, ge=0, le=65536)
+
+
 class LiveConfig(Config):
     """`user_config` of both deployments."""
 
     limits: Limits = Limits()
     batching: Batching = Batching()
     defaults: Defaults = Defaults()
+    provenance: Provenance = Provenance()
+    result_cache: ResultCache = ResultCache()

@@ -1,10 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an engine is: requests in, PNG files out. The replica holds one; `diffusion` has the real one."""
+"""What an engine is: requests in, picture files out. The replica holds one; `diffusion` has the real one."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
-from sd_runtime.config import LiveConfig
+from sd_runtime.config import LiveConfig, SchedulerName
+
+FileFormat = Literal["png", "jpeg", "webp"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """How pictures come back.
+
+    Attributes:
+        compression: quality of jpeg and webp, 0 to 100; png is lossless and ignores it.
+        previews: unfinished pictures to send on the way, 0 to 3.
+    """
+
+    format: FileFormat = "png"
+    compression: int = 100
+    previews: int = 0
 
 
 @dataclass(frozen=True)
@@ -16,34 +33,81 @@ class ImageRequest:
         steps: denoising steps; None: the model's own.
         guidance: guidance scale; None: the model's own; at most 1 turns guidance off.
         seed: 0 to 2^53 - 1; picture i of `count` uses seed + i.
+        scheduler: None: the service's own.
+        loras: names from the configuration, each once.
+        id: of the HTTP request, for logs and the file's metadata.
+        seeded: the client chose the seed: the same request makes the same file, so its id stays out of that.
     """
 
     prompt: str
-    negative_prompt: str
-    width: int | None
-    height: int | None
-    steps: int | None
-    guidance: float | None
-    seed: int
-    count: int
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int = 0
+    count: int = 1
+    scheduler: SchedulerName | None = None
+    loras: tuple[str, ...] = ()
+    output: Output = Output()
+    id: str = ""
+    seeded: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a request is.
+
+    Attributes:
+        ahead: pictures that wait before its first one; 0 once it is drawn.
+        step: denoising steps done, summed over its pictures.
+        steps: all of them.
+    """
+
+    ahead: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """An unfinished picture, as a small file of the wanted format; `number` counts from 0 for each picture."""
+
+    index: int
+    number: int
+    data: bytes
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: a PNG file and the seed that makes it again."""
+    """One finished picture: its place in the request, the file, and the seed that makes it again."""
 
-    png: bytes
+    index: int
+    data: bytes
     seed: int
+
+
+Update = Progress | Preview | Picture
 
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What the engine computes with, and how long it took to get there (seconds)."""
+    """What the engine computes with.
+
+    Attributes:
+        load_seconds: by phase of starting.
+        defaults: width, height, steps, guidance and scheduler of a request that does not say.
+        optimizations: the switches as they are in effect, which may be fewer than were asked for.
+        loras: names that requests may use.
+    """
 
     device: str
     dtype: str
     versions: dict[str, str]
     load_seconds: dict[str, float]
+    defaults: dict[str, Any] = field(default_factory=dict)
+    optimizations: dict[str, bool] = field(default_factory=dict)
+    loras: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
@@ -55,10 +119,13 @@ class Engine(Protocol):
     def configure(self, live: LiveConfig) -> None:
         """Take over new settings; running requests keep theirs."""
 
-    async def generate(self, request: ImageRequest) -> list[Picture]:
-        """Draw the pictures of a request; cancelling the call stops its work within a step.
+    def generate(self, request: ImageRequest) -> AsyncGenerator[Update, None]:
+        """Draw the pictures of a request: a Progress now and then, previews if asked for, each Picture once.
+
+        Closing the iterator or cancelling who reads it stops the work within a step.
 
         Raises:
+            InvalidRequest: it names a LoRA that is not there, or asks of the model what that cannot do.
             GenerationFailed: this request failed; others are not touched.
         """
 
@@ -66,4 +133,4 @@ class Engine(Protocol):
         """Raise if it can draw no more and only a new process helps."""
 
     def close(self) -> None:
-        """End the engine's thread."""
+        """End the engine's threads."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error as JSON that names field, value and rule.
+"""Every error as JSON that names field, value and rule; the same words for an answer, a stream and a job.
 
 Ray Serve's proxy puts `x-request-id` on every answer, the client's own or a new one, and hands it on to us; what a
 client sends is quoted in logs and messages only if it is short and plain.
@@ -9,6 +9,8 @@ import json
 import logging
 import re
 import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,55 +24,100 @@ from sd_runtime.protocol import error_body
 logger = logging.getLogger(__name__)
 
 _INVALID = "invalid_request_error"
+_SERVER = "server_error"
 _UNQUOTED = {"prompt", "negative_prompt", ""}  # "" is the body as a whole, prompt included
 _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SHOWN = 80
-_NOT_FOUND = 404
+_KINDS = {429: "rate_limit_error"}
+_CODES = {
+    404: "not_found",
+    405: "wrong_method",
+    409: "not_finished",
+    413: "body_too_large",
+    429: "queue_full",
+    503: "unavailable",
+    504: "timeout",
+}
 
 
 class Unavailable(HTTPException):
-    """The request is fine and cannot be served now."""
+    """The request is well-formed, and what it asks for cannot be had now; the status says why."""
 
     def __init__(self, status_code: int, message: str, retry_after: int | None = None) -> None:
         headers = None if retry_after is None else {"Retry-After": str(retry_after)}
         super().__init__(status_code, message, headers)
 
 
+@dataclass(frozen=True)
+class Problem:
+    """An error as a client reads it."""
+
+    status: int
+    body: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 def install(api: FastAPI) -> None:
     """Give the application our errors."""
-    api.add_exception_handler(InvalidRequest, _invalid)
-    api.add_exception_handler(RequestValidationError, _malformed)
-    api.add_exception_handler(HTTPException, _http)
-    api.add_exception_handler(GenerationFailed, _failed)
-    api.add_exception_handler(Exception, _unexpected)
+    for kind in (InvalidRequest, RequestValidationError, HTTPException, GenerationFailed, Exception):
+        api.add_exception_handler(kind, _answer)
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
-    param, code = getattr(error, "param", None), getattr(error, "code", None)
-    # Its message only: where Ray carried the error here, str() adds a traceback.
-    return JSONResponse(error_body(str(error.args[0]), kind=_INVALID, param=param, code=code), 400)
+def request_id(headers: Mapping[str, str]) -> str:
+    """The id of a request if it may be quoted."""
+    given = headers.get("x-request-id", "")
+    return given if _PLAIN_ID.fullmatch(given) else "unknown"
 
 
-async def _malformed(_: Request, error: Exception) -> JSONResponse:
-    details = error.errors()[0] if isinstance(error, RequestValidationError) else {}
-    field = ".".join(str(part) for part in details.get("loc", ())[1:] if isinstance(part, str))[:_SHOWN]
+def problem(error: BaseException, request_id: str) -> Problem:
+    """What to tell of an error; what is our own fault goes to the log as well."""
+    if isinstance(error, InvalidRequest):
+        # Its message only: where Ray carried the error here, str() adds a traceback.
+        body = error_body(str(error.args[0]), kind=_INVALID, param=error.param, code=error.code)
+        return Problem(400, body)
+    if isinstance(error, RequestValidationError):
+        return _malformed(error.errors()[0])
+    if isinstance(error, HTTPException):
+        return _http(error)
+    if isinstance(error, GenerationFailed):
+        return _failed(error, request_id)
+    return _unexpected(error, request_id)
+
+
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException):
+        error = _routed(request, error)
+    told = problem(error, request_id(request.headers))
+    return JSONResponse(told.body, told.status, dict(told.headers))
+
+
+def _routed(request: Request, error: HTTPException) -> HTTPException:
+    """The router's own errors say too little; ours are `Unavailable`."""
+    path = request.url.path[:_SHOWN]
+    own = {404: f"there is no {path}; see /docs", 405: f"{request.method} is not possible on {path}"}
+    if isinstance(error, Unavailable) or error.status_code not in own:
+        return error
+    return HTTPException(error.status_code, own[error.status_code], error.headers)
+
+
+def _malformed(details: Mapping[str, Any]) -> Problem:
+    # The words alone: numbers are places in a list, the first one says query or body.
+    name = ".".join(part for part in details.get("loc", ())[1:] if isinstance(part, str))[:_SHOWN]
     code = "unknown_field" if details.get("type") == "extra_forbidden" else "invalid_value"
-    return JSONResponse(
-        error_body(_explain(details, field), kind=_INVALID, param=field or None, code=code), 400
-    )
+    return Problem(400, error_body(_explain(details, name), kind=_INVALID, param=name or None, code=code))
 
 
-def _explain(details: dict[str, Any], field: str) -> str:
+def _explain(details: Mapping[str, Any], name: str) -> str:
     kind = details.get("type")
     if kind == "extra_forbidden":
-        return f"{field}: unknown field; check its spelling"
+        return f"{name}: unknown field; check its spelling"
     if kind == "missing":
-        return f"{field or 'body'}: required, and missing"
+        return f"{name or 'body'}: required, and missing"
     if kind == "json_invalid":
         return f"body: is not JSON: {details['ctx']['error']}"
     value = details.get("input")
-    shown = f"a {type(value).__name__}" if field in _UNQUOTED else _shown(value)
-    return f"{field or 'body'}: got {shown}: {details.get('msg', 'is not valid')}"
+    shown = f"a {type(value).__name__}" if name in _UNQUOTED else _shown(value)
+    return f"{name or 'body'}: got {shown}: {details.get('msg', 'is not valid')}"
 
 
 def _shown(value: Any) -> str:
@@ -78,31 +125,23 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
-    status, headers = getattr(error, "status_code", 500), getattr(error, "headers", None)
-    message = str(getattr(error, "detail", error))
-    if status == _NOT_FOUND:
-        message = f"there is no {request.url.path}; see /docs"
-    elif status == 405:  # noqa: PLR2004
-        message = f"{request.method} is not possible on {request.url.path}"
-    kind = {429: "rate_limit_error"}.get(status, _INVALID if status < 500 else "server_error")  # noqa: PLR2004
-    return JSONResponse(error_body(message, kind=kind), status, headers)
+def _http(error: HTTPException) -> Problem:
+    status = error.status_code
+    kind = _KINDS.get(status, _INVALID if status < 500 else _SERVER)  # noqa: PLR2004
+    return Problem(
+        status, error_body(str(error.detail), kind=kind, code=_CODES.get(status)), error.headers or {}
+    )
 
 
-async def _failed(request: Request, error: Exception) -> JSONResponse:
-    cause = getattr(error, "cause", error)
-    logger.error("request %s: %s", _request_id(request), cause)
-    return JSONResponse(error_body(str(cause), kind="server_error", code="generation_failed"), 500)
+def _failed(error: GenerationFailed, request_id: str) -> Problem:
+    message = str(error.args[0]) if error.args else "a picture could not be made"
+    logger.error("request %s: %s", request_id, message)
+    return Problem(500, error_body(message, kind=_SERVER, code="generation_failed"))
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+def _unexpected(error: BaseException, request_id: str) -> Problem:
     # The frames without the message, which may hold a prompt.
     frames = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("request %s: unexpected %s\n%s", _request_id(request), type(error).__name__, frames)
-    message = f"an unexpected error; its traceback is in the logs under request {_request_id(request)}"
-    return JSONResponse(error_body(message, kind="server_error"), 500)
-
-
-def _request_id(request: Request) -> str:
-    given = request.headers.get("x-request-id", "")
-    return given if _PLAIN_ID.fullmatch(given) else "unknown"
+    logger.error("request %s: unexpected %s\n%s", request_id, type(error).__name__, frames)
+    message = f"an unexpected error; its traceback is in the logs under request {request_id}"
+    return Problem(500, error_body(message, kind=_SERVER))

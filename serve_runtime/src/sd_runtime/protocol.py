@@ -2,23 +2,34 @@
 """HTTP requests and answers: `/imagine` as the published AWS pattern has it, `/v1/images` as OpenAI has it.
 
 https://platform.openai.com/docs/api-reference/images/create; seed, steps, guidance and negative prompt are the
-top-level extras that vLLM-Omni and SGLang agree on.
+top-level extras that vLLM-Omni and SGLang agree on. Here are names and types only; what a service allows at the
+moment is checked by `intake`.
 """
 
-import secrets
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from sd_runtime.config import Defaults, Limits
-from sd_runtime.engine import ImageRequest
-from sd_runtime.errors import InvalidRequest
+from sd_runtime.config import SchedulerName
+from sd_runtime.engine import FileFormat
 
 MAX_SEED = 2**53 - 1
 """Largest seed: the largest integer that every JSON reader keeps exact."""
 
-T = TypeVar("T")
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Percent = Annotated[int, Field(ge=0, le=100)]
+Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
+
+_LORA_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_NO_EFFECT = "No effect; accepted since OpenAI clients send it."
+_SAME_SEED = "Same seed, same picture; absent: a random one."
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Loras = Annotated[list[str], BeforeValidator(_as_list), WithJsonSchema(_LORA_SCHEMA)]
 
 
 class ImagineQuery(BaseModel):
@@ -26,38 +37,83 @@ class ImagineQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: str = Field(description="What to draw.", examples=["a red circle"])
-    img_size: int | None = Field(default=None, description="Width and height in pixels, a multiple of 8.")
-    seed: Seed | None = Field(default=None, description="Same seed, same picture; absent: a random one.")
-    steps: int | None = Field(default=None, description="Denoising steps.")
-    guidance: float | None = Field(default=None, description="How closely the picture follows the prompt.")
-    negative_prompt: str = Field(default="", description="What to avoid.")
+    prompt: str = Field(description="What to draw.", examples=["a red circle on a white background"])
+    img_size: int | None = Field(
+        default=None, description="Width and height in pixels, a multiple of 8.", examples=[64]
+    )
+    seed: Seed | None = Field(default=None, description=_SAME_SEED, examples=[7])
+    steps: int | None = Field(default=None, description="Denoising steps.", examples=[15])
+    guidance: float | None = Field(
+        default=None, description="How closely the picture follows the prompt.", examples=[4.0]
+    )
+    negative_prompt: str = Field(default="", description="What to avoid.", examples=["text"])
 
 
 class GenerationBody(BaseModel):
-    """Body of `POST /v1/images/generations`."""
+    """Body of `POST /v1/images/generations` and of `POST /v1/jobs`; null is as good as absent."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {"prompt": "a red circle on a white background"},
+                {"prompt": "a blue square", "size": "64x64", "n": 2, "seed": 7, "num_inference_steps": 15},
+            ]
+        },
+    )
 
-    prompt: str = Field(description="What to draw.", examples=["a red circle"])
+    prompt: str = Field(description="What to draw.")
     model: str | None = Field(default=None, description="As /v1/models names it; may be left out.")
-    n: int = Field(default=1, description="Number of pictures; they use seed, seed + 1, ...")
-    size: str = Field(default="auto", description="WIDTHxHEIGHT in pixels, or auto.", examples=["64x64"])
-    response_format: Literal["b64_json"] = Field(default="b64_json", description="Pictures come inline.")
-    output_format: Literal["png"] = Field(default="png", description="File format of the pictures.")
-    negative_prompt: str = Field(default="", description="What to avoid.")
+    n: int | None = Field(
+        default=None, description="Number of pictures, 1 if absent; they use seed, seed + 1, ..."
+    )
+    size: str | None = Field(
+        default=None, description="WIDTHxHEIGHT in pixels, multiples of 8, or auto.", examples=["64x64"]
+    )
+    response_format: Literal["b64_json"] | None = Field(
+        default=None,
+        description="Pictures come inline; with `Accept: image/png` one comes as the answer itself.",
+    )
+    output_format: FileFormat | None = Field(
+        default=None, description="File format of the pictures; png if absent."
+    )
+    output_compression: Percent | None = Field(
+        default=None, description="Quality of jpeg and webp in percent, 100 if absent; png is lossless."
+    )
+    stream: bool | None = Field(
+        default=None, description="Send pictures as server-sent events while they come into being."
+    )
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
+        default=None, description="Unfinished pictures to send on the way; needs stream."
+    )
+    negative_prompt: str | None = Field(default=None, description="What to avoid.")
     num_inference_steps: int | None = Field(default=None, description="Denoising steps.")
     guidance_scale: float | None = Field(
-        default=None, description="How closely a picture follows the prompt."
+        default=None, description="How closely a picture follows the prompt; at most 1 turns guidance off."
     )
-    seed: Seed | None = Field(default=None, description="Same seed, same picture; absent: a random one.")
-    user: str | None = Field(default=None, description="Ignored; OpenAI clients send it.")
+    seed: Seed | None = Field(default=None, description=_SAME_SEED)
+    lora: Loras | None = Field(
+        default=None, description="Name of a LoRA, or several, as /v1/models lists them."
+    )
+    scheduler: SchedulerName | None = Field(
+        default=None, description="Noise scheduler; the service's own if absent."
+    )
+    quality: Quality | None = Field(default=None, description=_NO_EFFECT)
+    background: Literal["auto", "opaque"] | None = Field(
+        default=None, description="Pictures are always opaque."
+    )
+    moderation: Literal["auto", "low"] | None = Field(default=None, description=_NO_EFFECT)
+    style: Literal["vivid", "natural"] | None = Field(default=None, description=_NO_EFFECT)
+    user: str | None = Field(default=None, description=_NO_EFFECT)
+    safety_identifier: str | None = Field(default=None, description=_NO_EFFECT)
 
 
 class GeneratedImage(BaseModel):
     """One picture."""
 
-    b64_json: str = Field(description="The PNG file, base64.")
+    b64_json: str = Field(description="The file, base64.")
+    seed: int = Field(description="What makes this picture again.")
 
 
 class GenerationAnswer(BaseModel):
@@ -65,15 +121,26 @@ class GenerationAnswer(BaseModel):
 
     created: int = Field(description="Unix time in seconds.")
     data: list[GeneratedImage] = Field(description="The pictures.")
+    output_format: FileFormat = Field(description="File format of the pictures.")
+    size: str = Field(description="WIDTHxHEIGHT in pixels.")
 
 
 class ModelCard(BaseModel):
-    """One entry of `GET /v1/models`."""
+    """One entry of `GET /v1/models`; `engine` and its like are null while no replica runs."""
 
     id: str
     object: Literal["model"] = "model"
-    created: int = 0
+    created: int = Field(default=0, description="Unix time in seconds; not known, so 0.")
     owned_by: str = "sd-runtime"
+    revision: str | None = Field(default=None, description="Commit of the weights.")
+    loras: list[str] = Field(default=[], description="Names that requests may use.")
+    limits: dict[str, int] = Field(default={}, description="Bounds of a request, as they are now.")
+    defaults: dict[str, Any] | None = Field(
+        default=None, description="What a request gets that does not say."
+    )
+    dtype: str | None = Field(default=None, description="Number format of the computation.")
+    device: str | None = Field(default=None, description="Where it computes.")
+    optimizations: dict[str, bool] | None = Field(default=None, description="Speed switches in effect.")
 
 
 class ModelList(BaseModel):
@@ -88,123 +155,3 @@ def error_body(
 ) -> dict[str, Any]:
     """The body of every error, shaped as OpenAI's."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def any_seed() -> int:
-    """A seed for who names none; 32 bits, so that seed + n stays exact everywhere."""
-    return secrets.randbelow(2**32)
-
-
-def from_imagine(query: ImagineQuery, limits: Limits, defaults: Defaults, seed: int) -> ImageRequest:
-    """The request behind `GET /imagine`; `seed` is taken where the query has none.
-
-    Raises:
-        InvalidRequest: a parameter is out of bounds.
-    """
-    size = query.img_size
-    request = ImageRequest(
-        prompt=query.prompt,
-        negative_prompt=query.negative_prompt,
-        width=_or(size, defaults.width),
-        height=_or(size, defaults.height),
-        steps=_or(query.steps, defaults.steps),
-        guidance=_or(query.guidance, defaults.guidance),
-        seed=_or(query.seed, seed) or 0,
-        count=1,
-    )
-    names = {"width": "img_size", "height": "img_size", "steps": "steps", "guidance": "guidance"}
-    _check(request, limits, names)
-    return request
-
-
-def check_model(body: GenerationBody, served: str) -> None:
-    """Raise InvalidRequest if the body asks for a model that is not served."""
-    if body.model not in {None, served}:
-        raise InvalidRequest(
-            f"model: got {str(body.model)[:80]!r}: must be {served!r}, or left out",
-            "model",
-            "model_not_found",
-        )
-
-
-def from_body(body: GenerationBody, limits: Limits, defaults: Defaults, seed: int) -> ImageRequest:
-    """The request behind `POST /v1/images/generations`; likewise."""
-    width, height = _size(body.size, defaults)
-    request = ImageRequest(
-        prompt=body.prompt,
-        negative_prompt=body.negative_prompt,
-        width=width,
-        height=height,
-        steps=_or(body.num_inference_steps, defaults.steps),
-        guidance=_or(body.guidance_scale, defaults.guidance),
-        seed=_or(body.seed, seed) or 0,
-        count=body.n,
-    )
-    names = {
-        "width": "size",
-        "height": "size",
-        "steps": "num_inference_steps",
-        "guidance": "guidance_scale",
-    }
-    _check(request, limits, names)
-    return request
-
-
-def _or(value: T | None, default: T | None) -> T | None:
-    return default if value is None else value
-
-
-def _size(size: str, defaults: Defaults) -> tuple[int | None, int | None]:
-    if size == "auto":
-        return defaults.width, defaults.height
-    width, separator, height = size.partition("x")
-    if not (separator and width.isdecimal() and height.isdecimal() and len(size) <= 16):  # noqa: PLR2004
-        raise InvalidRequest(
-            f"size: got {size[:40]!r}: must be WIDTHxHEIGHT such as 512x512, or auto", "size"
-        )
-    return int(width), int(height)
-
-
-def _check(request: ImageRequest, limits: Limits, names: dict[str, str]) -> None:
-    """Check every bound; `names` says what the client calls a field."""
-    _check_text("prompt", request.prompt, limits)
-    _check_text("negative_prompt", request.negative_prompt, limits, may_be_blank=True)
-    for field in ("width", "height"):
-        _check_side(names[field], getattr(request, field), limits)
-    pixels = (request.width or 0) * (request.height or 0)
-    if pixels > limits.max_pixels:
-        raise InvalidRequest(
-            f"{names['width']}: got {request.width}x{request.height} = {pixels} pixels:"
-            f" must be at most {limits.max_pixels} pixels",
-            names["width"],
-        )
-    _check_number(names["steps"], request.steps, 1, limits.max_steps)
-    _check_number(names["guidance"], request.guidance, 0, 50)
-    _check_number("n", request.count, 1, limits.max_images)
-
-
-def _check_text(name: str, text: str, limits: Limits, *, may_be_blank: bool = False) -> None:
-    if not may_be_blank and not text.strip():
-        raise InvalidRequest(f"{name}: got {len(text)} characters, all blank: must say what to draw", name)
-    if len(text) > limits.max_prompt_characters:
-        raise InvalidRequest(
-            f"{name}: got {len(text)} characters: must be at most {limits.max_prompt_characters}", name
-        )
-    if any("\ud800" <= character <= "\udfff" for character in text):  # JSON can spell them
-        raise InvalidRequest(
-            f"{name}: got {len(text)} characters, one of them half of a surrogate pair: must be Unicode", name
-        )
-
-
-def _check_side(name: str, value: int | None, limits: Limits) -> None:
-    if value is None:
-        return
-    if value < 64 or value > limits.max_side or value % 8:  # noqa: PLR2004 - eight latent cells at least
-        raise InvalidRequest(
-            f"{name}: got {value}: must be a multiple of 8 from 64 to {limits.max_side} pixels", name
-        )
-
-
-def _check_number(name: str, value: float | None, least: float, most: float) -> None:
-    if value is not None and not least <= value <= most:  # also refuses NaN
-        raise InvalidRequest(f"{name}: got {value}: must be from {least} to {most}", name)

@@ -5,34 +5,19 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from ray import serve
 from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from sd_runtime import __version__
+from sd_runtime.drawer import Readiness
 from sd_runtime.engine import EngineInfo
 
 _MODEL = "model"
 _FRESH_SECONDS = 1.0
 _ANSWER_SECONDS = 2.0
 _NO_ANSWER = (TimeoutError, RayError, RayServeException)
-
-
-@dataclass(frozen=True)
-class Readiness:
-    """The state of the model deployment.
-
-    Attributes:
-        ready: a request would be answered: by a running replica, or after a wake-up from zero.
-        phase: starting (no replica yet), loading (one is building its pipeline), ready or scaled-to-zero.
-    """
-
-    ready: bool
-    phase: str
 
 
 def judge(replicas: Mapping[str, int], status: str, *, scale_to_zero: bool) -> Readiness:
@@ -78,15 +63,13 @@ class ReadinessProbe:
                 self._read_at = time.monotonic()
         return self._last
 
-    async def describe(self) -> dict[str, Any]:
-        """The body of `/readyz`: state, and what a running replica computes with."""
-        state = await self.read()
-        body: dict[str, Any] = {"ready": state.ready, "phase": state.phase, "version": __version__}
-        if state.phase != "ready":
+    async def info(self) -> EngineInfo | None:
+        """What a running replica computes with; asked once, until there is none any more."""
+        if (await self.read()).phase != "ready":
             self._info = None
         elif self._info is None:
             self._info = await self._engine_info()
-        return body if self._info is None else body | asdict(self._info)
+        return self._info
 
     def _ask_controller(self) -> Readiness:
         application = serve.status().applications.get(self._application)

@@ -3,21 +3,24 @@
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from sd_runtime.config import LiveConfig, RuntimeConfig
-from sd_runtime.engine import Engine, EngineInfo, ImageRequest, Picture
+from sd_runtime.engine import Engine, EngineInfo, ImageRequest, Picture, Update
+from sd_runtime.metrics import RayMetrics
 
 
 def load_engine(config: RuntimeConfig) -> Engine:
     """The engine of a configuration; torch and diffusers are imported here, in the replica's own process."""
     began = time.monotonic()
-    from sd_runtime.diffusion import BatchingEngine, load  # noqa: PLC0415 - the ingress never needs torch
+    from sd_runtime.diffusion import DiffusionEngine, load  # noqa: PLC0415 - the ingress never needs torch
 
     imported = time.monotonic() - began
-    model = load(config.model)
+    model = load(config)
     model.seconds["import"] = imported
-    return BatchingEngine(model, LiveConfig())
+    return DiffusionEngine(model, LiveConfig(), RayMetrics())
 
 
 class ModelReplica:
@@ -31,8 +34,16 @@ class ModelReplica:
         self._engine.configure(LiveConfig.model_validate(user_config))
 
     async def generate(self, request: ImageRequest) -> list[Picture]:
-        """Draw the pictures of a request; PNG files travel back, not pixels."""
-        return await self._engine.generate(request)
+        """Draw the pictures of a request; files travel back, not pixels."""
+        async with aclosing(self._engine.generate(request)) as updates:
+            pictures = [update async for update in updates if isinstance(update, Picture)]
+        return sorted(pictures, key=lambda picture: picture.index)
+
+    async def stream(self, request: ImageRequest) -> AsyncGenerator[Update, None]:
+        """The same, told step by step."""
+        async with aclosing(self._engine.generate(request)) as updates:
+            async for update in updates:
+                yield update
 
     async def info(self) -> EngineInfo:
         """What this replica computes with."""
@@ -44,6 +55,6 @@ class ModelReplica:
         await self._engine.check()
 
     def __del__(self) -> None:
-        """End the engine's thread with the replica."""
+        """End the engine's threads with the replica."""
         if hasattr(self, "_engine"):
             self._engine.close()

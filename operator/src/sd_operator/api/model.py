@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sd_operator.api.base import Model, Rule
-from sd_operator.api.fields import ObjectName, SecretKey, Text
+from sd_operator.api.fields import KeyedList, ObjectName, SecretKey, Text
 from sd_operator.api.serving import Defaults
 
 Preset = Literal["sd21", "sd15", "sdxl", "sdxl-turbo", "shapes"]
@@ -32,6 +32,23 @@ Revision = Annotated[
 ]
 Variant = Annotated[
     str, Text(r"^[a-z0-9][-_a-z0-9]*$", "must be a weight file variant such as fp16", max_length=32)
+]
+
+LoraUri = Annotated[
+    str,
+    Text(
+        r"^(hf://[^/\s]+/[^/\s]+(/[^\s]+)?|pvc://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[^\s]*)?|file:///[^\s]+)$",
+        "must be hf://owner/name (with or without a file), pvc://claim/path or file:///path",
+        max_length=1024,
+    ),
+]
+LoraName = Annotated[
+    str,
+    Text(
+        r"^[a-z0-9]([-_.a-z0-9]*[a-z0-9])?$",
+        "must be lower-case letters, digits, '-', '_' and '.', at most 63 characters",
+        max_length=63,
+    ),
 ]
 
 
@@ -70,6 +87,46 @@ _REVISION_ONLY_HF = Rule(
     holds=lambda m: not m.revision or not m.uri or m.uri.startswith("hf://"),
     message="revision selects a commit of a hf:// repository; remove it for other sources",
 )
+
+
+_LORA_PINNED = Rule(
+    cel="!self.uri.startsWith('hf://') || (has(self.revision) && self.revision.matches('^[0-9a-f]{40}$'))",
+    holds=lambda lora: not lora.uri.startswith("hf://") or _is_commit(lora.revision),
+    message="a Hugging Face LoRA is pinned by its 40-character commit in revision",
+    field=".revision",
+)
+_LORA_REVISION_ONLY_HF = Rule(
+    cel="!has(self.revision) || self.uri.startsWith('hf://')",
+    holds=lambda lora: not lora.revision or lora.uri.startswith("hf://"),
+    message="revision selects a commit of a hf:// repository; remove it for other sources",
+    field=".revision",
+)
+
+
+class Lora(Model):
+    """Low-rank weights over those of the model, which a request can ask for by name."""
+
+    rules = (_LORA_PINNED, _LORA_REVISION_ONLY_HF)
+
+    name: LoraName = Field(description="What requests call it (`lora`).")
+    uri: LoraUri = Field(
+        description=(
+            "Where it is: hf://owner/name or hf://owner/name/file.safetensors (Hugging Face), pvc://claim/path (a"
+            " PersistentVolumeClaim of this namespace, mounted read-only) or file:///path (inside the runtime image)."
+        )
+    )
+    revision: Revision | None = Field(
+        default=None, description="Commit of a hf:// repository, 40 hexadecimal characters."
+    )
+    strength: float = Field(
+        default=1.0,
+        ge=-4,
+        le=4,
+        description="How much it changes a picture; 1 as it was trained, 0 not at all.",
+    )
+
+
+Loras = Annotated[tuple[Lora, ...], KeyedList("name", max_length=32)]
 
 
 class ModelSource(Model):
@@ -111,6 +168,9 @@ class ModelSource(Model):
     )
     token_secret_ref: SecretKeyRef | None = Field(
         default=None, description="Secret with the Hugging Face token for gated or private repositories."
+    )
+    loras: Loras = Field(
+        default=(), description="LoRAs that requests may ask for by name; a change restarts the replicas."
     )
 
 

@@ -103,3 +103,53 @@ class Limits(Model):
         le=7200,
         description="Seconds a request that wakes a service at zero replicas is held before 503.",
     )
+
+
+class Optimizations(Model):
+    """Speed switches; each changes how fast a picture is drawn, and nothing else. A change restarts the replicas."""
+
+    channels_last: bool = Field(
+        default=True, description="Store pictures channel by channel last, as GPUs like."
+    )
+    fuse_qkv: bool = Field(default=False, description="Compute query, key and value in one multiplication.")
+    compile: bool = Field(
+        default=False, description="Compile the model for the shapes in warmup: a slower start, faster steps."
+    )
+    cuda_graphs: bool = Field(
+        default=False,
+        description="Replay recorded GPU work for the shapes in warmup: takes memory, saves launches.",
+    )
+
+
+class WarmupShape(Model):
+    """A picture size that is drawn once before a replica is ready."""
+
+    width: Side = Field(description="Picture width in pixels, a multiple of 8.")
+    height: Side = Field(description="Picture height in pixels, a multiple of 8.")
+
+
+class Warmup(Model):
+    """What a replica draws before it takes requests. A change restarts the replicas."""
+
+    shapes: Annotated[tuple[WarmupShape, ...], Field(max_length=16)] = Field(
+        default=(), description="Picture sizes, within the limits; each makes the start a little longer."
+    )
+
+
+class Provenance(Model):
+    """What a picture file says of its making, beside seed, steps, guidance, model, revision and request id."""
+
+    prompt: bool = Field(
+        default=False, description="Write the prompts themselves into the file; else their hashes alone."
+    )
+
+
+class ResultCache(Model):
+    """Pictures of seeded requests that are answered again without drawing."""
+
+    max_mebibytes: int = Field(
+        default=0,
+        ge=0,
+        le=65536,
+        description="Mebibytes of pictures kept in the memory of the ingress; 0 keeps none.",
+    )

@@ -11,7 +11,17 @@ from sd_operator.api.fields import Annotations, KeyedList, Labels, Memory, Objec
 from sd_operator.api.image import Image, ImagePreload
 from sd_operator.api.model import PRESETS, ModelSource
 from sd_operator.api.placement import EnvVar, Head, WorkerGroup
-from sd_operator.api.serving import Autoscaling, Batching, Defaults, Limits, Replicas
+from sd_operator.api.serving import (
+    Autoscaling,
+    Batching,
+    Defaults,
+    Limits,
+    Optimizations,
+    Provenance,
+    Replicas,
+    ResultCache,
+    Warmup,
+)
 
 GpuResourceName = Annotated[
     str,
@@ -113,6 +123,14 @@ def _defaults_allowed(spec: "Spec") -> bool:
     )
 
 
+def _warmup_allowed(spec: "Spec") -> bool:
+    limits = spec.limits
+    return all(
+        max(shape.width, shape.height) <= limits.max_side and shape.width * shape.height <= limits.max_pixels
+        for shape in spec.warmup.shapes
+    )
+
+
 _WORKER_GPUS = "(has(g.gpusPerWorker) ? g.gpusPerWorker : self.gpusPerReplica)"
 
 
@@ -173,6 +191,18 @@ class Spec(Model):
             ),
             field=".defaults",
         ),
+        Rule(
+            cel=(
+                "self.warmup.shapes.all(s, s.width <= self.limits.maxSide && s.height <= self.limits.maxSide"
+                " && s.width * s.height <= self.limits.maxPixels)"
+            ),
+            holds=_warmup_allowed,
+            message=(
+                "the shapes of warmup must be within the limits: width and height within maxSide, their product"
+                " within maxPixels"
+            ),
+            field=".warmup",
+        ),
     )
 
     model: ModelSource = Field(description="The weights that the service draws with.")
@@ -215,6 +245,16 @@ class Spec(Model):
     )
     limits: Limits = Field(
         default=Limits(), description="Bounds of a request; beyond them it is answered 400."
+    )
+    optimizations: Optimizations = Field(
+        default=Optimizations(), description="Speed switches; off or on by measurement on one's own GPU."
+    )
+    warmup: Warmup = Field(default=Warmup(), description="What a replica draws before it takes requests.")
+    provenance: Provenance = Field(
+        default=Provenance(), description="What a picture file says of its making."
+    )
+    result_cache: ResultCache = Field(
+        default=ResultCache(), description="Pictures of seeded requests, kept to be answered again."
     )
     upgrade: Upgrade = Field(
         default=Upgrade(), description="What happens to the running cluster when its pods must change."

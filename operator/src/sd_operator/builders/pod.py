@@ -106,23 +106,28 @@ def _template(resource: Resource, container: Json, pod: Json) -> Json:
     }
 
 
-def _claim(spec: Spec) -> str | None:
-    uri = spec.source().uri or ""
-    return uri.removeprefix("pvc://").split("/", 1)[0] if uri.startswith("pvc://") else None
+def _claims(spec: Spec) -> dict[str, str]:
+    """Names of volumes by the claims that model and LoRAs are read from."""
+    source = spec.source()
+    uris = [source.uri or "", *(lora.uri for lora in source.loras)]
+    claims = [uri.removeprefix("pvc://").split("/", 1)[0] for uri in uris if uri.startswith("pvc://")]
+    return {
+        claim: f"model-{number}" if number else "model" for number, claim in enumerate(dict.fromkeys(claims))
+    }
 
 
 def _model_volumes(spec: Spec) -> list[Json]:
-    claim = _claim(spec)
-    if claim is None:
-        return []
-    return [{"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}]
+    return [
+        {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for claim, volume in _claims(spec).items()
+    ]
 
 
 def _model_mounts(spec: Spec) -> list[Json]:
-    claim = _claim(spec)
-    if claim is None:
-        return []
-    return [{"name": "model", "mountPath": f"{naming.MODELS_FOLDER}/{claim}", "readOnly": True}]
+    return [
+        {"name": volume, "mountPath": f"{naming.MODELS_FOLDER}/{claim}", "readOnly": True}
+        for claim, volume in _claims(spec).items()
+    ]
 
 
 def _threads(spec: Spec, group: WorkerGroup) -> list[Json]:

@@ -43,7 +43,13 @@ def runtime_config(spec: Spec) -> Json:
         "dtype": source.dtype,
         "scheduler": source.scheduler,
     }
-    return {"model": _present(model), "scale_to_zero": spec.replicas.min == 0}
+    return {
+        "model": _present(model),
+        "loras": [lora.model_dump(exclude_none=True) for lora in source.loras],
+        "optimizations": spec.optimizations.model_dump(),
+        "warmup": [shape.model_dump() for shape in spec.warmup.shapes],
+        "scale_to_zero": spec.replicas.min == 0,
+    }
 
 
 def live_config(spec: Spec) -> Json:
@@ -53,6 +59,8 @@ def live_config(spec: Spec) -> Json:
         "limits": limits,
         "batching": spec.batching.model_dump(),
         "defaults": spec.request_defaults().model_dump(exclude_none=True),
+        "provenance": spec.provenance.model_dump(),
+        "result_cache": spec.result_cache.model_dump(),
     }
 
 

@@ -1,102 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pipeline call for several pictures of equal shape; runs on the engine's thread."""
+"""One picture on its way from request to file; the unit of batching."""
 
-import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from PIL import Image
-
-from sd_runtime import images
-from sd_runtime.diffusion.loader import LoadedModel
-from sd_runtime.engine import Picture
-from sd_runtime.errors import GenerationFailed
+from sd_runtime.engine import ImageRequest
 
 
-class Shape(NamedTuple):
-    """What pictures of one pipeline call have in common."""
+class Kind(NamedTuple):
+    """What pictures of one UNet call have in common; sides in pixels, LoRA names sorted."""
 
-    width: int
     height: int
-    steps: int
-    guidance: float
+    width: int
+    loras: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Drawing:
-    """One picture to make."""
+    """A picture to make, and how far it is.
 
-    prompt: str
-    negative_prompt: str
-    shape: Shape
-    seed: int
-
-
-class Abandoned(Exception):
-    """Nobody waits for any picture of the call any more."""
-
-
-def draw(model: LoadedModel, drawings: Sequence[Drawing], wanted: Callable[[], bool]) -> list[Picture]:
-    """Make the pictures, all of one shape, in one call.
-
-    Each picture has a generator of its own, so it is the same alone and beside others (1e-4 on latents in fp32).
-
-    Args:
-        model: the pipeline; it is not changed, since scheduler state belongs to this call alone.
-        drawings: what to draw; not empty.
-        wanted: asked after each step; False abandons the call.
-
-    Raises:
-        Abandoned: `wanted` said no.
-        GenerationFailed: a picture is not a number.
+    Attributes:
+        request: with every default filled in; the picture is number `index` of it.
+        rows: of a UNet call that it takes: two with guidance.
+        cancelled: nobody wants it any more; set by any thread, obeyed before the next step.
+        step: denoising calls done, of `steps`, which some schedulers make more than the request's.
+        trajectory: latents and noise schedule, while the denoising loop draws it.
+        image: the picture, where a pipeline makes it in one go.
+        since: when it was asked for, then when its first step began; monotonic seconds.
     """
-    pipeline = copy.copy(model.pipeline)
-    pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
-    shape = drawings[0].shape
 
-    def after_step(_: Any, __: int, ___: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        if not wanted():
-            raise Abandoned
-        return tensors
+    request: ImageRequest
+    index: int = 0
+    rows: int = 1
+    cancelled: bool = False
+    step: int = 0
+    steps: int = 0
+    trajectory: Any = None
+    image: Any = None
+    since: float = field(default_factory=time.monotonic)
 
-    result = pipeline(
-        prompt=[drawing.prompt for drawing in drawings],
-        negative_prompt=[drawing.negative_prompt for drawing in drawings],
-        # On the CPU: noise does not depend on the device then.
-        generator=[torch.Generator("cpu").manual_seed(drawing.seed) for drawing in drawings],
-        width=shape.width,
-        height=shape.height,
-        num_inference_steps=shape.steps,
-        guidance_scale=shape.guidance,
-        output_type="np",
-        callback_on_step_end=after_step,
-    )
-    return [_picture(pixels, drawing) for pixels, drawing in zip(result.images, drawings, strict=True)]
+    @property
+    def seed(self) -> int:
+        """Of this picture."""
+        return self.request.seed + self.index
 
+    @property
+    def kind(self) -> Kind:
+        """What it must share with others of its UNet call."""
+        return Kind(self.request.height or 0, self.request.width or 0, tuple(sorted(set(self.request.loras))))
 
-def touch(device: str) -> None:
-    """Compute one number on the device; raises where a device fault has made all further work fail."""
-    torch.ones(1, device=device).item()
+    @property
+    def begun(self) -> bool:
+        """Whether its first step has been taken or is next."""
+        return self.steps > 0
 
+    @property
+    def finished(self) -> bool:
+        """Whether its last step has been taken."""
+        return self.begun and self.step == self.steps
 
-def _picture(pixels: "np.ndarray[Any, Any]", drawing: Drawing) -> Picture:
-    """Encode pixels of shape (height, width, 3), values 0 to 1."""
-    if not np.isfinite(pixels).all():
-        raise GenerationFailed(
-            "the picture is not a number: the weights overflow in this precision; try bfloat16"
-        )
-    image = Image.fromarray((pixels * 255).round().astype("uint8"))
-    shape = drawing.shape
-    parameters = {
-        "prompt": drawing.prompt,
-        "negative_prompt": drawing.negative_prompt,
-        "seed": drawing.seed,
-        "steps": shape.steps,
-        "guidance": shape.guidance,
-        "width": shape.width,
-        "height": shape.height,
-    }
-    return Picture(images.png(image, parameters), drawing.seed)
+    @property
+    def steps_done(self) -> int:
+        """How far it is, in steps of the request."""
+        wanted = self.request.steps or 0
+        return self.step * wanted // self.steps if self.steps else 0

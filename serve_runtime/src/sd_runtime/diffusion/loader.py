@@ -1,79 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a model's configuration to a pipeline in memory; one path for bundled, local and downloaded folders."""
+"""From a configuration to a pipeline in memory; one path for bundled, local and downloaded folders."""
 
+import json
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
 from sd_runtime import sources
-from sd_runtime.config import ModelConfig
+from sd_runtime.config import ModelConfig, RuntimeConfig
+from sd_runtime.diffusion import device, loras, previews, tuning
+from sd_runtime.diffusion.decoding import widen
+from sd_runtime.diffusion.families import family_of
+from sd_runtime.diffusion.model import LoadedModel, OwnDefaults
 from sd_runtime.diffusion.schedulers import scheduler
-from sd_runtime.errors import ModelUnavailable
+from sd_runtime.diffusion.warming import warm_up
+from sd_runtime.errors import ConfigError, ModelUnavailable
 
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_OWN_SETTINGS = "generation_config.json"
 _USUAL_STEPS = 25
 _USUAL_GUIDANCE = 7.5
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """A pipeline and what a request gets that does not say.
-
-    Attributes:
-        width: the model's own picture size in pixels; likewise `height`.
-        seconds: time spent per phase of loading.
-    """
-
-    pipeline: Any
-    device: str
-    dtype: str
-    width: int
-    height: int
-    steps: int
-    guidance: float
-    seconds: dict[str, float]
-
-
-def load(model: ModelConfig) -> LoadedModel:
-    """Fetch the weights and build the pipeline on the best device there is.
+def load(config: RuntimeConfig) -> LoadedModel:
+    """Fetch the weights, build the pipeline on the best device there is, tune it and warm it up.
 
     Raises:
-        ConfigError: the source is not supported.
-        ModelUnavailable: the weights cannot be had or are no diffusers pipeline.
+        ConfigError: the configuration asks for what cannot be done.
+        ModelUnavailable: weights cannot be had, are no diffusers pipeline, or a LoRA does not fit them.
     """
+    # Pipelines tell prompts that are too long, word by word.
+    diffusers.logging.set_verbosity_error()
     began = time.monotonic()
-    folder = sources.fetch(model)
+    folder = sources.fetch(config.model)
     fetched = time.monotonic()
-    device = _device()
+    model = _loaded(config, folder)
+    model.seconds.update(weights=fetched - began, pipeline=time.monotonic() - fetched)
+    warm_up(model)
+    return model
+
+
+def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
+    on = device.Device(device.best())
     # Half precision is slower than single on CPUs, and many of its operators are missing there.
-    dtype = "float32" if device == "cpu" else model.dtype
-    if dtype != model.dtype:
-        logger.info("a CPU computes float32, not %s", model.dtype)
-    pipeline = _pipeline(folder, model, _DTYPES[dtype]).to(device)
-    side = _own_side(pipeline)
+    dtype = "float32" if on.kind == "cpu" else config.model.dtype
+    if dtype != config.model.dtype:
+        logger.info("a CPU computes float32, not %s", config.model.dtype)
+    pipeline = _pipeline(folder, config.model, _DTYPES[dtype])
+    switch = loras.load(pipeline, config.loras)
+    pipeline.to(on.kind)
+    family = family_of(pipeline)
+    if family is not None:
+        widen(pipeline)
     return LoadedModel(
         pipeline=pipeline,
-        device=device,
+        config=config,
+        family=family,
+        # Before the decoder is compiled, which would be for this shape too.
+        colours=None if family is None else previews.colours(pipeline),
+        device=on,
         dtype=dtype,
-        width=side,
-        height=side,
-        steps=_USUAL_STEPS,
-        guidance=_USUAL_GUIDANCE,
-        seconds={"weights": fetched - began, "pipeline": time.monotonic() - fetched},
+        defaults=own_defaults(pipeline, folder),
+        loras=switch,
+        tuned=tuning.tune(pipeline, config.optimizations, on, switch),
     )
-
-
-def _device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _pipeline(folder: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
@@ -90,12 +87,29 @@ def _pipeline(folder: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ModelUnavailable(f"model.uri: got {model.uri!r}: the folder does not load: {reason}") from error
     if model.scheduler is not None:
+        if family_of(pipeline) is None:
+            raise ConfigError(
+                f"model.scheduler: got {model.scheduler!r}: a {type(pipeline).__name__} has one of its own;"
+                " leave the field out"
+            )
         pipeline.scheduler = scheduler(model.scheduler, pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def _own_side(pipeline: Any) -> int:
-    """Side of the pictures the model was trained on, in pixels."""
+def own_defaults(pipeline: Any, folder: Path) -> OwnDefaults:
+    """What the folder says: the size the model was trained on, and steps and guidance if it names them.
+
+    Raises:
+        ModelUnavailable: its generation_config.json is no such file.
+    """
     denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
-    return int(denoiser.config.sample_size * pipeline.vae_scale_factor)
+    side = int(denoiser.config.sample_size * pipeline.vae_scale_factor)
+    file = folder / _OWN_SETTINGS
+    try:
+        settings = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        steps = int(settings.get("num_inference_steps", _USUAL_STEPS))
+        guidance = float(settings.get("guidance_scale", _USUAL_GUIDANCE))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelUnavailable(f"{file}: must be a JSON object of numbers: {error}") from error
+    return OwnDefaults(side, side, steps, guidance)

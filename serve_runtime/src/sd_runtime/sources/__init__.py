@@ -4,9 +4,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sd_runtime.config import ModelConfig
+from sd_runtime.config import Lora, ModelConfig
 from sd_runtime.errors import ConfigError
-from sd_runtime.sources import bundled, completeness, folder, hub
+from sd_runtime.sources import bundled, completeness, folder, hub, lora
 
 _SOURCES: dict[str, Callable[[ModelConfig], Path]] = {
     "bundled": bundled.fetch,
@@ -30,3 +30,13 @@ def fetch(model: ModelConfig) -> Path:
     found = _SOURCES[scheme](model)
     completeness.check(model, found)
     return found
+
+
+def fetch_lora(wanted: Lora) -> Path:
+    """The local file of a LoRA.
+
+    Raises:
+        ConfigError: the scheme of the URI is none that a LoRA can come from.
+        ModelUnavailable: the weights cannot be had.
+    """
+    return lora.fetch(wanted)

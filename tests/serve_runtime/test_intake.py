@@ -1,31 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
 import pytest
 
 from sd_runtime.config import Defaults, Limits
 from sd_runtime.errors import InvalidRequest
-from sd_runtime.protocol import (
-    MAX_SEED,
-    GenerationBody,
-    ImagineQuery,
-    any_seed,
-    check_model,
-    from_body,
-    from_imagine,
-)
+from sd_runtime.intake import Terms, any_seed, from_body, from_imagine
+from sd_runtime.protocol import MAX_SEED, GenerationBody, ImagineQuery
 
-LIMITS, DEFAULTS = Limits(), Defaults(width=64, height=64, steps=15, guidance=4.0)
+TERMS = Terms(Limits(), Defaults(width=64, height=64, steps=15, guidance=4.0), "bundled://shapes", ("ink",))
 
 
 def imagine(**query):
-    return from_imagine(
-        ImagineQuery(prompt=query.pop("prompt", "a red circle"), **query), LIMITS, DEFAULTS, seed=7
-    )
+    return from_imagine(ImagineQuery(prompt=query.pop("prompt", "a red circle"), **query), TERMS, seed=7)
 
 
 def generate(**body):
-    return from_body(
-        GenerationBody(prompt=body.pop("prompt", "a red circle"), **body), LIMITS, DEFAULTS, seed=7
-    )
+    return from_body(GenerationBody(prompt=body.pop("prompt", "a red circle"), **body), TERMS, seed=7)
 
 
 def test_defaults_fill_what_a_request_does_not_say():
@@ -73,6 +64,9 @@ def test_size_of_the_openai_route():
         (generate, {"n": 5}, "n", "got 5: must be from 1 to 4"),
         (generate, {"num_inference_steps": 0}, "num_inference_steps", "must be from 1"),
         (generate, {"guidance_scale": -1.0}, "guidance_scale", "must be from 0"),
+        (generate, {"model": "dall-e-3"}, "model", "got 'dall-e-3': must be 'bundled://shapes', or left out"),
+        (generate, {"lora": ["x" * 200]}, "lora", "this service offers ink"),
+        (generate, {"seed": MAX_SEED, "n": 2}, "seed", "the last one's must be at most"),
     ],
 )
 def test_wrong_request_names_field_value_and_rule(build, wrong, param, says):
@@ -82,20 +76,24 @@ def test_wrong_request_names_field_value_and_rule(build, wrong, param, says):
     assert says in str(caught.value)
 
 
-def test_another_model_is_refused_and_the_served_one_may_be_named():
+def test_the_served_model_may_be_named():
     for name in (None, "bundled://shapes"):
-        check_model(GenerationBody(prompt="a", model=name), "bundled://shapes")
-    with pytest.raises(
-        InvalidRequest, match="got 'dall-e-3': must be 'bundled://shapes', or left out"
-    ) as caught:
-        check_model(GenerationBody(prompt="a", model="dall-e-3"), "bundled://shapes")
-    assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
+        assert generate(model=name).count == 1
 
 
 def test_pixels_are_bounded_beside_sides():
-    limits = Limits(max_pixels=4096)
+    few = replace(TERMS, limits=Limits(max_pixels=4096))
     with pytest.raises(InvalidRequest, match="128x64 = 8192 pixels: must be at most 4096"):
-        from_body(GenerationBody(prompt="a", size="128x64"), limits, DEFAULTS, 0)
+        from_body(GenerationBody(prompt="a", size="128x64"), few, 0)
+
+
+def test_previews_need_a_stream():
+    assert generate(partial_images=2).output.previews == 0
+    assert generate(partial_images=2, stream=True).output.previews == 2
+
+
+def test_who_chose_the_seed_is_noted():
+    assert (generate(seed=0).seeded, generate().seeded, imagine(seed=0).seeded) == (True, False, True)
 
 
 def test_messages_never_hold_the_prompt():

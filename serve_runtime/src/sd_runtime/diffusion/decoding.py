@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From latents to pixels: the VAE, and the checks that no broken or withheld picture passes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from PIL import Image
+
+from sd_runtime.diffusion import failures
+from sd_runtime.errors import GenerationFailed
+
+Result = Image.Image | Exception
+_WITHHELD = "the model's safety checker withheld the picture; try another prompt or seed"
+
+
+def widen(pipeline: Any) -> None:
+    """Let a VAE that overflows in float16 compute in float32; the stock pipeline does so for each picture anew."""
+    vae = pipeline.vae
+    if (
+        isinstance(pipeline, StableDiffusionXLPipeline)
+        and vae.dtype == torch.float16
+        and vae.config.force_upcast
+    ):
+        vae.to(torch.float32)
+
+
+class Decoder:
+    """Decodes with a pipeline's VAE; used by one thread."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        self._vae = pipeline.vae
+
+    def decode(self, latents: Sequence[torch.Tensor]) -> list[Result]:
+        """A picture, or what went wrong, for each row of latents; all of one size; called in inference mode."""
+        try:
+            pixels = self._pixels(torch.cat(list(latents)))
+        except Exception as error:  # noqa: BLE001 - whatever failed, the others are decoded
+            failed = error.with_traceback(None) if failures.out_of_memory(error) else error
+        else:
+            return [_image(row) for row in pixels]
+        if failures.out_of_memory(failed):
+            failures.free_memory()
+        if len(latents) == 1:
+            return [failed]
+        return [result for row in latents for result in self.decode([row])]
+
+    def _pixels(self, latents: torch.Tensor) -> Sequence[torch.Tensor | None]:
+        """Rows of shape (3, height, width), values 0 to 1; None for what the safety checker withholds."""
+        decoded = self._vae.decode(self._unscaled(latents).to(self._vae.dtype), return_dict=False)[0]
+        flagged: Sequence[bool] = [False] * len(decoded)
+        if getattr(self._pipeline, "safety_checker", None) is not None and decoded.isfinite().all():
+            _, flagged = self._pipeline.run_safety_checker(
+                decoded.clone(), self._pipeline.device, self._pipeline.unet.dtype
+            )
+        return [None if flag else row / 2 + 0.5 for row, flag in zip(decoded, flagged, strict=True)]
+
+    def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
+        config = self._vae.config
+        if config.latents_mean is None or config.latents_std is None:
+            return latents / config.scaling_factor
+        mean, std = (
+            torch.tensor(each, device=latents.device, dtype=latents.dtype).view(1, -1, 1, 1)
+            for each in (config.latents_mean, config.latents_std)
+        )
+        return latents * std / config.scaling_factor + mean
+
+
+def _image(row: torch.Tensor | None) -> Result:
+    if row is None:
+        return GenerationFailed(_WITHHELD)
+    if not row.isfinite().all():
+        return GenerationFailed(failures.NOT_A_NUMBER)
+    shades = (row.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(shades.permute(1, 2, 0).cpu().numpy())

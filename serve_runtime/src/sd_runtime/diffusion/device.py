@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device and its threads: who computes where, and who waits for whom."""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+
+_AHEAD = 2  # UNet calls that may be queued on a GPU; more would keep new pictures out and cancelled ones in
+
+
+class Device:
+    """What `diffusion` asks of a device, by the kind of it: cuda, mps or cpu."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._queued: deque[Any] = deque()
+        self._local = threading.local()
+
+    def touch(self) -> None:
+        """Compute one number; raises where a device fault has made all further work fail."""
+        torch.ones(1, device=self.kind).item()
+
+    def enter(self, work: Literal["drawing", "decoding"]) -> None:
+        """Called once by each thread that computes.
+
+        On a CPU the decoding thread takes one core: two pools of threads on the same cores slow each other down.
+        """
+        if self.kind == "cpu":
+            torch.set_num_threads(cores() if work == "drawing" else 1)
+
+    def mark(self) -> Any:
+        """An event that has happened once what this thread queued so far is computed; None where nothing queues."""
+        if self.kind != "cuda":
+            return None
+        event = torch.cuda.Event()
+        event.record()
+        return event
+
+    def pace(self) -> None:
+        """Wait until the device is not far behind this thread."""
+        if (event := self.mark()) is not None:
+            self._queued.append(event)
+            while len(self._queued) > _AHEAD:
+                self._queued.popleft().synchronize()
+
+    @contextmanager
+    def aside(self, inputs: Sequence[tuple[torch.Tensor, Any]]) -> Iterator[None]:
+        """Compute beside the thread that draws, once the inputs are there."""
+        if self.kind != "cuda":
+            yield
+            return
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream()
+        stream = self._local.stream
+        with torch.cuda.stream(stream):
+            for tensor, ready in inputs:
+                stream.wait_event(ready)
+                tensor.record_stream(stream)
+            yield
+            stream.synchronize()
+
+    def free(self) -> int:
+        """Bytes of device memory that tensors may still take; 0 where nobody counts."""
+        if self.kind != "cuda":
+            return 0
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return int(torch.cuda.mem_get_info()[0] + kept)
+
+    def used(self) -> int:
+        """Bytes of device memory in use; 0 where nobody counts."""
+        return int(torch.cuda.memory_allocated()) if self.kind == "cuda" else 0
+
+
+def cores() -> int:
+    """Cores for drawing: OMP_NUM_THREADS, which Ray sets to a replica's share, or all this process may use."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() and int(told) > 0 else len(os.sched_getaffinity(0))
+
+
+def best() -> str:
+    """The kind of the best device there is."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

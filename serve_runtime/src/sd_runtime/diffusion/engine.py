@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine: an event loop's view of the threads that draw, decode and write files."""
+
+import asyncio
+import platform
+from collections.abc import AsyncGenerator
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from typing import Any
+
+from PIL import Image
+
+from sd_runtime import images, provenance
+from sd_runtime.config import LiveConfig
+from sd_runtime.diffusion.decoding import Decoder
+from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.finishing import Finisher
+from sd_runtime.diffusion.model import LoadedModel
+from sd_runtime.diffusion.schedulers import name_of
+from sd_runtime.diffusion.stock import StockStudio, arguments
+from sd_runtime.diffusion.stream import Stream
+from sd_runtime.diffusion.studios import studio
+from sd_runtime.diffusion.worker import Worker
+from sd_runtime.engine import EngineInfo, ImageRequest, Update
+from sd_runtime.errors import GenerationFailed, InvalidRequest
+from sd_runtime.observer import Observer, Silent
+
+# Pixels. Small pictures are decoded together, large ones gain nothing by it; a compiled decoder knows one alone.
+_DECODED_AT_ONCE = 512 * 512
+
+
+class DiffusionEngine:
+    """Draws with a loaded model; see `sd_runtime.engine.Engine`."""
+
+    def __init__(self, model: LoadedModel, live: LiveConfig, observer: Observer | None = None) -> None:
+        self._model = model
+        self._live = live
+        watching = observer or Silent()
+        self._studio = studio(model, watching)
+        self._finisher = Finisher(
+            Decoder(model.pipeline) if model.family else None,
+            model.colours,
+            self._encode,
+            pixels=0 if model.tuned.effective["compile"] else _DECODED_AT_ONCE,
+            on=model.device,
+            observer=watching,
+        )
+        self._worker = Worker(self._studio, self._finisher, on=model.device, observer=watching)
+        if isinstance(self._studio, StockStudio):
+            self._studio.on_step = self._worker.advanced
+        self.configure(live)
+
+    def info(self) -> EngineInfo:
+        """What the engine computes with."""
+        model = self._model
+        versions = {name: version(name) for name in ("sd-runtime", "ray", "torch", "diffusers")}
+        versions["python"] = platform.python_version()
+        return EngineInfo(
+            device=model.device.kind,
+            dtype=model.dtype,
+            versions=versions,
+            load_seconds=dict(model.seconds),
+            defaults=self._defaults() | {"scheduler": name_of(model.pipeline.scheduler)},
+            optimizations=dict(model.tuned.effective),
+            loras=model.loras.names,
+        )
+
+    def configure(self, live: LiveConfig) -> None:
+        """Take over new settings; they apply from the next step on."""
+        self._live = live
+        if not isinstance(self._studio, StockStudio):
+            self._studio.budget.pictures = live.batching.max_batch_size
+        self._worker.company_seconds = live.batching.max_wait_milliseconds / 1000
+
+    async def generate(self, request: ImageRequest) -> AsyncGenerator[Update, None]:
+        """Draw the pictures of a request; closing the iterator stops its work within a step."""
+        stream = self._stream(self._checked(request))
+        self._worker.put(stream)
+        try:
+            async for update in stream.updates():
+                yield update
+        finally:
+            # Also when one picture failed: nobody waits for its siblings any more.
+            stream.cancel()
+
+    async def check(self) -> None:
+        """Raise if a thread has died or the device computes no more."""
+        if not (self._worker.alive and self._finisher.alive):
+            raise GenerationFailed("a thread of the engine has ended")
+        await asyncio.to_thread(self._model.device.touch)
+
+    def close(self) -> None:
+        """End the engine's threads."""
+        self._worker.close()
+        self._finisher.close()
+
+    def _defaults(self) -> dict[str, Any]:
+        """The service's defaults, and the model's own where it has none."""
+        own = asdict(self._model.defaults)
+        return own | self._live.defaults.model_dump(exclude_none=True)
+
+    def _checked(self, request: ImageRequest) -> ImageRequest:
+        """The request with every default filled in, if the model can draw it."""
+        defaults = self._defaults()
+        missing = {name: value for name, value in defaults.items() if getattr(request, name) is None}
+        filled = replace(request, **missing)
+        _check_loras(filled, self._model.loras.names)
+        _check_sides(filled, self._model.pipeline.vae_scale_factor)
+        if self._model.family is None:
+            arguments(self._model.pipeline, filled)
+        return filled
+
+    def _stream(self, request: ImageRequest) -> Stream:
+        family = self._model.family
+        rows = 1 if family is None else family.rows(request.guidance or 0.0)
+        drawings = [Drawing(request, index, rows) for index in range(request.count)]
+        return Stream(drawings, asyncio.get_running_loop())
+
+    def _encode(self, image: Image.Image, drawing: Drawing) -> bytes:
+        request = drawing.request
+        parameters = provenance.parameters(
+            request, seed=drawing.seed, model=self._model.config.model, settings=self._live.provenance
+        )
+        if request.scheduler is None:
+            parameters["scheduler"] = name_of(self._model.pipeline.scheduler)
+        return images.encode(image, request.output, parameters)
+
+
+def _check_loras(request: ImageRequest, known: tuple[str, ...]) -> None:
+    for name in request.loras:
+        if name not in known:
+            offered = ", ".join(known) or "there are none"
+            raise InvalidRequest(f"lora: got {name[:80]!r}: must be one of the service's: {offered}", "lora")
+
+
+def _check_sides(request: ImageRequest, cell: int) -> None:
+    for name, side in (("width", request.width), ("height", request.height)):
+        if side is not None and side % cell:
+            raise InvalidRequest(f"{name}: got {side}: must be a multiple of {cell} for this model", name)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of an error that a library raised while a picture was drawn."""
+
+import gc
+import logging
+import traceback
+
+import torch
+
+from sd_runtime.errors import GenerationFailed, RuntimeFailure
+
+logger = logging.getLogger(__name__)
+
+NOT_A_NUMBER = "the picture is not a number: the weights overflow in this precision; set model.dtype to bfloat16 or float32"
+_OUT_OF_MEMORY = "out of memory: the device cannot hold one picture of this size; ask for a smaller one, or use a larger device"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether less at once would help."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+def free_memory() -> None:
+    """Give back what a failed call left behind."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def told(error: Exception) -> RuntimeFailure:
+    """The error as a client may see it: never the words of a foreign one, which may hold the prompt."""
+    if isinstance(error, RuntimeFailure):
+        return error
+    if out_of_memory(error):
+        return GenerationFailed(_OUT_OF_MEMORY)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+    logger.error("a picture failed: %s at %s", type(error).__name__, place)
+    return GenerationFailed(f"the pipeline failed with {type(error).__name__}")

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A pipeline in memory, and all that is known of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sd_runtime.config import RuntimeConfig
+from sd_runtime.diffusion.device import Device
+from sd_runtime.diffusion.families import Family
+from sd_runtime.diffusion.loras import LoraSwitch
+from sd_runtime.diffusion.previews import LatentColours
+from sd_runtime.diffusion.tuning import Tuned
+
+
+@dataclass(frozen=True)
+class OwnDefaults:
+    """What the model's folder says of a request that does not: sides in pixels, steps, guidance."""
+
+    width: int
+    height: int
+    steps: int
+    guidance: float
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A pipeline and what belongs to it.
+
+    Attributes:
+        family: None: it draws by its own `__call__`.
+        colours: of its latents, for previews; None: they cannot be shown.
+        seconds: time spent per phase of loading.
+    """
+
+    pipeline: Any
+    config: RuntimeConfig
+    family: Family | None
+    colours: LatentColours | None
+    device: Device
+    dtype: str
+    defaults: OwnDefaults
+    loras: LoraSwitch
+    tuned: Tuned
+    seconds: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pipelines whose loop we do not know draw by their own `__call__`: one picture at a time, the oldest first."""
+
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from sd_runtime.diffusion import failures
+from sd_runtime.diffusion.denoising import Tick
+from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.groups import Budget
+from sd_runtime.diffusion.loras import LoraSwitch
+from sd_runtime.engine import ImageRequest
+from sd_runtime.errors import GenerationFailed, InvalidRequest
+from sd_runtime.observer import Observer
+
+
+class _Unwanted(Exception):
+    """Nobody waits for the picture any more; raised inside the call, it ends it and leaves the pipeline whole."""
+
+
+class StockStudio:
+    """The studio for all other pipelines; a tick is a whole picture.
+
+    Attributes:
+        on_step: told of each step within a tick.
+    """
+
+    def __init__(self, pipeline: Any, loras: LoraSwitch, observer: Observer) -> None:
+        self.budget = Budget(1, 1)
+        self.on_step: Callable[[Drawing], None] = lambda _: None
+        self._pipeline = pipeline
+        self._loras = loras
+        self._observer = observer
+        self._waiting: list[Drawing] = []
+
+    def join(self, drawing: Drawing) -> None:
+        """It is drawn after those that are there."""
+        self._waiting.append(drawing)
+
+    def drawings(self) -> Sequence[Drawing]:
+        """All that are not finished."""
+        return self._waiting
+
+    def ahead(self, drawing: Drawing) -> int:
+        """Pictures that wait before it."""
+        return self._waiting.index(drawing) if drawing in self._waiting else 0
+
+    def tick(self) -> Tick:
+        """Draw the oldest picture that is wanted."""
+        done = Tick(cancelled=[drawing for drawing in self._waiting if drawing.cancelled])
+        self._waiting = [drawing for drawing in self._waiting if not drawing.cancelled]
+        if self._waiting:
+            self._draw(self._waiting.pop(0), done)
+        return done
+
+    def _draw(self, drawing: Drawing, done: Tick) -> None:
+        began = time.monotonic()
+        self._observer.phase("queue", began - drawing.since)
+        try:
+            self._loras.activate(drawing.kind.loras)
+            with torch.inference_mode():
+                drawing.image = self._call(drawing)
+        except _Unwanted:
+            done.cancelled.append(drawing)
+        except Exception as error:  # noqa: BLE001 - this picture fails, the next is drawn
+            if failures.out_of_memory(error):
+                error = error.with_traceback(None)
+                failures.free_memory()
+            done.failed.append((drawing, error))
+        else:
+            self._observer.phase("denoise", time.monotonic() - began)
+            done.finished.append(drawing)
+
+    def _call(self, drawing: Drawing) -> Image.Image:
+        drawing.steps = drawing.request.steps or 1
+        self.on_step(drawing)
+        marks = [time.monotonic()]
+
+        def after_step(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            if drawing.cancelled:
+                raise _Unwanted
+            marks.append(time.monotonic())
+            self._observer.step(1, drawing.rows, marks[-1] - marks[-2])
+            drawing.step = min(step + 1, drawing.steps)
+            self.on_step(drawing)
+            return tensors
+
+        result = self._pipeline(
+            **arguments(self._pipeline, drawing.request),
+            generator=torch.Generator("cpu").manual_seed(drawing.seed),
+            output_type="pt",
+            **(
+                {"callback_on_step_end": after_step}
+                if "callback_on_step_end" in _offered(self._pipeline)
+                else {}
+            ),
+        )
+        return _image(result.images[0])
+
+
+def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
+    """What the pipeline's call is given.
+
+    Raises:
+        InvalidRequest: the pipeline cannot do what is asked.
+    """
+    offered = _offered(pipeline)
+    if request.scheduler is not None:
+        raise InvalidRequest(f"scheduler: a {type(pipeline).__name__} has one of its own", "scheduler")
+    if request.negative_prompt and "negative_prompt" not in offered:
+        raise InvalidRequest(
+            f"negative_prompt: a {type(pipeline).__name__} knows no negative prompt", "negative_prompt"
+        )
+    return {
+        "prompt": request.prompt,
+        "width": request.width,
+        "height": request.height,
+        "num_inference_steps": request.steps,
+        **({"guidance_scale": request.guidance} if "guidance_scale" in offered else {}),
+        **({"negative_prompt": request.negative_prompt} if request.negative_prompt else {}),
+    }
+
+
+def _offered(pipeline: Any) -> Mapping[str, Any]:
+    """Parameters of its call."""
+    return inspect.signature(type(pipeline).__call__).parameters
+
+
+def _image(pixels: torch.Tensor) -> Image.Image:
+    if not pixels.isfinite().all():
+        raise GenerationFailed(failures.NOT_A_NUMBER)
+    shades = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(shades.permute(1, 2, 0).cpu().numpy())

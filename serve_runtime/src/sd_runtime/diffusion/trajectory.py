@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A picture's way through the noise: latents, schedule and random numbers of its own.
+
+Nothing here is shared between pictures, so what a picture becomes does not depend on its neighbours.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from sd_runtime.diffusion.families import Conditions
+from sd_runtime.engine import ImageRequest
+
+
+class Trajectory:
+    """Latents between noise and picture.
+
+    Attributes:
+        latents: one row; each step makes a new tensor, so a reader on another thread keeps what it has.
+    """
+
+    def __init__(
+        self,
+        *,
+        scheduler: Any,
+        request: ImageRequest,
+        seed: int,
+        conditions: Conditions,
+        cell: int,
+        channels: int,
+    ) -> None:
+        text = conditions["encoder_hidden_states"]
+        self.conditions = conditions
+        self._scheduler = scheduler
+        self._guidance = request.guidance or 0.0
+        # On the CPU: noise does not depend on the device then.
+        generator = torch.Generator("cpu").manual_seed(seed)
+        takes_generator = "generator" in inspect.signature(scheduler.step).parameters
+        self._extra = {"generator": generator} if takes_generator else {}
+        shape = (1, channels, (request.height or 0) // cell, (request.width or 0) // cell)
+        noise = randn_tensor(shape, generator=generator, device=text.device, dtype=text.dtype)
+        self.latents: torch.Tensor = noise * scheduler.init_noise_sigma
+        self._index = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows of a UNet call that it takes."""
+        return len(self.conditions["encoder_hidden_states"])
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        """Where in time the latents are, as the scheduler counts it."""
+        timestep: torch.Tensor = self._scheduler.timesteps[self._index]
+        return timestep
+
+    def inputs(self) -> torch.Tensor:
+        """What the UNet sees, one row for each of its conditions; asking twice changes nothing."""
+        scaled: torch.Tensor = self._scheduler.scale_model_input(self.latents, self.timestep)
+        return scaled.expand(self.rows, -1, -1, -1)
+
+    def advance(self, prediction: torch.Tensor) -> None:
+        """Take the step that the UNet's rows for this picture say."""
+        if self.rows > 1:
+            avoid, follow = prediction.chunk(2)
+            prediction = avoid + self._guidance * (follow - avoid)
+        stepped = self._scheduler.step(
+            prediction, self.timestep, self.latents, **self._extra, return_dict=False
+        )
+        self.latents = stepped[0].to(self.latents.dtype)
+        self._index += 1

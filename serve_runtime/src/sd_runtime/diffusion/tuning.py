@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The speed switches: what is asked for, what of it can be had here, and the UNet call that results."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sd_runtime.config import Optimizations
+from sd_runtime.diffusion.device import Device
+from sd_runtime.diffusion.graphs import Graphs
+from sd_runtime.diffusion.loras import LoraSwitch
+from sd_runtime.diffusion.predicting import Forward, forward
+
+_COMPILED_SHAPES = 128  # sizes times padded batches; beyond it torch would go back to uncompiled, unasked
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """How the pipeline computes.
+
+    Attributes:
+        call: of the UNet; None for pipelines that draw by their own `__call__`.
+        effective: the switches as they are.
+    """
+
+    call: Forward | None
+    effective: dict[str, bool]
+
+    @property
+    def fixed_shapes(self) -> bool:
+        """Whether each new shape of a call costs time, so that there should be few."""
+        return self.effective["compile"] or self.effective["cuda_graphs"]
+
+
+def tune(pipeline: Any, wanted: Optimizations, device: Device, loras: LoraSwitch) -> Tuned:
+    """Switch on what is wanted and can be had; after the LoRAs are attached."""
+    unet = getattr(pipeline, "unet", None)
+    if unet is None:
+        return Tuned(None, dict.fromkeys(Optimizations.model_fields, False))
+    effective = {
+        "channels_last": wanted.channels_last and _channels_last(pipeline, device),
+        # Fused projections pass the LoRAs by.
+        "fuse_qkv": wanted.fuse_qkv and not loras.names and _fuse(unet),
+        "compile": wanted.compile and _compile(pipeline),
+        "cuda_graphs": wanted.cuda_graphs and device.kind == "cuda",
+    }
+    call = forward(unet)
+    return Tuned(Graphs(call, loras) if effective["cuda_graphs"] else call, effective)
+
+
+def _channels_last(pipeline: Any, device: Device) -> bool:
+    """Tensor cores read convolutions in this order; on a CPU the order makes them slower."""
+    if device.kind != "cuda":
+        return False
+    for part in (pipeline.unet, pipeline.vae):
+        part.to(memory_format=torch.channels_last)
+    return True
+
+
+def _fuse(unet: Any) -> bool:
+    try:
+        unet.fuse_qkv_projections()
+    except (AttributeError, ValueError):  # attention of a kind that cannot be fused
+        return False
+    return True
+
+
+def _compile(pipeline: Any) -> bool:
+    torch._dynamo.config.recompile_limit = _COMPILED_SHAPES  # noqa: SLF001 - the documented place of the setting
+    torch._dynamo.config.accumulated_recompile_limit = 8 * _COMPILED_SHAPES  # noqa: SLF001
+    pipeline.unet.compile(dynamic=False)
+    pipeline.vae.decode = torch.compile(pipeline.vae.decode, dynamic=False)
+    return True

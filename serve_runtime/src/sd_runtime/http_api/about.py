@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is served, and whether."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from fastapi.responses import JSONResponse
+
+from sd_runtime import __version__
+from sd_runtime.http_api import documented
+from sd_runtime.http_api.depends import TheService, no_query
+from sd_runtime.http_errors import Unavailable
+from sd_runtime.protocol import ModelCard, ModelList
+from sd_runtime.service import Service
+
+router = APIRouter(tags=["service"], dependencies=[Depends(no_query)])
+_NOT_YET = {"description": "No picture can be made yet; the body tells the phase."}
+
+
+@router.get("/v1/models", responses=documented.errors(400))
+async def models(service: TheService) -> ModelList:
+    """The one model that is served, what it computes with, and what a request may ask for."""
+    return ModelList(data=[await _card(service)])
+
+
+@router.get("/v1/models/{model:path}", responses=documented.errors(400, 404))
+async def model(
+    model: Annotated[str, Path(max_length=1024, examples=["bundled://shapes"])], service: TheService
+) -> ModelCard:
+    """The same, by its name."""
+    if model != service.config.model.uri:
+        raise Unavailable(404, f"this service has the model {service.config.model.uri} alone")
+    return await _card(service)
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process is alive; says nothing about the model."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", responses={503: _NOT_YET})
+async def readyz(service: TheService) -> JSONResponse:
+    """200 once a picture can be made; the body tells phase, device, versions and load times."""
+    state = await service.drawer.readiness()
+    info = await service.drawer.info()
+    body = {"ready": state.ready, "phase": state.phase, "version": __version__}
+    body |= {} if info is None else asdict(info)
+    body["model"] = service.config.model.model_dump(include={"uri", "revision"})
+    return JSONResponse(body, status_code=200 if state.ready else 503)
+
+
+async def _card(service: Service) -> ModelCard:
+    model = service.config.model
+    info = await service.drawer.info()
+    card = ModelCard(
+        id=model.uri,
+        revision=model.revision,
+        loras=[lora.name for lora in service.config.loras],
+        limits=service.live.limits.model_dump(),
+    )
+    if info is not None:
+        card.defaults = info.defaults | service.live.defaults.model_dump(exclude_none=True)
+        card.dtype, card.device, card.optimizations = info.dtype, info.device, info.optimizations
+    return card

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures as HTTP answers."""
+
+import base64
+import time
+
+from fastapi import Response
+
+from sd_runtime import images
+from sd_runtime.engine import ImageRequest, Picture
+from sd_runtime.fingerprint import etag
+from sd_runtime.protocol import GeneratedImage, GenerationAnswer
+from sd_runtime.service import Drawn, Service
+
+_FRESH_SECONDS = 3600
+
+Headers = dict[str, str]
+
+
+def caching(request: ImageRequest, service: Service) -> Headers:
+    """What a cache may do with a picture: keep it if the client chose the seed, else nothing.
+
+    An hour, then ask again: the service's defaults are part of the picture, and may change.
+    """
+    if not request.seeded:
+        return {"Cache-Control": "no-store"}
+    return {"Cache-Control": f"max-age={_FRESH_SECONDS}", "ETag": etag(service.fingerprint(request))}
+
+
+def picture(drawn: Drawn, request: ImageRequest, headers: Headers) -> Response:
+    """One picture as a file."""
+    (only,) = drawn.pictures
+    return Response(only.data, media_type=f"image/{request.output.format}", headers=headers | told(drawn))
+
+
+def told(drawn: Drawn) -> Headers:
+    """What the header says of pictures: their first seed, and where they are from if a cache was asked."""
+    headers = {"x-seed": str(drawn.pictures[0].seed)}
+    if drawn.cached is not None:
+        headers["x-cache"] = "hit" if drawn.cached else "miss"
+    return headers
+
+
+def inline(drawn: Drawn, request: ImageRequest) -> GenerationAnswer:
+    """All pictures as JSON."""
+    return GenerationAnswer(
+        created=int(time.time()),
+        data=[_image(each) for each in drawn.pictures],
+        output_format=request.output.format,
+        size=images.size(drawn.pictures[0].data),
+    )
+
+
+def base64_text(data: bytes) -> str:
+    """Bytes as JSON carries them."""
+    return base64.b64encode(data).decode()
+
+
+def _image(each: Picture) -> GeneratedImage:
+    return GeneratedImage(b64_json=base64_text(each.data), seed=each.seed)

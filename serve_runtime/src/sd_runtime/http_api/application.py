@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The FastAPI application of a service; built where it runs, so that nothing of it needs pickling."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from sd_runtime import __version__, http_errors
+from sd_runtime.http_api import about, generations, imagine, jobs
+from sd_runtime.http_api.body_limit import BodyLimit
+from sd_runtime.http_api.observed import Observed
+from sd_runtime.jobs import JobStore
+from sd_runtime.service import Service
+
+_DESCRIPTION = """Prompts in, pictures out. `GET /imagine` is the shortest way; `/v1` speaks OpenAI's images API.
+
+Every answer carries `x-request-id`; every error is JSON that names field, value and rule. Bounds of a request are in
+`GET /v1/models`."""
+
+
+class _Api(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The document, without FastAPI's 422: what is invalid is 400 here."""
+        if self.openapi_schema is None:
+            self.openapi_schema = _document(self)
+        return self.openapi_schema
+
+
+def application(service: Service) -> FastAPI:
+    """All routes over a service."""
+    api = _Api(title="Image generation", version=__version__, description=_DESCRIPTION, lifespan=_lifespan)
+    api.state.service = service
+    api.state.jobs = JobStore(service.stream, service.clock)
+    http_errors.install(api)
+    for routes in (imagine, generations, jobs, about):
+        api.include_router(routes.router)
+    api.add_middleware(BodyLimit)
+    api.add_middleware(Observed, service=service)
+    return api
+
+
+@asynccontextmanager
+async def _lifespan(api: FastAPI) -> AsyncGenerator[None]:
+    """At the end nobody can ask for the jobs any more: stop their work."""
+    yield
+    await api.state.jobs.close()
+
+
+def _document(api: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=api.title, version=api.version, description=api.description, routes=api.routes
+    )
+    for path in document["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    schemas = document["components"]["schemas"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    return document

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`POST /v1/images/generations`: OpenAI's route, whole, as a file, or as a stream."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from sd_runtime import intake
+from sd_runtime.engine import ImageRequest
+from sd_runtime.errors import InvalidRequest
+from sd_runtime.http_api import accept, answers, documented, events
+from sd_runtime.http_api.depends import RequestId, TheService, no_query
+from sd_runtime.protocol import GenerationAnswer, GenerationBody
+
+router = APIRouter(tags=["pictures"], dependencies=[Depends(no_query)])
+
+
+@router.post(
+    "/v1/images/generations",
+    response_model=GenerationAnswer,
+    responses={
+        200: {
+            "description": "The pictures: inline, as a file (`Accept: image/png`), or as server-sent events (`stream`).",
+            "content": {
+                **documented.pictures("png", "jpeg", "webp"),
+                "text/event-stream": {"schema": {"type": "string"}, "example": events.EXAMPLE},
+            },
+        },
+        **documented.errors(400, 413, 429, 500, 503, 504),
+    },
+)
+async def generations(
+    body: GenerationBody,
+    service: TheService,
+    request_id: RequestId,
+    accepted: Annotated[str, Header(alias="accept", include_in_schema=False)] = "",
+) -> Response:
+    """Draw pictures, as OpenAI's images API; seed, steps, guidance and negative prompt are top-level extras.
+
+    `Accept: image/png` (or jpeg, webp) gets the one picture as a file. `stream: true` gets events
+    `image_generation.partial_image` and `image_generation.completed`.
+    """
+    as_file = accept.prefers_picture(accepted) and not body.stream
+    wanted = accept.picture_format(accepted) if as_file else None
+    request = intake.from_body(body, service.terms(), intake.any_seed(), request_id, wanted)
+    if body.stream:
+        return StreamingResponse(
+            await events.stream(service, request), media_type=events.MEDIA_TYPE, headers=events.HEADERS
+        )
+    if as_file:
+        _check_file(request, wanted or request.output.format)
+        return answers.picture(await service.draw(request), request, answers.caching(request, service))
+    drawn = await service.draw(request)
+    return JSONResponse(answers.inline(drawn, request).model_dump(), headers=answers.told(drawn))
+
+
+def _check_file(request: ImageRequest, wanted: str) -> None:
+    if request.count != 1:
+        raise InvalidRequest(f"n: got {request.count}: must be 1 where Accept asks for a picture file", "n")
+    if wanted != request.output.format:
+        raise InvalidRequest(
+            f"output_format: got {request.output.format!r}: Accept asks for image/{wanted}", "output_format"
+        )

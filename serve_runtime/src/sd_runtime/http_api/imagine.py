@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`GET /imagine`: the route of the published AWS pattern, which its load test and its UI call."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+
+from sd_runtime import fingerprint, intake
+from sd_runtime.http_api import answers, documented
+from sd_runtime.http_api.depends import RequestId, TheService
+from sd_runtime.protocol import ImagineQuery
+
+router = APIRouter(tags=["pictures"])
+_NOT_MODIFIED = 304
+
+
+@router.get(
+    "/imagine",
+    response_class=Response,
+    responses={
+        200: {"description": "The picture.", "content": documented.pictures("png")},
+        304: {"description": "The picture of If-None-Match is still the one."},
+        **documented.errors(400, 429, 500, 503, 504),
+    },
+)
+async def imagine(
+    query: Annotated[ImagineQuery, Query()],
+    service: TheService,
+    request_id: RequestId,
+    if_none_match: Annotated[str, Header(description="Entity tags of files at hand.")] = "",
+) -> Response:
+    """Draw one picture: `/imagine?prompt=a red circle&img_size=64`. The answer is a PNG file.
+
+    With a `seed` the answer has an `ETag` and may be cached: the same query makes the same file.
+    """
+    request = intake.from_imagine(query, service.terms(), intake.any_seed(), request_id)
+    headers = answers.caching(request, service)
+    if "ETag" in headers and fingerprint.matches(if_none_match, headers["ETag"]):
+        return Response(status_code=_NOT_MODIFIED, headers=headers)
+    drawn = await service.draw(request)
+    return answers.picture(drawn, request, headers)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One LoRA: a safetensors file, by itself or the only one in the root of a folder or repository."""
+
+import os
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from sd_runtime.config import Lora, ModelConfig
+from sd_runtime.errors import ConfigError, ModelUnavailable
+from sd_runtime.sources import folder
+
+_USUAL = "pytorch_lora_weights.safetensors"
+
+
+def fetch(lora: Lora) -> Path:
+    """The local file.
+
+    Raises:
+        ConfigError: the scheme of the URI is none that a LoRA can come from.
+        ModelUnavailable: the weights cannot be had.
+    """
+    scheme, _, path = lora.uri.partition("://")
+    inner, name = path, ""
+    if path.endswith(".safetensors"):
+        inner, _, name = path.rpartition("/")
+    if scheme == "hf":
+        return _only(lora, _download(lora, inner), name)
+    if scheme in {"file", "pvc"}:
+        model = ModelConfig(uri=f"{scheme}://{inner}")
+        find = folder.fetch if scheme == "file" else folder.fetch_claim
+        try:
+            return _only(lora, find(model), name)
+        except (ConfigError, ModelUnavailable) as error:
+            raise type(error)(f"loras: {lora.name}: {error}") from error
+    raise ConfigError(f"loras: {lora.name}: got {lora.uri!r}: must begin with one of file://, pvc://, hf://")
+
+
+def _download(lora: Lora, repository: str) -> Path:
+    try:
+        found = snapshot_download(
+            repository,
+            revision=lora.revision,
+            allow_patterns=["*.safetensors"],
+            ignore_patterns=["*/*"],
+            token=os.environ.get("HF_TOKEN") or None,
+        )
+    except Exception as error:
+        raise ModelUnavailable(
+            f"loras: {lora.name}: got {lora.uri!r}: {type(error).__name__}: it cannot be downloaded"
+        ) from error
+    return Path(found)
+
+
+def _only(lora: Lora, found: Path, name: str) -> Path:
+    files = sorted(found.glob("*.safetensors"))
+    chosen = found / (name or (files[0].name if len(files) == 1 else _USUAL))
+    if not chosen.is_file():
+        raise ModelUnavailable(
+            f"loras: {lora.name}: got {lora.uri!r}: there is no {chosen.name} in {found};"
+            " name the file at the end of the URI"
+        )
+    return chosen

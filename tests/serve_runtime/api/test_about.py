@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+
+async def test_models_tells_what_a_request_gets_and_may_ask(http):
+    (card,) = (await http.get("/v1/models")).json()["data"]
+    assert (card["id"], card["object"], card["loras"]) == ("bundled://shapes", "model", ["ink", "oil"])
+    assert card["limits"]["max_steps"] == 100
+    # The service's wish over the model's own.
+    assert card["defaults"] == {
+        "width": 64,
+        "height": 64,
+        "steps": 4,
+        "guidance": 4.0,
+        "scheduler": "Euler",
+    }
+    assert (card["device"], card["dtype"], card["optimizations"]) == ("cpu", "float32", {"compile": False})
+
+
+async def test_a_model_is_found_by_its_name(http):
+    (card,) = (await http.get("/v1/models")).json()["data"]
+    for name in ("bundled://shapes", "bundled%3A%2F%2Fshapes"):
+        assert (await http.get(f"/v1/models/{name}")).json() == card
+    missing = await http.get("/v1/models/dall-e-3")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_the_end_of_the_application_stops_its_jobs(app, http, drawer):
+    drawer.gate.clear()
+    async with app.router.lifespan_context(app):
+        url = (await http.post("/v1/jobs", json={"prompt": "a"})).headers["location"]
+    assert drawer.cancelled == 1
+    assert (await http.get(url)).json()["state"] == "cancelled"
+
+
+async def test_models_is_there_without_a_replica(http, drawer):
+    drawer.phase = "scaled-to-zero"
+    (card,) = (await http.get("/v1/models")).json()["data"]
+    assert (card["id"], card["device"]) == ("bundled://shapes", None)
+
+
+@pytest.mark.parametrize(
+    ("phase", "status"), [("ready", 200), ("scaled-to-zero", 200), ("loading", 503), ("starting", 503)]
+)
+async def test_readyz_follows_the_model(http, drawer, phase, status):
+    drawer.phase = phase
+    answer = await http.get("/readyz")
+    assert (answer.status_code, answer.json()["phase"]) == (status, phase)
+    assert ("load_seconds" in answer.json()) == (phase == "ready")
+
+
+async def test_healthz_knows_nothing_of_the_model(http, drawer):
+    drawer.phase = "starting"
+    assert (await http.get("/healthz")).json() == {"status": "alive"}
+
+
+async def test_every_operation_has_documented_errors_and_no_422(http):
+    document = (await http.get("/openapi.json")).json()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert "422" not in operation["responses"]
+            if path not in {"/healthz", "/readyz"}:
+                example = operation["responses"]["400"]["content"]["application/json"]["example"]
+                assert set(example["error"]) == {"message", "type", "param", "code"}
+    assert document["components"]["schemas"]["GenerationBody"]["examples"]
+    assert (await http.get("/docs")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("POST", "/imagine", 405), ("GET", "/nope", 404), ("PUT", "/v1/jobs", 405)]
+)
+async def test_wrong_method_and_path_are_json(http, method, path, status):
+    answer = await http.request(method, path)
+    assert answer.status_code == status
+    assert path in answer.json()["error"]["message"]
+
+
+async def test_a_client_keeps_its_request_id_and_others_get_one(http):
+    ids = [(await http.get("/healthz")).headers["x-request-id"] for _ in range(2)]
+    assert len(set(ids)) == 2
+    assert "x-request-id" not in (await http.get("/healthz", headers={"x-request-id": "mine"})).headers

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns and batches, without a model."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.groups import Budget, Groups
+from sd_runtime.engine import ImageRequest
+
+SMALL = ImageRequest("", "", 64, 64, 5, 4.0)
+LARGE = replace(SMALL, width=128, height=128)
+MUCH = 10**9
+
+
+def drawings(*requests, rows=2):
+    return [Drawing(request, rows=rows) for request in requests]
+
+
+def grouped(members):
+    groups = Groups()
+    for each in members:
+        groups.add(each)
+    return groups
+
+
+def test_a_batch_is_of_one_kind_the_oldest_first():
+    first, other, second = drawings(SMALL, LARGE, SMALL)
+    assert list(grouped([first, other, second]).next(Budget(8, MUCH))) == [first, second]
+
+
+def test_kinds_are_sizes_and_sets_of_loras():
+    (one,) = drawings(replace(SMALL, loras=("b", "a")))
+    (two,) = drawings(replace(SMALL, loras=("a", "b")))
+    (three,) = drawings(replace(SMALL, loras=("a",)))
+    assert one.kind == two.kind != three.kind
+
+
+@pytest.mark.parametrize(
+    ("budget", "count"),
+    [
+        (Budget(8, MUCH), 5),
+        (Budget(3, MUCH), 3),
+        (Budget(8, 2 * 64 * 64 * 4), 4),
+        (Budget(8, 2 * 64 * 64 * 4 - 1), 3),
+        (Budget(8, 1), 1),
+    ],
+    ids=["all", "pictures", "pixels", "not quite", "one at least"],
+)
+def test_a_batch_is_capped_by_pictures_and_by_pixels_of_its_rows(budget, count):
+    assert len(grouped(drawings(*[SMALL] * 5)).next(budget)) == count
+
+
+def test_unguided_pictures_take_half_the_budget():
+    assert len(grouped(drawings(*[SMALL] * 8, rows=1)).next(Budget(8, 64 * 64 * 6))) == 6
+
+
+def test_a_new_kind_is_next():
+    groups = grouped(drawings(*[SMALL] * 3))
+    budget = Budget(8, MUCH)
+    for _ in range(50):
+        groups.next(budget)
+    (new,) = drawings(LARGE)
+    groups.add(new)
+    turns = [groups.next(budget) for _ in range(2)]
+    assert [new] in [list(turn) for turn in turns]
+
+
+@given(
+    sides=st.lists(st.sampled_from([64, 128, 256, 512]), min_size=2, max_size=4, unique=True),
+    crowd=st.lists(st.integers(1, 12), min_size=4, max_size=4),
+)
+def test_no_kind_starves(sides, crowd):
+    """Between two turns of a kind the others compute no more than their own shares of its cost."""
+    requests = [replace(SMALL, width=side) for side in sides]
+    groups = grouped(
+        [d for request, count in zip(requests, crowd, strict=False) for d in drawings(*[request] * count)]
+    )
+    budget = Budget(8, MUCH)
+    turns = [groups.next(budget)[0].kind.width for _ in range(200)]
+    cost = {side: 2 * 64 * side for side in sides}
+    for side in sides:
+        places = [place for place, turn in enumerate(turns) if turn == side]
+        widest = max(after - before for before, after in pairwise(places))
+        assert widest <= 1 + sum(cost[side] / cost[other] + 1 for other in sides if other != side)
+
+
+def test_memory_that_ran_out_is_tried_again_after_a_while():
+    budget = Budget(8, 1000)
+    budget.shrink(800)
+    assert budget.now == 400
+    budget.shrink(300)
+    assert budget.now == 150
+    for _ in range(400):
+        budget.calm()
+    assert budget.now == 600
+    for _ in range(400):
+        budget.calm()
+    assert budget.now == 1000
+
+
+def test_dropped_pictures_are_gone():
+    members = drawings(SMALL, SMALL, LARGE)
+    groups = grouped(members)
+    groups.drop([members[0], members[2], members[2]])
+    assert groups.all() == [members[1]]
+    groups.drop([members[1]])
+    assert len(groups) == 0
+    assert groups.next(Budget(8, MUCH)) == ()

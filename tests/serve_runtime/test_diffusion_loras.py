@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LoRAs made here for the bundled model: each request gets its own set, and no other."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+
+from sd_runtime.config import LiveConfig, Lora, ModelConfig, Optimizations, RuntimeConfig
+from sd_runtime.diffusion import DiffusionEngine, load
+from sd_runtime.engine import ImageRequest, Picture
+from sd_runtime.errors import ConfigError, ModelUnavailable
+
+RED = ImageRequest("a red circle on a white background", "", 64, 64, 4, 4.0, seed=1)
+
+
+def make(folder, name, seed, *, text=False):
+    """A random LoRA of the bundled model's UNet, and of its text encoder if asked."""
+    torch.manual_seed(seed)
+    pipeline = load(RuntimeConfig(model=ModelConfig(uri="bundled://shapes"))).pipeline
+    pipeline.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    layers = {"unet_lora_layers": get_peft_model_state_dict(pipeline.unet)}
+    if text:
+        pipeline.text_encoder.add_adapter(
+            LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        )
+        layers["text_encoder_lora_layers"] = get_peft_model_state_dict(pipeline.text_encoder)
+    pipeline.save_lora_weights(folder, **layers, weight_name=f"{name}.safetensors")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("loras")
+    make(found, "ink", 1)
+    make(found, "oil", 2, text=True)
+    return found
+
+
+def config(*loras, **settings):
+    return RuntimeConfig(model=ModelConfig(uri="bundled://shapes"), loras=loras, **settings)
+
+
+def lora(folder, name, **settings):
+    return Lora(name=name, uri=f"file://{folder}/{name.partition('.')[0]}.safetensors", **settings)
+
+
+@pytest.fixture(scope="module")
+def styled(folder):
+    return load(config(lora(folder, "ink", strength=0.8), lora(folder, "oil")))
+
+
+def styles():
+    return [replace(RED, loras=names) for names in ((), ("ink",), ("oil",), ("ink", "oil"))]
+
+
+def apart(one, other):
+    return (one - other).abs().max() > 1e-3
+
+
+def same(one, other):
+    return (one - other).abs().max() <= 1e-4
+
+
+def test_each_set_draws_otherwise_and_none_is_the_bare_model(bench, model, styled):
+    found = [bench(styled).latents(request)[0] for request in styles()]
+    assert all(apart(one, other) for place, one in enumerate(found) for other in found[:place])
+    assert same(found[0], bench(model).latents(RED)[0])
+
+
+def test_mixed_sets_at_the_same_time_change_nothing(bench, styled):
+    alone = [bench(styled).latents(request)[0] for request in styles()]
+    together = bench(styled).latents(*styles(), *styles())
+    assert all(same(one, other) for one, other in zip(alone * 2, together, strict=True))
+
+
+def test_a_lora_draws_as_in_the_stock_pipeline(bench, styled):
+    for name, strength in (("ink", 0.8), ("oil", 1.0)):
+        studio = bench(styled)
+        (found,) = studio.latents(replace(RED, loras=(name,)))
+        pipeline = styled.pipeline
+        pipeline.set_adapters([name], [strength])
+        stock = studio.stock(RED)
+        assert same(found, stock)
+
+
+def test_other_loaded_loras_have_no_part(bench, folder, styled):
+    only = load(config(lora(folder, "ink", strength=0.8)))
+    request = replace(RED, loras=("ink",))
+    bench(styled).latents(replace(RED, loras=("oil",)))
+    assert same(bench(styled).latents(request)[0], bench(only).latents(request)[0])
+
+
+def test_strength_comes_from_the_configuration(bench, folder, styled):
+    weak = load(config(lora(folder, "ink", strength=0.0)))
+    assert same(bench(weak).latents(replace(RED, loras=("ink",)))[0], bench(styled).latents(RED)[0])
+
+
+def test_the_set_is_switched_only_when_it_changes(bench, styled, monkeypatch):
+    studio = bench(styled)
+    studio.latents(RED)
+    switched = []
+    set_adapters = styled.pipeline.set_adapters
+    monkeypatch.setattr(
+        styled.pipeline, "set_adapters", lambda *args: (switched.append(args[0]), set_adapters(*args))
+    )
+    studio.latents(*(replace(RED, loras=("ink",), seed=seed) for seed in range(3)))
+    assert switched == [["ink"]]
+
+
+def test_a_set_that_cannot_be_switched_on_fails_its_own_pictures(bench, styled, monkeypatch):
+    studio = bench(styled)
+    bare, broken = studio.join(RED, replace(RED, loras=("ink",)))
+
+    def refuse(*_):
+        raise ValueError("no")
+
+    monkeypatch.setattr(styled.pipeline, "set_adapters", refuse)
+    ((failed, _),) = studio.run()
+    assert failed is broken
+    monkeypatch.undo()
+    assert same(bare.trajectory.latents, bench(styled).latents(RED)[0])
+    assert apart(bench(styled).latents(replace(RED, loras=("ink",)))[0], bare.trajectory.latents)
+
+
+async def test_the_engine_offers_them_by_name(styled):
+    engine = DiffusionEngine(styled, LiveConfig())
+    assert engine.info().loras == ("ink", "oil")
+    found = [update async for update in engine.generate(replace(RED, loras=("oil",)))]
+    assert isinstance(found[-1], Picture)
+    engine.close()
+
+
+def test_fused_projections_give_way_to_loras(folder, model):
+    tuned = load(config(lora(folder, "ink"), optimizations=Optimizations(fuse_qkv=True))).tuned
+    assert tuned.effective["fuse_qkv"] is False
+
+
+def test_a_name_with_a_dot_works(bench, folder):
+    dotted = load(config(lora(folder, "ink.v2")))
+    assert bench(dotted).latents(replace(RED, loras=("ink.v2",)))
+
+
+def test_the_only_file_of_a_folder_is_the_lora(tmp_path, bench):
+    make(tmp_path, "any", 3)
+    found = load(config(Lora(name="any", uri=f"file://{tmp_path}")))
+    assert bench(found).latents(replace(RED, loras=("any",)))
+
+
+@pytest.mark.parametrize(
+    ("uri", "error", "says"),
+    [
+        ("file://{folder}/none.safetensors", ModelUnavailable, "there is no none.safetensors"),
+        ("file://{folder}", ModelUnavailable, "name the file"),
+        ("file:///nowhere/a.safetensors", ModelUnavailable, "there is no folder"),
+        ("file://{folder}/broken.safetensors", ModelUnavailable, "does not fit the model"),
+        ("file://{folder}/foreign.safetensors", ModelUnavailable, "no weights for this model"),
+        ("s3://bucket/a.safetensors", ConfigError, "must begin with"),
+    ],
+)
+def test_a_lora_that_does_not_load_fails_the_start_by_its_name(tmp_path, folder, uri, error, says):
+    from safetensors.torch import save_file  # noqa: PLC0415 - used here only
+
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    save_file({"lora.somewhere.else.weight": torch.ones(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(error, match="loras: bad: ") as caught:
+        load(config(Lora(name="bad", uri=uri.format(folder=tmp_path))))
+    assert says in str(caught.value)

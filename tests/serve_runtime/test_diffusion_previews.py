@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+from types import SimpleNamespace
+
+import diffusers
+import pytest
+import torch
+
+from sd_runtime.diffusion import previews
+from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.engine import ImageRequest, Output
+
+RED = ImageRequest("", "", 64, 64, 12, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "wanted", "at"),
+    [(12, 0, {}), (12, 1, {6: 0}), (12, 3, {3: 0, 6: 1, 9: 2}), (5, 3, {1: 0, 2: 1, 3: 2}), (1, 3, {})],
+    ids=["none", "one", "three", "few steps", "one step"],
+)
+def test_previews_are_spread_over_the_steps(steps, wanted, at):
+    drawing = Drawing(replace(RED, output=Output(previews=wanted)), steps=steps)
+    found = {}
+    for drawing.step in range(1, steps + 1):
+        number = previews.due(drawing)
+        if number is not None:
+            found[drawing.step] = number
+    assert found == at
+
+
+def test_a_fitted_map_tells_the_colours_of_pictures(bench, model):
+    requests = [
+        replace(RED, prompt=prompt, seed=seed)
+        for seed, prompt in enumerate(
+            ["a red circle on white", "a green heart on gray", "a blue square on black"]
+        )
+    ]
+    latents = torch.cat(bench(model).latents(*requests))
+    vae = model.pipeline.vae
+    with torch.inference_mode():
+        pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        colours = previews.fitted(vae)
+    cells = torch.nn.functional.avg_pool2d(pixels, 8)
+    told = torch.einsum("bchw,cr->brhw", latents, colours.weights) + colours.bias[:, None, None]
+    assert (told - cells).square().mean() < 0.2 * cells.var()
+
+
+def test_any_number_of_channels_is_fitted(wide_model):
+    colours = previews.colours(wide_model.pipeline)
+    assert colours.weights.shape == (8, 3)
+    assert colours.image(torch.zeros(1, 8, 9, 8)).size == (64, 72)
+
+
+def test_latents_that_are_no_numbers_still_make_a_picture(model):
+    assert previews.colours(model.pipeline).image(torch.full((1, 4, 8, 8), float("nan"))).size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale"),
+    [(diffusers.StableDiffusionPipeline, 0.18215), (diffusers.StableDiffusionXLPipeline, 0.13025)],
+    ids=["SD", "SDXL"],
+)
+def test_the_known_vaes_have_published_maps(kind, scale):
+    """Nothing is decoded for them."""
+    known = kind.__new__(kind)
+    config = {"block_out_channels": (128, 256, 512, 512), "latent_channels": 4, "scaling_factor": scale}
+    object.__setattr__(known, "vae", SimpleNamespace(config=SimpleNamespace(**config)))
+    assert previews.colours(known).bias.tolist() == [0, 0, 0]

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The speed switches change no picture; torch's compiler is played by a plain call here."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sd_runtime.config import ModelConfig, Optimizations, RuntimeConfig, WarmupShape
+from sd_runtime.diffusion import load, warming
+from sd_runtime.diffusion.predicting import padded_rows
+from sd_runtime.engine import ImageRequest
+from sd_runtime.errors import ModelUnavailable
+
+RED = ImageRequest("a red circle on a white background", "", 64, 64, 3, 4.0, seed=1)
+COMPANY = (replace(RED, seed=2, guidance=1.0), replace(RED, seed=3, negative_prompt="blue"))
+
+
+def tuned(*shapes, **switches):
+    return load(
+        RuntimeConfig(
+            model=ModelConfig(uri="bundled://shapes"),
+            optimizations=Optimizations(**switches),
+            warmup=[WarmupShape(width=width, height=height) for width, height in shapes],
+        )
+    )
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """What is compiled, and with what."""
+    found = []
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **how: found.append((type(self).__name__, how))
+    )
+    monkeypatch.setattr(torch, "compile", lambda call, **how: (found.append((call.__name__, how)), call)[1])
+    return found
+
+
+def test_without_switches_nothing_is_in_effect(model):
+    assert tuned(channels_last=False).tuned.effective == dict.fromkeys(Optimizations.model_fields, False)
+
+
+def test_what_a_cpu_cannot_have_is_told(model):
+    """Graphs need CUDA, and channels last is slower there."""
+    effective = tuned(channels_last=True, cuda_graphs=True).tuned.effective
+    assert not effective["channels_last"]
+    assert not effective["cuda_graphs"]
+
+
+def test_fused_projections_draw_the_same(bench, model):
+    fused = tuned(fuse_qkv=True)
+    assert fused.tuned.effective["fuse_qkv"]
+    first, second = (bench(each).latents(RED)[0] for each in (fused, model))
+    assert (first - second).abs().max() <= 1e-4
+
+
+def test_compiled_are_unet_and_decoder_for_fixed_shapes(compiled):
+    model = tuned(compile=True)
+    assert model.tuned.effective["compile"]
+    assert compiled == [("UNet2DConditionModel", {"dynamic": False}), ("decode", {"dynamic": False})]
+
+
+@pytest.mark.parametrize(("rows", "padded"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (9, 16), (16, 16)])
+def test_rows_are_padded_to_powers_of_two(rows, padded):
+    assert padded_rows(rows) == padded
+
+
+def test_padding_changes_no_picture(bench, model, compiled, unet_calls):
+    padded = tuned(compile=True)
+    rows = unet_calls(padded)
+    together = bench(padded).latents(RED, *COMPANY)
+    assert set(rows) == {8}
+    for found, request in zip(together, (RED, *COMPANY), strict=True):
+        assert (found - bench(model).latents(request)[0]).abs().max() <= 1e-4
+
+
+def test_warm_up_draws_each_size_once(monkeypatch):
+    drawn = []
+    draw = warming._draw
+    monkeypatch.setattr(
+        warming,
+        "_draw",
+        lambda model, shape, count: (
+            drawn.append((shape.width, shape.height, count)),
+            draw(model, shape, count),
+        ),
+    )
+    model = tuned((64, 64), (96, 64))
+    assert drawn == [(64, 64, 1), (96, 64, 1)]
+    assert model.seconds["warmup"] > 0
+    assert "compile" not in model.seconds
+
+
+def test_compiled_sizes_are_warmed_for_every_padded_batch(compiled, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(warming, "_draw", lambda _, shape, count: drawn.append((shape.width, count)))
+    model = tuned(compile=True)
+    assert drawn == [(64, 1), (64, 2), (64, 4), (64, 8)]
+    assert "compile" in model.seconds
+
+
+def test_a_size_that_cannot_be_drawn_fails_the_start(monkeypatch):
+    def broken(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("sd_runtime.diffusion.trajectory.randn_tensor", broken)
+    with pytest.raises(ModelUnavailable, match="warmup: 64x64: out of memory"):
+        tuned((64, 64))

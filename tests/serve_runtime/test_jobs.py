@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The memory of jobs, with a clock of our own and an engine that waits for us."""
+
+import asyncio
+
+import pytest
+
+from sd_runtime.engine import ImageRequest, Picture, Progress
+from sd_runtime.jobs import Job, JobStore, TooManyJobs
+
+REQUEST = ImageRequest(prompt="a", count=2)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def gate():
+    return asyncio.Event()
+
+
+@pytest.fixture
+async def remember(clock, gate):
+    """A store whose engine draws one picture of 100 bytes once the gate is open."""
+
+    async def draw(request):
+        yield Progress(ahead=3, step=0, steps=8)
+        await gate.wait()
+        yield Picture(0, b"x" * 100, request.seed)
+
+    stores = []
+
+    def build(**bounds):
+        stores.append(JobStore(draw, clock, **bounds))
+        return stores[-1]
+
+    yield build
+    for store in stores:
+        await store.close()
+
+
+async def finish(store, gate):
+    gate.set()
+    await asyncio.gather(*store._tasks.values())
+
+
+async def test_a_job_waits_until_its_first_step(remember, clock):
+    job = await remember().start(REQUEST)
+    assert (job.state, job.ahead) == ("queued", 3)
+    assert job.eta_seconds(clock(), None) is None
+    assert job.eta_seconds(clock(), 0.5) == 10.0
+
+
+def test_a_running_job_goes_by_its_own_steps():
+    job = Job("id", REQUEST, created=0.0)
+    job.take(Progress(ahead=0, step=0, steps=8), now=10.0)
+    assert job.state == "running"
+    job.take(Progress(ahead=0, step=2, steps=8), now=14.0)
+    assert job.eta_seconds(14.0, pictures_per_second=100.0) == 12.0
+    job.end("succeeded", 20.0)
+    assert job.eta_seconds(21.0, None) == 0
+
+
+async def test_a_finished_job_is_forgotten_in_time(remember, clock, gate):
+    store = remember(kept_seconds=10)
+    job = await store.start(REQUEST)
+    clock.now = 100.0
+    assert store.expires_in(job) is None
+    await finish(store, gate)
+    clock.now = 109.0
+    assert store.find(job.id) is job
+    clock.now = 110.0
+    assert store.find(job.id) is None
+
+
+async def test_the_oldest_results_make_room(remember, clock, gate):
+    store = remember(max_bytes=250)
+    gate.set()
+    jobs = []
+    for clock.now in range(3):
+        jobs.append(await store.start(REQUEST))
+        await finish(store, gate)
+    assert [store.find(job.id) is not None for job in jobs] == [False, True, True]
+
+
+async def test_unfinished_jobs_are_bounded(remember, clock, gate):
+    store = remember(max_jobs=2)
+    first = [await store.start(REQUEST) for _ in range(2)]
+    with pytest.raises(TooManyJobs):
+        await store.start(REQUEST)
+    await finish(store, gate)
+    await store.start(REQUEST)
+    assert sum(store.find(job.id) is not None for job in first) == 1
+
+
+async def test_a_client_that_leaves_before_the_id_leaves_no_job(clock):
+    async def silent(request):
+        await asyncio.sleep(60)
+        yield Progress(0, 0, 1)
+
+    store = JobStore(silent, clock)
+    asking = asyncio.create_task(store.start(REQUEST))
+    await asyncio.sleep(0.01)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await asyncio.sleep(0.01)
+    assert store._tasks == {}
+
+
+async def test_an_engine_that_says_nothing_keeps_nobody_waiting(clock):
+    async def silent(request):
+        await asyncio.sleep(60)
+        yield Progress(0, 0, 1)
+
+    store = JobStore(silent, clock)
+    async with asyncio.timeout(2):
+        job = await store.start(REQUEST)
+    assert job.state == "queued"
+    await store.close()
+    assert job.state == "cancelled"

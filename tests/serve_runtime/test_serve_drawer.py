@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Ray's errors become, with a handle of our own; nothing here starts Ray."""
+
+import asyncio
+import contextlib
+
+import pytest
+from ray.exceptions import RayActorError, RayTaskError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from sd_runtime.config import Limits
+from sd_runtime.drawer import QueueFull, Readiness
+from sd_runtime.engine import ImageRequest, Picture, Progress
+from sd_runtime.errors import GenerationFailed, InvalidRequest
+from sd_runtime.http_errors import Unavailable
+from sd_runtime.serve_drawer import ServeDrawer
+
+REQUEST, LIMITS = ImageRequest(prompt="a"), Limits(timeout_seconds=1, cold_start_timeout_seconds=1)
+PICTURES = [Picture(0, b"x", 1)]
+
+
+class Call:
+    """A call of a handle, unary and streaming at once; like Ray's it raises its failure again from cancel()."""
+
+    def __init__(self, failure, slow):
+        self.failure, self.slow, self.cancelled = failure, slow, False
+        self._updates = iter([Progress(0, 1, 2), *PICTURES])
+
+    def __await__(self):
+        return self._result().__await__()
+
+    async def _result(self):
+        if self.slow:
+            await asyncio.sleep(60)
+        if self.failure:
+            raise self.failure
+        return PICTURES
+
+    async def __anext__(self):
+        await self._result()
+        with contextlib.suppress(StopIteration):
+            return next(self._updates)
+        raise StopAsyncIteration
+
+    def cancel(self):
+        self.cancelled = True
+        if isinstance(self.failure, BackPressureError):
+            raise self.failure
+
+
+class Handle:
+    """Stands for the handle and for its methods."""
+
+    def __init__(self):
+        self.failure, self.slow, self.calls = None, False, []
+        self.generate = self.stream = self
+
+    def options(self, *, stream):
+        assert stream
+        return self
+
+    def remote(self, request):
+        self.calls.append(Call(self.failure, self.slow))
+        return self.calls[-1]
+
+
+class Probe:
+    phase = "ready"
+
+    async def read(self):
+        return Readiness(ready=True, phase=self.phase)
+
+
+@pytest.fixture
+def handle():
+    return Handle()
+
+
+@pytest.fixture
+def drawer(handle, monkeypatch):
+    monkeypatch.setattr("sd_runtime.serve_drawer.ReadinessProbe", lambda *_, **__: Probe())
+    return ServeDrawer(handle, scale_to_zero=False)
+
+
+async def unary(drawer):
+    return await drawer.draw(REQUEST, LIMITS)
+
+
+async def streaming(drawer):
+    return [update async for update in drawer.stream(REQUEST, LIMITS) if isinstance(update, Picture)]
+
+
+both = pytest.mark.parametrize("draw", [unary, streaming], ids=["unary", "streaming"])
+
+
+def task_error(cause):
+    return RayTaskError("generate", "traceback with a prompt", cause).as_instanceof_cause()
+
+
+@both
+async def test_pictures_come_and_nothing_is_cancelled(drawer, handle, draw):
+    assert await draw(drawer) == PICTURES
+    assert not handle.calls[0].cancelled
+
+
+@both
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (BackPressureError(num_queued_requests=1, max_queued_requests=1), QueueFull),
+        (task_error(InvalidRequest("lora: got 'a'", "lora")), InvalidRequest),
+        (task_error(GenerationFailed("the picture is not a number")), GenerationFailed),
+    ],
+    ids=["queue full", "invalid", "failed"],
+)
+async def test_an_error_of_the_engine_is_itself_again(drawer, handle, draw, failure, expected):
+    handle.failure = failure
+    with pytest.raises(expected) as caught:
+        await draw(drawer)
+    assert type(caught.value) is expected
+
+
+@both
+async def test_a_bug_in_the_replica_is_named_without_its_message(drawer, handle, draw):
+    handle.failure = task_error(ValueError("a secret prompt"))
+    with pytest.raises(Exception, match="ValueError") as caught:
+        await draw(drawer)
+    assert "secret" not in str(caught.value)
+
+
+@both
+@pytest.mark.parametrize(
+    ("failure", "status", "retry_after"),
+    [(RayActorError(), 503, "1"), (DeploymentUnavailableError("model"), 503, "30")],
+    ids=["replica lost", "deployment failed"],
+)
+async def test_a_lost_replica_says_when_to_try_again(drawer, handle, draw, failure, status, retry_after):
+    handle.failure = failure
+    with pytest.raises(Unavailable) as caught:
+        await draw(drawer)
+    assert (caught.value.status_code, caught.value.headers["Retry-After"]) == (status, retry_after)
+
+
+@both
+@pytest.mark.parametrize(("phase", "status"), [("ready", 504), ("loading", 503)])
+async def test_past_the_time_limit_the_work_is_stopped(drawer, handle, draw, monkeypatch, phase, status):
+    monkeypatch.setattr(Probe, "phase", phase)
+    handle.slow = True
+    with pytest.raises(Unavailable) as caught:
+        await draw(drawer)
+    assert caught.value.status_code == status
+    assert handle.calls[0].cancelled
+
+
+@both
+async def test_who_leaves_stops_the_work(drawer, handle, draw):
+    handle.slow = True
+    asking = asyncio.create_task(draw(drawer))
+    await asyncio.sleep(0.05)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert handle.calls[0].cancelled
+
+
+async def test_closing_a_stream_stops_the_work(drawer, handle):
+    updates = drawer.stream(REQUEST, LIMITS)
+    assert isinstance(await anext(updates), Progress)
+    await updates.aclose()
+    assert handle.calls[0].cancelled
