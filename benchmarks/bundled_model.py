@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from sd_runtime.config import ModelConfig
+from sd_runtime.config import ModelConfig, RuntimeConfig
 from sd_runtime.diffusion import load
 
 STEPS, GUIDANCE = 15, 4.0
@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=30, help="pictures per size")
     repeat = parser.parse_args().repeat
-    pipeline = load(ModelConfig(uri="bundled://shapes")).pipeline
+    pipeline = load(RuntimeConfig(model=ModelConfig(uri="bundled://shapes"))).pipeline
     print(json.dumps({"cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}))
     for side in (64, 128, 256):
         figures = {name: round(value, 4) for name, value in measure(pipeline, side, repeat).items()}
