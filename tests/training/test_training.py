@@ -17,7 +17,7 @@ SMALL = [
     "--decoder-steps",
     "8",
     "--unet-steps",
-    "24",
+    "60",
     "--masks",
     "40",
     "--captions",
@@ -58,7 +58,7 @@ def finished(process):
 def test_a_killed_training_goes_on_to_the_same_weights(training):
     process, whole = training("whole")
     out = finished(process)
-    assert "unet: step 40 of 40, loss " in out
+    assert "unet: step 60 of 60, loss " in out
     assert "min left" in out
     process, cut = training("cut", "--save-seconds", "1")
     deadline = time.monotonic() + 200
