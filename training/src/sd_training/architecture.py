@@ -37,18 +37,22 @@ def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def unet() -> UNet2DConditionModel:
-    """2.8 million parameters; attention to the text at the two coarser of three resolutions."""
+    """3.2 million parameters; attention to the text at the coarser of two resolutions.
+
+    Two wide levels make twice the arithmetic of three narrow ones (48, 64, 96) in 1.5 times the time on a CPU, and
+    come further in the same time.
+    """
     return UNet2DConditionModel(
         sample_size=SIDE // FACTOR,
         in_channels=CHANNELS,
         out_channels=CHANNELS,
-        block_out_channels=(48, 64, 96),
+        block_out_channels=(96, 96),
         layers_per_block=1,
         norm_num_groups=4,
         attention_head_dim=4,  # the number of heads, in this class
         cross_attention_dim=CONTEXT,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
     )
 
 

@@ -33,8 +33,8 @@ BACKGROUNDS: dict[str, Colour] = {
     "brown": (110, 70, 40),
 }
 # Radius as a share of the picture's side. "" is any size.
-SIZES: dict[str, tuple[float, float]] = {"small": (0.22, 0.26), "": (0.22, 0.42), "large": (0.37, 0.42)}
-_FARTHEST = 0.1  # of the middle, as a share of the side
+SIZES: dict[str, tuple[float, float]] = {"small": (0.25, 0.29), "": (0.25, 0.42), "large": (0.38, 0.42)}
+_FARTHEST = 0.05  # of the middle, as a share of the side
 _MARGIN = 0.02
 _OVERSAMPLING = 4
 

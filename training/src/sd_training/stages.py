@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from sd_training import captions
-from sd_training.architecture import CONTEXT, SCALING, scheduler
+from sd_training.architecture import CONTEXT, SCALING, SIDE, scheduler
 from sd_training.latents import QUARTER, Space, colour
 from sd_training.loop import Chance
 from sd_training.pool import Pool, completed, numbers, palettes
@@ -101,9 +101,9 @@ class UnetStage:
     ) -> None:
         self.steps, self.module = steps, unet
         self.name = "unet" if number == 1 else f"unet-{number}"
-        self.rate = 1.5e-3 if number == 1 else 1e-3
+        self.rate = 1.8e-3 if number == 1 else 1.2e-3
         # Shape is learned at 64 px first; later rounds draw it at every size.
-        self._shares = (0.74, 0.17, 0.09) if number == 1 else (0.5, 0.27, 0.23)
+        self._shares = (0.64, 0.2, 0.16) if number == 1 else (0.5, 0.25, 0.25)
         self._space, self._texts = space, texts
         # Latents depend on quarters of cells only.
         self._pools = {
@@ -111,6 +111,7 @@ class UnetStage:
             for side, pool in pools.items()
         }
         self._kept = scheduler().alphas_cumprod
+        self._noisiness = ((1 - self._kept) / self._kept).sqrt()
 
     def loss(self, chance: Chance) -> Tensor:
         """Squared error of the velocity, as a share of its variance at that time."""
@@ -119,7 +120,7 @@ class UnetStage:
         whole = completed(self._texts.named[chosen], chance)
         coverage = self._pools[side].coverage(whole[:, 0], whole[:, 3], chance)
         latents = SCALING * self._space.encode(colour(coverage, palettes(whole)))
-        times = _times(count, chance)
+        times = self._noisier(_times(count, chance), side)
         noise = torch.randn(latents.shape, generator=chance.tensors)
         kept = self._kept[times][:, None, None, None]
         signal, rest = kept.sqrt(), (1 - kept).sqrt()
@@ -136,6 +137,12 @@ class UnetStage:
         ).sample
         variance = signal**2 + (SCALING * rest) ** 2
         return ((guess - velocity.to(device)) ** 2 / variance.to(device)).mean()
+
+    def _noisier(self, times: Tensor, side: int) -> Tensor:
+        """Later timesteps for larger pictures, whose shapes come out of more noise, as each has more cells."""
+        wanted = self._noisiness[times] * (side / SIDE) ** 0.5
+        later = torch.searchsorted(self._noisiness, wanted)
+        return torch.where(later > _LAST, times, later)
 
 
 class Texts:

@@ -2,12 +2,16 @@
 """What one request has been told: written by the engine's threads, read on the event loop."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.engine import Picture, Progress, Update
+
+# Between two steps that are told: each crosses from the replica to the ingress, and a small model takes a hundred a second.
+_TOLD_SECONDS = 0.1
 
 
 class Stream:
@@ -23,6 +27,7 @@ class Stream:
         self._unread: deque[Update | Exception] = deque()
         self._arrived = asyncio.Event()
         self._ahead = -1
+        self._told = 0.0
 
     async def updates(self) -> AsyncIterator[Update]:
         """All of them, until each picture has come.
@@ -47,9 +52,12 @@ class Stream:
             drawing.cancelled = True
 
     def advanced(self) -> None:
-        """Some of its pictures took a step."""
-        self._ahead = 0
-        self.put(self._progress(0))
+        """Some of its pictures took a step; all but the first and the last are told ten times a second at most."""
+        now, progress = time.monotonic(), self._progress(0)
+        if self._ahead == 0 and progress.step < progress.steps and now - self._told < _TOLD_SECONDS:
+            return
+        self._ahead, self._told = 0, now
+        self.put(progress)
 
     def waits(self, ahead: int) -> None:
         """Its first picture waits behind so many."""
