@@ -50,7 +50,7 @@ constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes th
 	$(COMPILE) $(UPGRADE) testkit/pyproject.toml --group pyproject.toml:dev --group pyproject.toml:go \
 		-c operator/constraints.txt -c serve_runtime/constraints.txt -o constraints-dev.txt
 
-model: setup  # trains bundled://shapes anew: two hours on two cores; goes on where it was stopped
+model: setup  # trains bundled://shapes anew: under three hours on two cores; goes on where it was stopped
 	$(BIN)/python -m sd_training train
 
 evaluate: setup

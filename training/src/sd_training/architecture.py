@@ -39,8 +39,8 @@ def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 def unet() -> UNet2DConditionModel:
     """3.2 million parameters; attention to the text at the coarser of two resolutions.
 
-    Two wide levels make twice the arithmetic of three narrow ones (48, 64, 96) in 1.5 times the time on a CPU, and
-    come further in the same time.
+    Two wide levels make 2.3 times the arithmetic of three narrow ones (48, 64, 96) in 1.5 times the time on a CPU. After
+    equal time their error was smaller up to timestep 700, and the same above.
     """
     return UNet2DConditionModel(
         sample_size=SIDE // FACTOR,

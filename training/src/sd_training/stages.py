@@ -139,7 +139,10 @@ class UnetStage:
         return ((guess - velocity.to(device)) ** 2 / variance.to(device)).mean()
 
     def _noisier(self, times: Tensor, side: int) -> Tensor:
-        """Later timesteps for larger pictures, whose shapes come out of more noise, as each has more cells."""
+        """Later timesteps for larger pictures, whose shapes come out of more noise, as each has more cells.
+
+        Those that would lie past the last stay as they are.
+        """
         wanted = self._noisiness[times] * (side / SIDE) ** 0.5
         later = torch.searchsorted(self._noisiness, wanted)
         return torch.where(later > _LAST, times, later)

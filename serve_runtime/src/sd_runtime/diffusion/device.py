@@ -25,12 +25,11 @@ class Device:
         """Compute one number; raises where a device fault has made all further work fail."""
         torch.ones(1, device=self.kind).item()
 
-    def enter(self, work: Literal["loading", "drawing", "decoding"]) -> None:
+    def enter(self, work: Literal["drawing", "decoding"]) -> None:
         """Called once by each thread that computes.
 
-        On a CPU the thread that draws leaves one core to those that decode, write files and answer requests. Where it
-        takes all of them, OpenMP's helpers wait for a core in each of a picture's thousands of short loops, and a small
-        picture takes twice the time.
+        On a CPU the thread that draws leaves one core to those that decode, write files and answer requests. On two
+        cores, a small picture took twice as long with both as with one.
         """
         if self.kind == "cpu":
             torch.set_num_threads(max(1, cores() - 1) if work == "drawing" else 1)
