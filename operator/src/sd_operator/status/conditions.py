@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The conditions beside `Ready` that the RayService and the preload tell of (pure)."""
+
+from sd_operator.api import Spec
+from sd_operator.api.status import Reason
+from sd_operator.observed import Observed
+from sd_operator.status.counts import preload_counts
+from sd_operator.status.verdict import Verdict
+
+
+def accepted(observed: Observed) -> Verdict:
+    """`Accepted`: the spec is valid, and KubeRay takes what it became."""
+    view = observed.ray_service
+    if view is not None and view.refused:
+        return Verdict("False", Reason.KUBERAY_REFUSED, f"KubeRay refuses the RayService: {view.refused}")
+    return Verdict("True", Reason.ACCEPTED, "The spec is valid.")
+
+
+def preloaded(spec: Spec, observed: Observed) -> Verdict:
+    """`ImagesPreloaded`: the image is on every node that may get a worker."""
+    if spec.suspend or spec.image_preload.mode == "Disabled":
+        return Verdict("True", Reason.DISABLED, "There is nothing to preload.")
+    counts = preload_counts(spec, observed)
+    if counts is None or counts.nodes_matched == 0:
+        return Verdict("True", Reason.NO_MATCHING_NODES, "No node matches the worker groups now.")
+    if counts.nodes_ready < counts.nodes_matched:
+        return Verdict("False", Reason.PULLING, f"The image is on {counts.summary} matching nodes.")
+    return Verdict(
+        "True", Reason.IMAGES_PRESENT, f"The image is on all {counts.nodes_matched} matching nodes."
+    )
+
+
+def config_applied(spec: Spec, observed: Observed) -> Verdict:
+    """`ConfigApplied`: Ray runs the Serve config of this spec."""
+    view = observed.ray_service
+    if view is None or spec.suspend or not view.up_to_date or not view.application.status:
+        return Verdict(
+            "False", Reason.APPLICATION_DEPLOYING, "The serving configuration is on its way to Ray."
+        )
+    application = view.application
+    if application.status == "RUNNING" and view.active and not view.upgrading:
+        return Verdict("True", Reason.APPLICATION_RUNNING, "Ray runs the configuration of this spec.")
+    if application.status == "DEPLOY_FAILED":
+        return Verdict("False", Reason.APPLICATION_FAILED, application.message or "Ray gives no reason.")
+    return Verdict("False", Reason.APPLICATION_DEPLOYING, f"The Serve application is {application.status}.")
+
+
+def upgrading(observed: Observed) -> Verdict:
+    """`Upgrading`: a second cluster is on its way."""
+    view = observed.ray_service
+    if view is None or not (view.upgrading and view.active and view.pending):
+        return Verdict("False", Reason.UP_TO_DATE, "No second cluster is starting.")
+    message = f"RayCluster {view.pending} is starting; {view.active} serves until it is ready."
+    return Verdict("True", Reason.NEW_CLUSTER_STARTING, message)
+
+
+def suspended(spec: Spec, observed: Observed) -> Verdict:
+    """`Suspended`: all pods are given back."""
+    view = observed.ray_service
+    if view is not None and view.suspended:
+        return Verdict("True", Reason.SUSPENDED, "All pods are given back.")
+    if spec.suspend:
+        return Verdict("False", Reason.SUSPENDING, "Pods are being given back.")
+    return Verdict("False", Reason.RUNNING, "The service is meant to run.")

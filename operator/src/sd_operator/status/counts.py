@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers, replicas and preloaded nodes, counted from what was observed (pure)."""
+
+from sd_operator.api import Spec
+from sd_operator.api.spec import replicas_per_worker
+from sd_operator.api.status import PreloadStatus, ReplicaStatus, WorkerStatus
+from sd_operator.observed import Observed, PodView
+
+
+def pods_of(observed: Observed, cluster: str) -> list[PodView]:
+    """Pods of one RayCluster."""
+    return [pod for pod in observed.pods if pod.cluster == cluster]
+
+
+def _serving_cluster(observed: Observed) -> str:
+    view = observed.ray_service
+    return (view.active or view.pending) if view else ""
+
+
+def workers(spec: Spec, observed: Observed) -> tuple[WorkerStatus, ...]:
+    """Workers of each group, in the cluster that serves or is about to."""
+    pods = pods_of(observed, _serving_cluster(observed))
+    return tuple(
+        WorkerStatus(
+            group=group.name,
+            ready=sum(pod.ready for pod in pods if pod.group == group.name),
+            desired=sum(pod.group == group.name for pod in pods),
+        )
+        for group in spec.worker_groups
+    )
+
+
+def replicas(spec: Spec, observed: Observed) -> ReplicaStatus:
+    """Replicas by the workers that hold them: each worker is filled before another is asked for."""
+    view = observed.ray_service
+    by_group = {each.group: each for each in workers(spec, observed)}
+    held = {group.name: replicas_per_worker(spec, group) for group in spec.worker_groups}
+    running = view is not None and bool(view.active) and view.active_application.status in {"RUNNING", ""}
+    ready = sum(by_group[name].ready * count for name, count in held.items()) if running else 0
+    asked = sum(by_group[name].desired * count for name, count in held.items())
+    low, high = spec.replicas.min, spec.replicas.max
+    if spec.suspend:
+        ready = asked = low = 0
+    desired = min(max(asked, low), high)
+    ready = min(ready, desired)
+    return ReplicaStatus(
+        ready=ready, desired=desired, min=low, max=high, summary=f"{ready}/{desired} ({low}-{high})"
+    )
+
+
+def preload_counts(spec: Spec, observed: Observed) -> PreloadStatus | None:
+    """Nodes that hold the image, over all worker groups; None where nothing is preloaded."""
+    if spec.suspend or spec.image_preload.mode == "Disabled":
+        return None
+    ready = sum(each.nodes_ready for each in observed.preloads)
+    matched = sum(each.nodes_matched for each in observed.preloads)
+    return PreloadStatus(nodes_ready=ready, nodes_matched=matched, summary=f"{ready}/{matched}")
