@@ -19,9 +19,8 @@ from collections import Counter
 
 import httpx
 
-from sd_testkit.random_requests import NAMED, RandomRequest, random_request
+from sd_testkit.random_requests import RandomRequest, named, random_request
 
-_FAILED, _ERRORS = 500, 400
 _SHOWN = 10
 
 
@@ -37,19 +36,8 @@ class Report:
         """Note an answer."""
         self.statuses[answer.status_code] += 1
         self.seconds.append(seconds)
-        if not _named(answer):
+        if not named(answer.status_code, answer.text):
             self.wrong.append(f"{answer.status_code} {answer.text[:200]!r} to {request}")
-
-
-def _named(answer: httpx.Response) -> bool:
-    if answer.status_code < _ERRORS:
-        return answer.status_code in NAMED
-    try:
-        error = answer.json()["error"]
-    except (ValueError, KeyError):
-        return False
-    failed = answer.status_code == _FAILED and error["code"] == "generation_failed"
-    return bool(error["message"]) and (failed or answer.status_code in NAMED)
 
 
 async def _send(client: httpx.AsyncClient, requests: list[RandomRequest], report: Report) -> None:
@@ -58,13 +46,7 @@ async def _send(client: httpx.AsyncClient, requests: list[RandomRequest], report
         request = requests.pop()
         began = time.monotonic()
         try:
-            answer = await client.request(
-                request.method,
-                request.path,
-                params=request.query,
-                content=request.content,
-                headers=request.headers,
-            )
+            answer = await client.request(**request.arguments())
         except httpx.HTTPError as error:
             report.wrong.append(f"{type(error).__name__} to {request}")
         else:

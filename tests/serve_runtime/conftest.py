@@ -26,21 +26,6 @@ def model():
     return load(RuntimeConfig(model=ModelConfig(uri="bundled://shapes")))
 
 
-def text_encoder(kind, tokenizer):
-    config = transformers.CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        projection_dim=16,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return kind(config)
-
-
 def unet(**extra):
     return diffusers.UNet2DConditionModel(
         sample_size=8,
@@ -54,29 +39,57 @@ def unet(**extra):
     )
 
 
-def vae(channels):
-    return diffusers.AutoencoderKL(
-        block_out_channels=(4, 4, 4, 4),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=channels,
-        norm_num_groups=2,
-    )
-
-
 @pytest.fixture(scope="session")
 def tokenizer():
     return transformers.CLIPTokenizer.from_pretrained(str(files("sd_runtime") / "models/shapes/tokenizer"))
 
 
 @pytest.fixture(scope="session")
-def xl_folder(tmp_path_factory, tokenizer):
+def text_encoder(tokenizer):
+    """A tiny random CLIP of a class."""
+
+    def build(kind):
+        config = transformers.CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            projection_dim=16,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        return kind(config)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def vae():
+    """A tiny random VAE of so many latent channels, a cell of eight pixels each."""
+
+    def build(channels, **extra):
+        return diffusers.AutoencoderKL(
+            block_out_channels=(4, 4, 4, 4),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            latent_channels=channels,
+            norm_num_groups=2,
+            **extra,
+        )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def xl_folder(tmp_path_factory, tokenizer, text_encoder, vae):
     """A random SDXL."""
     torch.manual_seed(0)
     pipeline = diffusers.StableDiffusionXLPipeline(
         vae=vae(4),
-        text_encoder=text_encoder(transformers.CLIPTextModel, tokenizer),
-        text_encoder_2=text_encoder(transformers.CLIPTextModelWithProjection, tokenizer),
+        text_encoder=text_encoder(transformers.CLIPTextModel),
+        text_encoder_2=text_encoder(transformers.CLIPTextModelWithProjection),
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         unet=unet(
@@ -102,12 +115,12 @@ def xl_model(xl_folder):
 
 
 @pytest.fixture(scope="session")
-def wide_model(tmp_path_factory, tokenizer):
+def wide_model(tmp_path_factory, tokenizer, text_encoder, vae):
     """A random Stable Diffusion with eight latent channels, distilled to be told its guidance."""
     torch.manual_seed(0)
     pipeline = diffusers.StableDiffusionPipeline(
         vae=vae(8),
-        text_encoder=text_encoder(transformers.CLIPTextModel, tokenizer),
+        text_encoder=text_encoder(transformers.CLIPTextModel),
         tokenizer=tokenizer,
         unet=unet(cross_attention_dim=16, in_channels=8, out_channels=8, time_cond_proj_dim=32),
         scheduler=diffusers.LCMScheduler(beta_schedule="scaled_linear"),

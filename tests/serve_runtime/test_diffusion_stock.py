@@ -22,40 +22,20 @@ RED = ImageRequest("a red circle", "", 64, 64, 4, 4.0, seed=1)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tokenizer):
+def folder(tmp_path_factory, tokenizer, text_encoder, vae):
     torch.manual_seed(0)
-    encoders = [
-        transformers.CLIPTextModelWithProjection(
-            transformers.CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                projection_dim=16,
-            )
-        )
-        for _ in range(2)
-    ]
     pipeline = diffusers.StableDiffusion3Pipeline(
         tokenizer=tokenizer,
         tokenizer_2=tokenizer,
         tokenizer_3=tokenizer,
-        text_encoder=encoders[0],
-        text_encoder_2=encoders[1],
+        text_encoder=text_encoder(transformers.CLIPTextModelWithProjection),
+        text_encoder_2=text_encoder(transformers.CLIPTextModelWithProjection),
         text_encoder_3=transformers.T5EncoderModel(
             transformers.T5Config(
                 vocab_size=len(tokenizer), d_model=32, d_ff=32, d_kv=8, num_layers=1, num_heads=2
             )
         ),
-        vae=diffusers.AutoencoderKL(
-            block_out_channels=(4, 4, 4, 4),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            norm_num_groups=2,
-            latent_channels=4,
-            shift_factor=0.1,
-        ),
+        vae=vae(4, shift_factor=0.1),
         transformer=diffusers.SD3Transformer2DModel(
             sample_size=8,
             patch_size=1,

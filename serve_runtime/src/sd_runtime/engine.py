@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an engine is: requests in, picture files out. The replica holds one; `diffusion` has the real one."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from sd_runtime.config import LiveConfig, SchedulerName
+from sd_runtime.errors import InvalidRequest
 
 FileFormat = Literal["png", "jpeg", "webp"]
 
@@ -52,6 +53,16 @@ class ImageRequest:
     output: Output = Output()
     id: str = ""
     seeded: bool = False
+
+
+def check_loras(request: ImageRequest, offered: Collection[str]) -> None:
+    """Raise InvalidRequest unless each LoRA of the request is one of those offered, and named once."""
+    for name in request.loras:
+        if name not in offered:
+            known = ", ".join(offered) or "none"
+            raise InvalidRequest(f"lora: got {name[:80]!r}: this service offers {known}", "lora")
+    if len(set(request.loras)) < len(request.loras):
+        raise InvalidRequest("lora: got a name twice: name each once", "lora")
 
 
 @dataclass(frozen=True)

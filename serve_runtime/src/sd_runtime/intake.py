@@ -2,12 +2,11 @@
 """From what a client sent to a valid ImageRequest: the service's terms are applied here, and nowhere after."""
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from sd_runtime.config import Defaults, Limits, LiveConfig, RuntimeConfig
-from sd_runtime.engine import FileFormat, ImageRequest, Output
+from sd_runtime.engine import FileFormat, ImageRequest, Output, check_loras
 from sd_runtime.errors import InvalidRequest
 from sd_runtime.protocol import MAX_SEED, GenerationBody, ImagineQuery
 
@@ -99,11 +98,12 @@ def from_body(
         seed=seed if body.seed is None else body.seed,
         count=1 if body.n is None else body.n,
         scheduler=body.scheduler,
-        loras=_loras(body.lora or [], terms.loras),
+        loras=tuple(body.lora or ()),
         output=_output(body, file_format),
         id=request_id,
         seeded=body.seed is not None,
     )
+    check_loras(request, terms.loras)
     _check(request, terms.limits, _BODY_NAMES)
     return request
 
@@ -135,16 +135,6 @@ def _size(size: str, defaults: Defaults) -> tuple[int | None, int | None]:
             f"size: got {size[:40]!r}: must be WIDTHxHEIGHT such as 512x512, or auto", "size"
         )
     return int(width), int(height)
-
-
-def _loras(wanted: Sequence[str], offered: Sequence[str]) -> tuple[str, ...]:
-    for name in wanted:
-        if name not in offered:
-            known = ", ".join(offered) or "none"
-            raise InvalidRequest(f"lora: got {name[:80]!r}: this service offers {known}", "lora")
-    if len(set(wanted)) < len(wanted):
-        raise InvalidRequest("lora: got a name twice: name each once", "lora")
-    return tuple(wanted)
 
 
 def _check(request: ImageRequest, limits: Limits, names: dict[str, str]) -> None:

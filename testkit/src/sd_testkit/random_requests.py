@@ -12,6 +12,9 @@ from typing import Any
 NAMED = {200, 202, 304, 400, 404, 405, 409, 413, 429, 503, 504}
 """Statuses that may come; 500 only as `generation_failed`."""
 
+_FAILED, _ERRORS = 500, 400
+_FIELDS = {"message", "type", "param", "code"}
+
 _METHODS = ("GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
 _PATHS = (
     "/imagine",
@@ -94,6 +97,28 @@ class RandomRequest:
     query: dict[str, str] = field(default_factory=dict)
     content: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
+
+    def arguments(self) -> dict[str, Any]:
+        """What httpx's `request` takes."""
+        return {
+            "method": self.method,
+            "url": self.path,
+            "params": self.query,
+            "content": self.content,
+            "headers": self.headers,
+        }
+
+
+def named(status: int, body: str) -> bool:
+    """Whether an answer is one that may come: a status with a name, and every error JSON in OpenAI's form."""
+    if status < _ERRORS:
+        return status in NAMED
+    try:
+        error = json.loads(body)["error"]
+        complete = set(error) == _FIELDS and bool(error["message"])
+    except (ValueError, KeyError, TypeError):
+        return False
+    return complete and (status in NAMED or (status == _FAILED and error["code"] == "generation_failed"))
 
 
 def random_request(chance: random.Random) -> RandomRequest:

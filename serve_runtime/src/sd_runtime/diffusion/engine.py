@@ -21,7 +21,7 @@ from sd_runtime.diffusion.stock import StockStudio, arguments
 from sd_runtime.diffusion.stream import Stream
 from sd_runtime.diffusion.studios import studio
 from sd_runtime.diffusion.worker import Worker
-from sd_runtime.engine import EngineInfo, ImageRequest, Update
+from sd_runtime.engine import EngineInfo, ImageRequest, Update, check_loras
 from sd_runtime.errors import GenerationFailed, InvalidRequest
 from sd_runtime.observer import Observer, Silent
 
@@ -104,7 +104,8 @@ class DiffusionEngine:
         defaults = self._defaults()
         missing = {name: value for name, value in defaults.items() if getattr(request, name) is None}
         filled = replace(request, **missing)
-        _check_loras(filled, self._model.loras.names)
+        # The ingress has asked already, of its own configuration: while that rolls out, replicas have another.
+        check_loras(filled, self._model.loras.names)
         _check_sides(filled, self._model.pipeline.vae_scale_factor)
         if self._model.family is None:
             arguments(self._model.pipeline, filled)
@@ -124,13 +125,6 @@ class DiffusionEngine:
         if request.scheduler is None:
             parameters["scheduler"] = name_of(self._model.pipeline.scheduler)
         return images.encode(image, request.output, parameters)
-
-
-def _check_loras(request: ImageRequest, known: tuple[str, ...]) -> None:
-    for name in request.loras:
-        if name not in known:
-            offered = ", ".join(known) or "there are none"
-            raise InvalidRequest(f"lora: got {name[:80]!r}: must be one of the service's: {offered}", "lora")
 
 
 def _check_sides(request: ImageRequest, cell: int) -> None:
