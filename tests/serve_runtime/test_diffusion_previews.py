@@ -51,6 +51,23 @@ def test_any_number_of_channels_is_fitted(wide_model):
     assert colours.image(torch.zeros(1, 8, 9, 8)).size == (64, 72)
 
 
+def test_latents_with_a_mean_and_a_spread_are_fitted_as_they_are_decoded():
+    """Here by a VAE whose latents are the colours, one cell a pixel."""
+    config = SimpleNamespace(
+        block_out_channels=(1,),
+        latent_channels=3,
+        scaling_factor=0.5,
+        latents_mean=[0.1, -0.2, 0.3],
+        latents_std=[1.0, 2.0, 3.0],
+    )
+    vae = SimpleNamespace(
+        config=config, device="cpu", dtype=torch.float32, decode=lambda latents, return_dict: (latents,)
+    )
+    colours = previews.fitted(vae)
+    assert torch.allclose(colours.weights, torch.diag(torch.tensor([2.0, 4.0, 6.0])), atol=1e-4)
+    assert torch.allclose(colours.bias, torch.tensor([0.1, -0.2, 0.3]), atol=1e-4)
+
+
 def test_latents_that_are_no_numbers_still_make_a_picture(model):
     assert previews.colours(model.pipeline).image(torch.full((1, 4, 8, 8), float("nan"))).size == (64, 64)
 

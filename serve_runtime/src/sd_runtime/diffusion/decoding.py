@@ -26,6 +26,18 @@ def widen(pipeline: Any) -> None:
         vae.to(torch.float32)
 
 
+def unscaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Latents as the VAE has them, from what the UNet has."""
+    config = vae.config
+    if config.latents_mean is None or config.latents_std is None:
+        return latents / config.scaling_factor
+    mean, std = (
+        torch.tensor(each, device=latents.device, dtype=latents.dtype).view(1, -1, 1, 1)
+        for each in (config.latents_mean, config.latents_std)
+    )
+    return latents * std / config.scaling_factor + mean
+
+
 class Decoder:
     """Decodes with a pipeline's VAE; used by one thread."""
 
@@ -49,23 +61,13 @@ class Decoder:
 
     def _pixels(self, latents: torch.Tensor) -> Sequence[torch.Tensor | None]:
         """Rows of shape (3, height, width), values 0 to 1; None for what the safety checker withholds."""
-        decoded = self._vae.decode(self._unscaled(latents).to(self._vae.dtype), return_dict=False)[0]
+        decoded = self._vae.decode(unscaled(self._vae, latents).to(self._vae.dtype), return_dict=False)[0]
         flagged: Sequence[bool] = [False] * len(decoded)
         if getattr(self._pipeline, "safety_checker", None) is not None and decoded.isfinite().all():
             _, flagged = self._pipeline.run_safety_checker(
                 decoded.clone(), self._pipeline.device, self._pipeline.unet.dtype
             )
         return [None if flag else row / 2 + 0.5 for row, flag in zip(decoded, flagged, strict=True)]
-
-    def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
-        config = self._vae.config
-        if config.latents_mean is None or config.latents_std is None:
-            return latents / config.scaling_factor
-        mean, std = (
-            torch.tensor(each, device=latents.device, dtype=latents.dtype).view(1, -1, 1, 1)
-            for each in (config.latents_mean, config.latents_std)
-        )
-        return latents * std / config.scaling_factor + mean
 
 
 def _image(row: torch.Tensor | None) -> Result:
