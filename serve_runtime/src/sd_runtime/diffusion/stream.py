@@ -4,30 +4,38 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.engine import Picture, Progress, Update
 
-# Between two steps that are told: each crosses from the replica to the ingress, and a small model takes a hundred a second.
+# Between two that are told: each crosses from the replica to the ingress, and a small model takes a hundred steps a second.
 _TOLD_SECONDS = 0.1
 
 
 class Stream:
     """Updates of a request, in order; Progress that nobody has read yet is replaced by newer.
 
+    Progress is told ten times a second at most; the first place in the queue, the first step and the last one always.
+
     Attributes:
         drawings: the pictures of the request.
     """
 
-    def __init__(self, drawings: Sequence[Drawing], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        drawings: Sequence[Drawing],
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.drawings = drawings
         self._loop = loop
+        self._clock = clock
         self._unread: deque[Update | Exception] = deque()
         self._arrived = asyncio.Event()
-        self._ahead = -1
-        self._told = 0.0
+        self._told: Progress | None = None
+        self._told_at = 0.0
 
     async def updates(self) -> AsyncIterator[Update]:
         """All of them, until each picture has come.
@@ -52,18 +60,21 @@ class Stream:
             drawing.cancelled = True
 
     def advanced(self) -> None:
-        """Some of its pictures took a step; all but the first and the last are told ten times a second at most."""
-        now, progress = time.monotonic(), self._progress(0)
-        if self._ahead == 0 and progress.step < progress.steps and now - self._told < _TOLD_SECONDS:
-            return
-        self._ahead, self._told = 0, now
-        self.put(progress)
+        """Some of its pictures took a step."""
+        progress = self._progress(0)
+        first = self._told is None or self._told.step == 0
+        self._tell(progress, always=first or progress.step == progress.steps)
 
     def waits(self, ahead: int) -> None:
         """Its first picture waits behind so many."""
-        if ahead != self._ahead:
-            self._ahead = ahead
-            self.put(self._progress(ahead))
+        if self._told is None or ahead != self._told.ahead:
+            self._tell(self._progress(ahead), always=self._told is None)
+
+    def _tell(self, progress: Progress, *, always: bool) -> None:
+        now = self._clock()
+        if always or now - self._told_at >= _TOLD_SECONDS:
+            self._told, self._told_at = progress, now
+            self.put(progress)
 
     def _progress(self, ahead: int) -> Progress:
         steps = sum(drawing.request.steps or 0 for drawing in self.drawings)
