@@ -2,9 +2,16 @@
 """What the API server says about a StableDiffusionService, before any operator sees it."""
 
 import json
+import re
 
+import hypothesis.strategies as st
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+
+from sd_operator.api import parse
+from sd_operator.errors import InvalidResource
+from sd_testkit.random_specs import capacities
 
 CRD = "stablediffusionservices.sdservice.dev"
 
@@ -47,6 +54,28 @@ def test_invalid_example_is_refused_with_its_rule(crds, submit, service, invalid
     assert invalid.get("server", invalid["says"]) in result.stderr
     name = invalid["field"].rsplit(".", 1)[-1].split("[")[0]
     assert name in result.stderr or invalid["field"].startswith("metadata"), result.stderr
+
+
+def is_valid(body):
+    try:
+        parse(body)
+    except InvalidResource:
+        return False
+    return True
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@given(drawn=st.lists(capacities(), min_size=30, max_size=30))
+def test_the_server_and_validate_agree_on_capacity(crds, kubectl, namespace, service, drawn):
+    bodies = [
+        {**service(metadata={"name": f"s-{number}"}), "spec": spec} for number, spec in enumerate(drawn)
+    ]
+    items = json.dumps({"apiVersion": "v1", "kind": "List", "items": bodies})
+    answer = kubectl("create", "-n", namespace, "--dry-run=server", "-o", "name", "-f", "-", stdin=items)
+    accepted = set(re.findall(r"/(s-[0-9]+)$", answer.stdout, re.MULTILINE))
+    refused = set(re.findall(r'"(s-[0-9]+)" is invalid', answer.stderr))
+    assert len(accepted) + len(refused) == len(bodies), answer.stderr
+    assert accepted == {body["metadata"]["name"] for body in bodies if is_valid(body)}
 
 
 def test_every_example_is_accepted(crds, submit, root):

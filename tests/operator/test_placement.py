@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from sd_operator.builders.placement import worker_placement
+from sd_operator.builders.placement import head_placement, worker_placement
 
 GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
@@ -54,3 +54,32 @@ def test_capacity_type_is_crossed_with_the_users_terms(placed):
     pairs = [tuple(each["values"][0] for each in found["matchExpressions"]) for found in terms]
     assert pairs == [("a", "on-demand"), ("a", "ON_DEMAND"), ("b", "on-demand"), ("b", "ON_DEMAND")]
     assert found["podAffinity"] == {"x": 1}
+
+
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+
+
+def test_head_prefers_nodes_without_gpus_and_tolerates_none(resource):
+    placed = head_placement(resource().spec)
+    assert list(placed) == ["affinity"]
+    (wish,) = placed["affinity"]["nodeAffinity"][PREFERRED]
+    absent = {
+        each["key"] for each in wish["preference"]["matchExpressions"] if each["operator"] == "DoesNotExist"
+    }
+    assert "nvidia.com/gpu.present" in absent
+
+
+def test_users_wishes_for_the_head_come_first(resource):
+    term = {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}
+    wish = {"weight": 1, "preference": term}
+    must = {"nodeSelectorTerms": [term]}
+    head = {
+        "nodeSelector": {"pool": "cpu"},
+        "affinity": {"nodeAffinity": {PREFERRED: [wish], REQUIRED: must}},
+    }
+    placed = head_placement(resource(head=head).spec)
+    assert placed["nodeSelector"] == {"pool": "cpu"}
+    found = placed["affinity"]["nodeAffinity"]
+    assert found[REQUIRED] == must
+    assert found[PREFERRED][0] == wish
+    assert len(found[PREFERRED]) == 2

@@ -63,6 +63,14 @@ def test_incremental_upgrade_has_its_options(built):
             },
             [(1, 1), (1, 3)],
         ),
+        (
+            {
+                "replicas": {"min": 5, "max": 6},
+                "workerGroups": [{"name": "spot", "maxReplicas": 4}, {"name": "on-demand", "maxReplicas": 2}],
+            },
+            [(4, 4), (1, 2)],
+        ),
+        ({"replicas": {"max": 2}, "workerGroups": [{"name": "warm", "minReplicas": 5}]}, [(5, 5)]),
     ],
 )
 def test_worker_bounds_follow_replicas(built, spec, bounds):
@@ -77,7 +85,16 @@ def test_groups_are_preferred_in_their_order(built):
 
 def test_worker_offers_one_cpu_slot_per_replica(built):
     found = groups(built(workerGroups=[{"name": "a", "gpusPerWorker": 4}]))
-    assert found[0]["rayStartParams"] == {"num-cpus": "4"}
+    assert found[0]["rayStartParams"] == {"num-cpus": "4", "num-gpus": "4"}
+
+
+def test_a_slice_of_a_gpu_is_told_to_ray(built):
+    """KubeRay would count only what a resource named `...gpu` gives."""
+    (group,) = groups(built(gpuResourceName="nvidia.com/mig-1g.5gb"))
+    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits["nvidia.com/mig-1g.5gb"] == group["rayStartParams"]["num-gpus"] == "1"
+    (cpu,) = groups(built(gpusPerReplica=0))
+    assert cpu["rayStartParams"] == {"num-cpus": "1"}
 
 
 def test_a_new_cluster_starts_at_the_floor(built):

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sd_operator.api.affinity import Affinity
 from sd_operator.api.base import Model, Rule
 from sd_operator.api.fields import (
     Cpu,
-    FreeObject,
     GroupName,
     LabelKey,
     Labels,
@@ -57,14 +57,6 @@ class Toleration(Model):
     )
 
 
-class Affinity(Model):
-    """Scheduling preferences, as in a Pod."""
-
-    node_affinity: FreeObject | None = Field(default=None, description="Node affinity, as in a Pod.")
-    pod_affinity: FreeObject | None = Field(default=None, description="Pod affinity, as in a Pod.")
-    pod_anti_affinity: FreeObject | None = Field(default=None, description="Pod anti-affinity, as in a Pod.")
-
-
 Tolerations = Annotated[tuple[Toleration, ...], Field(max_length=16)]
 
 
@@ -86,12 +78,13 @@ class WorkerGroup(Model):
     min_replicas: Annotated[int, Field(ge=0, le=1000)] | None = Field(
         default=None,
         description=(
-            "Workers kept when idle. Absent: the first group keeps what replicas.min needs, the others none."
+            "Workers kept when idle. Absent: the groups keep, in their order, what replicas.min needs beyond the"
+            " minReplicas of the others."
         ),
     )
     max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None,
-        description="Workers at full load. Absent: as many as replicas.max needs in this group alone.",
+        description="Workers at full load. Absent: as many as replicas.max needs in this group alone, or minReplicas.",
     )
     gpus_per_worker: Annotated[int, Field(ge=0, le=16)] | None = Field(
         default=None, description="GPUs of one worker pod. Absent: gpusPerReplica, one replica per worker."

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`spec`: everything a user may wish for, and the rules between its parts."""
 
-import math
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from sd_operator.api.base import Model, Rule
+from sd_operator.api.capacity import CAPACITY_RULES
 from sd_operator.api.fields import Annotations, KeyedList, Labels, Memory, ObjectName, Text
 from sd_operator.api.image import Image, ImagePreload
 from sd_operator.api.model import PRESETS, ModelSource
@@ -22,6 +22,7 @@ from sd_operator.api.serving import (
     ResultCache,
     Warmup,
 )
+from sd_operator.api.upgrade import Upgrade
 
 GpuResourceName = Annotated[
     str,
@@ -34,83 +35,6 @@ GpuResourceName = Annotated[
 
 WorkerGroups = Annotated[tuple[WorkerGroup, ...], KeyedList("name", max_length=8, min_length=1)]
 Environment = Annotated[tuple[EnvVar, ...], KeyedList("name", max_length=32)]
-
-
-class Incremental(Model):
-    """Moving traffic to the new cluster step by step, through a Gateway."""
-
-    rules = (
-        Rule(
-            cel="self.stepSizePercent <= self.maxSurgePercent",
-            holds=lambda i: i.step_size_percent <= i.max_surge_percent,
-            message="stepSizePercent must not be above maxSurgePercent",
-            field=".stepSizePercent",
-        ),
-    )
-
-    gateway_class_name: ObjectName = Field(description="GatewayClass that carries the traffic.")
-    step_size_percent: int = Field(
-        default=25, ge=1, le=100, description="Traffic moved per step, in percent."
-    )
-    interval_seconds: int = Field(default=30, ge=1, le=3600, description="Seconds between two steps.")
-    max_surge_percent: int = Field(
-        default=100, ge=1, le=100, description="Capacity of the new cluster beside the old one, in percent."
-    )
-
-
-class Upgrade(Model):
-    """What happens to the running cluster when its pods must change."""
-
-    rules = (
-        Rule(
-            cel="(self.strategy == 'Incremental') == has(self.incremental)",
-            holds=lambda u: (u.strategy == "Incremental") == (u.incremental is not None),
-            message="incremental and strategy: Incremental belong together: set both, or neither",
-            field=".incremental",
-        ),
-    )
-
-    strategy: Literal["NewCluster", "Incremental", "InPlaceOnly"] = Field(
-        default="NewCluster",
-        description=(
-            "NewCluster: a second cluster comes up and takes over, which needs twice the GPUs for a while."
-            " Incremental: the same in steps, through a Gateway. InPlaceOnly: pods never change; only the"
-            " serving configuration does."
-        ),
-    )
-    incremental: Incremental | None = Field(default=None, description="Settings of strategy Incremental.")
-
-
-def replicas_per_worker(spec: "Spec", group: WorkerGroup) -> int:
-    """Model replicas that fit on one worker of the group; a CPU worker holds one."""
-    if spec.gpus_per_replica == 0:
-        return 1
-    gpus = spec.gpus_per_replica if group.gpus_per_worker is None else group.gpus_per_worker
-    return gpus // spec.gpus_per_replica * spec.replicas_per_gpu
-
-
-def max_workers(spec: "Spec", group: WorkerGroup) -> int:
-    """Workers the group may have; without a bound of its own, enough for replicas.max."""
-    if group.max_replicas is not None:
-        return group.max_replicas
-    return math.ceil(spec.replicas.max / max(1, replicas_per_worker(spec, group)))
-
-
-def _reaches_max(spec: "Spec") -> bool:
-    if spec.gpus_per_replica == 0 or any(group.max_replicas is None for group in spec.worker_groups):
-        return True
-    groups = spec.worker_groups
-    return sum(max_workers(spec, g) * replicas_per_worker(spec, g) for g in groups) >= spec.replicas.max
-
-
-def _replica_fits(spec: "Spec") -> bool:
-    return all(
-        group.gpus_per_worker is None
-        or (
-            group.gpus_per_worker == 0 if spec.gpus_per_replica == 0 else replicas_per_worker(spec, group) > 0
-        )
-        for group in spec.worker_groups
-    )
 
 
 def _defaults_allowed(spec: "Spec") -> bool:
@@ -131,37 +55,11 @@ def _warmup_allowed(spec: "Spec") -> bool:
     )
 
 
-_WORKER_GPUS = "(has(g.gpusPerWorker) ? g.gpusPerWorker : self.gpusPerReplica)"
-
-
 class Spec(Model):
     """What the user wants of one image-generation service."""
 
     rules = (
-        Rule(
-            cel=(
-                "self.gpusPerReplica == 0 || self.workerGroups.exists(g, !has(g.maxReplicas))"
-                f" || self.workerGroups.map(g, g.maxReplicas * ({_WORKER_GPUS} / self.gpusPerReplica)"
-                " * self.replicasPerGpu).sum() >= self.replicas.max"
-            ),
-            holds=_reaches_max,
-            message=(
-                "the worker groups together cannot hold replicas.max: a worker holds gpusPerWorker divided by"
-                " gpusPerReplica replicas, rounded down; raise maxReplicas or gpusPerWorker, or lower replicas.max"
-            ),
-            field=".workerGroups",
-        ),
-        Rule(
-            cel=(
-                "self.workerGroups.all(g, !has(g.gpusPerWorker) || (self.gpusPerReplica == 0"
-                " ? g.gpusPerWorker == 0 : g.gpusPerWorker >= self.gpusPerReplica))"
-            ),
-            holds=_replica_fits,
-            message=(
-                "no replica fits on a worker: gpusPerWorker must be at least gpusPerReplica, and 0 when that is 0"
-            ),
-            field=".workerGroups",
-        ),
+        *CAPACITY_RULES,
         Rule(
             cel="self.replicasPerGpu == 1 || self.gpusPerReplica == 1",
             holds=lambda s: s.replicas_per_gpu == 1 or s.gpus_per_replica == 1,

@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any
 
 from sd_operator.api import Spec, Toleration, WorkerGroup
-from sd_operator.api.placement import Affinity
+from sd_operator.api.affinity import Affinity
 
 Json = dict[str, Any]
 
@@ -18,6 +18,29 @@ _CAPACITY_LABELS = {
     "spot": (("karpenter.sh/capacity-type", "spot"), ("eks.amazonaws.com/capacityType", "SPOT")),
 }
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+# Labels that only nodes with GPUs carry: GPU feature discovery, Karpenter on AWS, EKS Auto Mode, GKE.
+_GPU_NODE_LABELS = (
+    "nvidia.com/gpu.present",
+    "karpenter.k8s.aws/instance-gpu-count",
+    "eks.amazonaws.com/instance-gpu-count",
+    "cloud.google.com/gke-accelerator",
+)
+
+
+def head_placement(spec: Spec) -> Json:
+    """Placement of the head; it prefers nodes without GPUs, which a head would keep from being given back."""
+    head = spec.head
+    return {
+        key: value
+        for key, value in {
+            "nodeSelector": head.node_selector,
+            "tolerations": tolerations(head.tolerations),
+            "affinity": _off_gpu_nodes(affinity(head.affinity)),
+            "priorityClassName": head.priority_class_name,
+        }.items()
+        if value
+    }
 
 
 def worker_placement(spec: Spec, group: WorkerGroup) -> Json:
@@ -46,7 +69,19 @@ def tolerations(wanted: tuple[Toleration, ...]) -> list[Json]:
 
 def affinity(wanted: Affinity | None) -> Json:
     """Affinity as a Pod has it; empty when there is none."""
-    return {} if wanted is None else wanted.model_dump(by_alias=True, exclude_none=True)
+    return {} if wanted is None else wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _off_gpu_nodes(wanted: Json) -> Json:
+    preference = {
+        "weight": 100,
+        "preference": {
+            "matchExpressions": [{"key": key, "operator": "DoesNotExist"} for key in _GPU_NODE_LABELS]
+        },
+    }
+    node_affinity = wanted.get("nodeAffinity", {})
+    preferences = [*node_affinity.get(_PREFERRED, []), preference]
+    return {**wanted, "nodeAffinity": {**node_affinity, _PREFERRED: preferences}}
 
 
 def _with_capacity(wanted: Json, capacity_type: str | None) -> Json:

@@ -9,8 +9,9 @@ from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Resource, Spec, WorkerGroup
+from sd_operator.api.capacity import gpus_per_worker
 from sd_operator.api.placement import Resources
-from sd_operator.builders.placement import affinity, tolerations, worker_placement
+from sd_operator.builders.placement import head_placement, worker_placement
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -29,14 +30,8 @@ def image(spec: Spec, settings: Settings) -> str:
 
 def head_template(resource: Resource, settings: Settings) -> Json:
     """Pod template of the head: routes and controls, computes nothing."""
-    head = resource.spec.head
-    placement = {
-        "nodeSelector": head.node_selector,
-        "tolerations": tolerations(head.tolerations),
-        "affinity": affinity(head.affinity),
-        "priorityClassName": head.priority_class_name,
-    }
-    container = _container(resource.spec, settings, "ray-head", head.resources, gpus=0)
+    spec = resource.spec
+    container = _container(spec, settings, "ray-head", spec.head.resources, gpus=0)
     container["ports"] = [
         # The protocol is part of a port's identity; left to the API server's default it would seem to differ.
         {"name": name, "containerPort": port, "protocol": "TCP"}
@@ -48,14 +43,13 @@ def head_template(resource: Resource, settings: Settings) -> Json:
         )
     ]
     # The head keeps the token that KubeRay's autoscaler sidecar needs.
-    return _template(resource, container, {k: v for k, v in placement.items() if v})
+    return _template(resource, container, head_placement(spec))
 
 
 def worker_template(resource: Resource, settings: Settings, group: WorkerGroup) -> Json:
     """Pod template of a worker: one Ray node with its GPUs."""
     spec = resource.spec
-    gpus = spec.gpus_per_replica if group.gpus_per_worker is None else group.gpus_per_worker
-    container = _container(spec, settings, "ray-worker", group.resources, gpus=gpus)
+    container = _container(spec, settings, "ray-worker", group.resources, gpus=gpus_per_worker(spec, group))
     container["env"] += [*_threads(spec, group), *_model_token(spec)]
     pod: Json = {**worker_placement(spec, group), "automountServiceAccountToken": False}
     if spec.service_account_name:

@@ -6,14 +6,13 @@ rayStartParams, an explicit autoscaler version beside group priorities.
 """
 
 import json
-import math
 from typing import Any
 
 import yaml
 
 from sd_operator import naming
 from sd_operator.api import Resource, Spec, WorkerGroup
-from sd_operator.api.spec import max_workers, replicas_per_worker
+from sd_operator.api.capacity import Bounds, gpus_per_worker, replicas_per_worker, worker_bounds
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.pod import head_template, worker_template
 from sd_operator.builders.serve_config import serve_config
@@ -69,7 +68,8 @@ def _ray_cluster(resource: Resource, settings: Settings) -> Json:
             "template": head_template(resource, settings),
         },
         "workerGroupSpecs": [
-            _worker_group(resource, settings, group, index) for index, group in enumerate(spec.worker_groups)
+            _worker_group(resource, settings, group, bounds, priority=len(spec.worker_groups) - index)
+            for index, (group, bounds) in enumerate(zip(spec.worker_groups, worker_bounds(spec), strict=True))
         ],
     }
     if spec.head.redis is not None:
@@ -85,32 +85,27 @@ def _head_start_params(spec: Spec) -> dict[str, str]:
     return parameters
 
 
-def _worker_group(resource: Resource, settings: Settings, group: WorkerGroup, index: int) -> Json:
+def _worker_group(
+    resource: Resource, settings: Settings, group: WorkerGroup, bounds: Bounds, *, priority: int
+) -> Json:
     spec = resource.spec
-    per_worker = replicas_per_worker(spec, group)
-    floor = _min_workers(spec, group, index)
+    gpus = gpus_per_worker(spec, group)
+    # One CPU slot per replica, whatever the pod's cores: GPUs decide how many replicas fit. KubeRay finds GPUs by
+    # a resource name that ends in `gpu`; a slice such as nvidia.com/mig-1g.5gb has to be told.
+    parameters = {"num-cpus": str(replicas_per_worker(spec, group))} | (
+        {"num-gpus": str(gpus)} if gpus else {}
+    )
     return {
         "groupName": group.name,
         # Where a new cluster starts; on the live one the count is the autoscaler's.
-        "replicas": floor,
-        "minReplicas": floor,
-        "maxReplicas": max_workers(spec, group),
+        "replicas": bounds.low,
+        "minReplicas": bounds.low,
+        "maxReplicas": bounds.high,
         "numOfHosts": 1,
-        "priority": len(spec.worker_groups) - index,
-        # One CPU slot per replica, whatever the pod's cores: GPUs decide how many replicas fit.
-        "rayStartParams": {"num-cpus": str(per_worker)},
+        "priority": priority,
+        "rayStartParams": parameters,
         "template": worker_template(resource, settings, group),
     }
-
-
-def _min_workers(spec: Spec, group: WorkerGroup, index: int) -> int:
-    """Workers kept when idle: the first group's hold replicas.min, so that they start beside the head."""
-    if group.min_replicas is not None:
-        return group.min_replicas
-    if index > 0:
-        return 0
-    needed = math.ceil(spec.replicas.min / replicas_per_worker(spec, group))
-    return min(needed, max_workers(spec, group))
 
 
 def _redis(spec: Spec) -> Json:

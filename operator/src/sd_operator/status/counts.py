@@ -2,7 +2,7 @@
 """Workers, replicas and preloaded nodes, counted from what was observed (pure)."""
 
 from sd_operator.api import Spec
-from sd_operator.api.spec import replicas_per_worker
+from sd_operator.api.capacity import replicas_per_worker
 from sd_operator.api.status import PreloadStatus, ReplicaStatus, WorkerStatus
 from sd_operator.observed import Observed, PodView
 

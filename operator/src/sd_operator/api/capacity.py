@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How model replicas and workers depend on one another: what fits on a worker, and how many workers there may be.
+
+Ray Serve asks for replicas, Ray's autoscaler for workers; both bounds come from here, so that `replicas.max` can
+always be reached and `replicas.min` starts with the cluster.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sd_operator.api.base import Rule
+from sd_operator.api.placement import WorkerGroup
+
+if TYPE_CHECKING:
+    from sd_operator.api.spec import Spec
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Fewest and most workers of a group."""
+
+    low: int
+    high: int
+
+
+def gpus_per_worker(spec: "Spec", group: WorkerGroup) -> int:
+    """GPUs of one worker pod of the group; one replica's where the group does not say."""
+    return spec.gpus_per_replica if group.gpus_per_worker is None else group.gpus_per_worker
+
+
+def replicas_per_worker(spec: "Spec", group: WorkerGroup) -> int:
+    """Model replicas that fit on one worker of the group; a CPU worker holds one."""
+    if spec.gpus_per_replica == 0:
+        return 1
+    return gpus_per_worker(spec, group) // spec.gpus_per_replica * spec.replicas_per_gpu
+
+
+def worker_bounds(spec: "Spec") -> tuple[Bounds, ...]:
+    """Bounds of each group's workers, in the order of the groups.
+
+    A group without a ceiling of its own may hold `replicas.max` alone. Groups without a floor keep, in their
+    order, what `replicas.min` needs beyond the floors that are given, each up to its ceiling.
+    """
+    held = [replicas_per_worker(spec, group) for group in spec.worker_groups]
+    lows = [group.min_replicas for group in spec.worker_groups]
+    missing = spec.replicas.min - sum((low or 0) * count for low, count in zip(lows, held, strict=True))
+    bounds = []
+    for group, low, count in zip(spec.worker_groups, lows, held, strict=True):
+        high = group.max_replicas or max(math.ceil(spec.replicas.max / count), low or 0)
+        if low is None:
+            low = min(math.ceil(max(0, missing) / count), high)  # noqa: PLW2901 - the floor that was left open
+            missing -= low * count
+        bounds.append(Bounds(low, high))
+    return tuple(bounds)
+
+
+def _replica_fits(spec: "Spec") -> bool:
+    if spec.gpus_per_replica == 0:
+        return all(not group.gpus_per_worker for group in spec.worker_groups)
+    return all(gpus_per_worker(spec, group) >= spec.gpus_per_replica for group in spec.worker_groups)
+
+
+def _reaches_max(spec: "Spec") -> bool:
+    if any(group.max_replicas is None for group in spec.worker_groups) or not _replica_fits(spec):
+        return True
+    groups = spec.worker_groups
+    return sum((g.max_replicas or 0) * replicas_per_worker(spec, g) for g in groups) >= spec.replicas.max
+
+
+_WORKER_GPUS = "(has(g.gpusPerWorker) ? g.gpusPerWorker : self.gpusPerReplica)"
+
+CAPACITY_RULES = (
+    Rule(
+        cel=(
+            "self.workerGroups.all(g, self.gpusPerReplica == 0"
+            " ? !has(g.gpusPerWorker) || g.gpusPerWorker == 0"
+            f" : {_WORKER_GPUS} >= self.gpusPerReplica)"
+        ),
+        holds=_replica_fits,
+        message="no replica fits on a worker: gpusPerWorker must be at least gpusPerReplica, and 0 when that is 0",
+        field=".workerGroups",
+    ),
+    Rule(
+        cel=(
+            "self.workerGroups.exists(g, !has(g.maxReplicas)"
+            f" || (self.gpusPerReplica > 0 && {_WORKER_GPUS} < self.gpusPerReplica))"
+            " || self.workerGroups.map(g, g.maxReplicas * (self.gpusPerReplica == 0 ? 1"
+            f" : {_WORKER_GPUS} / self.gpusPerReplica * self.replicasPerGpu)).sum() >= self.replicas.max"
+        ),
+        holds=_reaches_max,
+        message=(
+            "the worker groups together cannot hold replicas.max: a worker holds gpusPerWorker divided by"
+            " gpusPerReplica replicas, rounded down, a CPU worker one; raise maxReplicas or gpusPerWorker, or"
+            " lower replicas.max"
+        ),
+        field=".workerGroups",
+    ),
+)
+"""Rules of the Spec; the second is silent where the first speaks."""
