@@ -7,31 +7,11 @@ from sd_operator import local_ray, ray_process
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.errors import LocalRunFailed
 
-MESSAGE = """Deploying app 'imagine' failed with exception:
-The deployment failed to start 3 times in a row.
-RuntimeError: Traceback (most recent call last):
-  File "replica.py", line 10, in initialize
-    raise RuntimeError(traceback.format_exc()) from None
-sd_runtime.errors.ModelUnavailable: model.uri: got 'file:///a': there is no folder /a
-"""
-
 
 def test_only_http_options_differ_from_the_cluster(resource):
     here, there = local_ray.local_config(resource(), 8123), serve_config(resource().spec)
     assert here["http_options"] == {"host": "127.0.0.1", "port": 8123}
     assert here["applications"] == there["applications"]
-
-
-@pytest.mark.parametrize(
-    ("message", "told"),
-    [
-        (MESSAGE, "sd_runtime.errors.ModelUnavailable: model.uri: got 'file:///a': there is no folder /a"),
-        ("no exception at all\n", "no exception at all"),
-        ("", "Ray gives no reason"),
-    ],
-)
-def test_reason_is_the_last_exception(message, told):
-    assert local_ray.reason(message) == told
 
 
 async def test_a_busy_port_is_named_before_anything_starts(resource):

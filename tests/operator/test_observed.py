@@ -40,16 +40,18 @@ def test_validation_failure_is_kuberays_word():
 def test_pods():
     def pod(ready, **labels):
         conditions = [{"type": "Ready", "status": ready}]
-        return {"metadata": {"labels": labels}, "status": {"conditions": conditions}}
+        metadata = {"name": "p", "uid": "u", "labels": labels}
+        return {"metadata": metadata, "status": {"phase": "Running", "conditions": conditions}}
 
     labels = {"ray.io/cluster": "c", "ray.io/group": "g", "ray.io/node-type": "worker"}
+    labels["ray.io/is-ray-node"] = "yes"
     leaving = pod("True", **labels)
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     found = observe(None, [pod("True", **labels), pod("False", **labels), leaving], []).pods
     assert found == (
-        PodView("c", "g", is_head=False, ready=True),
-        PodView("c", "g", is_head=False, ready=False),
-        PodView("c", "g", is_head=False, ready=False),
+        PodView("c", "g", is_head=False, ready=True, name="p", uid="u", in_service=True),
+        PodView("c", "g", is_head=False, ready=False, name="p", uid="u", in_service=True),
+        PodView("c", "g", is_head=False, ready=False, name="p", uid="u", in_service=True, running=False),
     )
 
 

@@ -19,7 +19,7 @@ SERVING = RayServiceView(
     endpoints=1,
 )
 HEAD = PodView("imagine-abcde", "headgroup", is_head=True, ready=True)
-WORKER = PodView("imagine-abcde", "gpu", is_head=False, ready=True)
+WORKER = PodView("imagine-abcde", "gpu", is_head=False, ready=True, in_service=True)
 OBSERVED = Observed(SERVING, (HEAD, WORKER), (PreloadView(2, 2),))
 
 
@@ -39,7 +39,9 @@ def test_all_is_well(resource):
         "Ready": ("True", "Serving"),
         "Accepted": ("True", "Accepted"),
         "ImagesPreloaded": ("True", "ImagesPresent"),
+        "ModelAvailable": ("True", "ModelLoaded"),
         "ConfigApplied": ("True", "ApplicationRunning"),
+        "Schedulable": ("True", "Scheduled"),
         "Upgrading": ("False", "UpToDate"),
         "Suspended": ("False", "Running"),
     }
@@ -90,9 +92,13 @@ def test_old_cluster_serves_during_an_upgrade(resource):
 
 def test_kuberays_refusal_is_passed_on(resource):
     view = replace(SERVING, refused="headService.metadata.name should not be set")
-    found = conditions(resource(), Observed(view, (HEAD,)))
+    found = conditions(resource(), Observed(view, (HEAD, WORKER)))
     assert found["Accepted"].reason == "KubeRayRefused"
-    assert "headService.metadata.name" in found["Ready"].message
+    assert "headService.metadata.name" in found["Accepted"].message
+    assert found["Ready"].status == "True", "what KubeRay refuses changes nothing of what serves"
+    new = replace(view, active="", endpoints=0)
+    found = conditions(resource(), Observed(new))
+    assert (found["Ready"].status, found["Ready"].reason) == ("False", "KubeRayRefused")
 
 
 def test_at_zero_is_ready(resource):

@@ -3,7 +3,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from sd_operator.errors import ClusterUnavailable
-from sd_operator.reconcile import Key
+from sd_operator.naming import Key
 from sd_operator.work_queue import WorkQueue
 
 A, B = Key("ns", "a"), Key("ns", "b")
@@ -122,6 +122,35 @@ async def test_an_event_does_not_shorten_the_pause_after_a_failure():
         await until(lambda: tries)
         await asyncio.sleep(0.1)
     assert tries == [A]
+
+
+async def test_work_that_asks_to_be_done_again_is():
+    seen = []
+
+    async def work(key):
+        seen.append(key)
+        return 0.01 if len(seen) < 3 else None
+
+    async with running(work) as queue:
+        queue.add(A)
+        await until(lambda: len(seen) == 3)
+        assert queue.idle()
+
+
+async def test_an_event_does_not_wait_for_a_later_look_and_takes_its_place():
+    seen = []
+
+    async def work(key):
+        seen.append(key)
+        return 3600 if len(seen) == 1 else None
+
+    async with running(work) as queue:
+        queue.add(A)
+        await until(lambda: len(seen) == 1)
+        assert queue.idle()
+        queue.add(A)
+        await until(lambda: len(seen) == 2)
+        assert not queue._visits, "the later look was answered by the event"
 
 
 async def test_concurrency_is_bounded():

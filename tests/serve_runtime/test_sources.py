@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 
 from sd_runtime import sources
 from sd_runtime.config import ModelConfig
-from sd_runtime.errors import ConfigError, ModelUnavailable
+from sd_runtime.errors import ConfigError, ModelForbidden, ModelNotFound, ModelUnavailable
 from sd_runtime.sources import folder, hub
 
 
@@ -132,16 +132,18 @@ def _repository(path):
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "says"),
+    ("status", "headers", "error", "says"),
     [
-        (404, {"X-Error-Code": "RepoNotFound"}, "there is no such repository"),
-        (404, {"X-Error-Code": "RevisionNotFound"}, "no such revision"),
-        (403, {"X-Error-Code": "GatedRepo"}, "gated"),
+        (404, {"X-Error-Code": "RepoNotFound"}, ModelNotFound, r"there is no such repository.*\(HTTP 404\)"),
+        (401, {"X-Error-Code": "RepoNotFound"}, ModelNotFound, r"needs tokenSecretRef \(HTTP 401\)"),
+        (404, {"X-Error-Code": "RevisionNotFound"}, ModelNotFound, r"no such revision \(HTTP 404\)"),
+        (403, {"X-Error-Code": "GatedRepo"}, ModelForbidden, r"gated.*\(HTTP 403\)"),
+        (403, {}, ModelForbidden, r"refuses the token of tokenSecretRef \(HTTP 403\)"),
     ],
 )
-def test_hugging_face_refusals_are_explained(status, headers, says, hub_at):
+def test_hugging_face_refusals_are_explained(status, headers, error, says, hub_at):
     hub_at(lambda _: (status, headers, ""))
-    with pytest.raises(ModelUnavailable, match=says):
+    with pytest.raises(error, match=says):
         fetch("hf://owner/name", revision=COMMIT)
 
 

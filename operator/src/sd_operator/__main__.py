@@ -13,20 +13,33 @@ import kopf
 from sd_operator import handlers
 from sd_operator.cluster import connect
 from sd_operator.errors import SdServiceError
+from sd_operator.ray_dashboard import connections
 from sd_operator.reconcile import Reconciler
 from sd_operator.resync import Resync
+from sd_operator.serve_reader import ServeReader, directly, through_api_server
 from sd_operator.settings import Settings
 from sd_operator.work_queue import WorkQueue
 
 logger = logging.getLogger("sd_operator")
 
+_DASHBOARD_SECONDS = 5.0
+
 
 async def operate(settings: Settings) -> None:
     """Run until a signal, or until a part of us ends that must not."""
     stop = asyncio.Event()
-    async with connect(settings.request_timeout_seconds) as cluster:
+    async with (
+        connect(settings.request_timeout_seconds) as cluster,
+        connections(_DASHBOARD_SECONDS) as session,
+    ):
+        ask = (
+            directly(session, settings.dashboard_url)
+            if settings.dashboard_url
+            else through_api_server(cluster)
+        )
+        serve = ServeReader(ask)
         queue = WorkQueue(
-            Reconciler(cluster, settings).reconcile,
+            Reconciler(cluster, settings, serve).reconcile,
             workers=settings.workers,
             retry_base_seconds=settings.retry_base_seconds,
             retry_cap_seconds=settings.retry_cap_seconds,
@@ -38,6 +51,7 @@ async def operate(settings: Settings) -> None:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(queue.run(), name="work queue")
                     group.create_task(resync.run(), name="resync")
+                    group.create_task(serve.run(queue.add), name="reading of dashboards")
             finally:
                 stop.set()
 

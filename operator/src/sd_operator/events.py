@@ -12,7 +12,14 @@ from sd_operator.api import KIND, Status
 from sd_operator.api.resource import API_VERSION
 
 _NOTE_LIMIT = 1024
-_GOOD = {"Ready": "True", "Accepted": "True", "ImagesPreloaded": "True", "ConfigApplied": "True"}
+_GOOD = {
+    "Ready": "True",
+    "Accepted": "True",
+    "ImagesPreloaded": "True",
+    "ModelAvailable": "True",
+    "ConfigApplied": "True",
+    "Schedulable": "True",
+}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import kopf
 
 from sd_operator import naming
 from sd_operator.api import GROUP, PLURAL, VERSION
-from sd_operator.reconcile import Key
+from sd_operator.naming import Key
 from sd_operator.work_queue import WorkQueue
 
 CHILDREN = {

@@ -7,7 +7,6 @@ Only `http_options` differ from what the RayService carries.
 import asyncio
 import math
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from sd_operator import ray_dashboard, ray_process
 from sd_operator.api import Resource
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.errors import LocalRunFailed, RayUnavailable
+from sd_operator.ray_messages import reason
 
 _POLL_SECONDS = 0.25
 _START_SECONDS = 300.0
@@ -158,20 +158,10 @@ async def _until_ready(
             loading = True
         state = await dashboard.application()
         if state.status in {"DEPLOY_FAILED", "UNHEALTHY"}:
-            raise LocalRunFailed(f"the application is {state.status}: {reason(state.message)}", state.message)
+            raise LocalRunFailed(f"the application is {state.status}: {reason(state.words())}", state.words())
         if time.monotonic() > deadline:
             raise LocalRunFailed(
                 f"not ready within spec.limits.coldStartTimeoutSeconds ({limit} s); the application is {state.status}",
-                state.message,
+                state.words(),
             )
         await asyncio.sleep(_POLL_SECONDS)
-
-
-_RAISED = re.compile(r"(?:[a-z_]\w*\.)*[A-Z]\w+: (?!Traceback|\s*$)")
-
-
-def reason(message: str) -> str:
-    """The line of a Ray message that tells the reason: the last exception of its nested tracebacks."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    raised = [line for line in lines if _RAISED.match(line)]
-    return (raised or lines or ["Ray gives no reason"])[-1]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every fixed name in one place: labels, field managers, and what the runtime is called inside Ray."""
 
+from typing import NamedTuple
+
 FIELD_MANAGER = "sd-operator"
 STATUS_FIELD_MANAGER = "sd-operator-status"
 
@@ -21,14 +23,21 @@ MODELS_FOLDER = "/models"
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key KubeRay reads in the Secret, not a secret
 
 
+class Key(NamedTuple):
+    """Identity of a resource in queues and logs."""
+
+    namespace: str
+    name: str
+
+
 def labels(name: str) -> dict[str, str]:
     """Labels of every object that belongs to the service `name`."""
     return {NAME_LABEL: name, MANAGED_BY_LABEL: "sd-operator"}
 
 
-def ray_pods(name: str) -> dict[str, str]:
-    """Labels of the Ray pods of the service; KubeRay adds the second one, preload pods lack it."""
-    return {NAME_LABEL: name, RAY_POD_LABEL: "yes"}
+def everything(name: str) -> dict[str, str]:
+    """The label that everything of the service carries: its children, and what KubeRay makes of them."""
+    return {NAME_LABEL: name}
 
 
 def token_secret(name: str) -> str:

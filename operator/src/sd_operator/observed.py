@@ -5,10 +5,13 @@ KubeRay's field names end here: https://github.com/ray-project/kuberay, ray-oper
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
-from sd_operator import naming
+from sd_operator import naming, trouble
+from sd_operator.serve_state import Reading
+from sd_operator.trouble import Trouble
 
 Json = Mapping[str, Any]
 
@@ -50,15 +53,30 @@ class RayServiceView:
         """The application that requests reach; before the first cluster serves, the one coming up."""
         return self.active_application if self.active else self.pending_application
 
+    def of(self, cluster: str) -> Application:
+        """The application in one of the two clusters."""
+        return self.active_application if cluster == self.active else self.pending_application
+
 
 @dataclass(frozen=True)
 class PodView:
-    """A Ray pod."""
+    """A Ray pod.
+
+    Attributes:
+        in_service: the serve Service sends it requests once it is ready.
+        running: its containers were started and it is not on its way out; for a head: its dashboard may answer.
+        trouble: what keeps it from running.
+    """
 
     cluster: str
     group: str
     is_head: bool
     ready: bool
+    name: str = ""
+    uid: str = ""
+    in_service: bool = False
+    running: bool = True
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True)
@@ -71,19 +89,63 @@ class PreloadView:
 
 @dataclass(frozen=True)
 class Observed:
-    """Everything that was read of one resource's children."""
+    """Everything that was read of one resource's children.
+
+    Attributes:
+        preload_troubles: what keeps preload pods from running.
+        cluster_troubles: what keeps KubeRay from creating pods, by RayCluster.
+        deaths: Ray pods that end again and again.
+        serve: what Ray's dashboards told, by RayCluster.
+    """
 
     ray_service: RayServiceView | None = None
     pods: tuple[PodView, ...] = ()
     preloads: tuple[PreloadView, ...] = ()
+    preload_troubles: tuple[Trouble, ...] = ()
+    cluster_troubles: Mapping[str, Trouble] = field(default_factory=dict)
+    deaths: Trouble | None = None
+    serve: Mapping[str, Reading] = field(default_factory=dict)
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The RayClusters that count: the serving one, and one that comes up."""
+        view = self.ray_service
+        return tuple(filter(None, (view.active, view.pending))) if view else ()
+
+    def with_events(self, events: Iterable[Json], now: datetime) -> "Observed":
+        """The same, with what Events about the RayClusters tell."""
+        return replace(self, deaths=trouble.of_events(events, now))
+
+    def head(self, cluster: str) -> PodView | None:
+        """The head of a RayCluster whose dashboard may answer."""
+        heads = [pod for pod in self.pods if pod.cluster == cluster and pod.is_head and pod.running]
+        return heads[-1] if heads else None
 
 
-def observe(ray_service: Json | None, pods: Iterable[Json], daemon_sets: Iterable[Json]) -> Observed:
-    """Read the live objects of one resource."""
+def observe(
+    ray_service: Json | None,
+    pods: Iterable[Json],
+    daemon_sets: Iterable[Json],
+    ray_clusters: Iterable[Json] = (),
+) -> Observed:
+    """Read the live objects of one resource.
+
+    Args:
+        ray_service: its RayService, None where there is none.
+        pods: its pods, those of the preload included.
+        daemon_sets: its preload DaemonSets.
+        ray_clusters: its RayClusters.
+    """
+    pods = list(pods)
+    ray_pods = [pod for pod in pods if naming.RAY_POD_LABEL in _labels(pod)]
+    preload_pods = [pod for pod in pods if naming.RAY_POD_LABEL not in _labels(pod)]
+    troubles = ((each["metadata"]["name"], trouble.of_cluster(each)) for each in ray_clusters)
     return Observed(
         ray_service=None if ray_service is None else _ray_service(ray_service),
-        pods=tuple(map(_pod, pods)),
+        pods=tuple(map(_pod, ray_pods)),
         preloads=tuple(map(_preload, daemon_sets)),
+        preload_troubles=tuple(filter(None, map(trouble.of_pod, preload_pods))),
+        cluster_troubles={name: found for name, found in troubles if found},
     )
 
 
@@ -117,14 +179,28 @@ def _application(service_status: Json) -> Application:
 
 
 def _pod(live: Json) -> PodView:
-    labels = live["metadata"].get("labels") or {}
-    conditions = {each["type"]: each for each in (live.get("status") or {}).get("conditions", [])}
+    metadata, status = live["metadata"], live.get("status") or {}
+    labels = _labels(live)
+    conditions = {each["type"]: each for each in status.get("conditions", [])}
+    leaving = "deletionTimestamp" in metadata
+    is_head = labels.get("ray.io/node-type") == "head"
     return PodView(
         cluster=labels.get("ray.io/cluster", ""),
         group=labels.get("ray.io/group", ""),
-        is_head=labels.get("ray.io/node-type") == "head",
-        ready=_is_true(conditions, "Ready") and "deletionTimestamp" not in live["metadata"],
+        is_head=is_head,
+        ready=_is_true(conditions, "Ready") and not leaving,
+        name=metadata.get("name", ""),
+        uid=metadata.get("uid", ""),
+        # KubeRay sets it on workers at once, and on a head that takes part once its proxy answers.
+        in_service=labels.get("ray.io/serve", "false" if is_head else "true") == "true",
+        running=status.get("phase") == "Running" and not leaving,
+        trouble=None if leaving else trouble.of_pod(live),
     )
+
+
+def _labels(live: Json) -> Mapping[str, str]:
+    labels: Mapping[str, str] = live["metadata"].get("labels") or {}
+    return labels
 
 
 def _preload(live: Json) -> PreloadView:

@@ -6,33 +6,25 @@ https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api; KubeRay uses 
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 
-from sd_operator import naming
 from sd_operator.errors import RayUnavailable
+from sd_operator.serve_state import ServeState, read
 
-_APPLICATIONS = "/api/serve/applications/"
+APPLICATIONS = "/api/serve/applications/"
+Session = aiohttp.ClientSession
 _OK = 200
-
-
-@dataclass(frozen=True)
-class ApplicationState:
-    """The application as Serve has it: NOT_STARTED, DEPLOYING, DEPLOY_FAILED, RUNNING, UNHEALTHY or DELETING."""
-
-    status: str
-    message: str
-    deployments: dict[str, str]
 
 
 class RayDashboard:
     """The dashboard of one Ray cluster."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: Session, url: str, token: str) -> None:
         self._session = session
         self._url = url
+        self._headers = {"Authorization": f"Bearer {token}"}
 
     async def apply(self, serve_config: dict[str, Any]) -> None:
         """PUT the Serve config.
@@ -42,21 +34,22 @@ class RayDashboard:
         """
         await self._request("PUT", serve_config)
 
-    async def application(self) -> ApplicationState:
+    async def application(self) -> ServeState:
         """The state of our application."""
-        details = await self._request("GET")
-        found = details.get("applications", {}).get(naming.APPLICATION, {})
-        deployments = found.get("deployments", {})
-        messages = [found.get("message", ""), *(each.get("message", "") for each in deployments.values())]
-        return ApplicationState(
-            status=found.get("status", "NOT_STARTED"),
-            message="\n".join(filter(None, messages)),
-            deployments={name: each.get("status", "") for name, each in deployments.items()},
-        )
+        return read(await self.details())
+
+    async def details(self) -> dict[str, Any]:
+        """Serve's whole answer (`ServeInstanceDetails`).
+
+        Raises:
+            RayUnavailable: no answer, or a refusal.
+        """
+        return await self._request("GET")
 
     async def _request(self, method: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            async with self._session.request(method, self._url + _APPLICATIONS, json=body) as response:
+            url = self._url + APPLICATIONS
+            async with self._session.request(method, url, json=body, headers=self._headers) as response:
                 if response.status != _OK:
                     raise RayUnavailable(f"Ray answers {response.status}: {await response.text()}")
                 text = await response.text()
@@ -68,11 +61,16 @@ class RayDashboard:
 
 @asynccontextmanager
 async def connect(url: str, token: str, timeout_seconds: float = 30) -> AsyncIterator[RayDashboard]:
-    """A client that proves itself by Ray's token."""
-    headers = {"Authorization": f"Bearer {token}"}
-    timeout = aiohttp.ClientTimeout(total=timeout_seconds)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-        yield RayDashboard(session, url)
+    """A client of one dashboard that proves itself by Ray's token."""
+    async with connections(timeout_seconds) as session:
+        yield RayDashboard(session, url, token)
+
+
+@asynccontextmanager
+async def connections(timeout_seconds: float) -> AsyncIterator[Session]:
+    """Connections to any number of dashboards, with a deadline on each request."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_seconds)) as session:
+        yield session
 
 
 async def get_json(url: str, timeout_seconds: float = 10) -> tuple[int, dict[str, Any]]:

@@ -5,11 +5,12 @@ It is the same pass for create, edit, child event, resync and restart; every ste
 may be cut off anywhere and run again.
 """
 
+import base64
 import json
 import logging
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -20,24 +21,29 @@ from sd_operator.api import KIND, Resource, Status, parse
 from sd_operator.api.resource import API_VERSION
 from sd_operator.builders.pod import image
 from sd_operator.builders.token_secret import token_secret
-from sd_operator.cluster import DAEMON_SET, POD, RAY_SERVICE, SECRET, SERVICE, Cluster, kind_of
+from sd_operator.cluster import (
+    CORE_EVENT,
+    DAEMON_SET,
+    POD,
+    RAY_CLUSTER,
+    RAY_SERVICE,
+    SECRET,
+    SERVICE,
+    Cluster,
+    kind_of,
+)
 from sd_operator.desired import PRUNED_KINDS, desired
 from sd_operator.drift import differs, owned_fields
 from sd_operator.errors import InvalidResource, KubeRayMissing, NameConflict, Refused
 from sd_operator.events import Note, changes, event, flips
-from sd_operator.observed import observe
+from sd_operator.naming import Key
+from sd_operator.observed import Observed, observe
+from sd_operator.serve_reader import Place, ServeReader
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]
 
 logger = logging.getLogger(__name__)
-
-
-class Key(NamedTuple):
-    """Identity of a resource in queues and logs."""
-
-    namespace: str
-    name: str
 
 
 class Identity(NamedTuple):
@@ -53,37 +59,46 @@ KINDS = {kind.name: kind for kind in (RAY_SERVICE, DAEMON_SET)}
 
 @dataclass(frozen=True)
 class Reconciler:
-    """Everything that acts, as arguments: the cluster, the settings, the clock and the source of tokens."""
+    """Everything that acts, as arguments: the cluster, the settings, Ray's dashboards, the clock, the source of tokens."""
 
     cluster: Cluster
     settings: Settings
+    serve: ServeReader
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     draw_token: Callable[[], str] = field(default=lambda: secrets.token_hex(32))
 
-    async def reconcile(self, key: Key) -> None:
+    async def reconcile(self, key: Key) -> float | None:
         """Bring the children and the status of one resource in line with its spec.
+
+        Returns:
+            Seconds after which to look again although nothing is heard; None where events tell all there is.
 
         Raises:
             ClusterUnavailable: the API server is away or busy; the queue comes again.
         """
         live = await self.cluster.get(SERVICE, key.namespace, key.name)
         if live is None or "deletionTimestamp" in live["metadata"]:
-            return  # garbage collection takes the children
+            await self.serve.read(key, [])
+            return None  # garbage collection takes the children
         before = _status_of(live)
         try:
             resource = parse(live)
-            children, notes = await self._apply(resource)
-            after = await self._status(resource, children, before)
+            children, notes, token = await self._apply(resource)
+            after = await self._status(resource, children, before, token)
         except (InvalidResource, NameConflict, KubeRayMissing, Refused) as error:
             notes = []
             after = status.rejected(live["metadata"]["generation"], error, before, self.clock())
         await self._report(live, before, after, notes)
+        return status.look_again_seconds(after)
 
-    async def _apply(self, resource: Resource) -> tuple[Children, list[Note]]:
-        """Apply what differs, delete what is ours and no longer wanted; return the children as they are then."""
+    async def _apply(self, resource: Resource) -> tuple[Children, list[Note], str]:
+        """Apply what differs, delete what is ours and no longer wanted; return the children as they are then.
+
+        And what was done, and Ray's token.
+        """
         wanted = {_identity(body): body for body in desired(resource, self.settings)}
         children = await self._read(resource, wanted)
-        await self._ensure_token(resource)
+        token = await self._ensure_token(resource)
         applied = []
         for identity, body in wanted.items():
             live = children.get(identity)
@@ -101,7 +116,7 @@ class Reconciler:
         ]
         for live in unwanted:
             await self.cluster.delete(kind_of(live), live)
-        return children, changes(applied, unwanted)
+        return children, changes(applied, unwanted), token
 
     async def _read(self, resource: Resource, wanted: Iterable[Identity]) -> Children:
         """Live children: those that carry our label, and whatever has a name that we want.
@@ -124,21 +139,49 @@ class Reconciler:
                 )
         return children
 
-    async def _ensure_token(self, resource: Resource) -> None:
-        """Create the Secret with Ray's token where there is none; an existing one is never written."""
+    async def _ensure_token(self, resource: Resource) -> str:
+        """Create the Secret with Ray's token where there is none; an existing one is never written. Return the token."""
         name = naming.token_secret(resource.name)
         live = await self.cluster.get(SECRET, resource.namespace, name)
         if live is None:
-            await self.cluster.create(token_secret(resource, self.draw_token()), naming.FIELD_MANAGER)
-        elif not _is_ours(live, resource):
+            token = self.draw_token()
+            await self.cluster.create(token_secret(resource, token), naming.FIELD_MANAGER)
+            return token
+        if not _is_ours(live, resource):
             raise NameConflict(f"Secret {name} exists and belongs to someone else; delete or rename it")
+        return base64.b64decode(live.get("data", {}).get(naming.TOKEN_KEY, "")).decode()
 
-    async def _status(self, resource: Resource, children: Children, before: Status) -> Status:
-        """The status that the children and their pods amount to."""
-        pods = await self.cluster.list(POD, resource.namespace, naming.ray_pods(resource.name))
-        daemon_sets = [live for identity, live in children.items() if identity.kind == DAEMON_SET.name]
-        observed = observe(children.get(Identity(RAY_SERVICE.name, resource.name)), pods, daemon_sets)
-        return status.compute(resource, observed, image(resource.spec, self.settings), before, self.clock())
+    async def _status(self, resource: Resource, children: Children, before: Status, token: str) -> Status:
+        """The status that the children, their pods and Ray's answers amount to."""
+        observed = await self._observe(resource, children, token)
+        reference, now = image(resource.spec, self.settings), self.clock()
+        after = status.compute(resource, observed, reference, before, now)
+        if status.is_unexplained(after):
+            # Pods that end and are replaced leave no trace but events; only then it is worth asking for those.
+            observed = observed.with_events(await self._events(resource, observed), now)
+            after = status.compute(resource, observed, reference, before, now)
+        return after
+
+    async def _observe(self, resource: Resource, children: Children, token: str) -> Observed:
+        labels = naming.everything(resource.name)
+        observed = observe(
+            children.get(Identity(RAY_SERVICE.name, resource.name)),
+            await self.cluster.list(POD, resource.namespace, labels),
+            [live for identity, live in children.items() if identity.kind == DAEMON_SET.name],
+            await self.cluster.list(RAY_CLUSTER, resource.namespace, labels),
+        )
+        heads = ((name, observed.head(name)) for name in observed.clusters)
+        places = [Place(resource.namespace, name, head.uid, token) for name, head in heads if head]
+        key = Key(resource.namespace, resource.name)
+        return replace(observed, serve=await self.serve.read(key, places))
+
+    async def _events(self, resource: Resource, observed: Observed) -> list[Json]:
+        """Events about the RayClusters of the resource."""
+        found = []
+        for name in observed.clusters:
+            fields = {"involvedObject.kind": RAY_CLUSTER.name, "involvedObject.name": name}
+            found += await self.cluster.list(CORE_EVENT, resource.namespace, fields=fields)
+        return found
 
     async def _report(self, live: Json, before: Status, after: Status, notes: list[Note]) -> None:
         """Write the status if it changed, and an Event for each change."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sd_operator.cluster import SERVICE, Cluster
 from sd_operator.errors import SdServiceError
-from sd_operator.reconcile import Key
+from sd_operator.naming import Key
 from sd_operator.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -32,5 +32,9 @@ class Settings(BaseSettings):
     retry_cap_seconds: float = Field(
         default=60, ge=1, le=3600, description="Longest pause between two tries."
     )
+    dashboard_url: str = Field(
+        default="http://{cluster}-head-svc.{namespace}.svc:8265",
+        description="Address of the dashboard of a RayCluster; empty: through the API server's service proxy.",
+    )
     probe_port: int = Field(default=8080, ge=0, le=65535, description="Port of /healthz; 0 turns it off.")
     log_format: str = Field(default="plain", pattern="^(plain|json)$", description="plain or json.")

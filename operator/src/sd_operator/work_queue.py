@@ -2,7 +2,8 @@
 """The keyed queue: many events become one piece of work, and one key is worked on by one worker at a time.
 
 A key added while it is being worked on is worked on once more afterwards, so no event is lost. A key that fails
-comes back after a pause of its own that doubles, so one poisoned resource does not slow the others.
+comes back after a pause of its own that doubles, so one poisoned resource does not slow the others. Work may ask to
+be done again after a while; whatever comes first, that time or an event, does it.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from sd_operator.errors import SdServiceError
-from sd_operator.reconcile import Key
+from sd_operator.naming import Key
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class WorkQueue:
 
     def __init__(
         self,
-        work: Callable[[Key], Awaitable[None]],
+        work: Callable[[Key], Awaitable[float | None]],
         *,
         workers: int,
         retry_base_seconds: float,
@@ -37,6 +38,7 @@ class WorkQueue:
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._visits: dict[Key, asyncio.TimerHandle] = {}
 
     def add(self, key: Key) -> None:
         """Ask for the key to be worked on soon; never blocks, never raises.
@@ -55,7 +57,7 @@ class WorkQueue:
             self._come_again_in(seconds, key)
 
     def idle(self) -> bool:
-        """Nothing waits, runs or is to be tried again."""
+        """Nothing waits, runs or is to be tried again; a later look that work asked for does not count."""
         return not (self._waiting or self._running or self._timers)
 
     async def run(self) -> None:
@@ -82,8 +84,11 @@ class WorkQueue:
 
     async def _try(self, key: Key) -> float | None:
         """Work once; return the pause in seconds before the next try, None after success."""
+        visit = self._visits.pop(key, None)
+        if visit is not None:
+            visit.cancel()
         try:
-            await self._work(key)
+            look_again = await self._work(key)
         except SdServiceError as error:
             # ClusterUnavailable; or not even the status could be written, since the namespace is on its way out.
             pause = getattr(error, "retry_after_seconds", None) or self._pause(key)
@@ -94,6 +99,8 @@ class WorkQueue:
             logger.exception("%s/%s: unexpected error; again in %.1f s", *key, pause)
             return pause
         self._failures.pop(key, None)
+        if look_again is not None:
+            self._visits[key] = asyncio.get_running_loop().call_later(look_again, self.add, key)
         return None
 
     def _pause(self, key: Key) -> float:

@@ -5,9 +5,12 @@
     ├── InvalidRequest    400  the client can mend it
     ├── ConfigError       -    the service cannot start like this; the message names field, value and rule
     ├── ModelUnavailable  -    the weights cannot be had
+    │   ├── ModelNotFound      there is no such model, revision, folder or file
+    │   └── ModelForbidden     there is one, and we are not let in
     └── GenerationFailed  500  this picture failed; the engine serves on
 
-Messages never hold a prompt: they reach logs and status.
+Messages never hold a prompt: they reach logs and status. The operator tells model errors apart by the names of
+their classes, which it reads in Ray's tracebacks.
 """
 
 
@@ -39,6 +42,14 @@ class ConfigError(RuntimeFailure):
 
 class ModelUnavailable(RuntimeFailure):
     """The weights are missing, refused or not a diffusers folder."""
+
+
+class ModelNotFound(ModelUnavailable):
+    """There is no such model, revision, folder or file."""
+
+
+class ModelForbidden(ModelUnavailable):
+    """The source of the weights wants a licence accepted or another token."""
 
 
 class GenerationFailed(RuntimeFailure):

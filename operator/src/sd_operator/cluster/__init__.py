@@ -2,12 +2,25 @@
 """The API server behind six methods; the only package that imports kubernetes."""
 
 from sd_operator.cluster.client import Cluster, connect
-from sd_operator.cluster.kinds import DAEMON_SET, EVENT, POD, RAY_SERVICE, SECRET, SERVICE, Kind, kind_of
+from sd_operator.cluster.kinds import (
+    CORE_EVENT,
+    DAEMON_SET,
+    EVENT,
+    POD,
+    RAY_CLUSTER,
+    RAY_SERVICE,
+    SECRET,
+    SERVICE,
+    Kind,
+    kind_of,
+)
 
 __all__ = [
+    "CORE_EVENT",
     "DAEMON_SET",
     "EVENT",
     "POD",
+    "RAY_CLUSTER",
     "RAY_SERVICE",
     "SECRET",
     "SERVICE",

@@ -12,7 +12,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from sd_operator.cluster.failures import failure, names_an_object
-from sd_operator.cluster.kinds import Kind, kind_of
+from sd_operator.cluster.kinds import CORE_SERVICE, Kind, kind_of
 from sd_operator.errors import ClusterUnavailable
 
 Json = dict[str, Any]
@@ -37,15 +37,30 @@ class Cluster:
         return await self._request("GET", kind, kind.path(namespace, name), may_be_gone=True)
 
     async def list(
-        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None
+        self,
+        kind: Kind,
+        namespace: str | None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
     ) -> list[Json]:
-        """Live objects of a namespace (None: of all) that carry the labels."""
-        selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items())
-        query = {"labelSelector": selector} if selector else {}
+        """Live objects of a namespace (None: of all) that carry the labels and have these values in fields."""
+        selectors = {"labelSelector": labels or {}, "fieldSelector": fields or {}}
+        query = {
+            name: ",".join(f"{key}={value}" for key, value in wanted.items())
+            for name, wanted in selectors.items()
+            if wanted
+        }
         answer = await self._request("GET", kind, kind.path(namespace), query)
         # Items of a list name no kind; ours do, so that each can be told and deleted by itself.
         typed = {"apiVersion": kind.api_version, "kind": kind.name}
         return [] if answer is None else [{**typed, **item} for item in answer["items"]]
+
+    async def get_through_service(
+        self, namespace: str, service: str, path: str, headers: Mapping[str, str]
+    ) -> Json:
+        """GET a JSON object from a Service (`name:port`), with headers of our own, by the API server's proxy."""
+        proxied = f"{CORE_SERVICE.path(namespace, service, 'proxy')}{path}"
+        return await self._request("GET", CORE_SERVICE, proxied, headers=headers) or {}
 
     async def apply(self, body: Json, manager: str) -> Json:
         """Server-side apply of an object that is ours: we win every conflict over the fields in it."""
@@ -86,10 +101,12 @@ class Cluster:
         body: Json | None = None,
         *,
         content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
         may_be_gone: bool = False,
         may_exist: bool = False,
     ) -> Json | None:
-        status, headers, data = await self._send(method, path, query or {}, body, content_type)
+        sent = {"Accept": "application/json", "Content-Type": content_type, **(headers or {})}
+        status, told, data = await self._send(method, path, query or {}, body, sent)
         if 200 <= status < 300:  # noqa: PLR2004 - success
             answer: Json = json.loads(data)
             return answer
@@ -97,18 +114,17 @@ class Cluster:
             return None
         if may_exist and status == _CONFLICT:
             return None
-        raise failure(kind, status, data, headers.get("Retry-After"))
+        raise failure(kind, status, data, told.get("Retry-After"))
 
     async def _send(
-        self, method: str, path: str, query: Mapping[str, str], body: Json | None, content_type: str
+        self, method: str, path: str, query: Mapping[str, str], body: Json | None, headers: Mapping[str, str]
     ) -> tuple[int, Mapping[str, str], bytes]:
-        headers = {"Accept": "application/json", "Content-Type": content_type}
         try:
             request = await self._api.param_serialize(
                 method,
                 path,
                 query_params=list(query.items()),
-                header_params=headers,
+                header_params=dict(headers),
                 body=body,
                 auth_settings=["BearerToken"],
             )

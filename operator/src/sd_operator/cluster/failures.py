@@ -17,7 +17,7 @@ _SERVER_ERROR = 500
 def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> SdServiceError:
     """The error for an answer that is none of 2xx."""
     message = _message(body) or f"HTTP {status}"
-    if status == _GONE and kind.name == "RayService" and not names_an_object(body):
+    if status == _GONE and kind.name in {"RayService", "RayCluster"} and not names_an_object(body):
         return KubeRayMissing(
             "the cluster has no kind RayService (ray.io/v1): install KubeRay 1.7 or newer, then this goes on by itself"
         )

@@ -25,9 +25,12 @@ class Kind:
 
 SERVICE = Kind(f"{GROUP}/{VERSION}", KIND, PLURAL)
 RAY_SERVICE = Kind("ray.io/v1", "RayService", "rayservices")
+RAY_CLUSTER = Kind("ray.io/v1", "RayCluster", "rayclusters")
 DAEMON_SET = Kind("apps/v1", "DaemonSet", "daemonsets")
 POD = Kind("v1", "Pod", "pods")
 SECRET = Kind("v1", "Secret", "secrets")
+CORE_SERVICE = Kind("v1", "Service", "services")
+CORE_EVENT = Kind("v1", "Event", "events")
 EVENT = Kind("events.k8s.io/v1", "Event", "events")
 
 _BY_NAME = {

@@ -8,12 +8,16 @@ from sd_operator.api import Condition, Resource, Status
 from sd_operator.api.status import ConditionType, ModelStatus, Reason
 from sd_operator.errors import InvalidResource, KubeRayMissing, NameConflict, Refused, SdServiceError
 from sd_operator.observed import Observed
-from sd_operator.status.conditions import accepted, config_applied, preloaded, suspended, upgrading
+from sd_operator.status.conditions import accepted, preloaded, suspended, upgrading
+from sd_operator.status.config import config_applied
 from sd_operator.status.counts import preload_counts, replicas, workers
+from sd_operator.status.model import model_available
 from sd_operator.status.ready import ready
+from sd_operator.status.schedulable import schedulable
 from sd_operator.status.verdict import Verdict
 
 _MESSAGE_LIMIT = 1024
+_LOOK_AGAIN_SECONDS = 30.0
 
 
 def compute(resource: Resource, observed: Observed, image: str, previous: Status, now: datetime) -> Status:
@@ -28,10 +32,12 @@ def compute(resource: Resource, observed: Observed, image: str, previous: Status
     """
     spec = resource.spec
     verdicts = {
-        ConditionType.READY: ready(spec, observed),
+        ConditionType.READY: ready(spec, observed, now),
         ConditionType.ACCEPTED: accepted(observed),
         ConditionType.IMAGES_PRELOADED: preloaded(spec, observed),
+        ConditionType.MODEL_AVAILABLE: model_available(spec, observed),
         ConditionType.CONFIG_APPLIED: config_applied(spec, observed),
+        ConditionType.SCHEDULABLE: schedulable(observed, now),
         ConditionType.UPGRADING: upgrading(observed),
         ConditionType.SUSPENDED: suspended(spec, observed),
     }
@@ -50,6 +56,31 @@ def compute(resource: Resource, observed: Observed, image: str, previous: Status
         ray_service=resource.name if view else None,
         active_ray_cluster=(view.active or None) if view else None,
     )
+
+
+def look_again_seconds(status: Status) -> float | None:
+    """When to compute anew though nothing was heard: soon while time alone may change it, else never.
+
+    Never where it serves, since a poll of Ray's dashboards tells what events do not; nor where nothing is meant to run.
+    """
+    ready_now, accepted_now = (
+        _condition(status, kind) for kind in (ConditionType.READY, ConditionType.ACCEPTED)
+    )
+    if accepted_now.status != "True" or ready_now.reason == Reason.SUSPENDED:
+        return None
+    waits = _condition(status, ConditionType.SCHEDULABLE)
+    is_settled = ready_now.reason in {Reason.SERVING, Reason.SCALED_TO_ZERO} and waits.status == "True"
+    return None if is_settled else _LOOK_AGAIN_SECONDS
+
+
+def is_unexplained(status: Status) -> bool:
+    """It does not serve, and what was read so far names no cause."""
+    vague = {Reason.STARTING, Reason.HEAD_NOT_READY, Reason.NO_REPLICAS, Reason.NO_ENDPOINTS}
+    return _condition(status, ConditionType.READY).reason in vague
+
+
+def _condition(status: Status, kind: ConditionType) -> Condition:
+    return next(condition for condition in status.conditions if condition.type == kind)
 
 
 def rejected(generation: int, error: SdServiceError, previous: Status, now: datetime) -> Status:

@@ -21,6 +21,9 @@ def preloaded(spec: Spec, observed: Observed) -> Verdict:
     if spec.suspend or spec.image_preload.mode == "Disabled":
         return Verdict("True", Reason.DISABLED, "There is nothing to preload.")
     counts = preload_counts(spec, observed)
+    if observed.preload_troubles:
+        trouble = observed.preload_troubles[0]
+        return Verdict("False", trouble.reason, str(trouble))
     if counts is None or counts.nodes_matched == 0:
         return Verdict("True", Reason.NO_MATCHING_NODES, "No node matches the worker groups now.")
     if counts.nodes_ready < counts.nodes_matched:
@@ -28,21 +31,6 @@ def preloaded(spec: Spec, observed: Observed) -> Verdict:
     return Verdict(
         "True", Reason.IMAGES_PRESENT, f"The image is on all {counts.nodes_matched} matching nodes."
     )
-
-
-def config_applied(spec: Spec, observed: Observed) -> Verdict:
-    """`ConfigApplied`: Ray runs the Serve config of this spec."""
-    view = observed.ray_service
-    if view is None or spec.suspend or not view.up_to_date or not view.application.status:
-        return Verdict(
-            "False", Reason.APPLICATION_DEPLOYING, "The serving configuration is on its way to Ray."
-        )
-    application = view.application
-    if application.status == "RUNNING" and view.active and not view.upgrading:
-        return Verdict("True", Reason.APPLICATION_RUNNING, "Ray runs the configuration of this spec.")
-    if application.status == "DEPLOY_FAILED":
-        return Verdict("False", Reason.APPLICATION_FAILED, application.message or "Ray gives no reason.")
-    return Verdict("False", Reason.APPLICATION_DEPLOYING, f"The Serve application is {application.status}.")
 
 
 def upgrading(observed: Observed) -> Verdict:

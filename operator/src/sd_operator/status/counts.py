@@ -5,6 +5,7 @@ from sd_operator.api import Spec
 from sd_operator.api.capacity import replicas_per_worker
 from sd_operator.api.status import PreloadStatus, ReplicaStatus, WorkerStatus
 from sd_operator.observed import Observed, PodView
+from sd_operator.status.application import known
 
 
 def pods_of(observed: Observed, cluster: str) -> list[PodView]:
@@ -12,14 +13,15 @@ def pods_of(observed: Observed, cluster: str) -> list[PodView]:
     return [pod for pod in observed.pods if pod.cluster == cluster]
 
 
-def _serving_cluster(observed: Observed) -> str:
+def serving_cluster(observed: Observed) -> str:
+    """The RayCluster that requests reach; before the first one serves, the one coming up."""
     view = observed.ray_service
     return (view.active or view.pending) if view else ""
 
 
 def workers(spec: Spec, observed: Observed) -> tuple[WorkerStatus, ...]:
     """Workers of each group, in the cluster that serves or is about to."""
-    pods = pods_of(observed, _serving_cluster(observed))
+    pods = pods_of(observed, serving_cluster(observed))
     return tuple(
         WorkerStatus(
             group=group.name,
@@ -31,6 +33,21 @@ def workers(spec: Spec, observed: Observed) -> tuple[WorkerStatus, ...]:
 
 
 def replicas(spec: Spec, observed: Observed) -> ReplicaStatus:
+    """Replicas as Ray counts them; where Ray cannot be asked, as many as the workers hold."""
+    application = known(observed, serving_cluster(observed))
+    low, high = spec.replicas.min, spec.replicas.max
+    if spec.suspend:
+        ready = desired = low = 0
+    elif application.counted:
+        ready, desired = application.model, application.target
+    else:
+        ready, desired = _held(spec, observed)
+    return ReplicaStatus(
+        ready=ready, desired=desired, min=low, max=high, summary=f"{ready}/{desired} ({low}-{high})"
+    )
+
+
+def _held(spec: Spec, observed: Observed) -> tuple[int, int]:
     """Replicas by the workers that hold them: each worker is filled before another is asked for."""
     view = observed.ray_service
     by_group = {each.group: each for each in workers(spec, observed)}
@@ -38,14 +55,8 @@ def replicas(spec: Spec, observed: Observed) -> ReplicaStatus:
     running = view is not None and bool(view.active) and view.active_application.status in {"RUNNING", ""}
     ready = sum(by_group[name].ready * count for name, count in held.items()) if running else 0
     asked = sum(by_group[name].desired * count for name, count in held.items())
-    low, high = spec.replicas.min, spec.replicas.max
-    if spec.suspend:
-        ready = asked = low = 0
-    desired = min(max(asked, low), high)
-    ready = min(ready, desired)
-    return ReplicaStatus(
-        ready=ready, desired=desired, min=low, max=high, summary=f"{ready}/{desired} ({low}-{high})"
-    )
+    desired = min(max(asked, spec.replicas.min), spec.replicas.max)
+    return min(ready, desired), desired
 
 
 def preload_counts(spec: Spec, observed: Observed) -> PreloadStatus | None:

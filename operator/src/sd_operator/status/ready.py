@@ -1,90 +1,208 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Ready`: a chain of checks, stricter than KubeRay's own; the first that finds something speaks (pure).
+"""`Ready`: a request would be answered now. A chain of checks; the first that finds something speaks (pure).
 
 KubeRay only counts endpoints: its Ready stays True while the application is DEPLOY_FAILED or the head is gone.
+Where Ray's own replica counts are known, they decide, whatever the application's status: replicas of the former
+version serve on while a new one is built, rolled out or has failed, and one sick replica of several makes the whole
+application UNHEALTHY. These flips are damped so:
+
+- a dashboard that does not answer: what it told last counts for two minutes, and the message says how old it is;
+- one replica, worker or pod of several that restarts: the others answer, so Ready stays True (Serving or Degraded);
+- a head that misses its probe while its dashboard answers: requests go to the workers.
+
+Nothing delays bad news that is known: a lost head, the last replica gone, a failed first deployment.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from sd_operator.api import Spec
 from sd_operator.api.status import Reason
-from sd_operator.observed import Observed, RayServiceView
+from sd_operator.observed import Observed, PodView, RayServiceView
+from sd_operator.status.application import Known, known
 from sd_operator.status.counts import pods_of
+from sd_operator.status.model import model_problem
+from sd_operator.status.schedulable import troubles
 from sd_operator.status.verdict import Verdict
+from sd_operator.trouble import Trouble
+
+_FAILED = {"DEPLOY_FAILED": Reason.APPLICATION_FAILED, "UNHEALTHY": Reason.APPLICATION_UNHEALTHY}
 
 
-def ready(spec: Spec, observed: Observed) -> Verdict:
+@dataclass(frozen=True)
+class _Scene:
+    """What the checks look at; `cluster` is the RayCluster that requests reach."""
+
+    spec: Spec
+    observed: Observed
+    view: RayServiceView
+    cluster: str
+    application: Known
+    now: datetime
+
+    @property
+    def pods(self) -> list[PodView]:
+        return pods_of(self.observed, self.cluster)
+
+    def trouble(self) -> Trouble | None:
+        """The first thing that keeps pods of the cluster from running."""
+        return next(iter(troubles(self.observed, self.cluster)), None)
+
+
+def ready(spec: Spec, observed: Observed, now: datetime) -> Verdict:
     """Whether a request would be answered now."""
-    checks: Iterable[Callable[[Spec, Observed, RayServiceView], Verdict | None]] = (
+    view = observed.ray_service
+    if view is None:
+        return Verdict("False", Reason.CREATING, "The RayService does not exist yet.")
+    cluster = view.active or view.pending
+    scene = _Scene(spec, observed, view, cluster, known(observed, cluster), now)
+    checks: Iterable[Callable[[_Scene], Verdict | None]] = (
         _is_suspended,
         _is_refused,
         _is_starting,
         _has_no_head,
+        _has_no_replicas,
         _has_failed,
+        _is_unknown,
         _has_no_endpoints,
         _is_at_zero,
     )
-    view = observed.ray_service
-    if view is None:
-        return Verdict("False", Reason.CREATING, "The RayService does not exist yet.")
-    for check in checks:
-        verdict = check(spec, observed, view)
-        if verdict is not None:
-            return verdict
-    return Verdict("True", Reason.SERVING, f"Serving from {view.active}.")
+    return next(filter(None, (check(scene) for check in checks)), None) or _serving(scene)
 
 
-def _is_suspended(spec: Spec, _: Observed, view: RayServiceView) -> Verdict | None:
-    if spec.suspend or view.suspended or view.suspending:
+def _is_suspended(scene: _Scene) -> Verdict | None:
+    if scene.spec.suspend or scene.view.suspended or scene.view.suspending:
         return Verdict("False", Reason.SUSPENDED, "Suspended; set suspend: false to start again.")
     return None
 
 
-def _is_refused(_: Spec, __: Observed, view: RayServiceView) -> Verdict | None:
-    if view.refused:
-        return Verdict("False", Reason.KUBERAY_REFUSED, f"KubeRay refuses the RayService: {view.refused}")
+def _is_refused(scene: _Scene) -> Verdict | None:
+    """Before a first cluster. Later the refused change leaves what serves as it is; `Accepted` tells of it."""
+    if scene.view.refused and not scene.view.active:
+        return Verdict(
+            "False", Reason.KUBERAY_REFUSED, f"KubeRay refuses the RayService: {scene.view.refused}"
+        )
     return None
 
 
-def _is_starting(_: Spec, __: Observed, view: RayServiceView) -> Verdict | None:
+def _is_starting(scene: _Scene) -> Verdict | None:
+    view = scene.view
     if view.active:
         return None
     if not view.pending:
         return Verdict(
             "False", Reason.STARTING, f"Waiting for KubeRay to make a RayCluster since {view.since}."
         )
-    application = view.pending_application
+    starting = f"RayCluster {view.pending} is starting since {view.since}"
+    return _blocked(scene, starting) or Verdict("False", Reason.STARTING, f"{starting}{_state(scene)}.")
+
+
+def _has_no_head(scene: _Scene) -> Verdict | None:
+    heads = [pod for pod in scene.pods if pod.is_head]
+    answers = scene.application.fresh and scene.application.serves
+    if any(pod.ready for pod in heads) or (answers and any(pod.running for pod in heads)):
+        return None
+    missing = f"The head pod of {scene.cluster} is gone or not ready"
+    trouble = next((pod.trouble for pod in heads if pod.trouble), None)
+    cluster_trouble = scene.observed.cluster_troubles.get(scene.cluster)
+    told = trouble or cluster_trouble
+    return Verdict("False", Reason.HEAD_NOT_READY, f"{missing}; {told}." if told else f"{missing}.")
+
+
+def _has_no_replicas(scene: _Scene) -> Verdict | None:
+    """Serve's own counts. At zero on purpose a request is held, if the ingress is there to hold it."""
+    application = scene.application
+    if not application.counted or application.serves:
+        return None
+    if application.routed and scene.spec.replicas.min == 0 and not _woken_in_vain(scene):
+        return None
+    what = "the model" if application.routed else "the ingress"
+    none = f"No replica of {what} takes requests{application.age}"
+    return _blocked(scene, none) or Verdict("False", Reason.NO_REPLICAS, f"{none}{_state(scene)}.")
+
+
+def _has_failed(scene: _Scene) -> Verdict | None:
+    """The application's status, where Ray's replica counts say nothing better."""
+    application = scene.application
+    if application.counted or application.status not in _FAILED:
+        return None
+    message = f"The Serve application is {application.status}: {application.reason}"
+    return _blocked(scene, message) or Verdict("False", _FAILED[application.status], message)
+
+
+def _is_unknown(scene: _Scene) -> Verdict | None:
+    """Neither counted nor RUNNING: Ray is deploying, or has not told since the head started.
+
+    KubeRay drops the status of the active cluster while a second one starts; then the former one stands.
+    """
+    application = scene.application
+    if application.counted or application.status == "RUNNING":
+        return None
+    if application.status == "" and scene.view.upgrading and scene.view.pending:
+        return None
+    told = f"is {application.status}" if application.status else "was not told of by Ray yet"
+    message = f"The Serve application {told}"
+    return _blocked(scene, message) or Verdict("False", Reason.APPLICATION_DEPLOYING, f"{message}.")
+
+
+def _has_no_endpoints(scene: _Scene) -> Verdict | None:
+    """KubeRay's count may be old; the pods are not. At a floor of zero the head may be the only one, ready by now."""
+    ready_pods = any(pod.ready and pod.in_service for pod in scene.pods)
+    if scene.view.endpoints > 0 and (ready_pods or scene.spec.replicas.min == 0):
+        return None
+    message = "No pod takes requests"
+    return _blocked(scene, message) or Verdict("False", Reason.NO_ENDPOINTS, f"{message}.")
+
+
+def _is_at_zero(scene: _Scene) -> Verdict | None:
+    application = scene.application
+    if scene.spec.replicas.min > 0:
+        return None
+    if application.serves if application.counted else any(p.ready for p in scene.pods if not p.is_head):
+        return None
+    held = (
+        f"is held up to {scene.spec.limits.cold_start_timeout_seconds} s (limits.coldStartTimeoutSeconds) while a"
+        " worker starts and the model loads, then answered 503; one that is held is lost with the head"
+    )
+    if application.counted and application.target > 0:
+        trouble = scene.trouble()
+        waits = f"; {trouble}" if trouble else ""
+        return Verdict("True", Reason.WAKING, f"A replica is starting; a request {held}{waits}.")
+    return Verdict("True", Reason.SCALED_TO_ZERO, f"No replica runs; the next request {held}.")
+
+
+def _serving(scene: _Scene) -> Verdict:
+    application = scene.application
+    serving = f"Serving from {scene.cluster}{application.age}"
+    if application.counted and application.status in _FAILED:
+        count = f"{application.model} of {max(application.target, application.model)} replicas answer"
+        message = f"{serving}; {count}, and the application is {application.status}: {application.reason}"
+        return Verdict("True", Reason.DEGRADED, message)
+    return Verdict("True", Reason.SERVING, f"{serving}.")
+
+
+def _woken_in_vain(scene: _Scene) -> bool:
+    """At zero, and the replica that a request asked for fails or has no node for longer than a request is held."""
+    if scene.application.status in _FAILED:
+        return True
+    trouble = scene.trouble()
+    if scene.application.target == 0 or trouble is None or not trouble.since:
+        return False
+    limit = timedelta(seconds=scene.spec.limits.cold_start_timeout_seconds)
+    return scene.now - trouble.started() > limit
+
+
+def _blocked(scene: _Scene, what: str) -> Verdict | None:
+    """The same, with the cause as the reason where one is known: the model, a pod, a quota."""
+    problem = model_problem(scene.application.words)
+    if problem is not None:
+        return Verdict("False", problem.reason, f"{what}: {problem.message}")
+    trouble = scene.trouble()
+    return None if trouble is None else Verdict("False", trouble.reason, f"{what}: {trouble}")
+
+
+def _state(scene: _Scene) -> str:
+    application = scene.application
     state = f"; the application is {application.status}" if application.status else ""
-    detail = f": {application.message}" if application.message else ""
-    return Verdict(
-        "False", Reason.STARTING, f"RayCluster {view.pending} is starting since {view.since}{state}{detail}."
-    )
-
-
-def _has_no_head(_: Spec, observed: Observed, view: RayServiceView) -> Verdict | None:
-    if any(pod.is_head and pod.ready for pod in pods_of(observed, view.active)):
-        return None
-    return Verdict("False", Reason.HEAD_NOT_READY, f"The head pod of {view.active} is gone or not ready.")
-
-
-def _has_failed(_: Spec, __: Observed, view: RayServiceView) -> Verdict | None:
-    application = view.active_application
-    reasons = {"DEPLOY_FAILED": Reason.APPLICATION_FAILED, "UNHEALTHY": Reason.APPLICATION_UNHEALTHY}
-    if application.status not in reasons:
-        return None
-    message = f"The Serve application is {application.status}: {application.message or 'Ray gives no reason'}"
-    return Verdict("False", reasons[application.status], message)
-
-
-def _has_no_endpoints(_: Spec, __: Observed, view: RayServiceView) -> Verdict | None:
-    if view.endpoints > 0:
-        return None
-    return Verdict("False", Reason.NO_ENDPOINTS, f"No pod takes requests since {view.since}.")
-
-
-def _is_at_zero(spec: Spec, observed: Observed, view: RayServiceView) -> Verdict | None:
-    if spec.replicas.min > 0 or any(pod.ready and not pod.is_head for pod in pods_of(observed, view.active)):
-        return None
-    return Verdict(
-        "True", Reason.SCALED_TO_ZERO, "At zero replicas; the next request waits for a worker to start."
-    )
+    return f"{state}: {application.reason}" if application.words else state

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sd_runtime.config import ModelConfig
-from sd_runtime.errors import ModelUnavailable
+from sd_runtime.errors import ModelNotFound
 
 
 def fetch(model: ModelConfig) -> Path:
@@ -14,5 +14,5 @@ def fetch(model: ModelConfig) -> Path:
     shipped = Path(str(files("sd_runtime"))) / "models"
     names = sorted(path.name for path in shipped.iterdir() if path.is_dir())
     if name not in names:
-        raise ModelUnavailable(f"model.uri: got {model.uri!r}: bundled are {', '.join(names)}")
+        raise ModelNotFound(f"model.uri: got {model.uri!r}: bundled are {', '.join(names)}")
     return shipped / name

@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from sd_runtime.config import ModelConfig
-from sd_runtime.errors import ConfigError, ModelUnavailable
+from sd_runtime.errors import ConfigError, ModelNotFound, ModelUnavailable
 
 CLAIMS = Path("/models")
 """Where the operator mounts PersistentVolumeClaims, each by its name."""
@@ -34,5 +34,5 @@ def fetch_claim(model: ModelConfig) -> Path:
 
 def _existing(model: ModelConfig, path: Path) -> Path:
     if not path.is_dir():
-        raise ModelUnavailable(f"model.uri: got {model.uri!r}: there is no folder {path}")
+        raise ModelNotFound(f"model.uri: got {model.uri!r}: there is no folder {path}")
     return path

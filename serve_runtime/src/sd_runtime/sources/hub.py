@@ -5,11 +5,17 @@ import os
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from sd_runtime.config import ModelConfig
-from sd_runtime.errors import ModelUnavailable
+from sd_runtime.errors import ModelForbidden, ModelNotFound, ModelUnavailable
 
+_REFUSED = (401, 403)
 _FILES = ["*.json", "*.txt", "*.model"]
 
 
@@ -32,15 +38,35 @@ def fetch(model: ModelConfig) -> Path:
     except (
         Exception
     ) as error:  # the HTTP library below, and with it the errors, changes with huggingface_hub's version
-        raise ModelUnavailable(f"model.uri: got {model.uri!r}: {_reason(error)}") from error
+        raise failure(f"model.uri: got {model.uri!r}", error) from error
     return Path(folder)
 
 
-def _reason(error: Exception) -> str:
+def failure(what: str, error: Exception) -> ModelUnavailable:
+    """The error for a download that failed; `what` names field and value."""
     if isinstance(error, GatedRepoError):
-        return "the repository is gated: accept its licence and set tokenSecretRef"
+        return ModelForbidden(
+            f"{what}: the repository is gated: accept its licence and set tokenSecretRef ({_status(error)})"
+        )
     if isinstance(error, RevisionNotFoundError):
-        return "the repository has no such revision"
+        return ModelNotFound(f"{what}: the repository has no such revision ({_status(error)})")
     if isinstance(error, RepositoryNotFoundError):
-        return "there is no such repository, or it is private and needs tokenSecretRef"
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'}"
+        return ModelNotFound(
+            f"{what}: there is no such repository, or it is private and needs tokenSecretRef ({_status(error)})"
+        )
+    answer = _answer(error)
+    if answer is not None and answer.response.status_code in _REFUSED:
+        return ModelForbidden(f"{what}: the hub refuses the token of tokenSecretRef ({_status(answer)})")
+    words = str(error).splitlines()[0] if str(error) else "no answer"
+    return ModelUnavailable(f"{what}: {type(error).__name__}: {words}")
+
+
+def _answer(error: BaseException | None) -> HfHubHTTPError | None:
+    """The hub's answer behind an error: huggingface_hub hides it behind one about its own cache."""
+    while error is not None and not isinstance(error, HfHubHTTPError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _status(error: HfHubHTTPError) -> str:
+    return f"HTTP {error.response.status_code}"

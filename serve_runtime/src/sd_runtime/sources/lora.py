@@ -7,8 +7,9 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from sd_runtime.config import Lora, ModelConfig
-from sd_runtime.errors import ConfigError, ModelUnavailable
+from sd_runtime.errors import ConfigError, ModelNotFound, ModelUnavailable
 from sd_runtime.sources import folder
+from sd_runtime.sources.hub import failure
 
 _USUAL = "pytorch_lora_weights.safetensors"
 
@@ -46,9 +47,7 @@ def _download(lora: Lora, repository: str) -> Path:
             token=os.environ.get("HF_TOKEN") or None,
         )
     except Exception as error:
-        raise ModelUnavailable(
-            f"loras: {lora.name}: got {lora.uri!r}: {type(error).__name__}: it cannot be downloaded"
-        ) from error
+        raise failure(f"loras: {lora.name}: got {lora.uri!r}", error) from error
     return Path(found)
 
 
@@ -56,7 +55,7 @@ def _only(lora: Lora, found: Path, name: str) -> Path:
     files = sorted(found.glob("*.safetensors"))
     chosen = found / (name or (files[0].name if len(files) == 1 else _USUAL))
     if not chosen.is_file():
-        raise ModelUnavailable(
+        raise ModelNotFound(
             f"loras: {lora.name}: got {lora.uri!r}: there is no {chosen.name} in {found};"
             " name the file at the end of the URI"
         )

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading Serve's state from Ray's dashboards, with a memory: on every pass over a resource, and every 30 s between.
+
+The memory is of one head: what a former head told says nothing of the cluster now. It lasts two minutes after the
+last answer, so that a dashboard that is busy or cut off for a moment flips no condition. It is lost with this
+process, and nothing depends on it but smoothness: Ray is asked anew.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sd_operator.cluster import Cluster
+from sd_operator.errors import SdServiceError
+from sd_operator.naming import Key
+from sd_operator.ray_dashboard import APPLICATIONS, RayDashboard, Session
+from sd_operator.serve_state import Reading, carry_over, read
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 30.0
+_MEMORY = timedelta(minutes=2)
+_PAUSE_AFTER_FAILURE = timedelta(seconds=10)
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Place:
+    """A dashboard to ask: the RayCluster, which pod is its head, and Ray's token."""
+
+    namespace: str
+    cluster: str
+    head_uid: str
+    token: str
+
+
+Ask = Callable[[Place], Awaitable[dict[str, Any]]]
+"""Fetch Serve's answer; raises an SdServiceError where there is none."""
+
+
+def directly(session: Session, url: str) -> Ask:
+    """Ask the dashboards themselves, from inside the cluster.
+
+    Args:
+        session: the HTTP client.
+        url: address of a dashboard, with the place holders `{cluster}` and `{namespace}`.
+    """
+
+    async def ask(place: Place) -> dict[str, Any]:
+        address = url.format(cluster=place.cluster, namespace=place.namespace)
+        return await RayDashboard(session, address, place.token).details()
+
+    return ask
+
+
+def through_api_server(cluster: Cluster) -> Ask:
+    """Ask through the API server's service proxy, from wherever a kubeconfig leads."""
+
+    async def ask(place: Place) -> dict[str, Any]:
+        # The API server keeps the header Authorization for itself; Ray reads this one as well.
+        headers = {"X-Ray-Authorization": f"Bearer {place.token}"}
+        service = f"{place.cluster}-head-svc:dashboard"
+        return await cluster.get_through_service(place.namespace, service, APPLICATIONS, headers)
+
+    return ask
+
+
+@dataclass(frozen=True)
+class _Memory:
+    place: Place
+    reading: Reading | None = None
+    failed_at: datetime | None = None
+
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """What a status is computed from; the time of a fresh answer is not among it."""
+        reading = self.reading
+        return (None,) if reading is None else (reading.state, reading.fresh)
+
+
+class ServeReader:
+    """The Serve state of every cluster that was asked for, kept up to date."""
+
+    def __init__(self, ask: Ask, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._known: dict[Key, dict[str, _Memory]] = {}
+
+    async def read(self, key: Key, places: list[Place]) -> dict[str, Reading]:
+        """What the dashboards of a resource tell now, by RayCluster; none for one that told nothing lately.
+
+        Exactly these are asked again every 30 s, until the next call for the same resource.
+        """
+        before = self._known.get(key, {})
+        found = {place.cluster: await self._look(place, before.get(place.cluster)) for place in places}
+        if found:
+            self._known[key] = found
+        else:
+            self._known.pop(key, None)
+        return {name: memory.reading for name, memory in found.items() if memory.reading is not None}
+
+    async def run(self, changed: Callable[[Key], None]) -> None:
+        """Ask again and again until cancelled; tell of each resource for which something changed."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            await self.once(changed)
+
+    async def once(self, changed: Callable[[Key], None]) -> None:
+        """Ask every known dashboard once."""
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def look(key: Key, cluster: str, before: _Memory) -> None:
+            async with slots:
+                after = await self._look(before.place, before)
+            here = self._known.get(key, {})
+            if here.get(cluster) is not before:
+                return  # a pass over the resource was faster
+            here[cluster] = after
+            if after.facts != before.facts:
+                changed(key)
+
+        async with asyncio.TaskGroup() as group:
+            for key, known in list(self._known.items()):
+                for cluster, memory in list(known.items()):
+                    group.create_task(look(key, cluster, memory))
+
+    async def _look(self, place: Place, before: _Memory | None) -> _Memory:
+        if before is None or before.place.head_uid != place.head_uid:
+            before = _Memory(place)
+        now = self._clock()
+        if before.failed_at is not None and now - before.failed_at < _PAUSE_AFTER_FAILURE:
+            return replace(before, place=place)
+        try:
+            state = read(await self._ask(place))
+        except SdServiceError as error:
+            logger.debug("%s/%s: %s", place.namespace, place.cluster, error)
+            return _Memory(place, self._aged(before.reading, now), now)
+        return _Memory(
+            place, Reading(carry_over(state, before.reading.state if before.reading else None), now)
+        )
+
+    @staticmethod
+    def _aged(reading: Reading | None, now: datetime) -> Reading | None:
+        if reading is None or now - reading.at > _MEMORY:
+            return None
+        return replace(reading, fresh=False)

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serve's answer about its applications, read into the few facts that status is computed from (pure).
+
+The answer is `ServeInstanceDetails` of https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api. Two traps:
+while an application is built, its deployments are missing from the answer although their replicas serve on; and
+`deployed_app_config` holds misspelt keys of nested options that `deployment_config`, which takes effect, does not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sd_operator import naming
+
+Json = dict[str, Any]
+
+NOT_STARTED = "NOT_STARTED"
+
+
+@dataclass(frozen=True)
+class DeploymentState:
+    """One deployment.
+
+    Attributes:
+        status: UPDATING, HEALTHY, UNHEALTHY, DEPLOY_FAILED, UPSCALING or DOWNSCALING.
+        target: replicas that Serve wants now.
+        running: replicas that take requests.
+        config: the options in effect, Serve's defaults included.
+    """
+
+    status: str
+    message: str
+    target: int
+    running: int
+    config: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ServeState:
+    """Our application.
+
+    Attributes:
+        status: NOT_STARTED, DEPLOYING, DEPLOY_FAILED, RUNNING, UNHEALTHY or DELETING.
+        deployments: by name; empty while the application is built.
+        config: the application's config as Serve took it, None before it has one.
+        server: `proxy_location` and `http_options` in effect.
+    """
+
+    status: str
+    message: str = ""
+    deployments: Mapping[str, DeploymentState] = field(default_factory=dict)
+    config: Json | None = None
+    server: Json = field(default_factory=dict)
+
+    def words(self) -> str:
+        """Everything Ray says about it, the application's own message first: it repeats the deployments'."""
+        told = [each.message for each in self.deployments.values()]
+        return "\n".join(filter(None, [self.message, *told]))
+
+    def running(self, deployment: str) -> int:
+        """Replicas of a deployment that take requests."""
+        found = self.deployments.get(deployment)
+        return found.running if found else 0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read, and when.
+
+    Attributes:
+        at: when Ray answered.
+        fresh: Ray has answered the latest question; else this is remembered.
+    """
+
+    state: ServeState
+    at: datetime
+    fresh: bool = True
+
+
+def read(answer: Mapping[str, Any]) -> ServeState:
+    """The state of our application in an answer to GET /api/serve/applications/."""
+    found = (answer.get("applications") or {}).get(naming.APPLICATION)
+    server = {key: answer[key] for key in ("proxy_location", "http_options") if answer.get(key)}
+    if found is None:
+        return ServeState(NOT_STARTED, server=server)
+    return ServeState(
+        status=found.get("status", NOT_STARTED),
+        message=found.get("message", ""),
+        deployments={name: _deployment(each) for name, each in (found.get("deployments") or {}).items()},
+        config=found.get("deployed_app_config"),
+        server=server,
+    )
+
+
+def carry_over(state: ServeState, before: ServeState | None) -> ServeState:
+    """The state, with the deployments seen before where they are missing because the application is built anew.
+
+    Their replicas serve on until the new application is there; what they were configured with is dropped.
+    """
+    if before is None or state.deployments or state.status not in {"DEPLOYING", "DEPLOY_FAILED"}:
+        return state
+    kept = {name: replace(each, message="", config={}) for name, each in before.deployments.items()}
+    return replace(state, deployments=kept)
+
+
+def _deployment(found: Mapping[str, Any]) -> DeploymentState:
+    replicas = found.get("replicas") or []
+    return DeploymentState(
+        status=found.get("status", ""),
+        message=found.get("message", ""),
+        target=found.get("target_num_replicas", 0),
+        running=sum(each.get("state") == "RUNNING" for each in replicas),
+        config=found.get("deployment_config") or {},
+    )

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ConfigApplied`: Ray runs the Serve config of this spec, as read back from Ray (pure).
+
+The config goes to one cluster only: to the one that comes up while a second one does, else to the one that serves.
+Where Ray cannot be asked, KubeRay's word that it handed the config over has to do, and the message says so.
+"""
+
+from sd_operator.api import Spec
+from sd_operator.api.status import Reason
+from sd_operator.builders.serve_config import serve_config
+from sd_operator.observed import Observed, RayServiceView
+from sd_operator.serve_difference import differences
+from sd_operator.status.application import Known, known
+from sd_operator.status.verdict import Verdict
+
+
+def config_applied(spec: Spec, observed: Observed) -> Verdict:
+    """Whether Ray runs the Serve config of this spec."""
+    view = observed.ray_service
+    if spec.suspend:
+        return Verdict("False", Reason.SUSPENDED, "Nothing runs while suspended.")
+    if view is None or not view.up_to_date:
+        return Verdict("False", Reason.CONFIG_PENDING, "KubeRay has not taken up the latest RayService yet.")
+    cluster = view.pending or view.active
+    application = known(observed, cluster)
+    reading = application.reading
+    if reading is None:
+        return _by_kuberays_word(view, application)
+    if reading.state.config is None:
+        return Verdict(
+            "False", Reason.CONFIG_PENDING, f"{cluster} has no configuration yet{application.age}."
+        )
+    found = differences(serve_config(spec), reading.state)
+    if found:
+        more = f" ({len(found) - 1} more differ)" if len(found) > 1 else ""
+        return Verdict("False", Reason.CONFIG_DIFFERS, f"{found[0]}{more}{application.age}")
+    return _settled(view, application)
+
+
+def _settled(view: RayServiceView, application: Known) -> Verdict:
+    """Ray has taken it over; it is applied once replicas run with it where requests arrive."""
+    if application.status == "DEPLOY_FAILED":
+        return Verdict("False", Reason.APPLICATION_FAILED, application.reason)
+    if application.status not in {"RUNNING", "UNHEALTHY"}:
+        message = f"Ray has the configuration; the application is {application.status}{application.age}."
+        return Verdict("False", Reason.APPLICATION_DEPLOYING, message)
+    if view.pending:
+        message = f"{view.pending} runs it and is not serving yet" + (
+            f"; {view.active} serves with the former one." if view.active else "."
+        )
+        return Verdict("False", Reason.NEW_CLUSTER_STARTING, message)
+    message = f"Ray runs the configuration of this spec{application.age}."
+    return Verdict("True", Reason.APPLICATION_RUNNING, message)
+
+
+def _by_kuberays_word(view: RayServiceView, application: Known) -> Verdict:
+    if not application.status:
+        return Verdict("False", Reason.CONFIG_PENDING, "The configuration is on its way to Ray.")
+    settled = _settled(view, application)
+    if settled.status == "True":
+        message = "KubeRay handed the configuration of this spec to Ray; it was not read back."
+        return Verdict("True", Reason.APPLICATION_RUNNING, message)
+    return settled

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ModelAvailable`: the weights could be fetched and loaded (pure).
+
+Told by replicas: one that runs has loaded the model, one that fails says why in Ray's message.
+"""
+
+from sd_operator.api import Spec
+from sd_operator.api.status import Reason
+from sd_operator.observed import Observed
+from sd_operator.ray_messages import RuntimeProblem, runtime_problem
+from sd_operator.status.application import known
+from sd_operator.status.counts import serving_cluster
+from sd_operator.status.verdict import Verdict
+
+_REASONS = {
+    RuntimeProblem.NOT_FOUND: Reason.MODEL_NOT_FOUND,
+    RuntimeProblem.FORBIDDEN: Reason.MODEL_FORBIDDEN,
+    RuntimeProblem.UNAVAILABLE: Reason.MODEL_UNAVAILABLE,
+    RuntimeProblem.CONFIG: Reason.MODEL_INVALID,
+}
+
+
+def model_problem(words: str) -> Verdict | None:
+    """What is wrong with the model, if Ray's words tell of something wrong with it."""
+    found = runtime_problem(words)
+    return None if found is None else Verdict("False", _REASONS[found[0]], found[1])
+
+
+def model_available(spec: Spec, observed: Observed) -> Verdict:
+    """Whether the weights of this spec can be had; during an upgrade those of the cluster that comes up."""
+    view = observed.ray_service
+    cluster = view.pending if view and view.pending else serving_cluster(observed)
+    application = known(observed, cluster)
+    problem = model_problem(application.words)
+    if problem is not None:
+        return problem
+    if application.model > 0:
+        return Verdict("True", Reason.MODEL_LOADED, "A replica has loaded the model.")
+    if spec.suspend:
+        return Verdict("Unknown", Reason.SUSPENDED, "Nothing loads the model while suspended.")
+    if application.status == "RUNNING" and spec.replicas.min == 0:
+        message = "No replica holds the model now; whether it loads shows with the next request."
+        return Verdict("Unknown", Reason.MODEL_NOT_LOADED, message)
+    if application.status == "RUNNING" and not application.counted:
+        return Verdict(
+            "True", Reason.MODEL_LOADED, "The replicas have started, so they have loaded the model."
+        )
+    return Verdict("Unknown", Reason.MODEL_LOADING, "No replica has loaded the model yet.")

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Schedulable`: every pod that Ray asks for finds a node and may be created (pure).
+
+False is damped: a worker that waits is what an autoscaler of nodes acts upon, so it counts after 30 s only. A pod
+that was refused by a quota or a policy counts at once.
+"""
+
+from datetime import datetime, timedelta
+
+from sd_operator.api.status import Reason
+from sd_operator.observed import Observed
+from sd_operator.status.counts import pods_of
+from sd_operator.status.verdict import Verdict
+from sd_operator.trouble import Trouble
+
+PATIENCE = timedelta(seconds=30)
+_KINDS = {Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.PODS_REFUSED}
+
+
+def troubles(observed: Observed, cluster: str) -> list[Trouble]:
+    """What keeps pods of a RayCluster from running: the head's before the workers', the oldest first."""
+    pods = sorted(pods_of(observed, cluster), key=lambda pod: not pod.is_head)
+    found = [pod.trouble for pod in pods if pod.trouble and pod.is_head]
+    workers = [pod.trouble for pod in pods if pod.trouble and not pod.is_head]
+    found += sorted(workers, key=lambda each: (each.since, each.subject))
+    refused = observed.cluster_troubles.get(cluster)
+    return [*found, *filter(None, (refused, observed.deaths))]
+
+
+def schedulable(observed: Observed, now: datetime) -> Verdict:
+    """Whether the pods of the serving cluster, and of one that comes up, have a place."""
+    found = [
+        each for cluster in observed.clusters for each in troubles(observed, cluster) if each.reason in _KINDS
+    ]
+    waiting = [each for each in found if not _is_young(each, now)]
+    if not waiting:
+        return Verdict("True", Reason.SCHEDULED, "No pod waits for a node.")
+    more = f" ({len(waiting) - 1} more wait)" if len(waiting) > 1 else ""
+    return Verdict("False", waiting[0].reason, f"{waiting[0]}{more}")
+
+
+def _is_young(trouble: Trouble, now: datetime) -> bool:
+    is_waiting = trouble.reason is Reason.UNSCHEDULABLE and bool(trouble.since)
+    return is_waiting and now - trouble.started() < PATIENCE

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What keeps a pod from running, in the words of whoever refuses it: scheduler, registry, kubelet, quota (pure).
+
+Words that differ between two tries and mean the same are cut off, so that a status that says the same is not
+written again: the alternation of ErrImagePull and ImagePullBackOff, and the random names of refused pods.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sd_operator.api.status import Reason
+
+Json = Mapping[str, Any]
+
+_PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
+_SETUP = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: ErrImagePull)?:? ?')
+_PREEMPTION = re.compile(r"\s*preemption: .*", re.DOTALL)
+_FORBIDDEN = re.compile(r".*? is forbidden: ", re.DOTALL)
+_ENDED = re.compile(r"ExitCode:(?P<code>\d+).*?Reason:(?P<reason>\w*)")
+_LOOP_DEATHS = 2
+_LOOP_WINDOW = timedelta(minutes=10)
+_STAMP = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """One thing in the way.
+
+    Attributes:
+        reason: its kind, as conditions name it.
+        subject: the pod or cluster it happens to, such as `worker pod a-b-c of group gpu`.
+        words: what was said about it.
+        since: since when, UTC; empty where nothing tells.
+    """
+
+    reason: Reason
+    subject: str
+    words: str
+    since: str = ""
+
+    def started(self) -> datetime:
+        """`since` as a time; it must be known."""
+        return _parsed(self.since)
+
+    def __str__(self) -> str:
+        """Return `worker pod a-b-c of group gpu, since 2026-01-01T00:00:00Z: 0/3 nodes are available`."""
+        since = f", since {self.since}" if self.since else ""
+        return f"{self.subject}{since}: {self.words}"
+
+
+def of_pod(live: Json) -> Trouble | None:
+    """What keeps this pod from running, None where nothing does."""
+    status = live.get("status") or {}
+    subject = _subject(live["metadata"])
+    conditions = {each["type"]: each for each in status.get("conditions", [])}
+    scheduled = conditions.get("PodScheduled", {})
+    since = scheduled.get("lastTransitionTime", "")
+    if scheduled.get("reason") == "Unschedulable" and scheduled.get("status") == "False":
+        words = _PREEMPTION.sub("", scheduled.get("message", "")).strip() or "no node fits"
+        return Trouble(Reason.UNSCHEDULABLE, subject, words, since)
+    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return next(filter(None, (_of_container(each, subject, since) for each in containers)), None)
+
+
+def of_cluster(live: Json) -> Trouble | None:
+    """What keeps KubeRay from creating the pods of this RayCluster: a quota, a policy."""
+    conditions = {each["type"]: each for each in (live.get("status") or {}).get("conditions", [])}
+    failure = conditions.get("ReplicaFailure", {})
+    if failure.get("status") != "True" or not failure.get("reason", "").startswith("FailedCreate"):
+        return None
+    words = failure.get("message", "").removeprefix(failure["reason"]).strip()
+    reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in words else Reason.PODS_REFUSED
+    subject = f"a {'head' if 'Head' in failure['reason'] else 'worker'} pod of {live['metadata']['name']}"
+    return Trouble(reason, subject, _FORBIDDEN.sub("", words), failure.get("lastTransitionTime", ""))
+
+
+def of_events(events: Iterable[Json], now: datetime) -> Trouble | None:
+    """Ray pods that end again and again: they never restart, KubeRay deletes and re-creates them and says so."""
+    deaths = sorted(
+        (_time(each), each.get("message", ""))
+        for each in events
+        if each.get("reason") in {"DeletedHeadPod", "DeletedWorkerPod"}
+        and "Failed" in each.get("message", "")
+    )
+    recent = [(at, message) for at, message in deaths if at and now - _parsed(at) < _LOOP_WINDOW]
+    if len(recent) < _LOOP_DEATHS:
+        return None
+    ended = _ENDED.search(recent[-1][1])
+    how = (
+        f"last with {ended['reason'] or 'Error'} (exit code {ended['code']})"
+        if ended
+        else "last without a code"
+    )
+    part = "head" if "head Pod" in recent[-1][1] else "worker"
+    words = f"{len(recent)} ended within {_LOOP_WINDOW.seconds // 60} minutes, {how}"
+    return Trouble(Reason.CRASH_LOOPING, f"{part} pods", words, recent[0][0])
+
+
+def _of_container(container: Json, subject: str, since: str) -> Trouble | None:
+    state = container.get("state") or {}
+    waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+    reason, words = waiting.get("reason", ""), waiting.get("message", "")
+    if reason in _PULL:
+        said = _BACK_OFF.sub("", words).strip() or "the registry's words are in the pod's events"
+        return Trouble(Reason.IMAGE_PULL_FAILED, subject, f"image {container['image']}: {said}", since)
+    if reason in _SETUP:
+        return Trouble(Reason.CONTAINER_REFUSED, subject, words or reason, since)
+    last = (container.get("lastState") or {}).get("terminated") or {}
+    if reason == "CrashLoopBackOff":
+        return Trouble(Reason.CRASH_LOOPING, subject, _ending(container, last), since)
+    if ended and ended.get("exitCode", 0) != 0:
+        return Trouble(
+            Reason.CRASH_LOOPING, subject, _ending(container, ended), ended.get("finishedAt", since)
+        )
+    return None
+
+
+def _ending(container: Json, ended: Json) -> str:
+    code = ended.get("exitCode", "unknown")
+    words = " ".join(ended.get("message", "").split())[-300:]
+    how = f"container {container['name']} ended with {ended.get('reason', 'Error')} (exit code {code})"
+    return f"{how}: {words}" if words else how
+
+
+def _subject(metadata: Json) -> str:
+    labels = metadata.get("labels") or {}
+    kind = labels.get("ray.io/node-type")
+    if kind == "worker":
+        return f"worker pod {metadata['name']} of group {labels.get('ray.io/group', '')}"
+    return f"{kind} pod {metadata['name']}" if kind else f"pod {metadata['name']}"
+
+
+def _time(event: Json) -> str:
+    return event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or ""
+
+
+def _parsed(stamp: str) -> datetime:
+    return datetime.strptime(stamp[:19] + "Z", _STAMP).replace(tzinfo=UTC)

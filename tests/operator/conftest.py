@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One service that serves, as its children and Ray tell of it; tests change what they are about."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from sd_operator import status
+from sd_operator.api import Status
+from sd_operator.builders.serve_config import serve_config
+from sd_operator.observed import Application, Observed, PodView, RayServiceView
+from sd_operator.serve_state import DeploymentState, Reading, ServeState
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+CLUSTER = "imagine-abcde"
+
+
+class Scene:
+    """Builds observations and computes conditions from them."""
+
+    now = NOW
+    cluster = CLUSTER
+    head = PodView(CLUSTER, "headgroup", is_head=True, ready=True, uid="head-1")
+    worker = PodView(CLUSTER, "gpu", is_head=False, ready=True, in_service=True)
+    view = RayServiceView(
+        up_to_date=True,
+        since="2026-01-01T00:00:00Z",
+        active=CLUSTER,
+        active_application=Application("RUNNING"),
+        endpoints=1,
+    )
+
+    def __init__(self, resource):
+        self._resource = resource
+
+    def observed(self, view=None, pods=None, serve=None, cluster=CLUSTER, **more):
+        """What is observed; `serve` is what Ray tells of `cluster`."""
+        reading = serve if serve is None or isinstance(serve, Reading) else Reading(serve, NOW)
+        return Observed(
+            view or self.view,
+            (self.head, self.worker) if pods is None else pods,
+            serve={} if reading is None else {cluster: reading},
+            **more,
+        )
+
+    def serve(self, status="RUNNING", model=1, target=None, ingress=1, message="", spec=None):
+        """Ray running the config of the spec."""
+        application = serve_config((spec or self._resource()).spec)["applications"][0]
+        configs = {each["name"]: each for each in application["deployments"]}
+        target = model if target is None else target
+        return ServeState(
+            status,
+            "",
+            {
+                "ingress": DeploymentState("HEALTHY", "", 1, ingress, configs["ingress"]),
+                "model": DeploymentState("HEALTHY", message, target, model, configs["model"]),
+            },
+            application,
+        )
+
+    def conditions(self, observed, resource=None, now=NOW):
+        """Conditions by type."""
+        computed = status.compute(resource or self._resource(), observed, "image:1", Status(), now)
+        return {condition.type: condition for condition in computed.conditions}
+
+    def told(self, kind, observed, resource=None, now=NOW):
+        """(status, reason) of one condition."""
+        found = self.conditions(observed, resource, now)[kind]
+        return found.status, found.reason
+
+    @staticmethod
+    def stale(state):
+        """The same, remembered."""
+        return Reading(state, NOW, fresh=False)
+
+    @staticmethod
+    def but(view, **changes):
+        """A view or pod with changes."""
+        return replace(view, **changes)
+
+
+@pytest.fixture
+def scene(resource):
+    return Scene(resource)
