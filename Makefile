@@ -42,6 +42,7 @@ check: setup
 generate: setup
 	$(BIN)/sdservice crd > crds/$(CRD)
 	cp crds/$(CRD) charts/stable-diffusion-operator/crds/$(CRD)
+	$(BIN)/python -c 'from sd_operator import reasons; print(reasons.page(), end="")' > docs/reasons.md
 
 constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes the newest
 	$(COMPILE) $(UPGRADE) operator/pyproject.toml -o operator/constraints.txt

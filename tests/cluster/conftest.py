@@ -75,6 +75,8 @@ class Operator:
             "KUBECONFIG": str(control_plane.kubeconfig),
             "SDSERVICE_PROBE_PORT": "0",
             "SDSERVICE_RESYNC_SECONDS": "2",
+            # Outside the cluster its service names mean nothing.
+            "SDSERVICE_DASHBOARD_URL": "",
         }
 
     def start(self):

@@ -4,6 +4,8 @@ import subprocess
 import pytest
 import yaml
 
+from sd_operator import reasons
+from sd_operator.api.status import ConditionType, Reason
 from sd_operator.crd import custom_resource_definition
 
 COPIES = ("crds", "charts/stable-diffusion-operator/crds")
@@ -20,6 +22,16 @@ def test_crd_copy_is_current(root, folder):
 def test_both_copies_are_the_same_bytes(root):
     first, second = ((root / folder / NAME).read_bytes() for folder in COPIES)
     assert first == second, "run `make generate` and commit the result"
+
+
+def test_every_condition_and_reason_is_described():
+    assert list(reasons.CONDITIONS) == list(ConditionType)
+    assert set(reasons.REASONS) == set(Reason)
+
+
+def test_page_of_reasons_is_current(root):
+    found = (root / "docs/reasons.md").read_text()
+    assert found == reasons.page(), "run `make generate` and commit the result"
 
 
 def test_every_source_file_states_its_licence(root):

@@ -13,6 +13,7 @@ import kopf
 from sd_operator import handlers
 from sd_operator.cluster import connect
 from sd_operator.errors import SdServiceError
+from sd_operator.observer import Observer
 from sd_operator.ray_dashboard import connections
 from sd_operator.reconcile import Reconciler
 from sd_operator.resync import Resync
@@ -39,7 +40,7 @@ async def operate(settings: Settings) -> None:
         )
         serve = ServeReader(ask)
         queue = WorkQueue(
-            Reconciler(cluster, settings, serve).reconcile,
+            Reconciler(cluster, settings, Observer(cluster, serve)).reconcile,
             workers=settings.workers,
             retry_base_seconds=settings.retry_base_seconds,
             retry_cap_seconds=settings.retry_cap_seconds,

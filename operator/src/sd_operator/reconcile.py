@@ -6,26 +6,20 @@ may be cut off anywhere and run again.
 """
 
 import base64
-import json
 import logging
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from sd_operator import naming, status
-from sd_operator.api import KIND, Resource, Status, parse
+from sd_operator.api import KIND, Resource, Status, parse, recorded_status
 from sd_operator.api.resource import API_VERSION
 from sd_operator.builders.pod import image
 from sd_operator.builders.token_secret import token_secret
 from sd_operator.cluster import (
-    CORE_EVENT,
     DAEMON_SET,
-    POD,
-    RAY_CLUSTER,
     RAY_SERVICE,
     SECRET,
     SERVICE,
@@ -37,8 +31,7 @@ from sd_operator.drift import differs, owned_fields
 from sd_operator.errors import InvalidResource, KubeRayMissing, NameConflict, Refused
 from sd_operator.events import Note, changes, event, flips
 from sd_operator.naming import Key
-from sd_operator.observed import Observed, observe
-from sd_operator.serve_reader import Place, ServeReader
+from sd_operator.observer import Observer
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -59,11 +52,11 @@ KINDS = {kind.name: kind for kind in (RAY_SERVICE, DAEMON_SET)}
 
 @dataclass(frozen=True)
 class Reconciler:
-    """Everything that acts, as arguments: the cluster, the settings, Ray's dashboards, the clock, the source of tokens."""
+    """Everything that acts, as arguments: the cluster, the settings, what it observes with, the clock, the source of tokens."""
 
     cluster: Cluster
     settings: Settings
-    serve: ServeReader
+    observer: Observer
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     draw_token: Callable[[], str] = field(default=lambda: secrets.token_hex(32))
 
@@ -78,9 +71,9 @@ class Reconciler:
         """
         live = await self.cluster.get(SERVICE, key.namespace, key.name)
         if live is None or "deletionTimestamp" in live["metadata"]:
-            await self.serve.read(key, [])
+            self.observer.serve.forget(key)
             return None  # garbage collection takes the children
-        before = _status_of(live)
+        before = recorded_status(live)
         try:
             resource = parse(live)
             children, notes, token = await self._apply(resource)
@@ -153,35 +146,16 @@ class Reconciler:
 
     async def _status(self, resource: Resource, children: Children, before: Status, token: str) -> Status:
         """The status that the children, their pods and Ray's answers amount to."""
-        observed = await self._observe(resource, children, token)
+        ray_service = children.get(Identity(RAY_SERVICE.name, resource.name))
+        daemon_sets = [live for identity, live in children.items() if identity.kind == DAEMON_SET.name]
+        observed = await self.observer.look(resource, ray_service, daemon_sets, token)
         reference, now = image(resource.spec, self.settings), self.clock()
         after = status.compute(resource, observed, reference, before, now)
         if status.is_unexplained(after):
             # Pods that end and are replaced leave no trace but events; only then it is worth asking for those.
-            observed = observed.with_events(await self._events(resource, observed), now)
+            observed = observed.with_events(await self.observer.events(resource, observed), now)
             after = status.compute(resource, observed, reference, before, now)
         return after
-
-    async def _observe(self, resource: Resource, children: Children, token: str) -> Observed:
-        labels = naming.everything(resource.name)
-        observed = observe(
-            children.get(Identity(RAY_SERVICE.name, resource.name)),
-            await self.cluster.list(POD, resource.namespace, labels),
-            [live for identity, live in children.items() if identity.kind == DAEMON_SET.name],
-            await self.cluster.list(RAY_CLUSTER, resource.namespace, labels),
-        )
-        heads = ((name, observed.head(name)) for name in observed.clusters)
-        places = [Place(resource.namespace, name, head.uid, token) for name, head in heads if head]
-        key = Key(resource.namespace, resource.name)
-        return replace(observed, serve=await self.serve.read(key, places))
-
-    async def _events(self, resource: Resource, observed: Observed) -> list[Json]:
-        """Events about the RayClusters of the resource."""
-        found = []
-        for name in observed.clusters:
-            fields = {"involvedObject.kind": RAY_CLUSTER.name, "involvedObject.name": name}
-            found += await self.cluster.list(CORE_EVENT, resource.namespace, fields=fields)
-        return found
 
     async def _report(self, live: Json, before: Status, after: Status, notes: list[Note]) -> None:
         """Write the status if it changed, and an Event for each change."""
@@ -213,14 +187,6 @@ def _is_ours(live: Json, resource: Resource) -> bool:
     """Ours by owner; or by field manager, where someone stripped the owner and it is to be put back."""
     owner = _owner(live)
     return owner == resource.uid or (owner is None and bool(owned_fields(live, naming.FIELD_MANAGER)))
-
-
-def _status_of(live: Json) -> Status:
-    try:
-        return Status.model_validate_json(json.dumps(live.get("status") or {}))
-    except ValidationError:
-        # Written by another version; only transition times are taken from it.
-        return Status()
 
 
 def _status_body(live: Json, after: Status) -> Json:

@@ -96,11 +96,12 @@ class ServeReader:
         """
         before = self._known.get(key, {})
         found = {place.cluster: await self._look(place, before.get(place.cluster)) for place in places}
-        if found:
-            self._known[key] = found
-        else:
-            self._known.pop(key, None)
+        self._known[key] = found
         return {name: memory.reading for name, memory in found.items() if memory.reading is not None}
+
+    def forget(self, key: Key) -> None:
+        """The resource is gone."""
+        self._known.pop(key, None)
 
     async def run(self, changed: Callable[[Key], None]) -> None:
         """Ask again and again until cancelled; tell of each resource for which something changed."""

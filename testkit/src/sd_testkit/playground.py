@@ -20,7 +20,12 @@ def up(folder: Path = FOLDER) -> str:
     if control_plane.processes.running("kube-apiserver") is None:
         control_plane.start()
     install_crds(control_plane)
-    environment = {"KUBECONFIG": str(control_plane.kubeconfig), "SDSERVICE_PROBE_PORT": "0"}
+    environment = {
+        "KUBECONFIG": str(control_plane.kubeconfig),
+        "SDSERVICE_PROBE_PORT": "0",
+        # Outside the cluster its service names mean nothing.
+        "SDSERVICE_DASHBOARD_URL": "",
+    }
     commands = {
         "kuberay": [sys.executable, "-m", "sd_testkit", "kuberay"],
         "operator": [sys.executable, "-m", "sd_operator"],

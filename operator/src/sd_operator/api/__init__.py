@@ -7,7 +7,7 @@ from sd_operator.api.placement import Head, Toleration, WorkerGroup
 from sd_operator.api.resource import GROUP, KIND, PLURAL, VERSION, Resource, parse
 from sd_operator.api.serving import Defaults, Limits, Replicas
 from sd_operator.api.spec import Spec
-from sd_operator.api.status import Condition, Status
+from sd_operator.api.status import Condition, Status, recorded_status
 from sd_operator.api.upgrade import Upgrade
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "Upgrade",
     "WorkerGroup",
     "parse",
+    "recorded_status",
 ]

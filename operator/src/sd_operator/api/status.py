@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`status`: what is true of the service, computed anew each time; the reasons are a closed list."""
 
+import json
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from sd_operator.api.base import Model
 from sd_operator.api.fields import KeyedList
@@ -152,3 +154,11 @@ class Status(Model):
     active_ray_cluster: Annotated[str, Field(max_length=63)] | None = Field(
         default=None, description="The RayCluster that serves now."
     )
+
+
+def recorded_status(live: Mapping[str, Any]) -> Status:
+    """The status on record of a live resource; an empty one where another version wrote what we cannot read."""
+    try:
+        return Status.model_validate_json(json.dumps(live.get("status") or {}))
+    except ValidationError:
+        return Status()

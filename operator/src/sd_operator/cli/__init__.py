@@ -5,12 +5,12 @@ import sys
 
 import typer
 
-from sd_operator.cli import crd, render, run, validate
+from sd_operator.cli import crd, render, run, validate, why
 from sd_operator.errors import InvalidResource, SdServiceError
 
 app = typer.Typer(
     name="sdservice",
-    help="Image generation on Kubernetes: check, render and run StableDiffusionServices.",
+    help="Image generation on Kubernetes: check, render, run and explain StableDiffusionServices.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -19,6 +19,7 @@ app.command("validate")(validate.validate)
 app.command("render")(render.render)
 app.command("crd")(crd.crd)
 app.command("run")(run.run)
+app.command("why")(why.why)
 
 FAILURE, INVALID = 1, 3
 

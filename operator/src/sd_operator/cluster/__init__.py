@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API server behind six methods; the only package that imports kubernetes."""
 
-from sd_operator.cluster.client import Cluster, connect
+from sd_operator.cluster.client import Cluster
+from sd_operator.cluster.connection import connect, default_namespace
 from sd_operator.cluster.kinds import (
     CORE_EVENT,
     DAEMON_SET,
@@ -27,5 +28,6 @@ __all__ = [
     "Cluster",
     "Kind",
     "connect",
+    "default_namespace",
     "kind_of",
 ]

@@ -2,14 +2,11 @@
 """Read, apply, patch status, create and delete, with a deadline on each request and errors of our own."""
 
 import json
-import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
-from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import ApiClient
 
 from sd_operator.cluster.failures import failure, names_an_object
 from sd_operator.cluster.kinds import CORE_SERVICE, Kind, kind_of
@@ -134,25 +131,3 @@ class Cluster:
             raise ClusterUnavailable(
                 f"no answer from the API server: {error or type(error).__name__}"
             ) from error
-
-
-@asynccontextmanager
-async def connect(request_timeout_seconds: float, *, connections: int = 32) -> AsyncIterator[Cluster]:
-    """A client of the cluster we run in, or of the one that KUBECONFIG names."""
-    configuration = Configuration()
-    configuration.connection_pool_maxsize = connections
-    try:
-        await _load(configuration)
-    except config.ConfigException as error:
-        raise ClusterUnavailable(
-            f"no cluster to work with: {error}; set KUBECONFIG, or run inside one"
-        ) from error
-    async with ApiClient(configuration) as api:
-        yield Cluster(api, request_timeout_seconds)
-
-
-async def _load(configuration: Configuration) -> None:
-    if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
-        config.load_incluster_config(client_configuration=configuration)
-    else:
-        await config.load_kube_config(client_configuration=configuration)

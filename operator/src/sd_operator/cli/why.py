@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sdservice why`, and `kubectl sdservice why`: what a service waits for, for how long, and what to do."""
+
+import asyncio
+import base64
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from sd_operator import naming, status
+from sd_operator.api import Resource, Status, parse, recorded_status
+from sd_operator.cluster import (
+    CORE_EVENT,
+    DAEMON_SET,
+    RAY_SERVICE,
+    SECRET,
+    SERVICE,
+    Cluster,
+    connect,
+    default_namespace,
+)
+from sd_operator.errors import InvalidResource, KubeRayMissing, Refused, SdServiceError
+from sd_operator.observed import Observed
+from sd_operator.observer import Observer
+from sd_operator.serve_reader import ServeReader, through_api_server
+from sd_operator.why import Explanation, Row, explain
+
+Json = dict[str, Any]
+
+_TIMEOUT_SECONDS = 20.0
+_MARKS = {True: ("✓", typer.colors.GREEN), False: ("✗", typer.colors.RED)}
+
+
+def why(
+    name: Annotated[str, typer.Argument(help="Name of the StableDiffusionService.", show_default=False)],
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Its namespace; default: that of the context.")
+    ] = None,
+    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+) -> None:
+    """Explain the state of a StableDiffusionService from live objects. Reads only; needs no operator."""
+    explanation = asyncio.run(_explain(name, namespace, context))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in lines(explanation, width):
+        typer.echo(line)
+
+
+async def _explain(name: str, namespace: str | None, context: str | None) -> Explanation:
+    namespace = namespace or await default_namespace(context)
+    async with connect(_TIMEOUT_SECONDS, context=context) as cluster:
+        live = await cluster.get(SERVICE, namespace, name)
+        if live is None:
+            raise SdServiceError(f"there is no StableDiffusionService {name} in namespace {namespace}")
+        return await gather(cluster, live, datetime.now(UTC))
+
+
+async def gather(cluster: Cluster, live: Json, now: datetime) -> Explanation:
+    """Read everything about a resource, and explain it."""
+    recorded = recorded_status(live)
+    observed = Observed()
+    try:
+        resource = parse(live)
+        observed = await _observe(cluster, resource, now)
+        computed = status.compute(resource, observed, recorded.image or "", recorded, now)
+        computed = _kept_refusal(computed, recorded)
+    except (InvalidResource, KubeRayMissing) as error:
+        computed = status.rejected(live["metadata"]["generation"], error, recorded, now)
+    return explain(live, computed, observed, await _events(cluster, live, observed), now)
+
+
+def _kept_refusal(computed: Status, recorded: Status) -> Status:
+    """What only the operator can know: that it may not write something, or that a name is taken."""
+    told = {"NameConflict", "Refused"}
+    kept = {each.type: each for each in recorded.conditions if each.reason in told}
+    if recorded.observed_generation != computed.observed_generation or not kept:
+        return computed
+    conditions = tuple(kept.get(each.type, each) for each in computed.conditions)
+    return computed.model_copy(update={"conditions": conditions})
+
+
+async def _observe(cluster: Cluster, resource: Resource, now: datetime) -> Observed:
+    labels = naming.labels(resource.name)
+    observer = Observer(cluster, ServeReader(through_api_server(cluster)))
+    observed = await observer.look(
+        resource,
+        await cluster.get(RAY_SERVICE, resource.namespace, resource.name),
+        await cluster.list(DAEMON_SET, resource.namespace, labels),
+        await _token(cluster, resource),
+    )
+    return observed.with_events(await observer.events(resource, observed), now)
+
+
+async def _token(cluster: Cluster, resource: Resource) -> str:
+    """Ray's token; empty for a user who may not read Secrets: then KubeRay's word has to do."""
+    try:
+        secret = await cluster.get(SECRET, resource.namespace, naming.token_secret(resource.name))
+    except Refused:
+        return ""
+    return base64.b64decode(((secret or {}).get("data") or {}).get(naming.TOKEN_KEY, "")).decode()
+
+
+async def _events(cluster: Cluster, live: Json, observed: Observed) -> list[Json]:
+    """Events about the resource, its RayService and clusters, and their pods."""
+    metadata = live["metadata"]
+    names = {metadata["name"], *observed.clusters, *(pod.name for pod in observed.pods)}
+    try:
+        found = await cluster.list(CORE_EVENT, metadata["namespace"])
+    except Refused:
+        return []
+    return [event for event in found if event["involvedObject"].get("name") in names]
+
+
+def lines(explanation: Explanation, width: int | None) -> Iterator[str]:
+    """The explanation as text.
+
+    Args:
+        explanation: what to show.
+        width: columns of the terminal, None where the output goes elsewhere: then lines are not wrapped.
+    """
+    mark, colour = _MARKS[explanation.good]
+    yield typer.style(f"{mark} {explanation.headline}", fg=colour, bold=True)
+    for finding in explanation.findings:
+        elapsed = f" (for {finding.elapsed})" if finding.elapsed else ""
+        yield ""
+        yield typer.style(f"{finding.title}{elapsed}", bold=True)
+        yield from _wrapped(finding.words, width, "  ")
+        if finding.advice:
+            yield from _wrapped(f"→ {finding.advice}", width, "  ", "    ")
+    yield from _table("Conditions", ("CONDITION", "STATUS", "REASON", "FOR"), explanation.conditions, width)
+    yield from _table("Pods", ("POD", "GROUP", "STATE"), explanation.pods, width)
+    yield from _table("Latest warnings", ("AGO", "REASON", "OBJECT", "MESSAGE"), explanation.events, width)
+
+
+def _table(title: str, header: tuple[str, ...], rows: Sequence[Row], width: int | None) -> Iterator[str]:
+    """Columns padded to their widest cell; the last one is wrapped below itself."""
+    if not rows:
+        return
+    cells = [header, *(row.cells for row in rows)]
+    widths = [max(len(each[column]) for each in cells) for column in range(len(header) - 1)]
+    yield ""
+    yield typer.style(title, bold=True)
+    yield _line(header, widths)
+    for row in rows:
+        first = _line(row.cells, widths)
+        text = list(_wrapped(first, width, "", " " * (2 + sum(each + 3 for each in widths))))
+        mark, colour = _MARKS[row.good]
+        yield typer.style(mark, fg=colour) + text[0][1:]
+        yield from text[1:]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [f"{cell:<{width}}" for cell, width in zip(cells[:-1], widths, strict=True)]
+    return "   ".join([f"  {padded[0]}", *padded[1:], cells[-1]])
+
+
+def _wrapped(text: str, width: int | None, indent: str, further: str | None = None) -> list[str]:
+    if width is None:
+        return [indent + text]
+    further = indent if further is None else further
+    room = max(width, len(further) + 20)
+    return textwrap.wrap(
+        text,
+        room,
+        initial_indent=indent,
+        subsequent_indent=further,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    ) or [indent]

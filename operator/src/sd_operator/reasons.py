@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every condition and every reason means and what to do about it: for `sdservice why` and docs/reasons.md (pure)."""
+
+from typing import NamedTuple
+
+from sd_operator.api.status import ConditionType, Reason
+
+
+class Meaning(NamedTuple):
+    """A reason in words; `advice` is empty where there is nothing to do."""
+
+    meaning: str
+    advice: str = ""
+
+
+CONDITIONS = {
+    ConditionType.READY: "A request would be answered now.",
+    ConditionType.ACCEPTED: "The spec is valid, and KubeRay takes what it became.",
+    ConditionType.IMAGES_PRELOADED: "The runtime image is on every node that may get a worker.",
+    ConditionType.MODEL_AVAILABLE: "The weights could be fetched and loaded. Unknown until a replica tells.",
+    ConditionType.CONFIG_APPLIED: "Ray runs the Serve configuration of this spec, as read back from Ray.",
+    ConditionType.SCHEDULABLE: "Every pod that Ray asks for finds a node and may be created.",
+    ConditionType.UPGRADING: "A second cluster is on its way.",
+    ConditionType.SUSPENDED: "All pods are given back.",
+}
+"""When each condition is True."""
+
+REASONS = {
+    Reason.ACCEPTED: Meaning("The spec is valid."),
+    Reason.APPLICATION_DEPLOYING: Meaning("Ray is building or rolling out the application."),
+    Reason.APPLICATION_FAILED: Meaning(
+        "Ray could not deploy the application.",
+        "Read the error in the message; a change of the spec or of the image is deployed at once.",
+    ),
+    Reason.APPLICATION_RUNNING: Meaning("Ray runs the configuration of this spec."),
+    Reason.APPLICATION_UNHEALTHY: Meaning(
+        "Replicas fail their health check and none is known to answer.",
+        "Ray replaces them by itself; if it lasts, read the logs of the worker pods.",
+    ),
+    Reason.CONFIG_DIFFERS: Meaning(
+        "Ray runs another value than the spec asks for; the message names the key and both values.",
+        "If it lasts longer than a minute, look whether someone else PUTs to Ray, and whether image and operator are of"
+        " one release.",
+    ),
+    Reason.CONFIG_PENDING: Meaning("The configuration is on its way through KubeRay to Ray."),
+    Reason.CONTAINER_REFUSED: Meaning(
+        "The kubelet cannot create a container.",
+        "Create the Secret or mount that the message names, or take it out of the spec.",
+    ),
+    Reason.CRASH_LOOPING: Meaning(
+        "Pods of this service end soon after they start.",
+        "Exit code 137 with OOMKilled: raise the memory of the group or the head. Else read the logs of the pod.",
+    ),
+    Reason.CREATING: Meaning("The RayService does not exist yet."),
+    Reason.DEGRADED: Meaning(
+        "Requests are answered, by fewer replicas or by a former version than asked for.",
+        "Read the error in the message; the replicas that answer go on until a change succeeds.",
+    ),
+    Reason.DISABLED: Meaning("There is nothing to preload."),
+    Reason.HEAD_NOT_READY: Meaning(
+        "The head pod is gone or not ready.",
+        "KubeRay makes a new one; if it stays away, look at the head pod's events.",
+    ),
+    Reason.IMAGES_PRESENT: Meaning("The image is on all matching nodes."),
+    Reason.IMAGE_PULL_FAILED: Meaning(
+        "The image cannot be pulled; the message has the registry's words.",
+        "Mend spec.image.repository, tag or digest; for a private registry set spec.image.pullSecrets.",
+    ),
+    Reason.INVALID: Meaning("The spec breaks a rule.", "Change the field that the message names."),
+    Reason.KUBERAY_MISSING: Meaning(
+        "The cluster has no kind RayService.", "Install KubeRay 1.7 or newer; this goes on by itself then."
+    ),
+    Reason.KUBERAY_REFUSED: Meaning(
+        "KubeRay refuses the RayService; what served before serves on.",
+        "Change what the message names; if no field of yours leads to it, it is an error of the operator.",
+    ),
+    Reason.MODEL_FORBIDDEN: Meaning(
+        "The source of the weights does not let us in.",
+        "Accept the model's licence with the account of the token, and set spec.model.tokenSecretRef to it.",
+    ),
+    Reason.MODEL_INVALID: Meaning(
+        "The runtime cannot do what spec.model asks for.", "Change the field that the message names."
+    ),
+    Reason.MODEL_LOADED: Meaning("A replica has loaded the model."),
+    Reason.MODEL_LOADING: Meaning("No replica has told of the model yet."),
+    Reason.MODEL_NOT_FOUND: Meaning(
+        "There is no such model, revision, folder or file.",
+        "Mend spec.model.uri and revision; a private repository needs spec.model.tokenSecretRef.",
+    ),
+    Reason.MODEL_NOT_LOADED: Meaning("At zero replicas nobody holds the model; the next request loads it."),
+    Reason.MODEL_UNAVAILABLE: Meaning(
+        "The weights could not be downloaded or loaded.",
+        "Look at the error in the message: network, proxy and egress rules, disk space, or a damaged folder.",
+    ),
+    Reason.NAME_CONFLICT: Meaning(
+        "An object of a name that is needed belongs to someone else.",
+        "Delete or rename that object, or give this service another name.",
+    ),
+    Reason.NEW_CLUSTER_STARTING: Meaning(
+        "A second RayCluster starts; the first one serves until it is ready."
+    ),
+    Reason.NO_ENDPOINTS: Meaning(
+        "No pod takes requests.",
+        "Workers get ready once they hold a replica; if it lasts, look at their events.",
+    ),
+    Reason.NO_MATCHING_NODES: Meaning("No node matches the worker groups now; nothing is preloaded."),
+    Reason.NO_REPLICAS: Meaning(
+        "No replica takes requests.", "A replica is starting; loading a large model takes minutes."
+    ),
+    Reason.PODS_REFUSED: Meaning(
+        "The API server refuses the pods.",
+        "The message names the policy: a LimitRange, Pod Security, an admission webhook of the namespace.",
+    ),
+    Reason.PULLING: Meaning("The image is being pulled."),
+    Reason.QUOTA_EXCEEDED: Meaning(
+        "The namespace's quota has no room for the pods.",
+        "Raise the ResourceQuota that the message names, or lower replicas.min or the resources of the group.",
+    ),
+    Reason.REFUSED: Meaning(
+        "The API server refuses what the operator writes.",
+        "Give the operator the right that the message names, or make room in the quota.",
+    ),
+    Reason.RUNNING: Meaning("The service is meant to run."),
+    Reason.SCALED_TO_ZERO: Meaning("No replica runs; the next request is held until one does."),
+    Reason.SCHEDULED: Meaning("No pod waits for a node."),
+    Reason.SERVING: Meaning("Requests are answered."),
+    Reason.STARTING: Meaning("The first cluster is starting."),
+    Reason.SUSPENDED: Meaning(
+        "Suspended: no pods, no requests.", "Set spec.suspend to false to start again."
+    ),
+    Reason.SUSPENDING: Meaning("Pods are being given back."),
+    Reason.UNSCHEDULABLE: Meaning(
+        "A pod finds no node; the message has the scheduler's words.",
+        "Add a node that fits, or change resources, nodeSelector, tolerations or affinity of the group or the head.",
+    ),
+    Reason.UP_TO_DATE: Meaning("No second cluster is starting."),
+    Reason.WAKING: Meaning("A request woke the service from zero; it is held until a replica runs."),
+}
+
+
+def page() -> str:
+    """docs/reasons.md: both tables as Markdown."""
+    lines = [
+        "<!-- Made by `make generate` from operator/src/sd_operator/reasons.py. -->",
+        "# Every condition and every reason",
+        "",
+        "| condition | True means |",
+        "|---|---|",
+        *(f"| `{kind.value}` | {meaning} |" for kind, meaning in CONDITIONS.items()),
+        "",
+        "| reason | means | what to do |",
+        "|---|---|---|",
+        *(f"| `{reason.value}` | {told.meaning} | {told.advice} |" for reason, told in REASONS.items()),
+    ]
+    return "\n".join(lines) + "\n"

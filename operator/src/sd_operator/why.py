@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a service is in the state it is in, for a person: what it waits for, for how long, what to do (pure).
+
+It is computed from live objects by the same rules as the status, so it is right while the operator is down, and says
+when the status on record is old.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sd_operator.api import Condition, Status
+from sd_operator.api.status import ConditionType, Reason
+from sd_operator.observed import Observed
+from sd_operator.reasons import REASONS
+
+Json = Mapping[str, Any]
+
+_SINCE = re.compile(r"since (\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z)")
+_EVENTS = 8
+_GOOD = {ConditionType.UPGRADING.value: "False", ConditionType.SUSPENDED.value: "False"}
+_BEHIND = (
+    "status.observedGeneration is {seen}, the resource is at generation {generation}",
+    "If this lasts longer than seconds, the operator is not running or may not write: look at its pod and its logs.",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a person should know.
+
+    Attributes:
+        title: in a few words.
+        words: what was said about it, times as elapsed time.
+        advice: what to do; empty where time does it.
+        elapsed: how long it has been so, such as `12 min`; empty where nothing tells.
+    """
+
+    title: str
+    words: str
+    advice: str = ""
+    elapsed: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: its cells, and whether it is as it should be."""
+
+    cells: tuple[str, ...]
+    good: bool
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The state of one service."""
+
+    headline: str
+    good: bool
+    findings: tuple[Finding, ...]
+    conditions: tuple[Row, ...]
+    pods: tuple[Row, ...]
+    events: tuple[Row, ...]
+
+
+def explain(
+    live: Json, status: Status, observed: Observed, events: Iterable[Json], now: datetime
+) -> Explanation:
+    """Explain a service.
+
+    Args:
+        live: the resource.
+        status: its status as it should read now, computed on top of the one on record.
+        observed: what was observed of it.
+        events: Events about the resource and its objects.
+        now: the time, UTC.
+    """
+    ready = status.conditions[0]
+    metadata = live["metadata"]
+    name = f"{metadata['name']} in namespace {metadata['namespace']}"
+    state = {"True": "is ready", "False": "is not ready", "Unknown": "may be ready"}[ready.status]
+    replicas = f", {status.replicas.summary} replicas" if status.replicas else ""
+    elapsed = _elapsed(ready.last_transition_time, now)
+    return Explanation(
+        headline=f"{name} {state}: {ready.reason}, for {elapsed}{replicas}",
+        good=ready.status == "True" and ready.reason != Reason.DEGRADED,
+        findings=(*_behind(live, status), *_findings(status, now)),
+        conditions=tuple(_condition_row(condition, now) for condition in status.conditions),
+        pods=tuple(_pod_rows(observed)),
+        events=tuple(_event_rows(events, now)),
+    )
+
+
+def _behind(live: Json, status: Status) -> list[Finding]:
+    """The status on record is of an older spec: nobody works on it."""
+    seen, generation = (live.get("status") or {}).get("observedGeneration", 0), status.observed_generation
+    if seen >= generation:
+        return []
+    words, advice = _BEHIND
+    return [
+        Finding(
+            "The operator has not taken up the latest change",
+            words.format(seen=seen, generation=generation),
+            advice,
+        )
+    ]
+
+
+def _findings(status: Status, now: datetime) -> list[Finding]:
+    """Ready first, then what else is not as it should be and says something new."""
+    found: list[Finding] = []
+    for condition in status.conditions:
+        told = REASONS[Reason(condition.reason)]
+        worth_telling = condition.type == ConditionType.READY or (not _is_good(condition) and told.advice)
+        words = _SINCE.sub(lambda since: f"for {_elapsed(since[1], now)}", condition.message)
+        if worth_telling and all(told.advice != each.advice or not told.advice for each in found):
+            title = f"{condition.type}: {told.meaning}"
+            found.append(Finding(title, words, told.advice, _elapsed(condition.last_transition_time, now)))
+    return found
+
+
+def _is_good(condition: Condition) -> bool:
+    return condition.status == _GOOD.get(condition.type, "True")
+
+
+def _condition_row(condition: Condition, now: datetime) -> Row:
+    elapsed = _elapsed(condition.last_transition_time, now)
+    return Row((condition.type, condition.status, condition.reason, elapsed), _is_good(condition))
+
+
+def _pod_rows(observed: Observed) -> Iterable[Row]:
+    for pod in sorted(observed.pods, key=lambda pod: (pod.cluster, not pod.is_head, pod.name)):
+        state = "ready" if pod.ready else pod.trouble.reason.value if pod.trouble else "not ready"
+        yield Row((pod.name, pod.group, state), pod.ready)
+
+
+def _event_rows(events: Iterable[Json], now: datetime) -> Iterable[Row]:
+    """The latest warnings, one of each kind and object."""
+    latest: dict[tuple[str, str], tuple[str, Json]] = {}
+    for event in events:
+        stamp = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or ""
+        key = (event["involvedObject"].get("name", ""), event.get("reason", ""))
+        if event.get("type") == "Warning" and stamp >= latest.get(key, ("",))[0]:
+            latest[key] = (stamp, event)
+    newest = sorted(latest.values(), key=lambda each: each[0], reverse=True)
+    for stamp, event in newest[:_EVENTS]:
+        involved = event["involvedObject"]
+        subject = f"{involved.get('kind', '')}/{involved.get('name', '')}"
+        words = " ".join(event.get("message", "").split())
+        yield Row((_elapsed(stamp, now), event.get("reason", ""), subject, words), good=False)
+
+
+def _elapsed(stamp: str, now: datetime) -> str:
+    """`45 s`, `12 min`, `3 h 5 min` or `2 d 4 h` from a time in UTC until now."""
+    try:
+        then = datetime.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+    except ValueError:
+        return "an unknown time"
+    seconds = max(0, int((now - then).total_seconds()))
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if minutes < 2:  # noqa: PLR2004 - two minutes in seconds still read well
+        return f"{seconds} s"
+    if hours < 2:  # noqa: PLR2004 - likewise
+        return f"{minutes} min"
+    if days < 2:  # noqa: PLR2004 - likewise
+        return f"{hours} h {minutes % 60} min"
+    return f"{days} d {hours % 24} h"
