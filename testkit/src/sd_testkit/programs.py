@@ -64,7 +64,15 @@ class Program:
 
 PROGRAMS = tuple(
     Program(name)
-    for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kubectl")
+    for name in (
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "kwok",
+        "kubectl",
+        "glua",
+    )
 )
 
 

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the status says in the words of a real scheduler and API server, and `why` about it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sd_testkit.programs import ensure
+
+PULL_WORDS = 'failed to resolve reference "example.org/worker:none": not found'
+
+
+@pytest.fixture
+def get(kubectl, namespace):
+    """The live object, or None."""
+
+    def read(kind, name="imagine"):
+        result = kubectl("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
+        return json.loads(result.stdout) if result.stdout else None
+
+    return read
+
+
+@pytest.fixture
+def first(kubectl, namespace):
+    """The first object of a kind that carries labels."""
+
+    def read(kind, labels=""):
+        listed = json.loads(kubectl("get", kind, "-n", namespace, "-l", labels, "-o", "json").stdout)
+        return listed["items"][0]
+
+    return read
+
+
+@pytest.fixture
+def apply(operator, kubectl, namespace):
+    def send(body):
+        result = kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", stdin=json.dumps(body))
+        assert result.returncode == 0, result.stderr
+
+    return send
+
+
+@pytest.fixture
+def condition(get):
+    """(status, reason, message) of a condition, once it was computed from the latest spec."""
+
+    def read(kind):
+        live = get("sdservice")
+        if live["status"]["observedGeneration"] != live["metadata"]["generation"]:
+            return None
+        (found,) = (each for each in live["status"]["conditions"] if each["type"] == kind)
+        return found["status"], found["reason"], found["message"]
+
+    return read
+
+
+@pytest.fixture
+def patch_status(kubectl, namespace):
+    def send(kind, name, status):
+        patch = json.dumps({"status": status})
+        arguments = (
+            "patch",
+            kind,
+            name,
+            "-n",
+            namespace,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            patch,
+        )
+        result = kubectl(*arguments)
+        assert result.returncode == 0, result.stderr
+
+    return send
+
+
+@pytest.fixture
+def kubectl_sdservice(tmp_path, control_plane):
+    """`kubectl sdservice ...` as kubectl finds and runs it."""
+    plugin = tmp_path / "kubectl-sdservice"
+    plugin.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "from sd_operator.cli import main; main()" "$@"\n'
+    )
+    plugin.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "KUBECONFIG": str(control_plane.kubeconfig),
+    }
+
+    def run(*arguments):
+        command = [str(ensure("kubectl")), "sdservice", *arguments]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    return run
+
+
+async def test_a_worker_without_a_node_is_told_with_the_schedulers_words(
+    apply, service, condition, eventually, kubectl_sdservice, namespace
+):
+    apply(service(spec={"workerGroups": [{"name": "gpu", "nodeSelector": {"zone": "nowhere"}}]}))
+    await eventually(lambda: condition("Ready")[:2] == ("False", "Unschedulable"))
+    message = condition("Ready")[2]
+    assert "worker pod imagine-" in message
+    assert "nodes are available" in message
+    assert "didn't match Pod's node affinity/selector" in message
+    await eventually(lambda: condition("Schedulable")[:2] == ("False", "Unschedulable"), within=150)
+
+    told = kubectl_sdservice("why", "imagine", "-n", namespace)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.startswith(f"✗ imagine in namespace {namespace} is not ready: Unschedulable, for ")
+    assert "didn't match Pod's node affinity/selector" in told.stdout
+    assert "→ Add a node that fits" in told.stdout
+    assert "FailedScheduling" in told.stdout, "the scheduler's own Event"
+    assert "\x1b[" not in told.stdout, "no colours where it is piped"
+
+
+async def test_an_image_that_cannot_be_pulled_is_told_with_the_registrys_words(
+    apply, service, condition, eventually, first, patch_status
+):
+    apply(service())
+    await eventually(lambda: condition("Ready")[:2] == ("True", "Serving"))
+    worker = first("pods", "ray.io/node-type=worker")["metadata"]["name"]
+    waiting = {"reason": "ErrImagePull", "message": PULL_WORDS}
+    container = {
+        "name": "ray-worker",
+        "image": "example.org/worker:none",
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
+    }
+    ready = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    status = {"containerStatuses": [{**container, "state": {"waiting": waiting}}], "conditions": [ready]}
+    patch_status("pod", worker, status)
+    await eventually(lambda: condition("Ready")[:2] == ("False", "ImagePullFailed"))
+    assert condition("Ready")[2].endswith(f"image example.org/worker:none: {PULL_WORDS}")
+
+
+async def test_a_quota_is_told_with_the_api_servers_words(
+    apply, service, condition, eventually, first, patch_status, kubectl, namespace
+):
+    """KubeRay hands on what the API server said; the stand-in does not, so its place is taken here."""
+    apply(service())
+    await eventually(lambda: condition("Ready")[:2] == ("True", "Serving"))
+    kubectl("create", "quota", "small", "--hard=pods=0", "-n", namespace)
+    refused = kubectl("run", "one-more", "--image=example.org/i:1", "-n", namespace)
+    words = refused.stderr.strip()
+    assert "exceeded quota" in words
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateWorkerPod"}
+    failure |= {"message": f"FailedCreateWorkerPod\n{words}", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    name = first("rayclusters")["metadata"]["name"]
+    patch_status("raycluster", name, {"conditions": [failure]})
+    await eventually(lambda: condition("Schedulable")[:2] == ("False", "QuotaExceeded"))
+    assert "exceeded quota: small, requested: pods=1, used: pods=" in condition("Schedulable")[2]
+    assert condition("Ready")[:2] == ("True", "Serving"), "what runs goes on"
+
+
+async def test_why_without_a_service_fails_in_one_line(operator, namespace, kubectl_sdservice):
+    told = kubectl_sdservice("why", "nothing", "-n", namespace)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith(
+        f"sdservice: there is no StableDiffusionService nothing in namespace {namespace}"
+    )
