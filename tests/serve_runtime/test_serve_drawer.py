@@ -163,6 +163,19 @@ async def test_who_leaves_stops_the_work(drawer, handle, draw):
     assert handle.calls[0].cancelled
 
 
+@both
+async def test_the_replica_draws_while_serve_is_asked_for_its_state(drawer, handle, draw, monkeypatch):
+    begun = []
+
+    async def read(self):
+        begun.append(len(handle.calls))
+        return Readiness(ready=True, phase="ready")
+
+    monkeypatch.setattr(Probe, "read", read)
+    await draw(drawer)
+    assert begun == [1]
+
+
 async def test_closing_a_stream_stops_the_work(drawer, handle):
     updates = drawer.stream(REQUEST, LIMITS)
     assert isinstance(await anext(updates), Progress)

@@ -44,9 +44,9 @@ class ServeDrawer:
 
     async def draw(self, request: ImageRequest, limits: Limits) -> list[Picture]:
         """Have a replica draw; a request that finds none waits for a cold start."""
-        patience = await self._patience(limits)
-        call = self._model.generate.remote(request)
+        call, patience = self._model.generate.remote(request), 0
         try:
+            patience = await self._patience(limits)  # while the replica draws
             async with asyncio.timeout(patience):
                 pictures: list[Picture] = await call
         except BaseException as error:
@@ -58,10 +58,10 @@ class ServeDrawer:
 
     async def stream(self, request: ImageRequest, limits: Limits) -> AsyncGenerator[Update]:
         """The same, update by update."""
-        patience = await self._patience(limits)
-        deadline = asyncio.get_running_loop().time() + patience
-        updates = self._streaming.stream.remote(request)
+        updates, patience = self._streaming.stream.remote(request), 0
         try:
+            patience = await self._patience(limits)  # while the replica draws
+            deadline = asyncio.get_running_loop().time() + patience
             while True:
                 # Around each wait: the reader's time between two updates is not ours to interrupt.
                 async with asyncio.timeout_at(deadline):

@@ -111,7 +111,6 @@ class UnetStage:
             for side, pool in pools.items()
         }
         self._kept = scheduler().alphas_cumprod
-        self._noisiness = ((1 - self._kept) / self._kept).sqrt()
 
     def loss(self, chance: Chance) -> Tensor:
         """Squared error of the velocity, as a share of its variance at that time."""
@@ -120,7 +119,7 @@ class UnetStage:
         whole = completed(self._texts.named[chosen], chance)
         coverage = self._pools[side].coverage(whole[:, 0], whole[:, 3], chance)
         latents = SCALING * self._space.encode(colour(coverage, palettes(whole)))
-        times = self._noisier(_times(count, chance), side)
+        times = later(_times(count, chance), side, self._kept)
         noise = torch.randn(latents.shape, generator=chance.tensors)
         kept = self._kept[times][:, None, None, None]
         signal, rest = kept.sqrt(), (1 - kept).sqrt()
@@ -137,15 +136,6 @@ class UnetStage:
         ).sample
         variance = signal**2 + (SCALING * rest) ** 2
         return ((guess - velocity.to(device)) ** 2 / variance.to(device)).mean()
-
-    def _noisier(self, times: Tensor, side: int) -> Tensor:
-        """Later timesteps for larger pictures, whose shapes come out of more noise, as each has more cells.
-
-        Those that would lie past the last stay as they are.
-        """
-        wanted = self._noisiness[times] * (side / SIDE) ** 0.5
-        later = torch.searchsorted(self._noisiness, wanted)
-        return torch.where(later > _LAST, times, later)
 
 
 class Texts:
@@ -183,3 +173,20 @@ def _times(count: int, chance: Chance) -> Tensor:
     kind = torch.rand(count, generator=chance.tensors)
     times = torch.where(kind < 0.5, spread * 1000, middle).long().clamp(max=_LAST)
     return torch.where(kind > 0.95, _LAST, times)
+
+
+def later(times: Tensor, side: int, kept: Tensor) -> Tensor:
+    """Timesteps at which a larger picture is as hidden as one of 64 px is at `times`.
+
+    A shape comes out of more noise where more cells show it: with twice the side, four times the cells average twice
+    the noise away. The root of that factor is taken, for its outline is no easier to see. What would lie past the last
+    timestep stays.
+
+    Args:
+        times: (n,).
+        side: of the picture, in pixels.
+        kept: share of the signal's variance at each timestep, falling; a scheduler's `alphas_cumprod`.
+    """
+    noisiness = ((1 - kept) / kept).sqrt()
+    shifted = torch.searchsorted(noisiness, noisiness[times] * (side / SIDE) ** 0.5)
+    return torch.where(shifted > _LAST, times, shifted)

@@ -25,7 +25,7 @@ class Plan:
 
     text_steps: int = 250
     decoder_steps: int = 3000
-    unet_steps: tuple[int, ...] = (8000, 24000)
+    unet_steps: tuple[int, ...] = (8000, 14000)
     """Of each round; a further one makes a trained model better."""
     seed: int = 0
     masks: int = 3000
