@@ -3,10 +3,14 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
 
 from sd_testkit.programs import ensure
 
@@ -160,6 +164,110 @@ async def test_a_quota_is_told_with_the_api_servers_words(
     await eventually(lambda: condition("Schedulable")[:2] == ("False", "QuotaExceeded"))
     assert "exceeded quota: small, requested: pods=1, used: pods=" in condition("Schedulable")[2]
     assert condition("Ready")[:2] == ("True", "Serving"), "what runs goes on"
+
+
+class Dashboard:
+    """Ray's dashboard behind the head Service of a cluster: it runs what it was told, and wants the token."""
+
+    def __init__(self):
+        self.answer = {"applications": {}}
+        self.tokens = set()
+        dashboard = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                dashboard.tokens.add(self.headers.get("X-Ray-Authorization"))
+                body = json.dumps(dashboard.answer).encode()
+                self.send_response(200 if self.path == "/api/serve/applications/" else 404)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                """Quiet."""
+
+        # Where the head pod is said to be; the API server's proxy refuses loopback addresses.
+        self.address = _own_address()
+        self.server = ThreadingHTTPServer((self.address, 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def runs(self, serve_config, change=lambda _: None):
+        """Answer as Ray does that runs the config of a RayService, with changes."""
+        config = yaml.safe_load(serve_config)
+        (application,) = config["applications"]
+        change(application)
+        deployments = {
+            each["name"]: {
+                "status": "HEALTHY",
+                "target_num_replicas": 1,
+                "deployment_config": {"health_check_period_s": 10.0, **each},
+                "replicas": [{"state": "RUNNING"}],
+            }
+            for each in application["deployments"]
+        }
+        found = {
+            "status": "RUNNING",
+            "message": "",
+            "deployed_app_config": application,
+            "deployments": deployments,
+        }
+        self.answer = {"applications": {"imagine": found}}
+
+    def service(self, cluster):
+        """The head Service of a RayCluster as KubeRay makes it, but for the port."""
+        port = {"name": "dashboard", "port": 8265, "targetPort": self.server.server_port}
+        selector = {"ray.io/cluster": cluster, "ray.io/node-type": "head"}
+        return {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": f"{cluster}-head-svc"},
+            "spec": {"clusterIP": "None", "selector": selector, "ports": [port]},
+        }
+
+
+def _own_address():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing; asks which address would be used
+        return probe.getsockname()[0]
+
+
+@pytest.fixture
+def dashboard():
+    running = Dashboard()
+    yield running
+    running.server.shutdown()
+    running.server.server_close()
+
+
+async def test_the_running_configuration_is_read_back_through_the_api_server(
+    apply, service, condition, eventually, first, get, patch_status, dashboard
+):
+    apply(service())
+    await eventually(lambda: condition("Ready")[:2] == ("True", "Serving"))
+    config = get("rayservice")["spec"]["serveConfigV2"]
+
+    def forget_a_limit(application):
+        model = next(each for each in application["deployments"] if each["name"] == "model")
+        model["user_config"]["limits"]["max_steps"] = 1
+
+    dashboard.runs(config, forget_a_limit)
+    head = first("pods", "ray.io/node-type=head")["metadata"]["name"]
+    patch_status("pod", head, {"podIP": dashboard.address, "podIPs": [{"ip": dashboard.address}]})
+    apply(dashboard.service(first("rayclusters")["metadata"]["name"]))
+    await eventually(lambda: condition("ConfigApplied")[:2] == ("False", "ConfigDiffers"), within=150)
+    assert condition("ConfigApplied")[2] == (
+        "deployments.model.user_config.limits.max_steps: asked 100, Ray runs 1"
+    )
+    assert len(dashboard.tokens) == 1
+    assert all(token.startswith("Bearer ") for token in dashboard.tokens)
+
+    dashboard.runs(config)
+    await eventually(lambda: condition("ConfigApplied")[:2] == ("True", "ApplicationRunning"))
+    assert condition("ConfigApplied")[2] == "Ray runs the configuration of this spec."
+
+    dashboard.answer["applications"]["imagine"]["deployments"]["model"]["replicas"] = []
+    await eventually(lambda: condition("Ready")[:2] == ("False", "NoReplicas"))
 
 
 async def test_why_without_a_service_fails_in_one_line(operator, namespace, kubectl_sdservice):

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from sd_operator.errors import RayUnavailable
+from sd_operator.ray_dashboard import connect, connections
+from sd_operator.serve_reader import Place, directly
+
+ANSWER = {"applications": {"imagine": {"status": "RUNNING"}}}
+TOKEN = "t" * 64
+
+
+@pytest.fixture
+def ray():
+    """A dashboard that wants Ray's token; gives its address and the paths it was asked for."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            allowed = self.headers["Authorization"] == f"Bearer {TOKEN}"
+            body = json.dumps(ANSWER).encode() if allowed else b"Unauthorized"
+            self.send_response(200 if allowed else 401)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+async def test_state_of_the_application(ray):
+    async with connect(ray[0], TOKEN) as dashboard:
+        assert (await dashboard.application()).status == "RUNNING"
+
+
+async def test_a_refusal_is_quoted(ray):
+    async with connect(ray[0], "wrong") as dashboard:
+        with pytest.raises(RayUnavailable, match="Ray answers 401: Unauthorized"):
+            await dashboard.application()
+
+
+async def test_no_answer():
+    async with connect("http://127.0.0.1:9", TOKEN, timeout_seconds=5) as dashboard:
+        with pytest.raises(RayUnavailable, match="no answer from Ray"):
+            await dashboard.application()
+
+
+async def test_dashboards_are_asked_at_the_address_of_their_cluster(ray):
+    async with connections(5) as session:
+        ask = directly(session, ray[0] + "/{namespace}/{cluster}")
+        assert await ask(Place("team", "imagine-abcde", "head-1", TOKEN)) == ANSWER
+    assert ray[1] == ["/team/imagine-abcde/api/serve/applications/"]
