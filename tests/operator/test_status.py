@@ -6,8 +6,10 @@ import pytest
 
 from sd_operator import status
 from sd_operator.api import Status
+from sd_operator.api.status import Reason
 from sd_operator.errors import InvalidResource, KubeRayMissing, NameConflict, Problem, Refused
 from sd_operator.observed import Application, Observed, PodView, PreloadView, RayServiceView
+from sd_operator.trouble import Trouble
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUNNING = Application("RUNNING")
@@ -188,3 +190,44 @@ def test_what_cannot_be_acted_on_is_not_accepted(resource, error, reason):
 def test_long_messages_are_clipped(resource):
     view = replace(SERVING, active_application=Application("DEPLOY_FAILED", "x" * 5000))
     assert len(conditions(resource(), Observed(view, (HEAD,)))["Ready"].message) == 1024
+
+
+def look_again(resource, observed, now=NOW):
+    return status.look_again_seconds(status.compute(resource, observed, "image:1", Status(), now))
+
+
+def test_what_time_alone_may_change_is_looked_at_again(resource):
+    waiting = Trouble(Reason.UNSCHEDULABLE, "worker pod w", "no node", "2026-01-01T00:00:00Z")
+    starting = RayServiceView(True, "2026-01-01T00:00:00Z", pending="imagine-new")
+    assert look_again(resource(), Observed(starting)) == 30
+    worker_waits = Observed(SERVING, (HEAD, WORKER, replace(WORKER, ready=False, trouble=waiting)))
+    assert look_again(resource(), worker_waits) == 30
+    assert look_again(resource(), OBSERVED) is None
+    assert look_again(resource(suspend=True), OBSERVED) is None
+    refused = Observed(replace(starting, refused="no"))
+    assert look_again(resource(), refused) is None, "only an edit changes it, and an edit is an event"
+
+
+def test_events_are_asked_for_only_where_nothing_else_explains(resource):
+    def is_unexplained(*pods):
+        return status.is_unexplained(status.compute(resource(), Observed(SERVING, pods), "i", Status(), NOW))
+
+    pull = Trouble(Reason.IMAGE_PULL_FAILED, "worker pod w", "not found")
+    assert is_unexplained(WORKER)
+    assert is_unexplained(HEAD)
+    assert not is_unexplained(HEAD, WORKER)
+    assert not is_unexplained(HEAD, replace(WORKER, ready=False, trouble=pull))
+
+
+def test_pods_that_keep_ending_are_the_reason(resource):
+    deaths = Trouble(Reason.CRASH_LOOPING, "worker pods", "3 ended within 10 minutes")
+    found = conditions(resource(), Observed(SERVING, (HEAD,), deaths=deaths))["Ready"]
+    assert (found.status, found.reason) == ("False", "CrashLooping")
+
+
+def test_preload_pods_that_cannot_pull_are_told(resource):
+    pull = Trouble(Reason.IMAGE_PULL_FAILED, "pod imagine-preload-gpu-x", "image r/i:1: not found")
+    observed = Observed(SERVING, (HEAD, WORKER), (PreloadView(2, 0),), preload_troubles=(pull,))
+    found = conditions(resource(), observed)["ImagesPreloaded"]
+    assert (found.status, found.reason) == ("False", "ImagePullFailed")
+    assert found.message == "pod imagine-preload-gpu-x: image r/i:1: not found"
