@@ -64,6 +64,11 @@ def test_the_same_cause_is_told_once(told, waiting):
     assert "Schedulable" not in titles
 
 
+def test_what_nobody_knows_yet_is_neither_good_nor_bad(told, waiting):
+    marks = {row.cells[0]: row.good for row in told(waiting).conditions}
+    assert (marks["Ready"], marks["Accepted"], marks["ModelAvailable"]) == (False, True, None)
+
+
 def test_all_is_well(told, scene):
     found = told(scene.observed(serve=scene.serve()))
     assert found.good

@@ -46,10 +46,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its cells, and whether it is as it should be."""
+    """A line of a table: its cells, and whether it is as it should be; None where nobody knows yet."""
 
     cells: tuple[str, ...]
-    good: bool
+    good: bool | None
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def _is_good(condition: Condition) -> bool:
 
 def _condition_row(condition: Condition, now: datetime) -> Row:
     elapsed = _elapsed(condition.last_transition_time, now)
-    return Row((condition.type, condition.status, condition.reason, elapsed), _is_good(condition))
+    good = None if condition.status == "Unknown" else _is_good(condition)
+    return Row((condition.type, condition.status, condition.reason, elapsed), good)
 
 
 def _pod_rows(observed: Observed) -> Iterable[Row]:

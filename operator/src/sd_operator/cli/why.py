@@ -33,7 +33,7 @@ from sd_operator.why import Explanation, Row, explain
 Json = dict[str, Any]
 
 _TIMEOUT_SECONDS = 20.0
-_MARKS = {True: ("✓", typer.colors.GREEN), False: ("✗", typer.colors.RED)}
+_MARKS = {True: ("✓", typer.colors.GREEN), False: ("✗", typer.colors.RED), None: ("?", typer.colors.YELLOW)}
 
 
 def why(
