@@ -21,7 +21,8 @@ COMPANY = (
 
 
 def same(one, other):
-    return torch.isfinite(one).all() and (one - other).abs().max() <= 1e-4
+    """Equal to 1e-4 of latents of unit spread, as Stable Diffusion's are; those of the bundled model spread wider."""
+    return torch.isfinite(one).all() and (one - other).abs().max() <= 1e-4 * max(1.0, float(other.std()))
 
 
 @pytest.mark.parametrize("kind", ["model", "xl_model", "wide_model"])

@@ -69,7 +69,7 @@ def test_latents_with_a_mean_and_a_spread_are_fitted_as_they_are_decoded():
 
 
 def test_latents_that_are_no_numbers_still_make_a_picture(model):
-    assert previews.colours(model.pipeline).image(torch.full((1, 4, 8, 8), float("nan"))).size == (64, 64)
+    assert previews.colours(model.pipeline).image(torch.full((1, 12, 8, 8), float("nan"))).size == (64, 64)
 
 
 @pytest.mark.parametrize(

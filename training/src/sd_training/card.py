@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model card: what the model is, and how often it is right."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ a black background". Made for quick starts and tests: the first picture of a new
 - **Architecture**: {parts}; fp16 safetensors. The VAE's encoder is written, not trained: twelve latents per 8x8 cell are a linear map
   of the mean colours of its quarters. v-prediction. It loads as any `StableDiffusionPipeline` folder.
 - **Use**: 64 to 256 pixels (multiples of 8), 12 to 25 steps, guidance 2 to 7.5; `generation_config.json` holds the defaults.
-- **Limits**: one shape per picture; words beyond these mean nothing to it.
+- **Limits**: one shape per picture; it was trained on squares alone; words beyond these mean nothing to it.
 - **Licence**: Apache-2.0, data and weights alike.
 
 Accuracy by a pixel classifier, which is right on {classifier:.1%} of pictures drawn by hand; all kinds, seeds that training never saw
@@ -72,5 +73,5 @@ def _parameters(part: Path) -> int:
 
 def _row(score: Score) -> str:
     shares = (score.colour, score.background, score.shape)
-    figures = " | ".join(f"{share:.3f}" for share in shares)
+    figures = " | ".join("" if math.isnan(share) else f"{share:.3f}" for share in shares)
     return f"| {score.name} | {score.pictures} | {figures} | {score.overlap:.2f} | {score.softness:.2f} |"

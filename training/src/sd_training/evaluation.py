@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often the model draws what the prompt says: tables by setting, shape and prompt."""
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ _WORDINGS = (
 
 @dataclass(frozen=True)
 class Score:
-    """Shares of pictures that are right, and how well shapes fit their template."""
+    """Shares of pictures that are right, and how well shapes fit their template; NaN where prompts name no background."""
 
     name: str
     pictures: int
@@ -121,7 +122,8 @@ def evaluate(pipeline: StableDiffusionPipeline, *, seed: int, full: bool) -> Ite
     pipeline.scheduler = own
     for wording in _WORDINGS:
         texts = [prompt(each, wording) for each in third]
-        yield of(f'"{wording}"', third, texts)[1]
+        told = of(f'"{wording}"', third, texts)[1]
+        yield told if "{background}" in wording else replace(told, background=math.nan)
 
 
 def negative(pipeline: StableDiffusionPipeline, seed: int) -> tuple[int, int]:

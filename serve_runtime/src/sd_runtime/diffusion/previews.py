@@ -20,6 +20,7 @@ from sd_runtime.diffusion.drawing import Drawing
 _MAX_SIDE = 256
 _SAMPLE_CELLS = 8
 _SAMPLES = 16
+_SPREAD = 2.0  # of the corners; what lies between them by interpolation spreads half as far
 
 # Red, green and blue of each latent channel.
 _SD = (
@@ -69,7 +70,7 @@ def fitted(vae: Any) -> LatentColours:
     """The least-squares map from smooth random latents to what the VAE makes of them."""
     generator = torch.Generator("cpu").manual_seed(0)
     channels, factor = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
-    coarse = torch.randn((_SAMPLES, channels, 2, 2), generator=generator)
+    coarse = _SPREAD * torch.randn((_SAMPLES, channels, 2, 2), generator=generator)
     latents = torch.nn.functional.interpolate(coarse, size=_SAMPLE_CELLS, mode="bilinear")
     decoded = vae.decode(unscaled(vae, latents.to(vae.device)).to(vae.dtype), return_dict=False)[0]
     pixels = torch.nn.functional.avg_pool2d(decoded.float().cpu(), factor)
