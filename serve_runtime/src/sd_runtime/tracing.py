@@ -6,9 +6,11 @@ logs hold: never a prompt.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+from sd_runtime.errors import ConfigError
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -16,10 +18,15 @@ Attributes = dict[str, str | int | float]
 
 
 class Tracing:
-    """Makes spans with a tracer; without one, does nothing."""
+    """Makes spans with a tracer; without one, does nothing.
 
-    def __init__(self, tracer: Any = None) -> None:
+    Attributes:
+        close: send what is not sent yet, and make no more; blocks for seconds where the collector does not answer.
+    """
+
+    def __init__(self, tracer: Any = None, close: Callable[[], None] = lambda: None) -> None:
         self._tracer = tracer
+        self.close = close
 
     @contextmanager
     def request(self, name: str, headers: Mapping[str, str], attributes: Attributes) -> Iterator[Attributes]:
@@ -55,15 +62,25 @@ class Tracing:
 
 
 def tracing(environment: Mapping[str, str] = os.environ) -> Tracing:
-    """Tracing as the environment wants it."""
-    if not any(environment.get(name) for name in _ENDPOINTS):
+    """Tracing as the environment wants it.
+
+    Raises:
+        ConfigError: it names an endpoint, and OpenTelemetry is not installed.
+    """
+    wanted = next((name for name in _ENDPOINTS if environment.get(name)), None)
+    if wanted is None:
         return Tracing()
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(
+            f"{wanted} is set, and OpenTelemetry is not installed: pip install 'sd-runtime[otel]'"
+        ) from error
 
     provider = TracerProvider(resource=Resource.create({"service.name": "sd-runtime"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     # Not the global provider: Ray has spans of its own, which are not ours to export.
-    return Tracing(provider.get_tracer("sd_runtime"))
+    return Tracing(provider.get_tracer("sd_runtime"), provider.shutdown)

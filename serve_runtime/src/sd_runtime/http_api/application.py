@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The FastAPI application of a service; built where it runs, so that nothing of it needs pickling."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -44,9 +45,10 @@ def application(service: Service) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(api: FastAPI) -> AsyncGenerator[None]:
-    """At the end nobody can ask for the jobs any more: stop their work."""
+    """At the end nobody can ask for the jobs any more: stop their work; and send the last spans."""
     yield
     await api.state.jobs.close()
+    await asyncio.to_thread(api.state.service.tracing.close)
 
 
 def _document(api: FastAPI) -> dict[str, Any]:
