@@ -119,6 +119,17 @@ class GeneratedImage(BaseModel):
 class GenerationAnswer(BaseModel):
     """Answer of `POST /v1/images/generations`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "created": 1795545600,
+                "data": [{"b64_json": "iVBORw0KGgo...", "seed": 7}],
+                "output_format": "png",
+                "size": "64x64",
+            }
+        }
+    )
+
     created: int = Field(description="Unix time in seconds.")
     data: list[GeneratedImage] = Field(description="The pictures.")
     output_format: FileFormat = Field(description="File format of the pictures.")
@@ -126,7 +137,30 @@ class GenerationAnswer(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """One entry of `GET /v1/models`; `engine` and its like are null while no replica runs."""
+    """One entry of `GET /v1/models`; what a replica knows is null while none runs."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "bundled://shapes",
+                "object": "model",
+                "created": 0,
+                "owned_by": "sd-runtime",
+                "revision": None,
+                "loras": ["ink"],
+                "limits": {"max_side": 1024, "max_steps": 100, "max_images": 4},
+                "defaults": {"width": 64, "height": 64, "steps": 15, "guidance": 4.0, "scheduler": "Euler"},
+                "dtype": "float32",
+                "device": "cpu",
+                "optimizations": {
+                    "channels_last": False,
+                    "fuse_qkv": False,
+                    "compile": False,
+                    "cuda_graphs": False,
+                },
+            }
+        }
+    )
 
     id: str
     object: Literal["model"] = "model"

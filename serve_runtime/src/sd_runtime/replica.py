@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
+from sd_runtime import json_logs
 from sd_runtime.config import LiveConfig, RuntimeConfig
 from sd_runtime.engine import Engine, EngineInfo, ImageRequest, Picture, Update
 from sd_runtime.metrics import RayMetrics
@@ -27,6 +28,7 @@ class ModelReplica:
     """One replica of the model; Ray Serve makes as many as the load asks for."""
 
     def __init__(self, config: RuntimeConfig) -> None:
+        json_logs.install()
         self._engine = load_engine(config)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:

@@ -66,6 +66,25 @@ async def test_every_operation_has_documented_errors_and_no_422(http):
     assert (await http.get("/docs")).status_code == 200
 
 
+async def test_every_json_answer_has_an_example(http):
+    document = (await http.get("/openapi.json")).json()
+
+    def exemplified(content):
+        name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
+        if name == "ModelList":
+            name = "ModelCard"
+        return "example" in content or "example" in document["components"]["schemas"].get(name, {})
+
+    without = [
+        (path, method, status)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        for status, answer in operation["responses"].items()
+        if not exemplified(answer.get("content", {}).get("application/json", {"example": "no JSON"}))
+    ]
+    assert without == []
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("POST", "/imagine", 405), ("GET", "/nope", 404), ("PUT", "/v1/jobs", 405)]
 )

@@ -15,7 +15,33 @@ from sd_runtime.protocol import ModelCard, ModelList
 from sd_runtime.service import Service
 
 router = APIRouter(tags=["service"], dependencies=[Depends(no_query)])
-_NOT_YET = {"description": "No picture can be made yet; the body tells the phase."}
+_READY = {
+    "description": "A picture can be made: by a replica that runs, or by one that the request wakes.",
+    "content": {
+        "application/json": {
+            "example": {
+                "ready": True,
+                "phase": "ready",
+                "version": __version__,
+                "device": "cpu",
+                "dtype": "float32",
+                "versions": {"ray": "2.60.0", "torch": "2.15.0"},
+                "load_seconds": {"import": 10.2, "weights": 0.0, "pipeline": 0.8},
+                "model": {"uri": "bundled://shapes", "revision": None},
+            }
+        }
+    },
+}
+_NOT_YET = {
+    "description": "No picture can be made yet; the body tells the phase: starting or loading.",
+    "content": {
+        "application/json": {"example": {"ready": False, "phase": "loading", "version": __version__}}
+    },
+}
+_ALIVE = {
+    "description": "The process answers.",
+    "content": {"application/json": {"example": {"status": "alive"}}},
+}
 
 
 @router.get("/v1/models", responses=documented.errors(400))
@@ -34,13 +60,13 @@ async def model(
     return await _card(service)
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses={200: _ALIVE})
 async def healthz() -> dict[str, str]:
     """The process is alive; says nothing about the model."""
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses={503: _NOT_YET})
+@router.get("/readyz", responses={200: _READY, 503: _NOT_YET})
 async def readyz(service: TheService) -> JSONResponse:
     """200 once a picture can be made; the body tells phase, device, versions and load times."""
     state = await service.drawer.readiness()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from sd_runtime import http_errors, intake, jobs
 from sd_runtime.errors import InvalidRequest
@@ -31,6 +31,23 @@ class JobImage(BaseModel):
 
 class JobAnswer(BaseModel):
     """A job as it is now."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "job-0123456789abcdef0123456789abcdef",
+                "object": "job",
+                "state": "running",
+                "step": 9,
+                "steps": 30,
+                "queue_position": 0,
+                "eta_seconds": 1.4,
+                "error": None,
+                "images": [],
+                "expires_in_seconds": None,
+            }
+        }
+    )
 
     id: str
     object: str = "job"
