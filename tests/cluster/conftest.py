@@ -144,3 +144,57 @@ def eventually(kubectl):
             await asyncio.sleep(0.3)
 
     return wait
+
+
+@pytest.fixture
+def get(kubectl, namespace):
+    """The live object, or None."""
+
+    def read(kind, name="imagine"):
+        result = kubectl(
+            "get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found", "--show-managed-fields"
+        )
+        return json.loads(result.stdout) if result.stdout else None
+
+    return read
+
+
+@pytest.fixture
+def apply(kubectl, namespace):
+    def send(body):
+        result = kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", stdin=json.dumps(body))
+        assert result.returncode == 0, result.stderr
+
+    return send
+
+
+@pytest.fixture
+def condition(get):
+    """(status, reason) of a condition, once it was computed from the latest spec."""
+
+    def read(kind, name="imagine"):
+        live = get("sdservice", name) or {}
+        status = live.get("status", {})
+        if status.get("observedGeneration") != live.get("metadata", {}).get("generation"):
+            return None
+        return next(
+            (
+                (each["status"], each["reason"])
+                for each in status.get("conditions", [])
+                if each["type"] == kind
+            ),
+            None,
+        )
+
+    return read
+
+
+@pytest.fixture
+def serving(operator, apply, service, eventually, condition):
+    """A service that is Ready."""
+
+    async def bring_up(**spec):
+        apply(service(spec=spec))
+        await eventually(lambda: condition("Ready") == ("True", "Serving"))
+
+    return bring_up

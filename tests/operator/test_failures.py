@@ -5,7 +5,7 @@ import pytest
 
 from sd_operator.cluster import RAY_SERVICE, SECRET, SERVICE
 from sd_operator.cluster.failures import failure, names_an_object
-from sd_operator.errors import ClusterUnavailable, KubeRayMissing, Refused
+from sd_operator.errors import ClusterUnavailable, KubeRayMissing, KubeRayTooOld, Refused
 
 
 def status(code, message="no", **details):
@@ -24,6 +24,9 @@ def status(code, message="no", **details):
         (SECRET, 429, status(429), ClusterUnavailable),
         (SECRET, 500, b"", ClusterUnavailable),
         (SECRET, 503, b"upstream", ClusterUnavailable),
+        (RAY_SERVICE, 500, status(500, ".spec.suspend: field not declared in schema"), KubeRayTooOld),
+        (RAY_SERVICE, 400, status(400, 'strict decoding error: unknown field "spec.suspend"'), KubeRayTooOld),
+        (SECRET, 400, status(400, 'strict decoding error: unknown field "spec.x"'), Refused),
     ],
 )
 def test_what_an_answer_means(kind, code, body, expected):

@@ -79,8 +79,16 @@ def test_worker_bounds_follow_replicas(built, spec, bounds):
 
 def test_groups_are_preferred_in_their_order(built):
     found = groups(built(workerGroups=[{"name": "a"}, {"name": "b"}]))
-    assert [group["priority"] for group in found] == [2, 1]
+    assert [group["priority"] for group in found] == [8, 7]
     assert built()["spec"]["rayClusterConfig"]["autoscalerOptions"]["version"] == "v2"
+
+
+def test_a_group_that_is_appended_changes_no_other(built):
+    """So KubeRay adds it to the running cluster; any difference in the others would be a new one."""
+    one, both = (
+        groups(built(workerGroups=given)) for given in ([{"name": "a"}], [{"name": "a"}, {"name": "b"}])
+    )
+    assert both[:1] == one
 
 
 def test_worker_offers_one_cpu_slot_per_replica(built):

@@ -34,7 +34,8 @@ def test_ingress_needs_no_cpu_and_stays_on_the_head_only_at_zero(resource):
     assert deployment(resource().spec, "ingress")["ray_actor_options"] == {"num_cpus": 0}
     at_zero = resource(replicas={"min": 0, "max": 1}).spec
     assert "sdservice-head" in deployment(at_zero, "ingress")["ray_actor_options"]["resources"]
-    assert runtime_config(at_zero)["scale_to_zero"] is True
+    assert live_config(at_zero)["scale_to_zero"] is True
+    assert runtime_config(at_zero) == runtime_config(resource().spec)
 
 
 def test_replica_may_finish_its_longest_picture(resource):

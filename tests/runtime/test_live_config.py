@@ -68,8 +68,8 @@ def test_a_full_queue_is_429_and_says_when_to_come_back(running, apply):
 
 def test_at_zero_it_is_ready_and_the_first_request_wakes_it(http, running, apply, looks, eventually):
     whole = config(running, limits={"timeout_seconds": 1})
-    whole["applications"][0]["args"] |= {"scale_to_zero": True}
-    model = whole["applications"][0]["deployments"][1]
+    ingress, model = whole["applications"][0]["deployments"]
+    ingress["user_config"] |= {"scale_to_zero": True}
     model["autoscaling_config"] |= {"min_replicas": 0, "downscale_delay_s": 1, "look_back_period_s": 2}
     apply(whole)
     eventually(lambda: http.get("/readyz").json()["phase"] == "scaled-to-zero")

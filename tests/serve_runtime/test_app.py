@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sd_runtime.app import build_app
 from sd_runtime.config import RuntimeConfig
 
-ARGS = {"model": {"uri": "bundled://shapes"}, "scale_to_zero": True}
+ARGS = {"model": {"uri": "bundled://shapes"}, "warmup": [{"width": 64, "height": 64}]}
 
 
 def test_ingress_stands_in_front_of_the_model():

@@ -79,7 +79,7 @@ def handle():
 @pytest.fixture
 def drawer(handle, monkeypatch):
     monkeypatch.setattr("sd_runtime.serve_drawer.ReadinessProbe", lambda *_, **__: Probe())
-    return ServeDrawer(handle, scale_to_zero=False)
+    return ServeDrawer(handle)
 
 
 async def unary(drawer):

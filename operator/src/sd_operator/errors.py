@@ -5,12 +5,13 @@
     ├── InvalidResource     a user's resource breaks a rule; retrying changes nothing
     ├── NameConflict        an object of our name belongs to someone else; never touched
     ├── KubeRayMissing      the cluster does not know the kind RayService
+    ├── KubeRayTooOld       its RayService lacks a field that we need
     ├── Refused             the API server refused a write for good (403, 422); needs a person
     ├── ClusterUnavailable  the API server is away, overloaded or in conflict; try again
     ├── RayUnavailable      Ray's dashboard did not answer, or not as expected
     └── LocalRunFailed      `sdservice run` could not bring the service up on this machine
 
-They are translated in two places only: `reconcile` turns the first four into conditions,
+They are translated in two places only: `reconcile` turns the first five into conditions,
 `work_queue` turns ClusterUnavailable into back-off, `cli` turns all of them into one line.
 """
 
@@ -50,6 +51,10 @@ class NameConflict(SdServiceError):
 
 class KubeRayMissing(SdServiceError):
     """The API server serves no RayService: KubeRay is not installed."""
+
+
+class KubeRayTooOld(SdServiceError):
+    """The cluster's RayService has no such field as we write: KubeRay, or only its CRD, is too old."""
 
 
 class Refused(SdServiceError):

@@ -82,5 +82,11 @@ def changes(applied: Iterable[dict[str, Any]], deleted: Iterable[dict[str, Any]]
     return written + [Note("Deleted", f"Deleted {_named(child)}, no longer wanted") for child in deleted]
 
 
+def adjusted(ray_cluster: dict[str, Any], patch: Iterable[dict[str, Any]]) -> Note:
+    """A note for what a JSON patch changed in a running RayCluster."""
+    fields = [each["path"].removeprefix("/spec/") for each in patch if each["op"] != "test"]
+    return Note("Adjusted", f"Adjusted {_named(ray_cluster)}: {', '.join(fields)}")
+
+
 def _named(child: dict[str, Any]) -> str:
     return f"{child.get('kind', 'object')} {child['metadata']['name']}"

@@ -19,6 +19,7 @@ from sd_operator.work_queue import WorkQueue
 
 CHILDREN = {
     ("ray.io", "v1", "rayservices"): naming.NAME_LABEL,
+    ("ray.io", "v1", "rayclusters"): naming.NAME_LABEL,
     ("apps", "v1", "daemonsets"): naming.NAME_LABEL,
     ("", "v1", "pods"): f"{naming.NAME_LABEL},{naming.RAY_POD_LABEL}",
 }

@@ -10,6 +10,8 @@ NAME_LABEL = "sdservice.dev/name"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 RAY_POD_LABEL = "ray.io/is-ray-node"
 COMPONENT_LABEL = "app.kubernetes.io/component"
+CLUSTER_CONFIG_ANNOTATION = "sdservice.dev/cluster-config"
+"""Fingerprint of the cluster config; KubeRay copies it to the RayCluster that it makes from that config."""
 
 APPLICATION = "imagine"
 INGRESS_DEPLOYMENT = "ingress"

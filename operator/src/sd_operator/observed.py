@@ -12,6 +12,7 @@ from typing import Any
 from sd_operator import naming, trouble
 from sd_operator.serve_state import Reading
 from sd_operator.trouble import Trouble
+from sd_operator.upgrade_state import UpgradeState
 
 Json = Mapping[str, Any]
 
@@ -105,6 +106,7 @@ class Observed:
     cluster_troubles: Mapping[str, Trouble] = field(default_factory=dict)
     deaths: Trouble | None = None
     serve: Mapping[str, Reading] = field(default_factory=dict)
+    upgrade: UpgradeState = field(default_factory=UpgradeState)
 
     @property
     def clusters(self) -> tuple[str, ...]:

@@ -7,9 +7,12 @@ from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Resource
-from sd_operator.cluster import CORE_EVENT, POD, RAY_CLUSTER, Cluster
+from sd_operator.cluster import CORE_EVENT, NODE, POD, RAY_CLUSTER, Cluster
+from sd_operator.errors import Refused
+from sd_operator.headroom import shortage
 from sd_operator.observed import Observed, observe
 from sd_operator.serve_reader import Place, ServeReader
+from sd_operator.upgrade_state import active_cluster, pending_cluster, upgrade_state
 
 Json = dict[str, Any]
 
@@ -22,7 +25,12 @@ class Observer:
     serve: ServeReader
 
     async def look(
-        self, resource: Resource, ray_service: Json | None, daemon_sets: Iterable[Json], token: str
+        self,
+        resource: Resource,
+        ray_service: Json | None,
+        daemon_sets: Iterable[Json],
+        ray_clusters: list[Json],
+        token: str,
     ) -> Observed:
         """Everything observed of a resource.
 
@@ -30,16 +38,29 @@ class Observer:
             resource: whose.
             ray_service: its live RayService, None where there is none.
             daemon_sets: its live preload DaemonSets.
+            ray_clusters: its live RayClusters.
             token: Ray's token.
         """
         labels = naming.everything(resource.name)
         pods = await self.cluster.list(POD, resource.namespace, labels)
-        ray_clusters = await self.cluster.list(RAY_CLUSTER, resource.namespace, labels)
         observed = observe(ray_service, pods, daemon_sets, ray_clusters)
+        lacking = await self._shortage(resource, ray_service, ray_clusters)
+        upgrade = upgrade_state(ray_service, ray_clusters, lacking)
         heads = ((name, observed.head(name)) for name in observed.clusters)
         places = [Place(resource.namespace, name, head.uid, token) for name, head in heads if head]
         key = naming.Key(resource.namespace, resource.name)
-        return replace(observed, serve=await self.serve.read(key, places))
+        return replace(observed, upgrade=upgrade, serve=await self.serve.read(key, places))
+
+    async def _shortage(self, resource: Resource, ray_service: Json | None, ray_clusters: list[Json]) -> str:
+        """What a second cluster lacks; unknown where we may not read nodes and the pods of others."""
+        pending = pending_cluster(ray_service, ray_clusters)
+        if pending is None or active_cluster(ray_service, ray_clusters) is None:
+            return ""
+        try:
+            nodes, pods = await self.cluster.list(NODE, None), await self.cluster.list(POD, None)
+        except Refused:
+            return ""
+        return shortage(resource.spec, pending["metadata"]["name"], nodes, pods)
 
     async def events(self, resource: Resource, observed: Observed) -> list[Json]:
         """Events about the RayClusters of a resource."""

@@ -51,6 +51,10 @@ REASONS = {
         "Pods of this service end soon after they start.",
         "Exit code 137 with OOMKilled: raise the memory of the group or the head. Else read the logs of the pod.",
     ),
+    Reason.CHANGES_IGNORED: Meaning(
+        "Upgrade strategy InPlaceOnly leaves out what needs other pods; the message names the fields.",
+        "To have all of the spec, set `upgrade.strategy: NewCluster`; or take those fields back.",
+    ),
     Reason.CREATING: Meaning("The RayService does not exist yet."),
     Reason.DEGRADED: Meaning(
         "Requests are answered, by fewer replicas or by a former version than asked for.",
@@ -92,6 +96,10 @@ REASONS = {
         "The weights could not be downloaded or loaded.",
         "Look at the error in the message: network, proxy and egress rules, disk space, or a damaged folder.",
     ),
+    Reason.KUBERAY_TOO_OLD: Meaning(
+        "KubeRay or its CustomResourceDefinitions lack what the operator relies on.",
+        "Install KubeRay 1.7 or newer with its CustomResourceDefinitions; Helm does not upgrade those.",
+    ),
     Reason.NAME_CONFLICT: Meaning(
         "An object of a name that is needed belongs to someone else.",
         "Delete or rename that object, or give this service another name.",
@@ -132,6 +140,14 @@ REASONS = {
     Reason.UNSCHEDULABLE: Meaning(
         "A pod finds no node; the message has the scheduler's words.",
         "Add a node that fits, or change resources, nodeSelector, tolerations or affinity of the group or the head.",
+    ),
+    Reason.SHORT_OF_GPUS: Meaning(
+        "The second cluster finds too few GPUs on the nodes there are; the first one serves on.",
+        "Add nodes or free GPUs; or take the change back; or choose `upgrade.strategy: InPlaceOnly` for the next one.",
+    ),
+    Reason.UPGRADE_FAILED: Meaning(
+        "The second cluster does not come up; the first one serves on.",
+        "Read the error in the message; mend the spec, or take the change back.",
     ),
     Reason.UP_TO_DATE: Meaning("No second cluster is starting."),
     Reason.WAKING: Meaning("A request woke the service from zero; it is held until a replica runs."),

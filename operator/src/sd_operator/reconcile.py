@@ -20,6 +20,7 @@ from sd_operator.builders.pod import image
 from sd_operator.builders.token_secret import token_secret
 from sd_operator.cluster import (
     DAEMON_SET,
+    RAY_CLUSTER,
     RAY_SERVICE,
     SECRET,
     SERVICE,
@@ -28,8 +29,16 @@ from sd_operator.cluster import (
 )
 from sd_operator.desired import PRUNED_KINDS, desired
 from sd_operator.drift import differs, owned_fields
-from sd_operator.errors import InvalidResource, KubeRayMissing, NameConflict, Refused
-from sd_operator.events import Note, changes, event, flips
+from sd_operator.errors import (
+    ClusterUnavailable,
+    InvalidResource,
+    KubeRayMissing,
+    KubeRayTooOld,
+    NameConflict,
+    Refused,
+)
+from sd_operator.events import Note, adjusted, changes, event, flips
+from sd_operator.live_cluster import live_patch
 from sd_operator.naming import Key
 from sd_operator.observer import Observer
 from sd_operator.settings import Settings
@@ -77,8 +86,10 @@ class Reconciler:
         try:
             resource = parse(live)
             children, notes, token = await self._apply(resource)
-            after = await self._status(resource, children, before, token)
-        except (InvalidResource, NameConflict, KubeRayMissing, Refused) as error:
+            ray_clusters = await self._ray_clusters(resource)
+            notes += await self._adjust(resource, children, ray_clusters)
+            after = await self._status(resource, children, ray_clusters, before, token)
+        except (InvalidResource, NameConflict, KubeRayMissing, KubeRayTooOld, Refused) as error:
             notes = []
             after = status.rejected(live["metadata"]["generation"], error, before, self.clock())
         await self._report(live, before, after, notes)
@@ -144,11 +155,36 @@ class Reconciler:
             raise NameConflict(f"Secret {name} exists and belongs to someone else; delete or rename it")
         return base64.b64decode(live.get("data", {}).get(naming.TOKEN_KEY, "")).decode()
 
-    async def _status(self, resource: Resource, children: Children, before: Status, token: str) -> Status:
+    async def _ray_clusters(self, resource: Resource) -> list[Json]:
+        """RayClusters that KubeRay made for the RayService; it gives them the RayService's labels."""
+        return await self.cluster.list(RAY_CLUSTER, resource.namespace, naming.labels(resource.name))
+
+    async def _adjust(self, resource: Resource, children: Children, ray_clusters: list[Json]) -> list[Note]:
+        """Patch bounds and tolerations into running RayClusters: KubeRay itself never does.
+
+        Raises:
+            ClusterUnavailable: a RayCluster changed under our hands.
+        """
+        ray_service = children[Identity(RAY_SERVICE.name, resource.name)]
+        notes = []
+        for live in ray_clusters:
+            if _owner(live) != ray_service["metadata"]["uid"] or "deletionTimestamp" in live["metadata"]:
+                continue
+            operations = live_patch(ray_service["spec"]["rayClusterConfig"], live)
+            if not operations:
+                continue
+            if await self.cluster.patch(RAY_CLUSTER, live, operations, naming.FIELD_MANAGER) is None:
+                raise ClusterUnavailable(f"RayCluster {live['metadata']['name']} changed meanwhile")
+            notes.append(adjusted(live, operations))
+        return notes
+
+    async def _status(
+        self, resource: Resource, children: Children, ray_clusters: list[Json], before: Status, token: str
+    ) -> Status:
         """The status that the children, their pods and Ray's answers amount to."""
         ray_service = children.get(Identity(RAY_SERVICE.name, resource.name))
         daemon_sets = [live for identity, live in children.items() if identity.kind == DAEMON_SET.name]
-        observed = await self.observer.look(resource, ray_service, daemon_sets, token)
+        observed = await self.observer.look(resource, ray_service, daemon_sets, ray_clusters, token)
         reference, now = image(resource.spec, self.settings), self.clock()
         after = status.compute(resource, observed, reference, before, now)
         if status.is_unexplained(after):

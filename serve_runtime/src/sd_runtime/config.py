@@ -64,7 +64,6 @@ class RuntimeConfig(Config):
     loras: tuple[Lora, ...] = Field(default=(), max_length=32)
     optimizations: Optimizations = Optimizations()
     warmup: tuple[WarmupShape, ...] = Field(default=(), max_length=16)
-    scale_to_zero: bool = False
 
 
 class Limits(Config):
@@ -115,3 +114,4 @@ class LiveConfig(Config):
     defaults: Defaults = Defaults()
     provenance: Provenance = Provenance()
     result_cache: ResultCache = ResultCache()
+    scale_to_zero: bool = False

@@ -22,8 +22,8 @@ class Ingress:
 
     def __init__(self, model: DeploymentHandle, config: RuntimeConfig) -> None:
         json_logs.install()
-        drawer = ServeDrawer(model, scale_to_zero=config.scale_to_zero)
-        self._service = Service(config, drawer, metrics=RayMetrics(), tracing=tracing())
+        self._drawer = ServeDrawer(model)
+        self._service = Service(config, self._drawer, metrics=RayMetrics(), tracing=tracing())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The application, built in this process: `serve.ingress(app)` would pickle it instead."""
@@ -31,4 +31,6 @@ class Ingress:
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take over a LiveConfig without a restart."""
-        self._service.configure(LiveConfig.model_validate(user_config))
+        live = LiveConfig.model_validate(user_config)
+        self._drawer.configure(live)
+        self._service.configure(live)

@@ -42,11 +42,14 @@ class ReadinessProbe:
     """Reads replica states from Serve's controller, at most once a second.
 
     Without an answer the last one stands: replicas serve on while the controller restarts.
+
+    Attributes:
+        scale_to_zero: whether having no replica is as it should be.
     """
 
-    def __init__(self, model: DeploymentHandle, *, scale_to_zero: bool) -> None:
+    def __init__(self, model: DeploymentHandle) -> None:
         self._model = model
-        self._scale_to_zero = scale_to_zero
+        self.scale_to_zero = False
         self._application = serve.get_replica_context().app_name
         self._last = Readiness(ready=False, phase="starting")
         self._read_at = -_FRESH_SECONDS
@@ -78,7 +81,7 @@ class ReadinessProbe:
         deployment = application.deployments.get(_MODEL)
         if deployment is None:
             return Readiness(ready=False, phase="starting")
-        return judge(deployment.replica_states, deployment.status, scale_to_zero=self._scale_to_zero)
+        return judge(deployment.replica_states, deployment.status, scale_to_zero=self.scale_to_zero)
 
     async def _engine_info(self) -> EngineInfo | None:
         """What a replica says, asked once per wake-up: Serve takes each call as a reason to keep a replica."""

@@ -15,7 +15,7 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
-from sd_runtime.config import Limits
+from sd_runtime.config import Limits, LiveConfig
 from sd_runtime.drawer import QueueFull, Readiness
 from sd_runtime.engine import EngineInfo, ImageRequest, Picture, Update
 from sd_runtime.errors import RuntimeFailure
@@ -29,10 +29,14 @@ _NOT_SERVED = (BackPressureError, DeploymentUnavailableError, TimeoutError, RayT
 class ServeDrawer:
     """See `sd_runtime.drawer.Drawer`."""
 
-    def __init__(self, model: DeploymentHandle, *, scale_to_zero: bool) -> None:
+    def __init__(self, model: DeploymentHandle) -> None:
         self._model = model
         self._streaming = model.options(stream=True)
-        self._probe = ReadinessProbe(model, scale_to_zero=scale_to_zero)
+        self._probe = ReadinessProbe(model)
+
+    def configure(self, live: LiveConfig) -> None:
+        """Take over whether having no replica is as it should be."""
+        self._probe.scale_to_zero = live.scale_to_zero
 
     async def readiness(self) -> Readiness:
         """Whether a request would be answered now."""

@@ -19,6 +19,8 @@ from sd_operator.api.fields import (
 )
 from sd_operator.api.model import SecretKeyRef
 
+MAX_WORKER_GROUPS = 8
+
 
 class Resources(Model):
     """CPU and memory of a pod; requested and limited alike, so a pod gets what it was promised."""

@@ -10,7 +10,7 @@ from sd_operator.api.capacity import CAPACITY_RULES
 from sd_operator.api.fields import Annotations, KeyedList, Labels, Memory, ObjectName, Text
 from sd_operator.api.image import Image, ImagePreload
 from sd_operator.api.model import PRESETS, ModelSource
-from sd_operator.api.placement import EnvVar, Head, WorkerGroup
+from sd_operator.api.placement import MAX_WORKER_GROUPS, EnvVar, Head, WorkerGroup
 from sd_operator.api.serving import (
     Autoscaling,
     Batching,
@@ -33,7 +33,9 @@ GpuResourceName = Annotated[
     ),
 ]
 
-WorkerGroups = Annotated[tuple[WorkerGroup, ...], KeyedList("name", max_length=8, min_length=1)]
+WorkerGroups = Annotated[
+    tuple[WorkerGroup, ...], KeyedList("name", max_length=MAX_WORKER_GROUPS, min_length=1)
+]
 Environment = Annotated[tuple[EnvVar, ...], KeyedList("name", max_length=32)]
 
 

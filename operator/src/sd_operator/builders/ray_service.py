@@ -13,9 +13,11 @@ import yaml
 from sd_operator import naming
 from sd_operator.api import Resource, Spec, WorkerGroup
 from sd_operator.api.capacity import Bounds, gpus_per_worker, replicas_per_worker, worker_bounds
+from sd_operator.api.placement import MAX_WORKER_GROUPS
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.pod import head_template, worker_template
 from sd_operator.builders.serve_config import serve_config
+from sd_operator.live_cluster import fingerprint
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -35,18 +37,19 @@ _ALLOCATE_TIMEOUT = {"name": "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S
 
 def ray_service(resource: Resource, settings: Settings) -> Json:
     """The RayService of a resource; it has the resource's name."""
-    spec = resource.spec
+    spec, cluster = resource.spec, _ray_cluster(resource, settings)
+    annotations = {naming.CLUSTER_CONFIG_ANNOTATION: fingerprint(cluster)}
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        "metadata": owned_metadata(resource, resource.name),
+        "metadata": {**owned_metadata(resource, resource.name), "annotations": annotations},
         "spec": {
             "serveConfigV2": yaml.safe_dump(serve_config(spec), sort_keys=False),
             "upgradeStrategy": _upgrade_strategy(spec),
             # At zero only the head can take a request and wake the service.
             "excludeHeadPodFromServeSvc": spec.replicas.min > 0,
             "suspend": spec.suspend,
-            "rayClusterConfig": _ray_cluster(resource, settings),
+            "rayClusterConfig": cluster,
         },
     }
 
@@ -64,11 +67,11 @@ def _ray_cluster(resource: Resource, settings: Settings) -> Json:
         },
         "authOptions": {"mode": "token", "secretName": naming.token_secret(resource.name)},
         "headGroupSpec": {
-            "rayStartParams": _head_start_params(spec),
+            "rayStartParams": _head_start_params(),
             "template": head_template(resource, settings),
         },
         "workerGroupSpecs": [
-            _worker_group(resource, settings, group, bounds, priority=len(spec.worker_groups) - index)
+            _worker_group(resource, settings, group, bounds, priority=MAX_WORKER_GROUPS - index)
             for index, (group, bounds) in enumerate(zip(spec.worker_groups, worker_bounds(spec), strict=True))
         ],
     }
@@ -77,12 +80,13 @@ def _ray_cluster(resource: Resource, settings: Settings) -> Json:
     return cluster
 
 
-def _head_start_params(spec: Spec) -> dict[str, str]:
-    parameters = {"num-cpus": "0", "dashboard-host": "0.0.0.0"}  # noqa: S104 - KubeRay dials the pod's address
-    if spec.replicas.min == 0:
-        # KubeRay puts the value into a shell command: the JSON needs quotes around it.
-        parameters["resources"] = f"'{json.dumps({naming.HEAD_RESOURCE: 1})}'"
-    return parameters
+def _head_start_params() -> dict[str, str]:
+    """No CPU to give away; and what pins the ingress to the head at zero, always there: else 0 <-> 1 is a new cluster.
+
+    KubeRay puts the value into a shell command: the JSON needs quotes around it.
+    """
+    resources = f"'{json.dumps({naming.HEAD_RESOURCE: 1})}'"
+    return {"num-cpus": "0", "dashboard-host": "0.0.0.0", "resources": resources}  # noqa: S104 - KubeRay dials the pod
 
 
 def _worker_group(
@@ -102,6 +106,8 @@ def _worker_group(
         "minReplicas": bounds.low,
         "maxReplicas": bounds.high,
         "numOfHosts": 1,
+        # Counted down from the most groups there may be: one that is appended changes no other, so KubeRay adds it to
+        # the running cluster.
         "priority": priority,
         "rayStartParams": parameters,
         "template": worker_template(resource, settings, group),

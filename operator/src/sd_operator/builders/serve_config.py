@@ -48,7 +48,6 @@ def runtime_config(spec: Spec) -> Json:
         "loras": [lora.model_dump(exclude_none=True) for lora in source.loras],
         "optimizations": spec.optimizations.model_dump(),
         "warmup": [shape.model_dump() for shape in spec.warmup.shapes],
-        "scale_to_zero": spec.replicas.min == 0,
     }
 
 
@@ -61,6 +60,7 @@ def live_config(spec: Spec) -> Json:
         "defaults": spec.request_defaults().model_dump(exclude_none=True),
         "provenance": spec.provenance.model_dump(),
         "result_cache": spec.result_cache.model_dump(),
+        "scale_to_zero": spec.replicas.min == 0,
     }
 
 
@@ -74,6 +74,8 @@ def _ingress(spec: Spec) -> Json:
         "num_replicas": 1,
         "max_ongoing_requests": _INGRESS_ONGOING_REQUESTS,
         "graceful_shutdown_timeout_s": _grace_seconds(spec),
+        # It takes no CPU, so a second one always fits: a restart first starts the new one.
+        "max_surge_percent": 100,
         "ray_actor_options": actor,
         "user_config": live_config(spec),
     }

@@ -17,6 +17,7 @@ from sd_operator.api import Resource, Status, parse, recorded_status
 from sd_operator.cluster import (
     CORE_EVENT,
     DAEMON_SET,
+    RAY_CLUSTER,
     RAY_SERVICE,
     SECRET,
     SERVICE,
@@ -90,6 +91,7 @@ async def _observe(cluster: Cluster, resource: Resource, now: datetime) -> Obser
         resource,
         await cluster.get(RAY_SERVICE, resource.namespace, resource.name),
         await cluster.list(DAEMON_SET, resource.namespace, labels),
+        await cluster.list(RAY_CLUSTER, resource.namespace, labels),
         await _token(cluster, resource),
     )
     return observed.with_events(await observer.events(resource, observed), now)

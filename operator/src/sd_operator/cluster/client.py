@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read, apply, patch status, create and delete, with a deadline on each request and errors of our own."""
+"""Read, apply, patch, create and delete, with a deadline on each request and errors of our own."""
 
 import json
 from collections.abc import Mapping
@@ -8,21 +8,25 @@ from typing import Any
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
-from sd_operator.cluster.failures import failure, names_an_object
+from sd_operator.cluster.failures import failure, is_failed_test, names_an_object
 from sd_operator.cluster.kinds import CORE_SERVICE, Kind, kind_of
 from sd_operator.errors import ClusterUnavailable
 
 Json = dict[str, Any]
+Operations = list[Json]
 
 _GONE = 404
 _CONFLICT = 409
+_UNPROCESSABLE = 422
 _APPLY = "application/apply-patch+yaml"
+_JSON_PATCH = "application/json-patch+json"
 
 
 class Cluster:
     """The API server, as the operator uses it.
 
-    Every method raises ClusterUnavailable (try again), Refused (ask a person) or KubeRayMissing.
+    Every method raises ClusterUnavailable (try again), Refused (ask a person), KubeRayMissing or
+    KubeRayTooOld.
     """
 
     def __init__(self, api: ApiClient, request_timeout_seconds: float) -> None:
@@ -70,6 +74,22 @@ class Cluster:
         path = kind.path(metadata["namespace"], metadata["name"], "status")
         return await self._apply(kind, path, body, manager)
 
+    async def patch(self, kind: Kind, live: Json, operations: Operations, manager: str) -> Json | None:
+        """JSON patch of a live object; None where one of its tests fails: the object is not what it was."""
+        metadata = live["metadata"]
+        path = kind.path(metadata["namespace"], metadata["name"])
+        query = {"fieldManager": manager, "fieldValidation": "Strict"}
+        return await self._request(
+            "PATCH",
+            kind,
+            path,
+            query,
+            operations,
+            content_type=_JSON_PATCH,
+            may_be_gone=True,
+            may_not_fit=True,
+        )
+
     async def create(self, body: Json, manager: str) -> Json | None:
         """Create an object; None where one of that name exists already."""
         kind = kind_of(body)
@@ -95,12 +115,13 @@ class Cluster:
         kind: Kind,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: Json | None = None,
+        body: Json | Operations | None = None,
         *,
         content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
         may_be_gone: bool = False,
         may_exist: bool = False,
+        may_not_fit: bool = False,
     ) -> Json | None:
         sent = {"Accept": "application/json", "Content-Type": content_type, **(headers or {})}
         status, told, data = await self._send(method, path, query or {}, body, sent)
@@ -111,10 +132,17 @@ class Cluster:
             return None
         if may_exist and status == _CONFLICT:
             return None
+        if may_not_fit and (status == _CONFLICT or (status == _UNPROCESSABLE and is_failed_test(data))):
+            return None
         raise failure(kind, status, data, told.get("Retry-After"))
 
     async def _send(
-        self, method: str, path: str, query: Mapping[str, str], body: Json | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Json | Operations | None,
+        headers: Mapping[str, str],
     ) -> tuple[int, Mapping[str, str], bytes]:
         try:
             request = await self._api.param_serialize(

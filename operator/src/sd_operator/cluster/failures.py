@@ -2,10 +2,11 @@
 """What an answer of the API server means for us: come again, ask a person, or KubeRay is not there."""
 
 import json
+import re
 from typing import Any
 
 from sd_operator.cluster.kinds import Kind
-from sd_operator.errors import ClusterUnavailable, KubeRayMissing, Refused, SdServiceError
+from sd_operator.errors import ClusterUnavailable, KubeRayMissing, KubeRayTooOld, Refused, SdServiceError
 
 _GONE = 404
 _CONFLICT = 409
@@ -21,6 +22,12 @@ def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> Sd
         return KubeRayMissing(
             "the cluster has no kind RayService (ray.io/v1): install KubeRay 1.7 or newer, then this goes on by itself"
         )
+    field = _unknown_field(message)
+    if kind.name == "RayService" and field:
+        return KubeRayTooOld(
+            f"KubeRay's RayService has no field {field}: install KubeRay 1.7 or newer with its CustomResourceDefinitions"
+            " (Helm does not upgrade those), then this goes on by itself"
+        )
     if status in {_UNAUTHORIZED, _CONFLICT, _TOO_MANY} or status >= _SERVER_ERROR:
         return ClusterUnavailable(f"{kind.name}: {message}", _seconds(retry_after))
     return Refused(f"the API server refuses the {kind.name}: {message}")
@@ -29,6 +36,18 @@ def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> Sd
 def names_an_object(body: bytes) -> bool:
     """Tell "this object is not there" from "this kind is not there"; both are 404."""
     return bool(_status(body).get("details", {}).get("name"))
+
+
+def _unknown_field(message: str) -> str | None:
+    """The field that strict validation does not know, in the words of server-side apply or of the decoder."""
+    found = re.search(r"(\S+): field not declared in schema|unknown field \"([^\"]+)\"", message)
+    return (found[1] or found[2]).lstrip(".") if found else None
+
+
+def is_failed_test(body: bytes) -> bool:
+    """Tell "a test of this JSON patch failed" from "the result would be invalid"; both are 422."""
+    causes = _status(body).get("details", {}).get("causes", [])
+    return not any(each.get("field") for each in causes)
 
 
 def _message(body: bytes) -> str:

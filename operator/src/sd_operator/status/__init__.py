@@ -6,14 +6,22 @@ from datetime import datetime
 from sd_operator import naming
 from sd_operator.api import Condition, Resource, Status
 from sd_operator.api.status import ConditionType, ModelStatus, Reason
-from sd_operator.errors import InvalidResource, KubeRayMissing, NameConflict, Refused, SdServiceError
+from sd_operator.errors import (
+    InvalidResource,
+    KubeRayMissing,
+    KubeRayTooOld,
+    NameConflict,
+    Refused,
+    SdServiceError,
+)
 from sd_operator.observed import Observed
-from sd_operator.status.conditions import accepted, preloaded, suspended, upgrading
+from sd_operator.status.conditions import accepted, preloaded, suspended
 from sd_operator.status.config import config_applied
 from sd_operator.status.counts import preload_counts, replicas, workers
 from sd_operator.status.model import model_available
 from sd_operator.status.ready import ready
 from sd_operator.status.schedulable import schedulable
+from sd_operator.status.upgrading import upgrading
 from sd_operator.status.verdict import Verdict
 
 _MESSAGE_LIMIT = 1024
@@ -38,7 +46,7 @@ def compute(resource: Resource, observed: Observed, image: str, previous: Status
         ConditionType.MODEL_AVAILABLE: model_available(spec, observed),
         ConditionType.CONFIG_APPLIED: config_applied(spec, observed),
         ConditionType.SCHEDULABLE: schedulable(observed, now),
-        ConditionType.UPGRADING: upgrading(observed),
+        ConditionType.UPGRADING: upgrading(spec, observed),
         ConditionType.SUSPENDED: suspended(spec, observed),
     }
     source = spec.source()
@@ -89,6 +97,7 @@ def rejected(generation: int, error: SdServiceError, previous: Status, now: date
         InvalidResource: Reason.INVALID,
         NameConflict: Reason.NAME_CONFLICT,
         KubeRayMissing: Reason.KUBERAY_MISSING,
+        KubeRayTooOld: Reason.KUBERAY_TOO_OLD,
         Refused: Reason.REFUSED,
     }
     reason = reasons.get(type(error), Reason.REFUSED)

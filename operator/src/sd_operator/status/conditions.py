@@ -13,6 +13,9 @@ def accepted(observed: Observed) -> Verdict:
     view = observed.ray_service
     if view is not None and view.refused:
         return Verdict("False", Reason.KUBERAY_REFUSED, f"KubeRay refuses the RayService: {view.refused}")
+    if observed.upgrade.kuberay_is_too_old:
+        message = f"KubeRay {observed.upgrade.kuberay} runs here; install 1.7 or newer."
+        return Verdict("False", Reason.KUBERAY_TOO_OLD, message)
     return Verdict("True", Reason.ACCEPTED, "The spec is valid.")
 
 
@@ -31,15 +34,6 @@ def preloaded(spec: Spec, observed: Observed) -> Verdict:
     return Verdict(
         "True", Reason.IMAGES_PRESENT, f"The image is on all {counts.nodes_matched} matching nodes."
     )
-
-
-def upgrading(observed: Observed) -> Verdict:
-    """`Upgrading`: a second cluster is on its way."""
-    view = observed.ray_service
-    if view is None or not (view.upgrading and view.active and view.pending):
-        return Verdict("False", Reason.UP_TO_DATE, "No second cluster is starting.")
-    message = f"RayCluster {view.pending} is starting; {view.active} serves until it is ready."
-    return Verdict("True", Reason.NEW_CLUSTER_STARTING, message)
 
 
 def suspended(spec: Spec, observed: Observed) -> Verdict:

@@ -35,7 +35,7 @@ def ray_cluster(ray_service: Json) -> Json:
                 "ray.io/originated-from-cr-name": metadata["name"],
                 "ray.io/originated-from-crd": "RayService",
             },
-            "annotations": {FINGERPRINT: cluster_fingerprint(spec)},
+            "annotations": {**metadata.get("annotations", {}), FINGERPRINT: cluster_fingerprint(spec)},
             "ownerReferences": [owner(ray_service)],
         },
         "spec": spec,

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the workers of a second cluster find GPUs on the nodes there are (pure).
+
+An estimate: it counts GPUs, selectors, required node affinity and taints, and nothing else that a scheduler knows.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sd_operator.api import Spec
+from sd_operator.api.capacity import gpus_per_worker, worker_bounds
+from sd_operator.builders.placement import worker_placement
+
+Json = Mapping[str, Any]
+
+_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+_ENDED = {"Succeeded", "Failed"}
+
+
+def shortage(spec: Spec, cluster: str, nodes: Iterable[Json], pods: Iterable[Json]) -> str:
+    """What is missing for the workers that a RayCluster starts with, as a sentence; empty where all find room.
+
+    Args:
+        spec: what is wanted.
+        cluster: name of the RayCluster that comes up.
+        nodes: all nodes.
+        pods: all pods of all namespaces.
+    """
+    pods = [pod for pod in pods if (pod.get("status") or {}).get("phase") not in _ENDED]
+    placed = Counter(
+        pod["metadata"]["labels"].get("ray.io/group") for pod in pods if _is_placed(pod, cluster)
+    )
+    nodes = [node for node in nodes if _is_schedulable(node)]
+    free = {node["metadata"]["name"]: _gpus(node["status"].get("allocatable"), spec) for node in nodes}
+    for pod in pods:
+        name = pod["spec"].get("nodeName")
+        if name in free:
+            free[name] -= _requested(pod, spec)
+    wanted = missing = lacking = 0
+    for group, bounds in zip(spec.worker_groups, worker_bounds(spec), strict=True):
+        size, placement = gpus_per_worker(spec, group), worker_placement(spec, group)
+        fitting = [node["metadata"]["name"] for node in nodes if _accepts(node, placement)]
+        for _ in range(bounds.low - placed[group.name] if size else 0):
+            wanted += 1
+            # The fullest node that still has room, as a scheduler that packs would take.
+            room = min((name for name in fitting if free[name] >= size), key=free.__getitem__, default=None)
+            if room is None:
+                missing, lacking = missing + 1, lacking + size
+            else:
+                free[room] -= size
+    if not missing:
+        return ""
+    return (
+        f"{missing} of the {wanted} workers it still has to start find no room: the nodes that match lack"
+        f" {lacking} {spec.gpu_resource_name}; add nodes (an autoscaler may), free GPUs, or take the change back"
+    )
+
+
+def _is_placed(pod: Json, cluster: str) -> bool:
+    labels = pod["metadata"].get("labels") or {}
+    return labels.get("ray.io/cluster") == cluster and bool(pod["spec"].get("nodeName"))
+
+
+def _is_schedulable(node: Json) -> bool:
+    conditions = {each["type"]: each["status"] for each in node.get("status", {}).get("conditions", [])}
+    return not node.get("spec", {}).get("unschedulable") and conditions.get("Ready") == "True"
+
+
+def _gpus(amounts: Json | None, spec: Spec) -> int:
+    return int((amounts or {}).get(spec.gpu_resource_name, 0))
+
+
+def _requested(pod: Json, spec: Spec) -> int:
+    """Extended resources are requested as they are limited, and init containers run before the others."""
+
+    def of(kind: str) -> list[int]:
+        containers = pod["spec"].get(kind, [])
+        return [_gpus((each.get("resources") or {}).get("limits"), spec) for each in containers]
+
+    return max([sum(of("containers")), *of("initContainers")])
+
+
+def _accepts(node: Json, placement: Json) -> bool:
+    labels = node["metadata"].get("labels") or {}
+    selected = placement.get("nodeSelector", {}).items() <= labels.items()
+    terms = (placement.get("affinity", {}).get("nodeAffinity", {}).get(_REQUIRED) or {}).get(
+        "nodeSelectorTerms"
+    )
+    wanted = terms is None or any(_meets(labels, term.get("matchExpressions", [])) for term in terms)
+    taints = node.get("spec", {}).get("taints") or []
+    barred = any(
+        taint["effect"] != "PreferNoSchedule"
+        and not any(_tolerates(toleration, taint) for toleration in placement.get("tolerations", []))
+        for taint in taints
+    )
+    return selected and wanted and not barred
+
+
+def _meets(labels: Mapping[str, str], expressions: Iterable[Json]) -> bool:
+    return all(_holds(labels.get(each["key"]), each) for each in expressions)
+
+
+def _holds(value: str | None, expression: Json) -> bool:
+    values = expression.get("values") or []
+    match expression["operator"]:
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt":
+            return value is not None and int(value) > int(values[0])
+        case _:
+            return value is not None and int(value) < int(values[0])
+
+
+def _tolerates(toleration: Json, taint: Json) -> bool:
+    if toleration.get("effect") not in {None, taint["effect"]}:
+        return False
+    if toleration.get("key") not in {None, taint["key"]}:
+        return False
+    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")

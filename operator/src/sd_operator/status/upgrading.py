@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Upgrading`: a second cluster is on its way, or a change waits that no second cluster will bring (pure)."""
+
+from sd_operator.api import Spec
+from sd_operator.api.status import Reason
+from sd_operator.observed import Observed, RayServiceView
+from sd_operator.status.verdict import Verdict
+
+_FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
+
+
+def upgrading(spec: Spec, observed: Observed) -> Verdict:
+    """Whether the cluster that serves is about to be replaced."""
+    view, state = observed.ray_service, observed.upgrade
+    if view is None or not view.active or spec.suspend:
+        return Verdict("False", Reason.UP_TO_DATE, "No second cluster is starting.")
+    if view.upgrading and view.pending:
+        return _second_cluster(observed, view)
+    if not state.behind:
+        return Verdict("False", Reason.UP_TO_DATE, "No second cluster is starting.")
+    if spec.upgrade.strategy == "InPlaceOnly":
+        message = (
+            f"Upgrade strategy InPlaceOnly: {view.active} keeps its pods as they are, although the spec wants other"
+            f" ones ({state.behind}). The serving configuration of the spec reaches them. To have all of it, set"
+            " upgrade.strategy: NewCluster."
+        )
+        return Verdict("False", Reason.CHANGES_IGNORED, message)
+    message = f"KubeRay is asked for a second cluster, since {view.active} has other pods: {state.behind}."
+    if spec.upgrade.strategy == "Incremental":
+        message += " If it never comes: the strategy needs KubeRay's feature gate RayServiceIncrementalUpgrade and the Gateway API."
+    return Verdict("True", Reason.NEW_CLUSTER_STARTING, message)
+
+
+def _second_cluster(observed: Observed, view: RayServiceView) -> Verdict:
+    state, application = observed.upgrade, view.pending_application
+    if application.status in _FAILED:
+        message = (
+            f"RayCluster {view.pending} does not come up: its application is {application.status}"
+            f" ({application.message or 'Ray gives no reason'}). {view.active} serves on as before; mend the spec, or"
+            " take the change back."
+        )
+        return Verdict("True", Reason.UPGRADE_FAILED, message)
+    message = f"RayCluster {view.pending} is starting; {view.active} serves until it is ready."
+    if state.traffic_percent is not None:
+        message = f"RayCluster {view.pending} takes {state.traffic_percent} % of the requests, {view.active} the others."
+    if state.shortage:
+        return Verdict("True", Reason.SHORT_OF_GPUS, f"{message} Short of GPUs: {state.shortage}.")
+    return Verdict("True", Reason.NEW_CLUSTER_STARTING, message)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the running RayClusters are from the config that is wanted (pure)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sd_operator.live_cluster import differences, runs_other_config
+
+Json = Mapping[str, Any]
+
+_VERSION_ANNOTATION = "ray.io/kuberay-version"
+OLDEST_KUBERAY = (1, 7)
+
+
+@dataclass(frozen=True)
+class UpgradeState:
+    """What the RayClusters tell of an upgrade.
+
+    Attributes:
+        behind: where the active RayCluster differs from the wanted config; empty where it does not.
+        traffic_percent: share of the requests that the new cluster takes; None unless they move in steps.
+        shortage: what the second cluster lacks to start, empty where it fits or nothing is known.
+        kuberay: version of the KubeRay that made the active RayCluster, such as v1.7.0; empty where unknown.
+    """
+
+    behind: str = ""
+    traffic_percent: int | None = None
+    shortage: str = ""
+    kuberay: str = ""
+
+    @property
+    def kuberay_is_too_old(self) -> bool:
+        """A version that lacks what we rely on; one that cannot be read is taken for a newer one."""
+        parts = self.kuberay.removeprefix("v").split(".")[:2]
+        return bool(self.kuberay) and all(map(str.isdigit, parts)) and tuple(map(int, parts)) < OLDEST_KUBERAY
+
+
+def upgrade_state(ray_service: Json | None, ray_clusters: Iterable[Json], shortage: str = "") -> UpgradeState:
+    """Read it.
+
+    Args:
+        ray_service: the live RayService, None where there is none.
+        ray_clusters: the live RayClusters of the resource.
+        shortage: what the second cluster lacks.
+    """
+    active = active_cluster(ray_service, ray_clusters)
+    if ray_service is None or active is None:
+        return UpgradeState(shortage=shortage)
+    pending = (ray_service.get("status") or {}).get("pendingServiceStatus") or {}
+    annotations = active["metadata"].get("annotations") or {}
+    wanted = ray_service["spec"]["rayClusterConfig"]
+    return UpgradeState(
+        behind=differences(wanted, active) if runs_other_config(ray_service, active) else "",
+        traffic_percent=pending.get("trafficRoutedPercent"),
+        shortage=shortage,
+        kuberay=annotations.get(_VERSION_ANNOTATION, ""),
+    )
+
+
+def active_cluster(ray_service: Json | None, ray_clusters: Iterable[Json]) -> Json | None:
+    """The RayCluster that serves."""
+    return _named(ray_service, ray_clusters, "activeServiceStatus")
+
+
+def pending_cluster(ray_service: Json | None, ray_clusters: Iterable[Json]) -> Json | None:
+    """The RayCluster that comes up."""
+    return _named(ray_service, ray_clusters, "pendingServiceStatus")
+
+
+def _named(ray_service: Json | None, ray_clusters: Iterable[Json], side: str) -> Json | None:
+    status = (ray_service or {}).get("status") or {}
+    name = (status.get(side) or {}).get("rayClusterName")
+    return next((each for each in ray_clusters if name and each["metadata"]["name"] == name), None)
