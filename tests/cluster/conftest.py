@@ -79,8 +79,10 @@ class Operator:
             "SDSERVICE_DASHBOARD_URL": "",
         }
 
-    def start(self):
-        self._processes.start("operator", [sys.executable, "-m", "sd_operator"], self._environment)
+    def start(self, **more):
+        """Start it, with more in its environment."""
+        environment = {**self._environment, **more}
+        self._processes.start("operator", [sys.executable, "-m", "sd_operator"], environment)
 
     def stop(self):
         self._processes.stop("operator")

@@ -59,8 +59,8 @@ async def operate(settings: Settings) -> None:
         await kopf.operator(
             registry=handlers.registry(queue, resync.age_seconds, background),
             standalone=True,
-            clusterwide=not settings.watch_namespaces,
-            namespaces=settings.watch_namespaces,
+            clusterwide=not settings.served_namespaces,
+            namespaces=settings.served_namespaces,
             liveness_endpoint=f"http://0.0.0.0:{settings.probe_port}/healthz"
             if settings.probe_port
             else None,

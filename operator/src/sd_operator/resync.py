@@ -42,7 +42,7 @@ class Resync:
 
     async def once(self) -> None:
         """One complete LIST of the watched namespaces."""
-        for namespace in self._settings.watch_namespaces or (None,):
+        for namespace in self._settings.served_namespaces or (None,):
             for live in await self._cluster.list(SERVICE, namespace):
                 self._add(Key(live["metadata"]["namespace"], live["metadata"]["name"]))
         self._last_good = time.monotonic()

@@ -1,10 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the operator, from environment variables `SDSERVICE_*`; read once, passed as an argument."""
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sd_operator import __version__
+
+
+def _listed(value: object) -> object:
+    """`a, b` as it stands in an environment variable."""
+    if not isinstance(value, str):
+        return value
+    return tuple(filter(None, (part.strip() for part in value.split(","))))
 
 
 class Settings(BaseSettings):
@@ -18,7 +27,15 @@ class Settings(BaseSettings):
     runtime_tag: str = Field(
         default=__version__, description="Tag of that image: the operator's own release."
     )
-    watch_namespaces: tuple[str, ...] = Field(default=(), description="Namespaces to serve; empty: all.")
+    watch_namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(), description="Namespaces to serve, separated by commas; empty: all."
+    )
+    watch_own_namespace: bool = Field(
+        default=False, description="Serve the operator's own namespace only; needs `namespace`."
+    )
+    namespace: str = Field(
+        default="", description="Namespace the operator runs in; a pod gets it from metadata.namespace."
+    )
     workers: int = Field(default=8, ge=1, le=64, description="Services reconciled at the same time.")
     resync_seconds: float = Field(
         default=300, ge=1, le=3600, description="Seconds between two full comparisons with the cluster."
@@ -38,3 +55,18 @@ class Settings(BaseSettings):
     )
     probe_port: int = Field(default=8080, ge=0, le=65535, description="Port of /healthz; 0 turns it off.")
     log_format: str = Field(default="plain", pattern="^(plain|json)$", description="plain or json.")
+
+    @model_validator(mode="after")
+    def _scope_is_one(self) -> Self:
+        if self.watch_own_namespace and self.watch_namespaces:
+            raise ValueError(
+                "SDSERVICE_WATCH_OWN_NAMESPACE and SDSERVICE_WATCH_NAMESPACES exclude each other"
+            )
+        if self.watch_own_namespace and not self.namespace:
+            raise ValueError("SDSERVICE_WATCH_OWN_NAMESPACE needs SDSERVICE_NAMESPACE")
+        return self
+
+    @property
+    def served_namespaces(self) -> tuple[str, ...]:
+        """The namespaces to serve; none: all."""
+        return (self.namespace,) if self.watch_own_namespace else self.watch_namespaces

@@ -26,6 +26,7 @@ from sd_operator.status.verdict import Verdict
 
 _MESSAGE_LIMIT = 1024
 _LOOK_AGAIN_SECONDS = 30.0
+_MENDED_ELSEWHERE = {Reason.KUBERAY_MISSING, Reason.KUBERAY_TOO_OLD, Reason.NAME_CONFLICT}
 
 
 def compute(resource: Resource, observed: Observed, image: str, previous: Status, now: datetime) -> Status:
@@ -69,11 +70,13 @@ def compute(resource: Resource, observed: Observed, image: str, previous: Status
 def look_again_seconds(status: Status) -> float | None:
     """When to compute anew though nothing was heard: soon while time alone may change it, else never.
 
-    Never where it serves, since a poll of Ray's dashboards tells what events do not; nor where nothing is meant to run.
+    Soon too where the cause is an object that is not ours, so that nothing is heard of its mending. Never where it serves, since a poll of Ray's dashboards tells what events do not; nor where nothing is meant to run.
     """
     ready_now, accepted_now = (
         _condition(status, kind) for kind in (ConditionType.READY, ConditionType.ACCEPTED)
     )
+    if accepted_now.reason in _MENDED_ELSEWHERE:
+        return _LOOK_AGAIN_SECONDS
     if accepted_now.status != "True" or ready_now.reason == Reason.SUSPENDED:
         return None
     waits = _condition(status, ConditionType.SCHEDULABLE)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose objects are touched: ours alone, of the namespaces that are served, with the permissions of those."""
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+import yaml
+
+RULES = [
+    {
+        "apiGroups": ["sdservice.dev"],
+        "resources": ["stablediffusionservices"],
+        "verbs": ["get", "list", "watch"],
+    },
+    {
+        "apiGroups": ["sdservice.dev"],
+        "resources": ["stablediffusionservices/status"],
+        "verbs": ["get", "patch"],
+    },
+    {
+        "apiGroups": ["ray.io"],
+        "resources": ["rayservices"],
+        "verbs": ["get", "list", "watch", "create", "patch"],
+    },
+    {"apiGroups": ["ray.io"], "resources": ["rayclusters"], "verbs": ["get", "list", "watch", "patch"]},
+    {
+        "apiGroups": ["apps"],
+        "resources": ["daemonsets"],
+        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
+    },
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "list"]},
+    {"apiGroups": [""], "resources": ["services/proxy"], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create"]},
+    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
+]
+"""All that the operator may do in a namespace. Nodes, and pods of other namespaces, it can do without."""
+
+
+def ray_service_of(someone, service_body):
+    """A RayService of another owner, as little as KubeRay's CRD allows."""
+    pod = {"template": {"spec": {"containers": [{"name": "ray", "image": "example.org/ray:1"}]}}}
+    return {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {"name": service_body["metadata"]["name"], "labels": {"owner": someone}},
+        "spec": {"suspend": True, "rayClusterConfig": {"headGroupSpec": {"rayStartParams": {}, **pod}}},
+    }
+
+
+def secret_of(someone, service_body):
+    name = f"{service_body['metadata']['name']}-ray-token"
+    metadata = {"name": name, "labels": {"owner": someone}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata,
+        "stringData": {"auth_token": "theirs"},
+    }
+
+
+def daemon_set_of(someone, service_body):
+    """One that even carries our labels."""
+    labels = {"app": someone}
+    name = service_body["metadata"]["name"]
+    ours = {"sdservice.dev/name": name, "app.kubernetes.io/managed-by": "sd-operator"}
+    container = {"name": "c", "image": "example.org/theirs:1"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": f"{name}-preload-gpu", "labels": ours},
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+
+
+@pytest.mark.parametrize("theirs", [ray_service_of, secret_of, daemon_set_of])
+async def test_object_of_someone_else_is_left_alone(
+    operator, apply, service, kubectl, namespace, get, eventually, condition, theirs
+):
+    body = theirs("someone", service())
+    kind, name = body["kind"], body["metadata"]["name"]
+    apply(body)
+
+    def told():
+        live = get(kind, name)
+        return {key: live.get(key) for key in ("spec", "data")}, live["metadata"].get("labels")
+
+    before = told()
+    apply(service())
+    await eventually(lambda: condition("Accepted") == ("False", "NameConflict"))
+    assert condition("Ready") == ("False", "NameConflict")
+    assert told() == before
+    kubectl("delete", kind, name, "-n", namespace, "--wait=false")
+    await eventually(lambda: condition("Accepted") == ("True", "Accepted"))
+
+
+async def test_pruning_takes_what_is_ours_and_unwanted_and_nothing_else(
+    serving, apply, service, get, eventually
+):
+    await serving(workerGroups=[{"name": "a"}, {"name": "b"}])
+    theirs = daemon_set_of("someone", service())
+    theirs["metadata"]["name"] = "imagine-preload-c"
+    apply(theirs)
+    apply(service(metadata={"name": "other"}, spec={"workerGroups": [{"name": "b"}]}))
+    await eventually(lambda: get("daemonset", "other-preload-b") is not None)
+    apply(service(spec={"workerGroups": [{"name": "a"}]}))
+    await eventually(lambda: get("daemonset", "imagine-preload-b") is None)
+    for name in ("imagine-preload-a", "imagine-preload-c", "other-preload-b"):
+        assert get("daemonset", name), name
+
+
+@pytest.fixture
+def namespaces(kubectl):
+    names = [f"scope-{uuid.uuid4().hex[:6]}" for _ in range(3)]
+    for name in names:
+        kubectl("create", "namespace", name)
+    yield names
+    for name in names:
+        kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def scoped(operator):
+    """The operator started anew with a scope; the one that serves all comes back afterwards."""
+    operator.stop()
+    yield operator
+    operator.stop()
+    operator.start()
+
+
+@pytest.fixture
+def as_service_account(control_plane, kubectl, tmp_path):
+    """A kubeconfig of a ServiceAccount that may do what RULES say in its namespace, and nothing elsewhere."""
+
+    def grant(namespace):
+        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "rules": RULES}
+        role["metadata"] = {"name": "operator", "namespace": namespace}
+        kubectl("create", "serviceaccount", "operator", "-n", namespace)
+        assert kubectl("create", "-f", "-", stdin=json.dumps(role)).returncode == 0
+        bound = ("rolebinding", "operator", "--role=operator", f"--serviceaccount={namespace}:operator")
+        assert kubectl("create", *bound, "-n", namespace).returncode == 0
+        token = kubectl("create", "token", "operator", "-n", namespace)
+        assert token.returncode == 0, token.stderr
+        config = yaml.safe_load(control_plane.kubeconfig.read_text())
+        for user in config["users"]:
+            user["user"] = {"token": token.stdout.strip()}
+        path = Path(tmp_path) / "kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        return str(path)
+
+    return grant
+
+
+@pytest.fixture
+def served(kubectl):
+    """Whether a namespace has a Ready service."""
+
+    def ask(namespace):
+        told = kubectl("get", "sdservice", "imagine", "-n", namespace, "-o", "json").stdout
+        conditions = json.loads(told).get("status", {}).get("conditions", [])
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+    return ask
+
+
+async def create_everywhere(kubectl, namespaces, service):
+    for name in namespaces:
+        body = json.dumps(service())
+        assert kubectl("apply", "-n", name, "-f", "-", stdin=body).returncode == 0
+
+
+async def test_listed_namespaces_are_served_and_no_other(
+    scoped, kubectl, namespaces, service, served, eventually
+):
+    await create_everywhere(kubectl, namespaces, service)
+    scoped.start(SDSERVICE_WATCH_NAMESPACES=",".join(namespaces[:2]))
+    await eventually(lambda: served(namespaces[0]) and served(namespaces[1]))
+    assert kubectl("get", "rayservice,secret", "-n", namespaces[2], "-o", "name").stdout == ""
+
+
+async def test_own_namespace_is_served_with_the_permissions_of_that_namespace(
+    scoped, kubectl, namespaces, service, served, as_service_account, eventually
+):
+    await create_everywhere(kubectl, namespaces, service)
+    own = namespaces[0]
+    scoped.start(
+        SDSERVICE_WATCH_OWN_NAMESPACE="true", SDSERVICE_NAMESPACE=own, KUBECONFIG=as_service_account(own)
+    )
+    await eventually(lambda: served(own))
+    changed = service(spec={"image": {"tag": "other"}})
+    assert kubectl("apply", "-n", own, "-f", "-", stdin=json.dumps(changed)).returncode == 0
+
+    def upgraded():
+        listed = json.loads(kubectl("get", "rayservice", "imagine", "-n", own, "-o", "json").stdout)
+        group = listed["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+        return group["template"]["spec"]["containers"][0]["image"].endswith(":other") and served(own)
+
+    await eventually(upgraded)
+    for name in namespaces[1:]:
+        assert kubectl("get", "rayservice,secret", "-n", name, "-o", "name").stdout == ""
