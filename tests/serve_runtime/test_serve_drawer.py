@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from sd_runtime.config import Limits
+from sd_runtime.config import Limits, LiveConfig
 from sd_runtime.drawer import QueueFull, Readiness
 from sd_runtime.engine import ImageRequest, Picture, Progress
 from sd_runtime.errors import GenerationFailed, InvalidRequest
@@ -181,3 +181,9 @@ async def test_closing_a_stream_stops_the_work(drawer, handle):
     assert isinstance(await anext(updates), Progress)
     await updates.aclose()
     assert handle.calls[0].cancelled
+
+
+@pytest.mark.parametrize("scale_to_zero", [True, False])
+def test_whether_zero_is_as_it_should_be_is_taken_over_live(drawer, scale_to_zero):
+    drawer.configure(LiveConfig(scale_to_zero=scale_to_zero))
+    assert drawer._probe.scale_to_zero is scale_to_zero
