@@ -3,9 +3,11 @@
 
 import base64
 import io
+import json
 
 import openai
 import pytest
+import requests
 from PIL import Image
 
 PROMPT = "a red circle on a white background"
@@ -62,8 +64,42 @@ def test_openai_knows_our_errors(client):
     assert (caught.value.param, caught.value.code) == ("n", "invalid_value")
 
 
-def test_the_patterns_ui_gets_its_picture(http):
-    """A prompt in the query and nothing else; the body opened as a picture."""
-    answer = http.get("/imagine", params={"prompt": PROMPT})
+async def test_the_asynchronous_openai_client_streams(running):
+    async with openai.AsyncOpenAI(
+        base_url=f"{running.local.url}/v1", api_key="none", max_retries=0
+    ) as client:
+        stream = await client.images.generate(
+            prompt=PROMPT, model="bundled://shapes", response_format="b64_json", stream=True
+        )
+        events = [event async for event in stream]
+    assert events[-1].type == "image_generation.completed"
+
+
+# The pattern's own clients need Locust and Gradio; both send with `requests`, and what they send is in these tests.
+# https://github.com/awslabs/data-on-eks, gen-ai/inference/stable-diffusion-rayserve-gpu/locust/locustfile.py and
+# gen-ai/inference/gradio-ui/gradio-app-stable-diffusion.py
+
+
+def test_the_patterns_load_test_gets_its_picture(running):
+    """Locust's client is a session of `requests`; this one repeats the query as the body of its GET."""
+    asked = {"prompt": "A beautiful sunset over the ocean"}
+    with requests.Session() as locust:
+        answer = locust.get(
+            f"{running.local.url}/imagine",
+            params=asked,
+            data=json.dumps(asked),
+            headers={"Content-Type": "application/json"},
+        )
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+
+
+def test_the_patterns_ui_gets_its_picture(running):
+    answer = requests.get(f"{running.local.url}/imagine", params={"prompt": PROMPT}, timeout=180)
     answer.raise_for_status()
-    assert Image.open(io.BytesIO(answer.content)).format == "PNG"
+    assert Image.open(io.BytesIO(answer.content)).size == (64, 64)
+
+
+def test_the_patterns_ui_sees_an_error(running):
+    """It shows a red square for whatever `requests` raises."""
+    with pytest.raises(requests.exceptions.RequestException):
+        requests.get(f"{running.local.url}/imagine", params={"prompt": ""}, timeout=180).raise_for_status()

@@ -15,9 +15,10 @@ async def test_the_ui_sends_a_prompt_alone_and_opens_what_comes(http, opened):
     assert opened(answer.content).size == (64, 64)
 
 
-async def test_the_load_test_writes_its_prompt_into_the_url(http):
-    """Locust: a fixed prompt in the path as text, and nothing read but the status."""
-    answer = await http.get("/imagine?prompt=a%20lake%20in%20the%20mountains%20at%20dawn")
+async def test_the_load_test_repeats_its_query_as_a_body(http):
+    """Locust: a fixed prompt, and nothing read but the status."""
+    asked = {"prompt": "A beautiful sunset over the ocean"}
+    answer = await http.request("GET", "/imagine", params=asked, json=asked)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
 
 
