@@ -9,7 +9,6 @@ drawing, each as measured in the same run. Figures are seconds; the ratio is the
 """
 
 import argparse
-import asyncio
 import json
 import os
 import platform
@@ -64,7 +63,7 @@ def main() -> None:
     )
     runs = []
     for number in range(repeat):
-        runs.append(asyncio.run(one_run()))
+        runs.append(local_ray.run(one_run()))
         print(
             json.dumps({"run": number, **{name: round(value, 2) for name, value in runs[-1].items()}}),
             flush=True,

@@ -250,7 +250,7 @@ def main() -> None:
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
     figures: dict[str, Any] = stock(asked.pictures)
     figures |= asyncio.run(engine(asked.clients, asked.pictures))
-    figures |= asyncio.run(service(asked.clients, asked.pictures, asked.mixed))
+    figures |= local_ray.run(service(asked.clients, asked.pictures, asked.mixed))
     one = figures["stock pipeline, one at a time"]
     many = figures[f"engine, {asked.clients} clients"]
     figures["ratios"] = {

@@ -7,12 +7,13 @@ Only `http_options` differ from what the RayService carries.
 import asyncio
 import math
 import os
+import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sd_operator import ray_dashboard, ray_process
 from sd_operator.api import Resource
@@ -20,8 +21,11 @@ from sd_operator.builders.serve_config import serve_config
 from sd_operator.errors import LocalRunFailed, RayUnavailable
 from sd_operator.ray_messages import reason
 
+T = TypeVar("T")
+
 _POLL_SECONDS = 0.25
 _START_SECONDS = 300.0
+_REST_SECONDS = 120.0  # the first PUT starts Serve
 _OK = 200
 
 Phase = Callable[[str], None]
@@ -47,6 +51,22 @@ class LocalService:
             await asyncio.sleep(1)
 
 
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """What some work around `serve` comes to; Ctrl-C and SIGTERM cancel it, so that no process of Ray stays.
+
+    Raises:
+        CancelledError: it was interrupted, and has cleaned up.
+    """
+
+    async def main() -> T:
+        task = asyncio.ensure_future(work)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await task
+
+    return asyncio.run(main())
+
+
 @asynccontextmanager
 async def serve(resource: Resource, port: int, phase: Phase) -> AsyncIterator[LocalService]:
     """Bring the service up, hand it over once a picture can be made, and end every process of it afterwards.
@@ -62,7 +82,7 @@ async def serve(resource: Resource, port: int, phase: Phase) -> AsyncIterator[Lo
         environment=_environment(resource),
     )
     try:
-        async with ray_dashboard.connect(ray.dashboard, ray.token) as dashboard:
+        async with ray_dashboard.connect(ray.dashboard, ray.token, _REST_SECONDS) as dashboard:
             await _until_ray_answers(ray, dashboard)
             phase("apply the Serve config")
             try:

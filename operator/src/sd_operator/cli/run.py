@@ -2,13 +2,12 @@
 """`sdservice run`: the service on this machine, without a cluster and without a GPU."""
 
 import asyncio
-import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlencode
 
 import typer
@@ -80,26 +79,13 @@ def run(  # noqa: PLR0917 - typer's parameters are the command line
     resource = parse(services(file)[0].body)
     work = _once(resource, port, once, output, seed) if once is not None else _serve(resource, port)
     try:
-        _interruptible(work)
+        local_ray.run(work)
+    except asyncio.CancelledError:
+        raise typer.Exit(_INTERRUPTED) from None
     except LocalRunFailed as error:
         if verbose and error.details:
             typer.echo(error.details, err=True)
         raise
-
-
-def _interruptible(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end; Ctrl-C and SIGTERM cancel it, so that it cleans up before we go."""
-
-    async def main() -> None:
-        task = asyncio.ensure_future(work)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        await task
-
-    try:
-        asyncio.run(main())
-    except asyncio.CancelledError:
-        raise typer.Exit(_INTERRUPTED) from None
 
 
 @asynccontextmanager
