@@ -32,6 +32,16 @@ def test_suspend_strategy_and_version_are_passed_on(built):
     assert body["spec"]["rayClusterConfig"]["rayVersion"] == "2.61.0"
 
 
+@pytest.mark.parametrize(
+    ("limits", "least", "seconds"),
+    [({}, 1, 130), ({"timeoutSeconds": 10}, 1, 60), ({"coldStartTimeoutSeconds": 900}, 0, 1030)],
+    ids=["longest request", "KubeRay's own", "waking from zero"],
+)
+def test_after_an_upgrade_the_old_cluster_finishes_what_it_began(built, limits, least, seconds):
+    body = built(limits=limits, replicas={"min": least, "max": 1})
+    assert body["spec"]["rayClusterDeletionDelaySeconds"] == seconds
+
+
 def test_incremental_upgrade_has_its_options(built):
     wanted = {"strategy": "Incremental", "incremental": {"gatewayClassName": "nginx", "intervalSeconds": 5}}
     assert built(upgrade=wanted)["spec"]["upgradeStrategy"] == {

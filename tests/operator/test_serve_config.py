@@ -38,9 +38,34 @@ def test_ingress_needs_no_cpu_and_stays_on_the_head_only_at_zero(resource):
     assert runtime_config(at_zero) == runtime_config(resource().spec)
 
 
-def test_replica_may_finish_its_longest_picture(resource):
-    spec = resource(limits={"timeoutSeconds": 500}).spec
-    assert deployment(spec, "model")["graceful_shutdown_timeout_s"] == 500
+def test_a_replica_that_goes_may_finish_its_longest_request(resource):
+    """And the ingress also what waits for a replica to start."""
+    spec = resource(limits={"timeoutSeconds": 500, "coldStartTimeoutSeconds": 900}).spec
+    assert deployment(spec, "model")["graceful_shutdown_timeout_s"] == 510
+    assert deployment(spec, "ingress")["graceful_shutdown_timeout_s"] == 1410
+    short = resource(limits={"timeoutSeconds": 1}).spec
+    assert deployment(short, "model")["graceful_shutdown_timeout_s"] == 30
+
+
+@pytest.mark.parametrize(
+    ("replicas", "groups", "per_gpu", "percent"),
+    [
+        (1, [{"name": "a"}], 1, 0),
+        (1, [{"name": "a", "maxReplicas": 2}], 1, 100),
+        (4, [{"name": "a", "maxReplicas": 5}], 1, 25),
+        (4, [{"name": "a", "maxReplicas": 9}], 1, 100),
+        (3, [{"name": "a", "maxReplicas": 2}, {"name": "b", "maxReplicas": 2}], 1, 33),
+        (1, [{"name": "a"}], 2, 100),
+    ],
+    ids=["no place", "one more", "a quarter", "plenty", "groups together", "a shared GPU"],
+)
+def test_new_replicas_come_first_where_workers_hold_more_than_replicas_max(
+    resource, replicas, groups, per_gpu, percent
+):
+    bounds = {"min": 1, "max": replicas}
+    spec = resource(replicas=bounds, workerGroups=groups, replicasPerGpu=per_gpu, gpusPerReplica=1).spec
+    assert deployment(spec, "model")["max_surge_percent"] == percent
+    assert deployment(spec, "ingress")["max_surge_percent"] == 100
 
 
 def test_queue_bound_is_serves_own(resource):

@@ -21,6 +21,7 @@ class RunningService:
     """A local service in an event loop of its own, since its tests are plain functions."""
 
     def __init__(self, body):
+        self.body = body
         self.resource = parse(body)
         (self.port,) = ray_process.free_ports(1)
         self.phases = []
@@ -54,6 +55,14 @@ class RunningService:
                         await asyncio.sleep(0.3)
 
         self.do(put())
+
+    def replicas(self, deployment="model"):
+        """Replicas of a deployment, as Serve's dashboard tells of them."""
+        ray = self.local.ray
+        answer = httpx.get(
+            f"{ray.dashboard}/api/serve/applications/", headers={"Authorization": f"Bearer {ray.token}"}
+        )
+        return answer.json()["applications"]["imagine"]["deployments"][deployment]["replicas"]
 
 
 @pytest.fixture(scope="session")

@@ -14,19 +14,6 @@ SLOW = {"prompt": "a red circle", "img_size": 256, "steps": 100}
 
 
 @pytest.fixture
-def replica_pids(running):
-    """Process ids of the model's replicas, as Serve knows them."""
-    ray = running.local.ray
-
-    def read():
-        url, headers = f"{ray.dashboard}/api/serve/applications/", {"Authorization": f"Bearer {ray.token}"}
-        model = httpx.get(url, headers=headers).json()["applications"]["imagine"]["deployments"]["model"]
-        return [replica["pid"] for replica in model["replicas"]]
-
-    return read
-
-
-@pytest.fixture
 def exported(running):
     """Values of the metrics that Ray exports, by name and labels of ours."""
     (option,) = [each for each in running.local.ray.process.args if "metrics-export-port" in str(each)]
@@ -44,7 +31,7 @@ def exported(running):
     return read
 
 
-def test_a_lost_replica_is_told_and_replaced(http, replica_pids):
+def test_a_lost_replica_is_told_and_replaced(http, running):
     with ThreadPoolExecutor(2) as pool:
         plain = pool.submit(http.get, "/imagine", params=SLOW)
         streamed = pool.submit(
@@ -53,8 +40,8 @@ def test_a_lost_replica_is_told_and_replaced(http, replica_pids):
             json={"prompt": "a", "size": "256x256", "num_inference_steps": 100, "stream": True},
         )
         time.sleep(2)
-        for pid in replica_pids():
-            os.kill(pid, signal.SIGKILL)
+        for replica in running.replicas():
+            os.kill(replica["pid"], signal.SIGKILL)
         answer = plain.result()
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "unavailable"

@@ -24,10 +24,7 @@ def config(running, *, limits=None, **model):
 
 def replicas(running):
     """Identities of the replicas of the model."""
-    ray = running.local.ray
-    url, headers = f"{ray.dashboard}/api/serve/applications/", {"Authorization": f"Bearer {ray.token}"}
-    model = httpx.get(url, headers=headers).json()["applications"]["imagine"]["deployments"]["model"]
-    return {replica["replica_id"] for replica in model["replicas"]}
+    return {replica["replica_id"] for replica in running.replicas()}
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ class Call:
 
     async def _result(self):
         if self.slow:
-            await asyncio.sleep(60)
+            await asyncio.sleep(self.slow)
+            self.slow = 0
         if self.failure:
             raise self.failure
         return PICTURES
@@ -52,7 +53,7 @@ class Handle:
     """Stands for the handle and for its methods."""
 
     def __init__(self):
-        self.failure, self.slow, self.calls = None, False, []
+        self.failure, self.slow, self.calls = None, 0, []
         self.generate = self.stream = self
 
     def options(self, *, stream):
@@ -82,12 +83,12 @@ def drawer(handle, monkeypatch):
     return ServeDrawer(handle)
 
 
-async def unary(drawer):
-    return await drawer.draw(REQUEST, LIMITS)
+async def unary(drawer, limits=LIMITS):
+    return await drawer.draw(REQUEST, limits)
 
 
-async def streaming(drawer):
-    return [update async for update in drawer.stream(REQUEST, LIMITS) if isinstance(update, Picture)]
+async def streaming(drawer, limits=LIMITS):
+    return [update async for update in drawer.stream(REQUEST, limits) if isinstance(update, Picture)]
 
 
 both = pytest.mark.parametrize("draw", [unary, streaming], ids=["unary", "streaming"])
@@ -145,7 +146,7 @@ async def test_a_lost_replica_says_when_to_try_again(drawer, handle, draw, failu
 @pytest.mark.parametrize(("phase", "status"), [("ready", 504), ("loading", 503)])
 async def test_past_the_time_limit_the_work_is_stopped(drawer, handle, draw, monkeypatch, phase, status):
     monkeypatch.setattr(Probe, "phase", phase)
-    handle.slow = True
+    handle.slow = 60
     with pytest.raises(Unavailable) as caught:
         await draw(drawer)
     assert caught.value.status_code == status
@@ -153,8 +154,19 @@ async def test_past_the_time_limit_the_work_is_stopped(drawer, handle, draw, mon
 
 
 @both
+async def test_a_replica_that_is_replaced_gives_a_request_the_time_of_a_cold_start(
+    drawer, handle, draw, monkeypatch
+):
+    """There is one when the request comes and none at the end of its time."""
+    phases = iter(["ready", "starting"])
+    monkeypatch.setattr(Probe, "phase", property(lambda _: next(phases)))
+    handle.slow = 1.5
+    assert await draw(drawer, Limits(timeout_seconds=1, cold_start_timeout_seconds=600)) == PICTURES
+
+
+@both
 async def test_who_leaves_stops_the_work(drawer, handle, draw):
-    handle.slow = True
+    handle.slow = 60
     asking = asyncio.create_task(draw(drawer))
     await asyncio.sleep(0.05)
     asking.cancel()

@@ -2,9 +2,9 @@
 """Drawing by the `model` deployment: Ray's handle, its time limits, and what its errors mean to a client."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import (
@@ -21,6 +21,8 @@ from sd_runtime.engine import EngineInfo, ImageRequest, Picture, Update
 from sd_runtime.errors import RuntimeFailure
 from sd_runtime.http_errors import Unavailable
 from sd_runtime.readiness import ReadinessProbe
+
+T = TypeVar("T")
 
 _LOST = (RayActorError, ReplicaUnavailableError, RequestCancelledError, TaskCancelledError)
 _NOT_SERVED = (BackPressureError, DeploymentUnavailableError, TimeoutError, RayTaskError, *_LOST)
@@ -48,40 +50,32 @@ class ServeDrawer:
 
     async def draw(self, request: ImageRequest, limits: Limits) -> list[Picture]:
         """Have a replica draw; a request that finds none waits for a cold start."""
-        call, patience = self._model.generate.remote(request), 0
+        patience = _Patience(self._probe, limits)
+        call = self._model.generate.remote(request)
         try:
-            patience = await self._patience(limits)  # while the replica draws
-            async with asyncio.timeout(patience):
-                pictures: list[Picture] = await call
+            await patience.begin()  # while the replica draws
+            pictures: list[Picture] = await patience.wait_for(call)
         except BaseException as error:
             _cancel(call)
             if isinstance(error, _NOT_SERVED):
-                raise await self._meaning(error, patience) from error
+                raise await self._meaning(error, patience.seconds) from error
             raise
         return pictures
 
     async def stream(self, request: ImageRequest, limits: Limits) -> AsyncGenerator[Update]:
         """The same, update by update."""
-        updates, patience = self._streaming.stream.remote(request), 0
+        patience = _Patience(self._probe, limits)
+        updates = self._streaming.stream.remote(request)
         try:
-            patience = await self._patience(limits)  # while the replica draws
-            deadline = asyncio.get_running_loop().time() + patience
-            while True:
-                # Around each wait: the reader's time between two updates is not ours to interrupt.
-                async with asyncio.timeout_at(deadline):
-                    update: Update | None = await anext(updates, None)
-                if update is None:
-                    return
+            await patience.begin()  # while the replica draws
+            # Around each wait: the reader's time between two updates is not ours to interrupt.
+            while (update := await patience.wait_for(anext(updates, None))) is not None:
                 yield update
         except BaseException as error:
             _cancel(updates)
             if isinstance(error, _NOT_SERVED):
-                raise await self._meaning(error, patience) from error
+                raise await self._meaning(error, patience.seconds) from error
             raise
-
-    async def _patience(self, limits: Limits) -> int:
-        waits_for_start = (await self._probe.read()).phase != "ready"
-        return limits.timeout_seconds + (limits.cold_start_timeout_seconds if waits_for_start else 0)
 
     async def _meaning(self, error: Exception, patience: int) -> Exception:
         if isinstance(error, BackPressureError):
@@ -95,6 +89,58 @@ class ServeDrawer:
         if (await self._probe.read()).phase != "ready":
             return Unavailable(503, f"no replica became ready within {patience} s", retry_after=30)
         return Unavailable(504, f"not done within {patience} s (limits.timeoutSeconds)")
+
+
+class _Patience:
+    """How long a request may take: the time limit, and a cold start more once it finds no replica.
+
+    It may find none at its beginning, or at the end of its time: the one it waited for was replaced then.
+
+    Attributes:
+        seconds: from its beginning.
+    """
+
+    def __init__(self, probe: ReadinessProbe, limits: Limits) -> None:
+        self._probe = probe
+        self._cold_start = limits.cold_start_timeout_seconds
+        self._began = asyncio.get_running_loop().time()
+        self.seconds = limits.timeout_seconds
+
+    async def begin(self) -> None:
+        """See whether there is a replica."""
+        await self._grow()
+
+    async def wait_for(self, awaitable: Awaitable[T]) -> T:
+        """What it comes to.
+
+        Raises:
+            TimeoutError: not within the time.
+        """
+        waiting = asyncio.ensure_future(awaitable)
+        waiting.add_done_callback(_look_at)
+        try:
+            while not waiting.done():
+                left = self._began + self.seconds - asyncio.get_running_loop().time()
+                await asyncio.wait({waiting}, timeout=max(0.0, left))
+                if not waiting.done() and not await self._grow():
+                    raise TimeoutError
+            return waiting.result()
+        finally:
+            waiting.cancel()
+
+    async def _grow(self) -> bool:
+        """Add the time of a cold start, once."""
+        if self._cold_start == 0 or (await self._probe.read()).phase == "ready":
+            return False
+        self.seconds += self._cold_start
+        self._cold_start = 0
+        return True
+
+
+def _look_at(waiting: asyncio.Future[Any]) -> None:
+    """Take note of an error that came when nobody waited any more, or asyncio writes it to the log, prompt and all."""
+    if not waiting.cancelled():
+        waiting.exception()
 
 
 class _Unforeseen(Exception):

@@ -16,7 +16,7 @@ from sd_operator.api.capacity import Bounds, gpus_per_worker, replicas_per_worke
 from sd_operator.api.placement import MAX_WORKER_GROUPS
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.pod import head_template, worker_template
-from sd_operator.builders.serve_config import serve_config
+from sd_operator.builders.serve_config import grace_seconds, serve_config
 from sd_operator.live_cluster import fingerprint
 from sd_operator.settings import Settings
 
@@ -30,6 +30,7 @@ _STRATEGIES = {
     "Incremental": "NewClusterWithIncrementalUpgrade",
     "InPlaceOnly": "None",
 }
+_DELETION_DELAY_SECONDS = 60  # KubeRay's own
 # A worker that is not running after this time is deleted and asked for again, for ever; Ray's 300 s are less than
 # a large image takes on a new node (ray-project/kuberay#4226).
 _ALLOCATE_TIMEOUT = {"name": "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S", "value": "3600"}
@@ -49,6 +50,8 @@ def ray_service(resource: Resource, settings: Settings) -> Json:
             # At zero only the head can take a request and wake the service.
             "excludeHeadPodFromServeSvc": spec.replicas.min > 0,
             "suspend": spec.suspend,
+            # After an upgrade the old cluster finishes what it has begun.
+            "rayClusterDeletionDelaySeconds": _deletion_delay_seconds(spec),
             "rayClusterConfig": cluster,
         },
     }
@@ -123,6 +126,12 @@ def _redis(spec: Spec) -> Json:
         reference = {"name": redis.password_secret_ref.name, "key": redis.password_secret_ref.key}
         options["redisPassword"] = {"valueFrom": {"secretKeyRef": reference}}
     return options
+
+
+def _deletion_delay_seconds(spec: Spec) -> int:
+    """At zero replicas a request may have begun by waiting for one."""
+    waking = spec.limits.cold_start_timeout_seconds if spec.replicas.min == 0 else 0
+    return max(_DELETION_DELAY_SECONDS, grace_seconds(spec) + waking)
 
 
 def _upgrade_strategy(spec: Spec) -> Json:

@@ -9,10 +9,12 @@ from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Spec
+from sd_operator.api.capacity import replicas_per_worker, worker_bounds
 
 Json = dict[str, Any]
 
-_GRACE_SECONDS = 30
+_LEAST_GRACE_SECONDS = 30
+_HANDOVER_SECONDS = 10  # Serve looks every two seconds whether a replica has finished; then the files travel
 _INGRESS_ONGOING_REQUESTS = 1000
 
 
@@ -73,9 +75,9 @@ def _ingress(spec: Spec) -> Json:
         "name": naming.INGRESS_DEPLOYMENT,
         "num_replicas": 1,
         "max_ongoing_requests": _INGRESS_ONGOING_REQUESTS,
-        "graceful_shutdown_timeout_s": _grace_seconds(spec),
-        # It takes no CPU, so a second one always fits: a restart first starts the new one.
+        # It needs nothing, so the new one can always come up first; the old one holds what waits for a new model.
         "max_surge_percent": 100,
+        "graceful_shutdown_timeout_s": grace_seconds(spec) + spec.limits.cold_start_timeout_seconds,
         "ray_actor_options": actor,
         "user_config": live_config(spec),
     }
@@ -87,7 +89,8 @@ def _model(spec: Spec) -> Json:
         "name": naming.MODEL_DEPLOYMENT,
         "max_ongoing_requests": max(2 * spec.batching.max_batch_size, scaling.target_ongoing_requests),
         "max_queued_requests": spec.limits.max_queued_requests,
-        "graceful_shutdown_timeout_s": _grace_seconds(spec),
+        "max_surge_percent": _surge_percent(spec),
+        "graceful_shutdown_timeout_s": grace_seconds(spec),
         "autoscaling_config": {
             "min_replicas": spec.replicas.min,
             "max_replicas": spec.replicas.max,
@@ -107,9 +110,21 @@ def _gpu_share(spec: Spec) -> float:
     return int(10000 / spec.replicas_per_gpu) / 10000
 
 
-def _grace_seconds(spec: Spec) -> int:
-    """A replica that is asked to go may finish its longest picture."""
-    return max(_GRACE_SECONDS, spec.limits.timeout_seconds)
+def grace_seconds(spec: Spec) -> int:
+    """How long a replica that is asked to go may still draw: its longest request, handed over."""
+    return max(_LEAST_GRACE_SECONDS, spec.limits.timeout_seconds + _HANDOVER_SECONDS)
+
+
+def _surge_percent(spec: Spec) -> int:
+    """Replicas that may start before old ones stop, of those that run: what the workers hold beyond replicas.max.
+
+    More than that would wait for a place for ever, and the change with it.
+    """
+    held = sum(
+        bounds.high * replicas_per_worker(spec, group)
+        for group, bounds in zip(spec.worker_groups, worker_bounds(spec), strict=True)
+    )
+    return min(100, 100 * (held - spec.replicas.max) // spec.replicas.max)
 
 
 def _present(values: Json) -> Json:
