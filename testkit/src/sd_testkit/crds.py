@@ -61,6 +61,7 @@ def _ray_cluster_spec() -> Json:
         numOfHosts=_INTEGER,
         idleTimeoutSeconds=_INTEGER,
         priority=_INTEGER,
+        scaleStrategy=_object(workersToDelete=_list(_STRING)),
         rayStartParams=_STRINGS,
         template=_template(),
     )
