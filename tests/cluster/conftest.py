@@ -171,22 +171,27 @@ def apply(kubectl, namespace):
 
 
 @pytest.fixture
-def condition(get):
-    """(status, reason) of a condition, once it was computed from the latest spec."""
+def told(get):
+    """(status, reason, message) of a condition, once it was computed from the latest spec; else None."""
 
     def read(kind, name="imagine"):
         live = get("sdservice", name) or {}
         status = live.get("status", {})
         if status.get("observedGeneration") != live.get("metadata", {}).get("generation"):
             return None
-        return next(
-            (
-                (each["status"], each["reason"])
-                for each in status.get("conditions", [])
-                if each["type"] == kind
-            ),
-            None,
-        )
+        found = (each for each in status.get("conditions", []) if each["type"] == kind)
+        return next(((each["status"], each["reason"], each["message"]) for each in found), None)
+
+    return read
+
+
+@pytest.fixture
+def condition(told):
+    """(status, reason) of a condition, likewise."""
+
+    def read(kind, name="imagine"):
+        found = told(kind, name)
+        return None if found is None else found[:2]
 
     return read
 

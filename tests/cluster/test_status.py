@@ -14,18 +14,9 @@ import yaml
 
 from sd_testkit.programs import ensure
 
+pytestmark = pytest.mark.usefixtures("operator")
+
 PULL_WORDS = 'failed to resolve reference "example.org/worker:none": not found'
-
-
-@pytest.fixture
-def get(kubectl, namespace):
-    """The live object, or None."""
-
-    def read(kind, name="imagine"):
-        result = kubectl("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
-        return json.loads(result.stdout) if result.stdout else None
-
-    return read
 
 
 @pytest.fixture
@@ -35,29 +26,6 @@ def first(kubectl, namespace):
     def read(kind, labels=""):
         listed = json.loads(kubectl("get", kind, "-n", namespace, "-l", labels, "-o", "json").stdout)
         return listed["items"][0]
-
-    return read
-
-
-@pytest.fixture
-def apply(operator, kubectl, namespace):
-    def send(body):
-        result = kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", stdin=json.dumps(body))
-        assert result.returncode == 0, result.stderr
-
-    return send
-
-
-@pytest.fixture
-def condition(get):
-    """(status, reason, message) of a condition, once it was computed from the latest spec."""
-
-    def read(kind):
-        live = get("sdservice")
-        if live["status"]["observedGeneration"] != live["metadata"]["generation"]:
-            return None
-        (found,) = (each for each in live["status"]["conditions"] if each["type"] == kind)
-        return found["status"], found["reason"], found["message"]
 
     return read
 
@@ -107,30 +75,30 @@ def kubectl_sdservice(tmp_path, control_plane):
 
 
 async def test_a_worker_without_a_node_is_told_with_the_schedulers_words(
-    apply, service, condition, eventually, kubectl_sdservice, namespace
+    apply, service, told, eventually, kubectl_sdservice, namespace
 ):
     apply(service(spec={"workerGroups": [{"name": "gpu", "nodeSelector": {"zone": "nowhere"}}]}))
-    await eventually(lambda: condition("Ready")[:2] == ("False", "Unschedulable"))
-    message = condition("Ready")[2]
+    await eventually(lambda: told("Ready")[:2] == ("False", "Unschedulable"))
+    message = told("Ready")[2]
     assert "worker pod imagine-" in message
     assert "nodes are available" in message
     assert "didn't match Pod's node affinity/selector" in message
-    await eventually(lambda: condition("Schedulable")[:2] == ("False", "Unschedulable"), within=150)
+    await eventually(lambda: told("Schedulable")[:2] == ("False", "Unschedulable"), within=150)
 
-    told = kubectl_sdservice("why", "imagine", "-n", namespace)
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith(f"✗ imagine in namespace {namespace} is not ready: Unschedulable, for ")
-    assert "didn't match Pod's node affinity/selector" in told.stdout
-    assert "→ Add a node that fits" in told.stdout
-    assert "FailedScheduling" in told.stdout, "the scheduler's own Event"
-    assert "\x1b[" not in told.stdout, "no colours where it is piped"
+    answer = kubectl_sdservice("why", "imagine", "-n", namespace)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.startswith(f"✗ imagine in namespace {namespace} is not ready: Unschedulable, for ")
+    assert "didn't match Pod's node affinity/selector" in answer.stdout
+    assert "→ Add a node that fits" in answer.stdout
+    assert "FailedScheduling" in answer.stdout, "the scheduler's own Event"
+    assert "\x1b[" not in answer.stdout, "no colours where it is piped"
 
 
 async def test_an_image_that_cannot_be_pulled_is_told_with_the_registrys_words(
-    apply, service, condition, eventually, first, patch_status
+    apply, service, told, eventually, first, patch_status
 ):
     apply(service())
-    await eventually(lambda: condition("Ready")[:2] == ("True", "Serving"))
+    await eventually(lambda: told("Ready")[:2] == ("True", "Serving"))
     worker = first("pods", "ray.io/node-type=worker")["metadata"]["name"]
     waiting = {"reason": "ErrImagePull", "message": PULL_WORDS}
     container = {
@@ -143,16 +111,16 @@ async def test_an_image_that_cannot_be_pulled_is_told_with_the_registrys_words(
     ready = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     status = {"containerStatuses": [{**container, "state": {"waiting": waiting}}], "conditions": [ready]}
     patch_status("pod", worker, status)
-    await eventually(lambda: condition("Ready")[:2] == ("False", "ImagePullFailed"))
-    assert condition("Ready")[2].endswith(f"image example.org/worker:none: {PULL_WORDS}")
+    await eventually(lambda: told("Ready")[:2] == ("False", "ImagePullFailed"))
+    assert told("Ready")[2].endswith(f"image example.org/worker:none: {PULL_WORDS}")
 
 
 async def test_a_quota_is_told_with_the_api_servers_words(
-    apply, service, condition, eventually, first, patch_status, kubectl, namespace
+    apply, service, told, eventually, first, patch_status, kubectl, namespace
 ):
     """KubeRay hands on what the API server said; the stand-in does not, so its place is taken here."""
     apply(service())
-    await eventually(lambda: condition("Ready")[:2] == ("True", "Serving"))
+    await eventually(lambda: told("Ready")[:2] == ("True", "Serving"))
     kubectl("create", "quota", "small", "--hard=pods=0", "-n", namespace)
     refused = kubectl("run", "one-more", "--image=example.org/i:1", "-n", namespace)
     words = refused.stderr.strip()
@@ -161,9 +129,9 @@ async def test_a_quota_is_told_with_the_api_servers_words(
     failure |= {"message": f"FailedCreateWorkerPod\n{words}", "lastTransitionTime": "2026-01-01T00:00:00Z"}
     name = first("rayclusters")["metadata"]["name"]
     patch_status("raycluster", name, {"conditions": [failure]})
-    await eventually(lambda: condition("Schedulable")[:2] == ("False", "QuotaExceeded"))
-    assert "exceeded quota: small, requested: pods=1, used: pods=" in condition("Schedulable")[2]
-    assert condition("Ready")[:2] == ("True", "Serving"), "what runs goes on"
+    await eventually(lambda: told("Schedulable")[:2] == ("False", "QuotaExceeded"))
+    assert "exceeded quota: small, requested: pods=1, used: pods=" in told("Schedulable")[2]
+    assert told("Ready")[:2] == ("True", "Serving"), "what runs goes on"
 
 
 class Dashboard:
@@ -241,10 +209,10 @@ def dashboard():
 
 
 async def test_the_running_configuration_is_read_back_through_the_api_server(
-    apply, service, condition, eventually, first, get, patch_status, dashboard
+    apply, service, told, eventually, first, get, patch_status, dashboard
 ):
     apply(service())
-    await eventually(lambda: condition("Ready")[:2] == ("True", "Serving"))
+    await eventually(lambda: told("Ready")[:2] == ("True", "Serving"))
     config = get("rayservice")["spec"]["serveConfigV2"]
 
     def forget_a_limit(application):
@@ -255,24 +223,24 @@ async def test_the_running_configuration_is_read_back_through_the_api_server(
     head = first("pods", "ray.io/node-type=head")["metadata"]["name"]
     patch_status("pod", head, {"podIP": dashboard.address, "podIPs": [{"ip": dashboard.address}]})
     apply(dashboard.service(first("rayclusters")["metadata"]["name"]))
-    await eventually(lambda: condition("ConfigApplied")[:2] == ("False", "ConfigDiffers"), within=150)
-    assert condition("ConfigApplied")[2] == (
+    await eventually(lambda: told("ConfigApplied")[:2] == ("False", "ConfigDiffers"), within=150)
+    assert told("ConfigApplied")[2] == (
         "deployments.model.user_config.limits.max_steps: asked 100, Ray runs 1"
     )
     assert len(dashboard.tokens) == 1
     assert all(token.startswith("Bearer ") for token in dashboard.tokens)
 
     dashboard.runs(config)
-    await eventually(lambda: condition("ConfigApplied")[:2] == ("True", "ApplicationRunning"))
-    assert condition("ConfigApplied")[2] == "Ray runs the configuration of this spec."
+    await eventually(lambda: told("ConfigApplied")[:2] == ("True", "ApplicationRunning"))
+    assert told("ConfigApplied")[2] == "Ray runs the configuration of this spec."
 
     dashboard.answer["applications"]["imagine"]["deployments"]["model"]["replicas"] = []
-    await eventually(lambda: condition("Ready")[:2] == ("False", "NoReplicas"))
+    await eventually(lambda: told("Ready")[:2] == ("False", "NoReplicas"))
 
 
-async def test_why_without_a_service_fails_in_one_line(operator, namespace, kubectl_sdservice):
-    told = kubectl_sdservice("why", "nothing", "-n", namespace)
-    assert (told.returncode, told.stdout) == (1, "")
-    assert told.stderr.startswith(
+async def test_why_without_a_service_fails_in_one_line(namespace, kubectl_sdservice):
+    answer = kubectl_sdservice("why", "nothing", "-n", namespace)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr.startswith(
         f"sdservice: there is no StableDiffusionService nothing in namespace {namespace}"
     )

@@ -10,11 +10,10 @@ from typing import Any
 
 from sd_operator.api import Spec
 from sd_operator.api.capacity import gpus_per_worker, worker_bounds
-from sd_operator.builders.placement import worker_placement
+from sd_operator.builders.placement import REQUIRED, worker_placement
 
 Json = Mapping[str, Any]
 
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _ENDED = {"Succeeded", "Failed"}
 
 
@@ -84,7 +83,7 @@ def _requested(pod: Json, spec: Spec) -> int:
 def _accepts(node: Json, placement: Json) -> bool:
     labels = node["metadata"].get("labels") or {}
     selected = placement.get("nodeSelector", {}).items() <= labels.items()
-    terms = (placement.get("affinity", {}).get("nodeAffinity", {}).get(_REQUIRED) or {}).get(
+    terms = (placement.get("affinity", {}).get("nodeAffinity", {}).get(REQUIRED) or {}).get(
         "nodeSelectorTerms"
     )
     wanted = terms is None or any(_meets(labels, term.get("matchExpressions", [])) for term in terms)

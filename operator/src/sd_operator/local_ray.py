@@ -20,6 +20,7 @@ from sd_operator.api import Resource
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.errors import LocalRunFailed, RayUnavailable
 from sd_operator.ray_messages import reason
+from sd_operator.serve_state import FAILED
 
 T = TypeVar("T")
 
@@ -177,7 +178,7 @@ async def _until_ready(
             phase("load the model")
             loading = True
         state = await dashboard.application()
-        if state.status in {"DEPLOY_FAILED", "UNHEALTHY"}:
+        if state.status in FAILED:
             raise LocalRunFailed(f"the application is {state.status}: {reason(state.words())}", state.words())
         if time.monotonic() > deadline:
             raise LocalRunFailed(

@@ -5,7 +5,6 @@ It is the same pass for create, edit, child event, resync and restart; every ste
 may be cut off anywhere and run again.
 """
 
-import base64
 import logging
 import secrets
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ from sd_operator import naming, status
 from sd_operator.api import KIND, Resource, Status, parse, recorded_status
 from sd_operator.api.resource import API_VERSION
 from sd_operator.builders.pod import image
-from sd_operator.builders.token_secret import token_secret
+from sd_operator.builders.token_secret import token_of, token_secret
 from sd_operator.cluster import (
     DAEMON_SET,
     RAY_CLUSTER,
@@ -153,7 +152,7 @@ class Reconciler:
             return token
         if not _is_ours(live, resource):
             raise NameConflict(f"Secret {name} exists and belongs to someone else; delete or rename it")
-        return base64.b64decode(live.get("data", {}).get(naming.TOKEN_KEY, "")).decode()
+        return token_of(live)
 
     async def _ray_clusters(self, resource: Resource) -> list[Json]:
         """RayClusters that KubeRay made for the RayService; it gives them the RayService's labels."""

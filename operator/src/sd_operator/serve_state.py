@@ -16,6 +16,8 @@ from sd_operator import naming
 Json = dict[str, Any]
 
 NOT_STARTED = "NOT_STARTED"
+FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
+"""Statuses of an application that does not come up, or has stopped working, by itself."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ written again: the alternation of ErrImagePull and ImagePullBackOff, and the ran
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from sd_operator import times
 from sd_operator.api.status import Reason
 
 Json = Mapping[str, Any]
@@ -23,7 +24,6 @@ _FORBIDDEN = re.compile(r".*? is forbidden: ", re.DOTALL)
 _ENDED = re.compile(r"ExitCode:(?P<code>\d+).*?Reason:(?P<reason>\w*)")
 _LOOP_DEATHS = 2
 _LOOP_WINDOW = timedelta(minutes=10)
-_STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Trouble:
 
     def started(self) -> datetime:
         """`since` as a time; it must be known."""
-        return _parsed(self.since)
+        return times.parsed(self.since)
 
     def __str__(self) -> str:
         """Return `worker pod a-b-c of group gpu, since 2026-01-01T00:00:00Z: 0/3 nodes are available`."""
@@ -81,12 +81,12 @@ def of_cluster(live: Json) -> Trouble | None:
 def of_events(events: Iterable[Json], now: datetime) -> Trouble | None:
     """Ray pods that end again and again: they never restart, KubeRay deletes and re-creates them and says so."""
     deaths = sorted(
-        (_time(each), each.get("message", ""))
+        (times.of_event(each), each.get("message", ""))
         for each in events
         if each.get("reason") in {"DeletedHeadPod", "DeletedWorkerPod"}
         and "Failed" in each.get("message", "")
     )
-    recent = [(at, message) for at, message in deaths if at and now - _parsed(at) < _LOOP_WINDOW]
+    recent = [(at, message) for at, message in deaths if at and now - times.parsed(at) < _LOOP_WINDOW]
     if len(recent) < _LOOP_DEATHS:
         return None
     ended = _ENDED.search(recent[-1][1])
@@ -132,11 +132,3 @@ def _subject(metadata: Json) -> str:
     if kind == "worker":
         return f"worker pod {metadata['name']} of group {labels.get('ray.io/group', '')}"
     return f"{kind} pod {metadata['name']}" if kind else f"pod {metadata['name']}"
-
-
-def _time(event: Json) -> str:
-    return event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or ""
-
-
-def _parsed(stamp: str) -> datetime:
-    return datetime.strptime(stamp[:19] + "Z", _STAMP).replace(tzinfo=UTC)

@@ -8,9 +8,10 @@ when the status on record is old.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from sd_operator import times
 from sd_operator.api import Condition, Status
 from sd_operator.api.status import ConditionType, Reason
 from sd_operator.observed import Observed
@@ -140,7 +141,7 @@ def _event_rows(events: Iterable[Json], now: datetime) -> Iterable[Row]:
     """The latest warnings, one of each kind and object."""
     latest: dict[tuple[str, str], tuple[str, Json]] = {}
     for event in events:
-        stamp = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp") or ""
+        stamp = times.of_event(event)
         key = (event["involvedObject"].get("name", ""), event.get("reason", ""))
         if event.get("type") == "Warning" and stamp >= latest.get(key, ("",))[0]:
             latest[key] = (stamp, event)
@@ -155,7 +156,7 @@ def _event_rows(events: Iterable[Json], now: datetime) -> Iterable[Row]:
 def _elapsed(stamp: str, now: datetime) -> str:
     """`45 s`, `12 min`, `3 h 5 min` or `2 d 4 h` from a time in UTC until now."""
     try:
-        then = datetime.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC)
+        then = times.parsed(stamp)
     except ValueError:
         return "an unknown time"
     seconds = max(0, int((now - then).total_seconds()))

@@ -55,6 +55,14 @@ def worker_bounds(spec: "Spec") -> tuple[Bounds, ...]:
     return tuple(bounds)
 
 
+def most_replicas(spec: "Spec") -> int:
+    """Replicas that all workers together hold where no group can start another one."""
+    return sum(
+        bounds.high * replicas_per_worker(spec, group)
+        for group, bounds in zip(spec.worker_groups, worker_bounds(spec), strict=True)
+    )
+
+
 def _replica_fits(spec: "Spec") -> bool:
     if spec.gpus_per_replica == 0:
         return all(not group.gpus_per_worker for group in spec.worker_groups)
@@ -64,8 +72,7 @@ def _replica_fits(spec: "Spec") -> bool:
 def _reaches_max(spec: "Spec") -> bool:
     if any(group.max_replicas is None for group in spec.worker_groups) or not _replica_fits(spec):
         return True
-    groups = spec.worker_groups
-    return sum((g.max_replicas or 0) * replicas_per_worker(spec, g) for g in groups) >= spec.replicas.max
+    return most_replicas(spec) >= spec.replicas.max
 
 
 _WORKER_GPUS = "(has(g.gpusPerWorker) ? g.gpusPerWorker : self.gpusPerReplica)"

@@ -17,7 +17,7 @@ _CAPACITY_LABELS = {
     ),
     "spot": (("karpenter.sh/capacity-type", "spot"), ("eks.amazonaws.com/capacityType", "SPOT")),
 }
-_REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 # Labels that only nodes with GPUs carry: GPU feature discovery, Karpenter on AWS, EKS Auto Mode, GKE.
 _GPU_NODE_LABELS = (
@@ -93,10 +93,10 @@ def _with_capacity(wanted: Json, capacity_type: str | None) -> Json:
     if capacity_type is None:
         return wanted
     node_affinity = dict(wanted.get("nodeAffinity", {}))
-    required = node_affinity.get(_REQUIRED) or {}
+    required = node_affinity.get(REQUIRED) or {}
     terms = required.get("nodeSelectorTerms") or [{}]
     labels = _CAPACITY_LABELS[capacity_type]
-    node_affinity[_REQUIRED] = {
+    node_affinity[REQUIRED] = {
         **required,
         "nodeSelectorTerms": [_and_label(term, *label) for term, label in product(terms, labels)],
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Spec
-from sd_operator.api.capacity import replicas_per_worker, worker_bounds
+from sd_operator.api.capacity import most_replicas
 
 Json = dict[str, Any]
 
@@ -120,11 +120,7 @@ def _surge_percent(spec: Spec) -> int:
 
     More than that would wait for a place for ever, and the change with it.
     """
-    held = sum(
-        bounds.high * replicas_per_worker(spec, group)
-        for group, bounds in zip(spec.worker_groups, worker_bounds(spec), strict=True)
-    )
-    return min(100, 100 * (held - spec.replicas.max) // spec.replicas.max)
+    return min(100, 100 * (most_replicas(spec) - spec.replicas.max) // spec.replicas.max)
 
 
 def _present(values: Json) -> Json:

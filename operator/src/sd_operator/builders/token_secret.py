@@ -5,6 +5,8 @@ Left to itself KubeRay makes a new token per RayCluster, so every upgrade would 
 the caller, so that this stays pure; `render` prints the Secret without data.
 """
 
+import base64
+from collections.abc import Mapping
 from typing import Any
 
 from sd_operator import naming
@@ -23,3 +25,9 @@ def token_secret(resource: Resource, token: str | None) -> dict[str, Any]:
     if token is not None:
         secret["stringData"] = {naming.TOKEN_KEY: token}
     return secret
+
+
+def token_of(secret: Mapping[str, Any] | None) -> str:
+    """The token in a live Secret; empty where there is none."""
+    data = (secret or {}).get("data") or {}
+    return base64.b64decode(data.get(naming.TOKEN_KEY, "")).decode()

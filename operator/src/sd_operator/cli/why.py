@@ -2,7 +2,6 @@
 """`sdservice why`, and `kubectl sdservice why`: what a service waits for, for how long, and what to do."""
 
 import asyncio
-import base64
 import shutil
 import sys
 import textwrap
@@ -14,6 +13,7 @@ import typer
 
 from sd_operator import naming, status
 from sd_operator.api import Resource, Status, parse, recorded_status
+from sd_operator.builders.token_secret import token_of
 from sd_operator.cluster import (
     CORE_EVENT,
     DAEMON_SET,
@@ -100,10 +100,9 @@ async def _observe(cluster: Cluster, resource: Resource, now: datetime) -> Obser
 async def _token(cluster: Cluster, resource: Resource) -> str:
     """Ray's token; empty for a user who may not read Secrets: then KubeRay's word has to do."""
     try:
-        secret = await cluster.get(SECRET, resource.namespace, naming.token_secret(resource.name))
+        return token_of(await cluster.get(SECRET, resource.namespace, naming.token_secret(resource.name)))
     except Refused:
         return ""
-    return base64.b64decode(((secret or {}).get("data") or {}).get(naming.TOKEN_KEY, "")).decode()
 
 
 async def _events(cluster: Cluster, live: Json, observed: Observed) -> list[Json]:

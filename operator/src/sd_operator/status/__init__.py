@@ -3,7 +3,7 @@
 
 from datetime import datetime
 
-from sd_operator import naming
+from sd_operator import naming, times
 from sd_operator.api import Condition, Resource, Status
 from sd_operator.api.status import ConditionType, ModelStatus, Reason
 from sd_operator.errors import (
@@ -70,7 +70,8 @@ def compute(resource: Resource, observed: Observed, image: str, previous: Status
 def look_again_seconds(status: Status) -> float | None:
     """When to compute anew though nothing was heard: soon while time alone may change it, else never.
 
-    Soon too where the cause is an object that is not ours, so that nothing is heard of its mending. Never where it serves, since a poll of Ray's dashboards tells what events do not; nor where nothing is meant to run.
+    Soon too where the cause is an object that is not ours, so that nothing is heard of its mending. Never where it
+    serves, since a poll of Ray's dashboards tells what events do not; nor where nothing is meant to run.
     """
     ready_now, accepted_now = (
         _condition(status, kind) for kind in (ConditionType.READY, ConditionType.ACCEPTED)
@@ -115,7 +116,7 @@ def _conditions(
     verdicts: dict[ConditionType, Verdict], previous: Status, generation: int, now: datetime
 ) -> tuple[Condition, ...]:
     before = {condition.type: condition for condition in previous.conditions}
-    stamp = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    stamp = times.stamp(now)
     return tuple(
         Condition(
             type=kind.value,

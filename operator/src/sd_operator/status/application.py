@@ -7,7 +7,7 @@ replica counts are those last read from the same head: a failed read alone flips
 
 from dataclasses import dataclass
 
-from sd_operator import naming
+from sd_operator import naming, times
 from sd_operator.observed import Observed
 from sd_operator.ray_messages import reason
 from sd_operator.serve_state import Reading
@@ -68,7 +68,7 @@ class Known:
         """`, as Ray told at 2026-01-01T00:00:00Z` for remembered knowledge, else nothing."""
         if self.reading is None or self.reading.fresh:
             return ""
-        return f", as Ray told at {self.reading.at:%Y-%m-%dT%H:%M:%SZ}; it has not answered since"
+        return f", as Ray told at {times.stamp(self.reading.at)}; it has not answered since"
 
 
 def known(observed: Observed, cluster: str) -> Known:

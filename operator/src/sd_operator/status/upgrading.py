@@ -4,9 +4,8 @@
 from sd_operator.api import Spec
 from sd_operator.api.status import Reason
 from sd_operator.observed import Observed, RayServiceView
+from sd_operator.serve_state import FAILED
 from sd_operator.status.verdict import Verdict
-
-_FAILED = {"DEPLOY_FAILED", "UNHEALTHY"}
 
 
 def upgrading(spec: Spec, observed: Observed) -> Verdict:
@@ -33,7 +32,7 @@ def upgrading(spec: Spec, observed: Observed) -> Verdict:
 
 def _second_cluster(observed: Observed, view: RayServiceView) -> Verdict:
     state, application = observed.upgrade, view.pending_application
-    if application.status in _FAILED:
+    if application.status in FAILED:
         message = (
             f"RayCluster {view.pending} does not come up: its application is {application.status}"
             f" ({application.message or 'Ray gives no reason'}). {view.active} serves on as before; mend the spec, or"
