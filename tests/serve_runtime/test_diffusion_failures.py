@@ -3,6 +3,7 @@
 
 import asyncio
 import io
+import json
 import logging
 from contextlib import aclosing
 from dataclasses import replace
@@ -17,6 +18,7 @@ from sd_runtime.diffusion import DiffusionEngine, failures
 from sd_runtime.diffusion.device import Device
 from sd_runtime.engine import ImageRequest, Picture, Progress
 from sd_runtime.errors import GenerationFailed, InvalidRequest
+from sd_runtime.json_logs import JsonLines
 
 RED = ImageRequest("a red circle on a white background", "", 64, 64, 6, 4.0, seed=1)
 
@@ -84,16 +86,30 @@ async def test_a_picture_that_is_not_a_number_is_an_error(engine, model):
     assert await draw(engine, RED)
 
 
-async def test_a_foreign_error_fails_its_picture_without_its_words(engine, model, monkeypatch, caplog):
-    def broken(_):
-        raise ValueError("a secret prompt")
+def broken(*_, **__):
+    raise ValueError("a secret prompt")
 
-    monkeypatch.setattr(model.family, "encode", broken)
+
+BREAKS = {
+    "text": lambda engine: (engine._model.family, "encode"),
+    "step": lambda engine: (engine._studio, "_predict"),
+    "tick": lambda engine: (engine._studio, "tick"),
+    "decoder": lambda engine: (engine._model.pipeline.vae, "decode"),
+    "file": lambda engine: (engine._finisher, "_encode"),
+}
+
+
+@pytest.mark.parametrize("place", BREAKS)
+async def test_a_foreign_error_fails_its_picture_without_its_words(engine, monkeypatch, caplog, place):
+    """The log names the request, the kind of error and where it came from; client and log never see its message."""
+    monkeypatch.setattr(*BREAKS[place](engine), broken)
     with pytest.raises(GenerationFailed) as caught:
-        await draw(engine, replace(RED, prompt="never seen before"))
+        await draw(engine, replace(RED, prompt="a secret prompt", id="mine-1"))
     assert "secret" not in str(caught.value)
     assert "secret" not in caplog.text
-    assert "ValueError" in caplog.text
+    lines = [json.loads(JsonLines().format(record)) for record in caplog.records]
+    assert {each["request_id"] for each in lines} == {"mine-1"}
+    assert all("ValueError at " in each["message"] for each in lines)
     monkeypatch.undo()
     assert await draw(engine, RED)
 
@@ -151,4 +167,4 @@ async def test_closing_fails_what_is_not_drawn(model):
 
 def test_an_error_of_ours_passes_as_it_is():
     error = InvalidRequest("steps: got 1", "steps")
-    assert failures.told(error) is error
+    assert failures.told(error, "r1") is error

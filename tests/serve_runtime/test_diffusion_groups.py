@@ -2,7 +2,7 @@
 """Turns and batches, without a model."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import pytest
 from hypothesis import given
@@ -87,6 +87,26 @@ def test_no_kind_starves(sides, crowd):
         places = [place for place, turn in enumerate(turns) if turn == side]
         widest = max(after - before for before, after in pairwise(places))
         assert widest <= 1 + sum(cost[side] / cost[other] + 1 for other in sides if other != side)
+
+
+@pytest.mark.parametrize(
+    "sides", [[64], [64, 72], range(64, 128, 8)], ids=["one size", "two in turn", "ever other ones"]
+)
+def test_the_oldest_does_not_starve_beside_short_ones_that_keep_coming(sides):
+    """Each of them is done after one step, so that its kind leaves and comes again."""
+    (oldest,) = drawings(LARGE)
+    budget, groups = Budget(8, MUCH), grouped([oldest])
+    coming = (replace(SMALL, width=side) for side in cycle(sides))
+    short, turns = drawings(next(coming)), []
+    groups.add(short[0])
+    for _ in range(200):
+        short += drawings(next(coming))
+        groups.add(short[-1])
+        batch = groups.next(budget)
+        turns.append(oldest in batch)
+        groups.drop(set(batch) - {oldest})
+    # A step of it costs as much as two to four of theirs.
+    assert sum(turns) >= 200 / (1 + 4 * (1 + len(sides)))
 
 
 def test_memory_that_ran_out_is_tried_again_after_a_while():

@@ -68,7 +68,9 @@ async def test_a_bug_shows_its_request_id_and_no_message(client, caplog):
     with caplog.at_level(logging.ERROR):
         answer = await client.get("/raise/bug", headers={"x-request-id": "mine-1"})
     assert "mine-1" in answer.json()["error"]["message"]
-    assert "request mine-1: unexpected RuntimeError" in caplog.text
+    (record,) = [each for each in caplog.records if each.name == "sd_runtime.http_errors"]
+    assert record.getMessage().startswith("unexpected RuntimeError")
+    assert record.fields == {"request_id": "mine-1"}
     assert "secret" not in answer.text + caplog.text
 
 

@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from sd_runtime import json_logs
 from sd_runtime.errors import GenerationFailed, InvalidRequest
 from sd_runtime.protocol import error_body
 
@@ -135,13 +136,14 @@ def _http(error: HTTPException) -> Problem:
 
 def _failed(error: GenerationFailed, request_id: str) -> Problem:
     message = str(error.args[0]) if error.args else "a picture could not be made"
-    logger.error("request %s: %s", request_id, message)
+    logger.error("%s", message, extra=json_logs.of_request(request_id))
     return Problem(500, error_body(message, kind=_SERVER, code="generation_failed"))
 
 
 def _unexpected(error: BaseException, request_id: str) -> Problem:
     # The frames without the message, which may hold a prompt.
     frames = "".join(traceback.format_tb(error.__traceback__))
-    logger.error("request %s: unexpected %s\n%s", request_id, type(error).__name__, frames)
+    extra = json_logs.of_request(request_id)
+    logger.error("unexpected %s\n%s", type(error).__name__, frames, extra=extra)
     message = f"an unexpected error; its traceback is in the logs under request {request_id}"
     return Problem(500, error_body(message, kind=_SERVER))

@@ -21,6 +21,11 @@ class JsonLines(logging.Formatter):
         return json.dumps(told | getattr(record, "fields", {}))
 
 
+def of_request(request_id: str) -> dict[str, Any]:
+    """`extra` of a record about one request."""
+    return {"fields": {"request_id": request_id}}
+
+
 def install() -> None:
     """Send our own records to stderr like this, once per process; Ray's keep their form."""
     ours = logging.getLogger("sd_runtime")

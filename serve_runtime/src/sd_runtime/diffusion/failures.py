@@ -7,6 +7,7 @@ import traceback
 
 import torch
 
+from sd_runtime import json_logs
 from sd_runtime.errors import GenerationFailed, RuntimeFailure
 
 logger = logging.getLogger(__name__)
@@ -30,13 +31,17 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def told(error: Exception) -> RuntimeFailure:
-    """The error as a client may see it: never the words of a foreign one, which may hold the prompt."""
+def told(error: Exception, request_id: str) -> RuntimeFailure:
+    """The error as a client may see it: never the words of a foreign one, which may hold the prompt.
+
+    What a foreign one is and where it came from goes to the log, under the id of the request.
+    """
     if isinstance(error, RuntimeFailure):
         return error
     if out_of_memory(error):
         return GenerationFailed(_OUT_OF_MEMORY)
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
-    logger.error("a picture failed: %s at %s", type(error).__name__, place)
+    kind, extra = type(error).__name__, json_logs.of_request(request_id)
+    logger.error("a picture failed: %s at %s", kind, place, extra=extra)
     return GenerationFailed(f"the pipeline failed with {type(error).__name__}")

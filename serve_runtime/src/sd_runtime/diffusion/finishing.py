@@ -118,7 +118,7 @@ class Finisher:
         for job, result in zip(jobs, results, strict=True):
             self._observer.phase("decode", time.monotonic() - began)
             if isinstance(result, Exception):
-                self._fail(job.stream, result)
+                self._fail(job.drawing, job.stream, result)
             else:
                 self._files.submit(self._file, job.drawing, job.stream, result)
 
@@ -127,7 +127,7 @@ class Finisher:
         try:
             data = self._encode(image, drawing)
         except Exception as error:  # noqa: BLE001 - this picture fails, its thread goes on
-            self._fail(stream, error)
+            self._fail(drawing, stream, error)
             return
         self._observer.phase("file", time.monotonic() - began)
         self._observer.outcome("drawn")
@@ -141,8 +141,8 @@ class Finisher:
                 image = colours.image(job.latents)
             job.stream.put(Preview(job.drawing.index, number, self._encode(image, job.drawing)))
         except Exception as error:  # noqa: BLE001 - a picture does not fail with its preview
-            failures.told(error)
+            failures.told(error, job.drawing.request.id)
 
-    def _fail(self, stream: Stream, error: Exception) -> None:
+    def _fail(self, drawing: Drawing, stream: Stream, error: Exception) -> None:
         self._observer.outcome("failed")
-        stream.put(failures.told(error))
+        stream.put(failures.told(error, drawing.request.id))

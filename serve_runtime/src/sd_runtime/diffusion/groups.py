@@ -3,7 +3,8 @@
 
 Each kind is charged the latent pixels it computes, divided by its pictures; the kind charged least is next. So
 every picture gets the same share of the device, small ones do not wait for a large one to end, and none starves:
-a kind that waits is next as soon as the others have been charged more than it.
+a kind that waits is next as soon as the others have been charged more than it. A new kind is charged by the clock,
+which goes on with each turn, and with each kind that leaves: one that comes and goes must not overtake for ever.
 """
 
 from collections.abc import Iterable, Sequence
@@ -46,6 +47,7 @@ class Budget:
 
 @dataclass
 class _Group:
+    joined: float
     charged: float
     members: list[Drawing] = field(default_factory=list)
 
@@ -55,14 +57,14 @@ class Groups:
 
     def __init__(self) -> None:
         self._groups: dict[Kind, _Group] = {}
-        self._clock = 0.0  # what the group of the last turn had been charged when chosen
+        self._clock = 0.0  # what a kind that comes now is held to have been charged
 
     def __len__(self) -> int:
         return sum(len(group.members) for group in self._groups.values())
 
     def add(self, drawing: Drawing) -> None:
         """It may join the next call of its kind; a new kind is next."""
-        group = self._groups.setdefault(drawing.kind, _Group(self._clock))
+        group = self._groups.setdefault(drawing.kind, _Group(self._clock, self._clock))
         group.members.append(drawing)
 
     def drop(self, gone: Iterable[Drawing]) -> None:
@@ -72,6 +74,8 @@ class Groups:
             group = self._groups[kind]
             group.members = [drawing for drawing in group.members if drawing not in leaving]
             if not group.members:
+                # Its work is shared out: so much was everybody's turn meanwhile.
+                self._clock += (group.charged - group.joined) / len(self._groups)
                 del self._groups[kind]
 
     def all(self) -> list[Drawing]:
@@ -84,7 +88,7 @@ class Groups:
             return ()
         kind, group = min(self._groups.items(), key=lambda item: item[1].charged)
         batch = _head(group.members, budget)
-        self._clock = group.charged
+        self._clock = max(self._clock, group.charged)
         group.charged += sum(drawing.rows for drawing in batch) * kind.height * kind.width / len(batch)
         return batch
 

@@ -53,6 +53,7 @@ def _draw(model: LoadedModel, shape: WarmupShape, count: int) -> None:
         steps=_STEPS,
         guidance=model.defaults.guidance,
         count=count,
+        id="warmup",
     )
     rows = 1 if model.family is None else model.family.rows(model.defaults.guidance)
     drawings = [Drawing(request, index, rows) for index in range(count)]
@@ -61,7 +62,8 @@ def _draw(model: LoadedModel, shape: WarmupShape, count: int) -> None:
         drawing_room.join(drawing)
     while drawing_room.drawings():
         for _, error in drawing_room.tick().failed:
-            raise ModelUnavailable(f"warmup: {shape.width}x{shape.height}: {failures.told(error)}") from error
+            told = failures.told(error, request.id)
+            raise ModelUnavailable(f"warmup: {shape.width}x{shape.height}: {told}") from error
     if isinstance(drawing_room, Denoiser):
         with torch.inference_mode():
             Decoder(model.pipeline).decode([drawings[0].trajectory.latents])

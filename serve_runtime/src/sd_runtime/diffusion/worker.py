@@ -108,7 +108,7 @@ class Worker:
         for drawing, error in tick.failed:
             if (stream := self._streams.pop(drawing, None)) is not None:
                 self._observer.outcome("failed")
-                stream.put(failures.told(error))
+                stream.put(failures.told(error, drawing.request.id))
         for stream in {self._streams[drawing]: None for drawing in tick.advanced if drawing in self._streams}:
             stream.advanced()
         for drawing in tick.advanced:
