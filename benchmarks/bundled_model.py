@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=30, help="pictures per size")
     repeat = parser.parse_args().repeat
     pipeline = load(RuntimeConfig(model=ModelConfig(uri="bundled://shapes"))).pipeline
+    torch.set_num_threads(os.cpu_count() or 1)  # loading leaves one
     print(json.dumps({"cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}))
     for side in (64, 128, 256):
         figures = {name: round(value, 4) for name, value in measure(pipeline, side, repeat).items()}

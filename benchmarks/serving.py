@@ -91,6 +91,7 @@ async def opened(draw: Draw, rate: float, pictures: int) -> dict[str, float]:
 def stock(pictures: int) -> dict[str, dict[str, float]]:
     """The pipeline as diffusers has it, one picture at a time and eight at once."""
     pipeline = load(RuntimeConfig(model=ModelConfig(uri="bundled://shapes"))).pipeline
+    torch.set_num_threads(os.cpu_count() or 1)  # as a program has it that does not ask for less
 
     def call(count: int, number: int) -> float:
         began = time.monotonic()

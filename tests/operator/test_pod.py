@@ -22,6 +22,11 @@ def head(resource):
     return lambda **spec: head_template(resource(**spec), SETTINGS)
 
 
+def variables(template):
+    (container,) = template["spec"]["containers"]
+    return {each["name"]: each.get("value") for each in container["env"]}
+
+
 @pytest.mark.parametrize(
     ("wanted", "reference"),
     [
@@ -68,8 +73,8 @@ def test_model_token_reaches_workers_by_reference_only(worker, head):
     model = {"preset": None, "uri": "hf://a/b", "revision": "0" * 40, "tokenSecretRef": {"name": "hf"}}
     (container,) = worker(model=model)["spec"]["containers"]
     reference = {"secretKeyRef": {"name": "hf", "key": "token"}}
-    assert container["env"] == [{"name": "HF_TOKEN", "valueFrom": reference}]
-    assert head(model=model)["spec"]["containers"][0]["env"] == []
+    assert {"name": "HF_TOKEN", "valueFrom": reference} in container["env"]
+    assert "HF_TOKEN" not in variables(head(model=model))
 
 
 def test_claim_is_mounted_read_only_in_workers(worker, head):
@@ -106,17 +111,23 @@ def test_pod_fields_reach_both(worker, head):
         assert template["metadata"]["labels"]["sdservice.dev/name"] == "imagine"
         assert template["metadata"]["annotations"] == {"note": "b"}
         assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
-        assert template["spec"]["containers"][0]["env"] == [{"name": "OMP_NUM_THREADS", "value": "2"}]
+        assert variables(template)["OMP_NUM_THREADS"] == "2"
         assert template["spec"]["volumes"][0]["emptyDir"]["sizeLimit"] == "1Gi"
 
 
 @pytest.mark.parametrize(("cpu", "threads"), [("2", "2"), (3, "3"), ("3500m", "3"), ("500m", "1")])
 def test_a_cpu_replica_computes_on_all_cores_of_its_worker(worker, cpu, threads):
     group = {"name": "cpu", "resources": {"cpu": cpu, "memory": "4Gi"}}
-    (container,) = worker(gpusPerReplica=0, workerGroups=[group])["spec"]["containers"]
-    assert container["env"] == [{"name": "OMP_NUM_THREADS", "value": threads}]
+    assert variables(worker(gpusPerReplica=0, workerGroups=[group]))["OMP_NUM_THREADS"] == threads
 
 
 def test_the_users_number_of_threads_wins(worker):
     wanted = [{"name": "OMP_NUM_THREADS", "value": "1"}]
-    assert worker(gpusPerReplica=0, env=wanted)["spec"]["containers"][0]["env"] == wanted
+    assert variables(worker(gpusPerReplica=0, env=wanted))["OMP_NUM_THREADS"] == "1"
+
+
+def test_requests_cross_to_the_model_in_one_event_loop_unless_told_otherwise(worker, head):
+    name = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
+    for template in (worker, head):
+        assert variables(template())[name] == "0"
+        assert variables(template(env=[{"name": name, "value": "1"}]))[name] == "1"

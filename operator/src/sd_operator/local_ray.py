@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from sd_operator import ray_dashboard, ray_process
 from sd_operator.api import Resource
+from sd_operator.builders.ray_variables import ray_variables
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.errors import LocalRunFailed, RayUnavailable
 from sd_operator.ray_messages import reason
@@ -139,7 +140,7 @@ def _gpus(resource: Resource) -> int:
 def _environment(resource: Resource) -> dict[str, str]:
     """Variables of Ray and the replicas; Ray alone would give a replica one thread, by its num_cpus."""
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))}
-    return threads | {each.name: each.value for each in resource.spec.env}
+    return {**threads, **ray_variables(resource.spec)}
 
 
 async def _until_ray_answers(ray: ray_process.RayProcess, dashboard: ray_dashboard.RayDashboard) -> None:

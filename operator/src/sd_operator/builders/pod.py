@@ -12,6 +12,7 @@ from sd_operator.api import Resource, Spec, WorkerGroup
 from sd_operator.api.capacity import gpus_per_worker
 from sd_operator.api.placement import Resources
 from sd_operator.builders.placement import head_placement, worker_placement
+from sd_operator.builders.ray_variables import ray_variables
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -79,7 +80,7 @@ def _container(spec: Spec, settings: Settings, name: str, wanted: Resources, gpu
         "name": name,
         "image": image(spec, settings),
         "imagePullPolicy": spec.image.pull_policy,
-        "env": [{"name": each.name, "value": each.value} for each in spec.env],
+        "env": [{"name": name, "value": value} for name, value in ray_variables(spec).items()],
         "resources": {"requests": amounts, "limits": amounts},
         "securityContext": security_context(),
         "volumeMounts": [{"name": "shared-memory", "mountPath": "/dev/shm"}],  # noqa: S108

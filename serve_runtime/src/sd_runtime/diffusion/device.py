@@ -25,13 +25,14 @@ class Device:
         """Compute one number; raises where a device fault has made all further work fail."""
         torch.ones(1, device=self.kind).item()
 
-    def enter(self, work: Literal["drawing", "decoding"]) -> None:
+    def enter(self, work: Literal["loading", "drawing", "decoding"]) -> None:
         """Called once by each thread that computes.
 
-        On a CPU the thread that draws leaves one core to those that decode, write files and answer requests. Torch's
-        OpenMP keeps a team of threads for each thread that computes; once all teams together have more threads than
-        there are cores, its threads sleep at each barrier instead of waiting awake. On two cores a call of the small
-        UNet took 22 ms in a second team of two, 8 ms in the first, and 8 ms on one thread.
+        On a CPU the thread that draws leaves one core to those that decode, write files and answer requests; `lanes`
+        share out what is large. All others compute alone: torch's OpenMP keeps a team of threads for each thread that
+        asks for more, and once all teams together have more threads than there are cores, they sleep at each barrier
+        instead of waiting awake. On two cores a call of the small UNet took 22 ms in a second team of two, 8 ms in the
+        first, and 8 ms on one thread.
         """
         if self.kind == "cpu":
             torch.set_num_threads(max(1, cores() - 1) if work == "drawing" else 1)

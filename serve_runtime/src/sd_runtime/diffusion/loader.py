@@ -49,6 +49,7 @@ def load(config: RuntimeConfig) -> LoadedModel:
 
 def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
     on = device.Device(device.best())
+    on.enter("loading")
     # Half precision is slower than single on CPUs, and many of its operators are missing there.
     dtype = "float32" if on.kind == "cpu" else config.model.dtype
     if dtype != config.model.dtype:

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The speed switches: what is asked for, what of it can be had here, and the UNet call that results."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from sd_runtime.config import Optimizations
-from sd_runtime.diffusion.device import Device
+from sd_runtime.diffusion.device import Device, cores
 from sd_runtime.diffusion.graphs import Graphs
+from sd_runtime.diffusion.lanes import Lanes
 from sd_runtime.diffusion.loras import LoraSwitch
 from sd_runtime.diffusion.predicting import Forward, forward
 
@@ -45,8 +47,16 @@ def tune(pipeline: Any, wanted: Optimizations, device: Device, loras: LoraSwitch
         "compile": wanted.compile and _compile(pipeline),
         "cuda_graphs": wanted.cuda_graphs and device.kind == "cuda",
     }
+    return Tuned(_call(unet, effective, device, loras), effective)
+
+
+def _call(unet: Any, effective: Mapping[str, bool], device: Device, loras: LoraSwitch) -> Forward:
     call = forward(unet)
-    return Tuned(Graphs(call, loras) if effective["cuda_graphs"] else call, effective)
+    if effective["cuda_graphs"]:
+        return Graphs(call, loras)
+    # What is compiled is compiled for the whole batch.
+    shared_out = device.kind == "cpu" and cores() > 1 and not effective["compile"]
+    return Lanes(call, cores()) if shared_out else call
 
 
 def _channels_last(pipeline: Any, device: Device) -> bool:

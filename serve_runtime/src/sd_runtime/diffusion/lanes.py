@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One UNet call on several cores: the rows are shared out over threads, each of which computes on its own.
+
+Torch would share out each operator instead and meet at its end. Such a meeting waits for the slowest core, so it pays
+only where nothing else runs; here, pictures are decoded and requests answered on the same cores. With both cores of
+the measured machine idle, a call of 16 rows at 64x64 takes 36 ms on one thread, 24 in torch's way and 25 in this one.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from sd_runtime.diffusion.families import Conditions
+from sd_runtime.diffusion.predicting import Forward
+
+_WORTH = 512  # cells of latents; for fewer, what Python does between the operators takes longer than they do
+
+
+class Lanes:
+    """A call like the one it is given, on `cores` cores if it is large enough."""
+
+    def __init__(self, call: Forward, cores: int) -> None:
+        self._call = call
+        self._cores = cores
+        self._others = ThreadPoolExecutor(max(1, cores - 1), thread_name_prefix="lane")
+
+    def __call__(
+        self, samples: torch.Tensor, timesteps: torch.Tensor, conditions: Conditions
+    ) -> torch.Tensor:
+        """`samples` (rows, channels, height, width) and `timesteps` (rows,); conditions by rows too."""
+        rows, _, height, width = samples.shape
+        if rows * height * width < _WORTH:
+            return self._call(samples, timesteps, conditions)
+        lanes = min(rows, self._cores)
+        shares = torch.arange(rows).tensor_split(lanes)
+        threads = self._cores // lanes
+        (first, *others) = (slice(int(share[0]), int(share[-1]) + 1) for share in shares)
+        running = [
+            self._others.submit(self._compute, threads, samples, timesteps, conditions, share)
+            for share in others
+        ]
+        results = [self._compute(threads, samples, timesteps, conditions, first)]
+        return torch.cat(results + [each.result() for each in running])
+
+    def _compute(
+        self,
+        threads: int,
+        samples: torch.Tensor,
+        timesteps: torch.Tensor,
+        conditions: Conditions,
+        share: slice,
+    ) -> torch.Tensor:
+        torch.set_num_threads(threads)  # of this thread
+        mine = {name: tensor[share] for name, tensor in conditions.items()}
+        with torch.inference_mode():
+            return self._call(samples[share], timesteps[share], mine)
