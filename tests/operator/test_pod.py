@@ -131,3 +131,19 @@ def test_requests_cross_to_the_model_in_one_event_loop_unless_told_otherwise(wor
     for template in (worker, head):
         assert variables(template())[name] == "0"
         assert variables(template(env=[{"name": name, "value": "1"}]))[name] == "1"
+
+
+def test_a_worker_has_the_time_of_its_longest_request_to_end(worker):
+    """And the time in which a replacement loads; Kubernetes kills later than Ray gives up."""
+    template = worker(limits={"timeoutSeconds": 500})
+    assert variables(template)["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == "540"
+    assert template["spec"]["terminationGracePeriodSeconds"] == 560
+
+
+def test_the_head_goes_after_the_workers_that_drain(head):
+    template = head(limits={"timeoutSeconds": 500})
+    (container,) = template["spec"]["containers"]
+    command = ["python", "-m", "sd_runtime.await_workers", "540"]
+    assert container["lifecycle"] == {"preStop": {"exec": {"command": command}}}
+    assert template["spec"]["terminationGracePeriodSeconds"] == 560
+    assert variables(template)["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == "0"

@@ -5,6 +5,7 @@ import asyncio
 import io
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 
 import httpx
@@ -15,6 +16,8 @@ from PIL import Image
 
 from sd_operator import local_ray, ray_dashboard, ray_process
 from sd_operator.api import parse
+
+_MOST_REQUESTS = 240
 
 
 class RunningService:
@@ -63,6 +66,50 @@ class RunningService:
             f"{ray.dashboard}/api/serve/applications/", headers={"Authorization": f"Bearer {ray.token}"}
         )
         return answer.json()["applications"]["imagine"]["deployments"][deployment]["replicas"]
+
+
+class Load:
+    """Requests for short pictures that come whenever they do, answered or not; so many at most."""
+
+    def __init__(self, url, steps, per_second):
+        limits = httpx.Limits(max_connections=_MOST_REQUESTS)
+        self._client = httpx.Client(base_url=url, timeout=600, limits=limits)
+        self._pool = ThreadPoolExecutor(_MOST_REQUESTS)
+        self._query = {"prompt": "a red circle", "steps": steps}
+        self._pause = 1 / per_second
+        self._stop = threading.Event()
+        self.sent = []
+        self._thread = threading.Thread(target=self._run)
+        self.answers = []
+
+    def _run(self):
+        for seed in range(_MOST_REQUESTS):
+            self.sent.append(self._pool.submit(self._ask, seed))
+            if self._stop.wait(self._pause):
+                return
+
+    def _ask(self, seed):
+        try:
+            return self._client.get("/imagine", params=self._query | {"seed": seed}).status_code
+        except httpx.HTTPError as error:
+            return repr(error)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        self.answers = [each.result() for each in self.sent]
+        self._pool.shutdown()
+        self._client.close()
+
+
+@pytest.fixture(scope="session")
+def load():
+    """Load on a URL while a block runs; its answers' status codes afterwards."""
+    return Load
 
 
 @pytest.fixture(scope="session")

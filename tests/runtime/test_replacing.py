@@ -3,63 +3,18 @@
 
 import copy
 import itertools
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 
 from sd_operator import local_ray
 from sd_operator.api import parse
 
-SHORT = {"prompt": "a red circle", "steps": 2}
 # Four at once: on two cores, longer than the 20 s that Ray by itself gives a replica to finish.
 LONG = {"prompt": "a red circle", "size": "256x256", "num_inference_steps": 100}
-PER_SECOND, MOST = 1, 240
 
 other_sides = itertools.cycle(
     (64, 72, 80, 88, 96)
 )  # to draw at the start: each makes the replica another one
-
-
-class Load:
-    """Requests that come whenever they do, answered or not; so many at most."""
-
-    def __init__(self, url):
-        self._client = httpx.Client(base_url=url, timeout=600, limits=httpx.Limits(max_connections=MOST))
-        self._pool = ThreadPoolExecutor(MOST)
-        self._stop = threading.Event()
-        self._sent = []
-        self._thread = threading.Thread(target=self._run)
-        self.answers = []
-
-    def _run(self):
-        for seed in range(MOST):
-            self._sent.append(self._pool.submit(self._ask, seed))
-            if self._stop.wait(1 / PER_SECOND):
-                return
-
-    def _ask(self, seed):
-        try:
-            return self._client.get("/imagine", params=SHORT | {"seed": seed}).status_code
-        except httpx.HTTPError as error:
-            return repr(error)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
-        self.answers = [each.result() for each in self._sent]
-        self._pool.shutdown()
-        self._client.close()
-
-
-@pytest.fixture
-def load(running):
-    return Load(running.local.url)
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +46,14 @@ def apply(running, eventually):
 
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["no place beside it", "a place beside it"])
-def test_a_replica_that_is_replaced_loses_no_request(load, apply, workers):
+def test_a_replica_that_is_replaced_loses_no_request(load, running, apply, workers):
     """With a place to spare nobody even waits: none is refused."""
     before = apply(replicas=1, workers=workers, side=next(other_sides))
-    with load:
+    with load(running.local.url, steps=2, per_second=1) as meanwhile:
         after = apply(replicas=1, workers=workers, side=next(other_sides))
     assert not before & after
-    assert set(load.answers) <= ({200} if workers > 1 else {200, 429})
-    assert 200 in load.answers
+    assert set(meanwhile.answers) <= ({200} if workers > 1 else {200, 429})
+    assert 200 in meanwhile.answers
 
 
 def test_scaling_down_finishes_what_was_begun(http, apply, eventually):

@@ -11,6 +11,7 @@ from sd_operator import naming
 from sd_operator.api import Resource, Spec, WorkerGroup
 from sd_operator.api.capacity import gpus_per_worker
 from sd_operator.api.placement import Resources
+from sd_operator.builders import termination
 from sd_operator.builders.placement import head_placement, worker_placement
 from sd_operator.builders.ray_variables import ray_variables
 from sd_operator.settings import Settings
@@ -43,16 +44,23 @@ def head_template(resource: Resource, settings: Settings) -> Json:
             ("serve", naming.SERVE_PORT),
         )
     ]
+    container["env"] += termination.head_variables()
+    container["lifecycle"] = termination.head_lifecycle(spec)
     # The head keeps the token that KubeRay's autoscaler sidecar needs.
-    return _template(resource, container, head_placement(spec))
+    pod = {**head_placement(spec), "terminationGracePeriodSeconds": termination.grace_seconds(spec)}
+    return _template(resource, container, pod)
 
 
 def worker_template(resource: Resource, settings: Settings, group: WorkerGroup) -> Json:
     """Pod template of a worker: one Ray node with its GPUs."""
     spec = resource.spec
     container = _container(spec, settings, "ray-worker", group.resources, gpus=gpus_per_worker(spec, group))
-    container["env"] += [*_threads(spec, group), *_model_token(spec)]
-    pod: Json = {**worker_placement(spec, group), "automountServiceAccountToken": False}
+    container["env"] += [*termination.worker_variables(spec), *_threads(spec, group), *_model_token(spec)]
+    pod: Json = {
+        **worker_placement(spec, group),
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": termination.grace_seconds(spec),
+    }
     if spec.service_account_name:
         pod |= {"serviceAccountName": spec.service_account_name, "automountServiceAccountToken": True}
     container["volumeMounts"] += _model_mounts(spec)
