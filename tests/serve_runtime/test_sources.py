@@ -5,7 +5,7 @@ import json
 import threading
 
 import pytest
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 
 from sd_runtime import sources
 from sd_runtime.config import ModelConfig
@@ -118,6 +118,15 @@ def test_hugging_face_gives_safetensors_of_the_variant_and_no_code(variant, weig
     assert all(COMMIT in path for path in asked)
 
 
+def test_what_is_whole_is_used_while_the_hub_is_away(hub_at):
+    asked = hub_at(_repository)
+    found = fetch("hf://owner/name", revision=COMMIT)
+    asked.clear()
+    hub_at(lambda _: (503, {}, ""))
+    assert fetch("hf://owner/name", revision=COMMIT) == found
+    assert not asked
+
+
 def _repository(path):
     """Status, headers and body of a hub that has one repository at one commit."""
     if path.startswith(f"/api/models/owner/name/tree/{COMMIT}"):
@@ -127,7 +136,7 @@ def _repository(path):
         ]
         return 200, {"Content-Type": "application/json"}, json.dumps(files)
     name = path.partition(f"/resolve/{COMMIT}/")[2]
-    tag = hashlib.sha256(name.encode()).hexdigest()
+    tag = hashlib.sha256(REPOSITORY[name].encode()).hexdigest()
     return 200, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, REPOSITORY[name]
 
 
@@ -147,8 +156,9 @@ def test_hugging_face_refusals_are_explained(status, headers, error, says, hub_a
         fetch("hf://owner/name", revision=COMMIT)
 
 
-def test_whatever_else_fails_is_told_in_one_line(monkeypatch):
+def test_whatever_else_fails_is_told_in_one_line(monkeypatch, tmp_path):
     """Not with a real connection: huggingface_hub tries again for half a minute."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
 
     def refuse(*_, **__):
         raise ConnectionError("no route\nfor many reasons")
@@ -188,6 +198,7 @@ def hub_at(monkeypatch, tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
         endpoint = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(hub, "snapshot_download", _at(endpoint, tmp_path / "cache"))
         return asked
 

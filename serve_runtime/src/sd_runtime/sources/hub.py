@@ -14,32 +14,62 @@ from huggingface_hub.errors import (
 
 from sd_runtime.config import ModelConfig
 from sd_runtime.errors import ModelForbidden, ModelNotFound, ModelUnavailable
+from sd_runtime.sources import store
 
 _REFUSED = (401, 403)
 _FILES = ["*.json", "*.txt", "*.model"]
 
 
 def fetch(model: ModelConfig) -> Path:
-    """Download what is missing into the Hugging Face cache and return the snapshot's folder.
+    """Download what is missing into the cache and return the snapshot's folder.
 
     The token comes from HF_TOKEN in the environment.
     """
     repository = model.uri.removeprefix("hf://")
     # Below a folder only: a file in the repository's root is the whole model again, for other programs.
     weights = f"*/*.{model.variant}*.safetensors" if model.variant else "*/*.safetensors"
-    try:
-        folder = snapshot_download(
-            repository,
-            revision=model.revision,
-            allow_patterns=[*_FILES, weights],
-            ignore_patterns=["*non_ema*", *([] if model.variant else ["*.fp16*.safetensors"])],
-            token=os.environ.get("HF_TOKEN") or None,
+    return snapshot(
+        f"model.uri: got {model.uri!r}",
+        repository,
+        model.revision,
+        files=model.variant or "",
+        allow=[*_FILES, weights],
+        ignore=["*non_ema*", *([] if model.variant else ["*.fp16*.safetensors"])],
+    )
+
+
+def snapshot(
+    what: str, repository: str, revision: str | None, *, files: str, allow: list[str], ignore: list[str]
+) -> Path:
+    """The folder of some files of a repository.
+
+    Args:
+        what: names field and value, for errors.
+        repository: owner/name.
+        revision: commit, branch or tag; None: the main branch.
+        files: names the selection, which `allow` and `ignore` make.
+        allow: glob patterns of what is wanted.
+        ignore: and of what is not.
+
+    Raises:
+        ModelUnavailable: they cannot be had.
+    """
+
+    def download() -> Path:
+        return Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=allow,
+                ignore_patterns=ignore,
+                token=os.environ.get("HF_TOKEN") or None,
+            )
         )
-    except (
-        Exception
-    ) as error:  # the HTTP library below, and with it the errors, changes with huggingface_hub's version
-        raise failure(f"model.uri: got {model.uri!r}", error) from error
-    return Path(folder)
+
+    try:
+        return store.fetch(repository, revision, files, download)
+    except Exception as error:  # the HTTP library below huggingface_hub, and with it the errors, changes
+        raise failure(what, error) from error
 
 
 def failure(what: str, error: Exception) -> ModelUnavailable:

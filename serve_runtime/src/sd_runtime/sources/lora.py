@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One LoRA: a safetensors file, by itself or the only one in the root of a folder or repository."""
 
-import os
 from pathlib import Path
-
-from huggingface_hub import snapshot_download
 
 from sd_runtime.config import Lora, ModelConfig
 from sd_runtime.errors import ConfigError, ModelNotFound, ModelUnavailable
-from sd_runtime.sources import folder
-from sd_runtime.sources.hub import failure
+from sd_runtime.sources import folder, hub
 
 _USUAL = "pytorch_lora_weights.safetensors"
 
@@ -26,7 +22,11 @@ def fetch(lora: Lora) -> Path:
     if path.endswith(".safetensors"):
         inner, _, name = path.rpartition("/")
     if scheme == "hf":
-        return _only(lora, _download(lora, inner), name)
+        what = f"loras: {lora.name}: got {lora.uri!r}"
+        found = hub.snapshot(
+            what, inner, lora.revision, files="lora", allow=["*.safetensors"], ignore=["*/*"]
+        )
+        return _only(lora, found, name)
     if scheme in {"file", "pvc"}:
         model = ModelConfig(uri=f"{scheme}://{inner}")
         find = folder.fetch if scheme == "file" else folder.fetch_claim
@@ -35,20 +35,6 @@ def fetch(lora: Lora) -> Path:
         except (ConfigError, ModelUnavailable) as error:
             raise type(error)(f"loras: {lora.name}: {error}") from error
     raise ConfigError(f"loras: {lora.name}: got {lora.uri!r}: must begin with one of file://, pvc://, hf://")
-
-
-def _download(lora: Lora, repository: str) -> Path:
-    try:
-        found = snapshot_download(
-            repository,
-            revision=lora.revision,
-            allow_patterns=["*.safetensors"],
-            ignore_patterns=["*/*"],
-            token=os.environ.get("HF_TOKEN") or None,
-        )
-    except Exception as error:
-        raise failure(f"loras: {lora.name}: got {lora.uri!r}", error) from error
-    return Path(found)
 
 
 def _only(lora: Lora, found: Path, name: str) -> Path:

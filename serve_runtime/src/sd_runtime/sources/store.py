@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Downloads kept on a volume that replicas, workers and preloads may share.
+
+One downloads, the others wait for it. What is whole is checked against the hub's checksums and marked; what is marked
+is used without asking the hub, so a replica starts while the hub is away. What was cut off is taken up where it ended:
+huggingface_hub keeps the part that has arrived.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from huggingface_hub import constants
+
+logger = logging.getLogger(__name__)
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+_SHA256 = re.compile("[0-9a-f]{64}")
+_TELL_SECONDS = 30.0
+_BLOCK = 2**24
+
+Download = Callable[[], Path]
+
+
+class Corrupt(Exception):
+    """Files do not have the checksums that the hub named, even after a second download."""
+
+
+def fetch(
+    repository: str, revision: str | None, files: str, download: Download, root: Path | None = None
+) -> Path:
+    """The folder of a repository's files at a revision, downloaded by one at a time.
+
+    Args:
+        repository: owner/name.
+        revision: a commit is kept for good; a branch or tag is asked for each time.
+        files: what distinguishes this selection of files from others of the repository.
+        download: brings what is missing and returns the folder.
+        root: of the cache; by default huggingface_hub's.
+
+    Raises:
+        Corrupt: as it says.
+        OSError: the volume cannot be written, or does not lock.
+    """
+    pinned = revision is not None and _COMMIT.fullmatch(revision) is not None
+    name = re.sub(r"[^A-Za-z0-9._-]+", "--", "--".join(filter(None, (repository, revision, files))))
+    marker = (root or Path(constants.HF_HUB_CACHE)) / "complete" / f"{name}.json"
+    if pinned and (folder := _marked(marker)) is not None:
+        return folder
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(marker.with_suffix(".lock"), repository):
+        if pinned and (folder := _marked(marker)) is not None:
+            return folder
+        folder = _whole(download)
+        if pinned:
+            _mark(marker, folder)
+    return folder
+
+
+def _one_at_a_time(lock: Path, repository: str) -> AbstractContextManager[Any]:
+    """Hold the lock; the kernel lets it go with its process, on network file systems the server does."""
+    taken = FileLock(lock)
+    while True:
+        try:
+            return taken.acquire(timeout=_TELL_SECONDS)
+        except Timeout:
+            logger.info("waiting for another replica that downloads %s", repository)
+
+
+def _whole(download: Download) -> Path:
+    folder = download()
+    if not (bad := _corrupt(folder)):
+        return folder
+    for file in bad:
+        logger.warning("%s does not have the hub's checksum; downloading it again", file.name)
+        file.resolve().unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+    folder = download()
+    if bad := _corrupt(folder):
+        raise Corrupt(f"{bad[0].name} does not have the checksum that the hub names, twice in a row")
+    return folder
+
+
+def _corrupt(folder: Path) -> list[Path]:
+    """Large files whose content is not the one that huggingface_hub stored them under."""
+    began, size, bad = time.monotonic(), 0, []
+    for file in _files(folder):
+        stored = file.resolve()
+        if _SHA256.fullmatch(stored.name):
+            size += stored.stat().st_size
+            if _digest(stored) != stored.name:
+                bad.append(file)
+    logger.info("checked %.1f GB in %.1f s", size / 1e9, time.monotonic() - began)
+    return bad
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (file for file in sorted(folder.rglob("*")) if file.is_file())
+
+
+def _mark(marker: Path, folder: Path) -> None:
+    sizes = {str(file.relative_to(folder)): file.stat().st_size for file in _files(folder)}
+    content = {"folder": os.path.relpath(folder, marker.parent), "files": sizes}
+    draft = marker.with_suffix(f".{os.getpid()}.draft")
+    with draft.open("w", encoding="utf-8") as stream:
+        json.dump(content, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(marker)
+
+
+def _marked(marker: Path) -> Path | None:
+    """The folder that the marker tells of, if all its files are there at their sizes."""
+    try:
+        content: dict[str, Any] = json.loads(marker.read_text("utf-8"))
+        folder = marker.parent / content["folder"]
+        found = all((folder / name).stat().st_size == size for name, size in content["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return folder.resolve() if found and content["files"] else None
