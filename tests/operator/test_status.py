@@ -7,7 +7,6 @@ import pytest
 from sd_operator import status
 from sd_operator.api import Status
 from sd_operator.api.status import Reason
-from sd_operator.errors import InvalidResource, KubeRayMissing, NameConflict, Problem, Refused
 from sd_operator.observed import Application, Observed, PodView, PreloadView, RayServiceView
 from sd_operator.trouble import Trouble
 
@@ -166,25 +165,6 @@ def test_identity_of_what_serves(resource):
     assert computed.model.uri.startswith("hf://stable-diffusion-v1-5/")
     assert (computed.ray_service, computed.active_ray_cluster) == ("imagine", "imagine-abcde")
     assert computed.observed_generation == 3
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (InvalidResource("imagine", (Problem("spec.a", "1", "must be 2"),)), "Invalid"),
-        (NameConflict("taken"), "NameConflict"),
-        (KubeRayMissing("no KubeRay"), "KubeRayMissing"),
-        (Refused("quota"), "Refused"),
-    ],
-)
-def test_what_cannot_be_acted_on_is_not_accepted(resource, error, reason):
-    before = status.compute(resource(), OBSERVED, "image:1", Status(), NOW)
-    after = status.rejected(4, error, before, NOW)
-    found = {condition.type: condition for condition in after.conditions}
-    assert (found["Accepted"].status, found["Accepted"].reason) == ("False", reason)
-    assert found["Accepted"].message == str(error)
-    assert after.observed_generation == 4
-    assert after.url == before.url
 
 
 def test_long_messages_are_clipped(resource):

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from sd_operator.intent import of_spec
 from sd_operator.observed import Application, Observed, RayServiceView
 from sd_operator.status.conditions import accepted
 from sd_operator.status.upgrading import upgrading
@@ -21,7 +22,9 @@ BOTH = replace(SERVING, pending="imagine-new", upgrading=True)
 @pytest.fixture
 def told(resource):
     def tell(view, state=None, **spec):
-        verdict = upgrading(resource(**spec).spec, Observed(view, upgrade=state or UpgradeState()))
+        verdict = upgrading(
+            of_spec(resource(**spec).spec, "image:1"), Observed(view, upgrade=state or UpgradeState())
+        )
         return verdict.status, verdict.reason, verdict.message
 
     return tell

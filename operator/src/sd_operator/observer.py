@@ -6,11 +6,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sd_operator import naming
-from sd_operator.api import Resource
-from sd_operator.cluster import CORE_EVENT, NODE, POD, RAY_CLUSTER, Cluster
-from sd_operator.errors import Refused
+from sd_operator.api import Spec
+from sd_operator.builders.token_secret import token_of
+from sd_operator.cluster import (
+    CORE_EVENT,
+    DAEMON_SET,
+    NODE,
+    POD,
+    RAY_CLUSTER,
+    RAY_SERVICE,
+    SECRET,
+    Cluster,
+)
+from sd_operator.errors import KubeRayMissing, Refused
 from sd_operator.headroom import shortage
+from sd_operator.intent import Intent, of_ray_service
+from sd_operator.naming import Key
 from sd_operator.observed import Observed, observe
+from sd_operator.ownership import belongs_to
 from sd_operator.serve_reader import Place, ServeReader
 from sd_operator.upgrade_state import active_cluster, pending_cluster, upgrade_state
 
@@ -26,46 +39,83 @@ class Observer:
 
     async def look(
         self,
-        resource: Resource,
+        key: Key,
         ray_service: Json | None,
         daemon_sets: Iterable[Json],
         ray_clusters: list[Json],
         token: str,
+        *,
+        spec: Spec | None,
     ) -> Observed:
         """Everything observed of a resource.
 
         Args:
-            resource: whose.
+            key: whose.
             ray_service: its live RayService, None where there is none.
             daemon_sets: its live preload DaemonSets.
             ray_clusters: its live RayClusters.
             token: Ray's token.
+            spec: what is wanted, None where that is refused.
         """
-        labels = naming.everything(resource.name)
-        pods = await self.cluster.list(POD, resource.namespace, labels)
+        labels = naming.everything(key.name)
+        pods = await self.cluster.list(POD, key.namespace, labels)
         observed = observe(ray_service, pods, daemon_sets, ray_clusters)
-        lacking = await self._shortage(resource, ray_service, ray_clusters)
+        lacking = await self._shortage(spec, ray_service, ray_clusters)
         upgrade = upgrade_state(ray_service, ray_clusters, lacking)
         heads = ((name, observed.head(name)) for name in observed.clusters)
-        places = [Place(resource.namespace, name, head.uid, token) for name, head in heads if head]
-        key = naming.Key(resource.namespace, resource.name)
+        places = [Place(key.namespace, name, head.uid, token) for name, head in heads if head]
         return replace(observed, upgrade=upgrade, serve=await self.serve.read(key, places))
 
-    async def _shortage(self, resource: Resource, ray_service: Json | None, ray_clusters: list[Json]) -> str:
+    async def running(self, key: Key, uid: str) -> tuple[Intent, Observed] | None:
+        """What an earlier spec left running, found without the spec of now; None where there is no RayService of ours.
+
+        Args:
+            key: whose.
+            uid: of the resource.
+
+        Raises:
+            Refused: we may not read it.
+        """
+        try:
+            ray_service = await self.cluster.get(RAY_SERVICE, key.namespace, key.name)
+            ray_clusters = await self.cluster.list(RAY_CLUSTER, key.namespace, naming.labels(key.name))
+        except KubeRayMissing:
+            ray_service = None  # its objects went with the kind
+        if ray_service is None or not belongs_to(ray_service, uid):
+            self.serve.forget(key)
+            return None
+        listed = await self.cluster.list(DAEMON_SET, key.namespace, naming.labels(key.name))
+        daemon_sets = [each for each in listed if belongs_to(each, uid)]
+        token = await self.token(key, uid)
+        observed = await self.look(key, ray_service, daemon_sets, ray_clusters, token, spec=None)
+        return of_ray_service(ray_service, preloads=bool(daemon_sets)), observed
+
+    async def token(self, key: Key, uid: str) -> str:
+        """Ray's token; empty where it is not ours or may not be read: then KubeRay's word has to do."""
+        try:
+            secret = await self.cluster.get(SECRET, key.namespace, naming.token_secret(key.name))
+        except Refused:
+            return ""
+        return token_of(secret) if secret and belongs_to(secret, uid) else ""
+
+    async def _shortage(self, spec: Spec | None, ray_service: Json | None, ray_clusters: list[Json]) -> str:
         """What a second cluster lacks; unknown where we may not read nodes and the pods of others."""
         pending = pending_cluster(ray_service, ray_clusters)
-        if pending is None or active_cluster(ray_service, ray_clusters) is None:
+        if spec is None or pending is None or active_cluster(ray_service, ray_clusters) is None:
             return ""
         try:
             nodes, pods = await self.cluster.list(NODE, None), await self.cluster.list(POD, None)
         except Refused:
             return ""
-        return shortage(resource.spec, pending["metadata"]["name"], nodes, pods)
+        return shortage(spec, pending["metadata"]["name"], nodes, pods)
 
-    async def events(self, resource: Resource, observed: Observed) -> list[Json]:
-        """Events about the RayClusters of a resource."""
+    async def events(self, namespace: str, observed: Observed) -> list[Json]:
+        """Events about the RayClusters of a resource in this namespace; none where they may not be read."""
         found = []
         for name in observed.clusters:
             fields = {"involvedObject.kind": RAY_CLUSTER.name, "involvedObject.name": name}
-            found += await self.cluster.list(CORE_EVENT, resource.namespace, fields=fields)
+            try:
+                found += await self.cluster.list(CORE_EVENT, namespace, fields=fields)
+            except Refused:
+                return []
         return found

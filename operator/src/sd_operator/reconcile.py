@@ -27,7 +27,7 @@ from sd_operator.cluster import (
     kind_of,
 )
 from sd_operator.desired import PRUNED_KINDS, desired
-from sd_operator.drift import differs, owned_fields
+from sd_operator.drift import differs
 from sd_operator.errors import (
     ClusterUnavailable,
     InvalidResource,
@@ -35,11 +35,14 @@ from sd_operator.errors import (
     KubeRayTooOld,
     NameConflict,
     Refused,
+    SdServiceError,
 )
 from sd_operator.events import Note, adjusted, changes, event, flips
 from sd_operator.live_cluster import live_patch
 from sd_operator.naming import Key
+from sd_operator.observed import Observed
 from sd_operator.observer import Observer
+from sd_operator.ownership import belongs_to, owner
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -90,7 +93,7 @@ class Reconciler:
             after = await self._status(resource, children, ray_clusters, before, token)
         except (InvalidResource, NameConflict, KubeRayMissing, KubeRayTooOld, Refused) as error:
             notes = []
-            after = status.rejected(live["metadata"]["generation"], error, before, self.clock())
+            after = await self._refused(live, error, before)
         await self._report(live, before, after, notes)
         return status.look_again_seconds(after)
 
@@ -115,7 +118,7 @@ class Reconciler:
         unwanted = [
             children.pop(identity)
             for identity, live in list(children.items())
-            if identity not in wanted and identity.kind in PRUNED_KINDS and _owner(live) == resource.uid
+            if identity not in wanted and identity.kind in PRUNED_KINDS and owner(live) == resource.uid
         ]
         for live in unwanted:
             await self.cluster.delete(kind_of(live), live)
@@ -135,7 +138,7 @@ class Reconciler:
                 live = await self.cluster.get(KINDS[identity.kind], resource.namespace, identity.name)
                 if live is not None:
                     children[identity] = live
-            if identity in children and not _is_ours(children[identity], resource):
+            if identity in children and not belongs_to(children[identity], resource.uid):
                 raise NameConflict(
                     f"{identity.kind} {identity.name} exists and belongs to someone else; it is left alone:"
                     " delete or rename it, or give this service another name"
@@ -150,7 +153,7 @@ class Reconciler:
             token = self.draw_token()
             await self.cluster.create(token_secret(resource, token), naming.FIELD_MANAGER)
             return token
-        if not _is_ours(live, resource):
+        if not belongs_to(live, resource.uid):
             raise NameConflict(f"Secret {name} exists and belongs to someone else; delete or rename it")
         return token_of(live)
 
@@ -167,7 +170,7 @@ class Reconciler:
         ray_service = children[Identity(RAY_SERVICE.name, resource.name)]
         notes = []
         for live in ray_clusters:
-            if _owner(live) != ray_service["metadata"]["uid"] or "deletionTimestamp" in live["metadata"]:
+            if owner(live) != ray_service["metadata"]["uid"] or "deletionTimestamp" in live["metadata"]:
                 continue
             operations = live_patch(ray_service["spec"]["rayClusterConfig"], live)
             if not operations:
@@ -183,14 +186,39 @@ class Reconciler:
         """The status that the children, their pods and Ray's answers amount to."""
         ray_service = children.get(Identity(RAY_SERVICE.name, resource.name))
         daemon_sets = [live for identity, live in children.items() if identity.kind == DAEMON_SET.name]
-        observed = await self.observer.look(resource, ray_service, daemon_sets, ray_clusters, token)
+        key = Key(resource.namespace, resource.name)
+        observed = await self.observer.look(
+            key, ray_service, daemon_sets, ray_clusters, token, spec=resource.spec
+        )
         reference, now = image(resource.spec, self.settings), self.clock()
-        after = status.compute(resource, observed, reference, before, now)
-        if status.is_unexplained(after):
-            # Pods that end and are replaced leave no trace but events; only then it is worth asking for those.
-            observed = observed.with_events(await self.observer.events(resource, observed), now)
-            after = status.compute(resource, observed, reference, before, now)
-        return after
+        return await self._explained(
+            key, observed, lambda seen: status.compute(resource, seen, reference, before, now)
+        )
+
+    async def _refused(self, live: Json, error: SdServiceError, before: Status) -> Status:
+        """The status where the spec cannot be acted on: that, and how what runs is doing."""
+        metadata, now = live["metadata"], self.clock()
+        key = Key(metadata["namespace"], metadata["name"])
+        asked = None if isinstance(error, InvalidResource) else parse(live).spec
+        refusal = status.Refusal(key, metadata["generation"], status.not_accepted(error), asked)
+        try:
+            running = await self.observer.running(key, metadata["uid"])
+        except Refused as hidden:
+            return status.unseen(refusal, str(hidden), before, now)
+        if running is None:
+            return status.refused(refusal, None, before, now)
+        intent, observed = running
+        return await self._explained(
+            key, observed, lambda seen: status.refused(refusal, (intent, seen), before, now)
+        )
+
+    async def _explained(self, key: Key, observed: Observed, compute: Callable[[Observed], Status]) -> Status:
+        """The status. Pods that end and are replaced leave no trace but Events: those are read where nothing else tells."""
+        after = compute(observed)
+        if not status.is_unexplained(after):
+            return after
+        events = await self.observer.events(key.namespace, observed)
+        return compute(observed.with_events(events, self.clock()))
 
     async def _report(self, live: Json, before: Status, after: Status, notes: list[Note]) -> None:
         """Write the status if it changed, and an Event for each change."""
@@ -211,17 +239,6 @@ class Reconciler:
 
 def _identity(body: Json) -> Identity:
     return Identity(body["kind"], body["metadata"]["name"])
-
-
-def _owner(live: Json) -> str | None:
-    owners = live["metadata"].get("ownerReferences", [])
-    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
-
-
-def _is_ours(live: Json, resource: Resource) -> bool:
-    """Ours by owner; or by field manager, where someone stripped the owner and it is to be put back."""
-    owner = _owner(live)
-    return owner == resource.uid or (owner is None and bool(owned_fields(live, naming.FIELD_MANAGER)))
 
 
 def _status_body(live: Json, after: Status) -> Json:

@@ -6,7 +6,7 @@ does not know without a word: they show here as keys that run with no value at a
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class Difference:
         return f"{self.key}: asked {_shown(self.asked)}, Ray runs {_shown(self.running)}"
 
 
-def differences(asked: Json, state: ServeState) -> list[Difference]:
+def differences(asked: Mapping[str, Any], state: ServeState) -> list[Difference]:
     """Keys that run otherwise than asked, named as in the application's config; deployments not built yet are left out.
 
     Args:

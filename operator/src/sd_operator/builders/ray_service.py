@@ -25,7 +25,7 @@ Json = dict[str, Any]
 API_VERSION = "ray.io/v1"
 KIND = "RayService"
 
-_STRATEGIES = {
+STRATEGIES = {
     "NewCluster": "NewCluster",
     "Incremental": "NewClusterWithIncrementalUpgrade",
     "InPlaceOnly": "None",
@@ -135,7 +135,7 @@ def _deletion_delay_seconds(spec: Spec) -> int:
 
 
 def _upgrade_strategy(spec: Spec) -> Json:
-    strategy: Json = {"type": _STRATEGIES[spec.upgrade.strategy]}
+    strategy: Json = {"type": STRATEGIES[spec.upgrade.strategy]}
     if spec.upgrade.incremental is not None:
         strategy["clusterUpgradeOptions"] = spec.upgrade.incremental.model_dump(by_alias=True)
     return strategy

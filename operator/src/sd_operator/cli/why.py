@@ -13,22 +13,23 @@ import typer
 
 from sd_operator import naming, status
 from sd_operator.api import Resource, Status, parse, recorded_status
-from sd_operator.builders.token_secret import token_of
+from sd_operator.api.status import ConditionType, Reason
 from sd_operator.cluster import (
     CORE_EVENT,
     DAEMON_SET,
     RAY_CLUSTER,
     RAY_SERVICE,
-    SECRET,
     SERVICE,
     Cluster,
     connect,
     default_namespace,
 )
 from sd_operator.errors import InvalidResource, KubeRayMissing, Refused, SdServiceError
+from sd_operator.naming import Key
 from sd_operator.observed import Observed
 from sd_operator.observer import Observer
 from sd_operator.serve_reader import ServeReader, through_api_server
+from sd_operator.status.verdict import Verdict
 from sd_operator.why import Explanation, Row, explain
 
 Json = dict[str, Any]
@@ -63,46 +64,70 @@ async def _explain(name: str, namespace: str | None, context: str | None) -> Exp
 async def gather(cluster: Cluster, live: Json, now: datetime) -> Explanation:
     """Read everything about a resource, and explain it."""
     recorded = recorded_status(live)
-    observed = Observed()
-    try:
-        resource = parse(live)
-        observed = await _observe(cluster, resource, now)
-        computed = status.compute(resource, observed, recorded.image or "", recorded, now)
-        computed = _kept_refusal(computed, recorded)
-    except (InvalidResource, KubeRayMissing) as error:
-        computed = status.rejected(live["metadata"]["generation"], error, recorded, now)
+    computed, observed = await _look(cluster, live, recorded, now)
     return explain(live, computed, observed, await _events(cluster, live, observed), now)
 
 
-def _kept_refusal(computed: Status, recorded: Status) -> Status:
+async def _look(cluster: Cluster, live: Json, recorded: Status, now: datetime) -> tuple[Status, Observed]:
+    """The status as it should read now, and what it was computed from."""
+    metadata = live["metadata"]
+    key, generation = Key(metadata["namespace"], metadata["name"]), metadata["generation"]
+    try:
+        resource = parse(live)
+    except InvalidResource as error:
+        refusal = status.Refusal(key, generation, status.not_accepted(error))
+        return await _look_past(cluster, live, refusal, recorded, now)
+    told = _told_refusal(live, recorded)
+    if told is None:
+        try:
+            observed = await _observe(cluster, resource, now)
+            return status.compute(resource, observed, recorded.image or "", recorded, now), observed
+        except KubeRayMissing as error:
+            told = status.not_accepted(error)
+    refusal = status.Refusal(key, generation, told, resource.spec)
+    return await _look_past(cluster, live, refusal, recorded, now)
+
+
+async def _look_past(
+    cluster: Cluster, live: Json, refusal: status.Refusal, recorded: Status, now: datetime
+) -> tuple[Status, Observed]:
+    """The same where the spec is refused: what runs is what an earlier one became."""
+    observer = _observer(cluster)
+    running = await observer.running(refusal.key, live["metadata"]["uid"])
+    if running is None:
+        return status.refused(refusal, None, recorded, now), Observed()
+    intent, observed = running
+    observed = observed.with_events(await observer.events(refusal.key.namespace, observed), now)
+    return status.refused(refusal, (intent, observed), recorded, now), observed
+
+
+def _told_refusal(live: Json, recorded: Status) -> Verdict | None:
     """What only the operator can know: that it may not write something, or that a name is taken."""
-    told = {"NameConflict", "Refused"}
-    kept = {each.type: each for each in recorded.conditions if each.reason in told}
-    if recorded.observed_generation != computed.observed_generation or not kept:
-        return computed
-    conditions = tuple(kept.get(each.type, each) for each in computed.conditions)
-    return computed.model_copy(update={"conditions": conditions})
+    if recorded.observed_generation != live["metadata"]["generation"]:
+        return None
+    for each in recorded.conditions:
+        reason = Reason(each.reason) if each.type == ConditionType.ACCEPTED else None
+        if reason in {Reason.NAME_CONFLICT, Reason.REFUSED}:
+            return Verdict("False", reason, each.message)
+    return None
+
+
+def _observer(cluster: Cluster) -> Observer:
+    return Observer(cluster, ServeReader(through_api_server(cluster)))
 
 
 async def _observe(cluster: Cluster, resource: Resource, now: datetime) -> Observed:
-    labels = naming.labels(resource.name)
-    observer = Observer(cluster, ServeReader(through_api_server(cluster)))
+    labels, observer = naming.labels(resource.name), _observer(cluster)
+    key = Key(resource.namespace, resource.name)
     observed = await observer.look(
-        resource,
-        await cluster.get(RAY_SERVICE, resource.namespace, resource.name),
-        await cluster.list(DAEMON_SET, resource.namespace, labels),
-        await cluster.list(RAY_CLUSTER, resource.namespace, labels),
-        await _token(cluster, resource),
+        key,
+        await cluster.get(RAY_SERVICE, key.namespace, key.name),
+        await cluster.list(DAEMON_SET, key.namespace, labels),
+        await cluster.list(RAY_CLUSTER, key.namespace, labels),
+        await observer.token(key, resource.uid),
+        spec=resource.spec,
     )
-    return observed.with_events(await observer.events(resource, observed), now)
-
-
-async def _token(cluster: Cluster, resource: Resource) -> str:
-    """Ray's token; empty for a user who may not read Secrets: then KubeRay's word has to do."""
-    try:
-        return token_of(await cluster.get(SECRET, resource.namespace, naming.token_secret(resource.name)))
-    except Refused:
-        return ""
+    return observed.with_events(await observer.events(key.namespace, observed), now)
 
 
 async def _events(cluster: Cluster, live: Json, observed: Observed) -> list[Json]:

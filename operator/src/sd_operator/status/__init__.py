@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spec and observation become status: computed anew each time, so nothing changed means nothing to write (pure)."""
+"""What is asked and what is observed become status: computed anew each time, so nothing changed means nothing to write (pure).
 
+A spec that is refused changes nothing of what runs. `Accepted` tells of the refusal; everything else is told of what
+an earlier spec left running, by the intent read back from its RayService.
+"""
+
+from dataclasses import dataclass
 from datetime import datetime
 
-from sd_operator import naming, times
-from sd_operator.api import Condition, Resource, Status
-from sd_operator.api.status import ConditionType, ModelStatus, Reason
+from sd_operator import naming
+from sd_operator.api import Condition, Resource, Spec, Status
+from sd_operator.api.status import ConditionType, Reason
+from sd_operator.builders.serve_config import serve_config
 from sd_operator.errors import (
     InvalidResource,
     KubeRayMissing,
@@ -14,19 +20,28 @@ from sd_operator.errors import (
     Refused,
     SdServiceError,
 )
+from sd_operator.intent import Intent, of_spec
+from sd_operator.naming import Key
 from sd_operator.observed import Observed
 from sd_operator.status.conditions import accepted, preloaded, suspended
 from sd_operator.status.config import config_applied
 from sd_operator.status.counts import preload_counts, replicas, workers
+from sd_operator.status.history import conditions
 from sd_operator.status.model import model_available
 from sd_operator.status.ready import ready
 from sd_operator.status.schedulable import schedulable
 from sd_operator.status.upgrading import upgrading
 from sd_operator.status.verdict import Verdict
 
-_MESSAGE_LIMIT = 1024
 _LOOK_AGAIN_SECONDS = 30.0
 _MENDED_ELSEWHERE = {Reason.KUBERAY_MISSING, Reason.KUBERAY_TOO_OLD, Reason.NAME_CONFLICT}
+_REASONS = {
+    InvalidResource: Reason.INVALID,
+    NameConflict: Reason.NAME_CONFLICT,
+    KubeRayMissing: Reason.KUBERAY_MISSING,
+    KubeRayTooOld: Reason.KUBERAY_TOO_OLD,
+    Refused: Reason.REFUSED,
+}
 
 
 def compute(resource: Resource, observed: Observed, image: str, previous: Status, now: datetime) -> Status:
@@ -39,30 +54,109 @@ def compute(resource: Resource, observed: Observed, image: str, previous: Status
         previous: the status on record, for transition times only.
         now: the time of conditions that flip, UTC.
     """
-    spec = resource.spec
-    verdicts = {
-        ConditionType.READY: ready(spec, observed, now),
-        ConditionType.ACCEPTED: accepted(observed),
-        ConditionType.IMAGES_PRELOADED: preloaded(spec, observed),
-        ConditionType.MODEL_AVAILABLE: model_available(spec, observed),
-        ConditionType.CONFIG_APPLIED: config_applied(spec, observed),
+    intent = of_spec(resource.spec, image)
+    verdicts = _verdicts(intent, observed, accepted(observed), config_applied(intent, observed), now)
+    found = conditions(verdicts, previous, resource.generation, now)
+    return _status(Key(resource.namespace, resource.name), resource.generation, found, intent, observed)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A spec that is not acted on.
+
+    Attributes:
+        key: of which resource; `generation` is that of the spec.
+        why: what `Accepted` says.
+        asked: the spec, None where it cannot be parsed.
+    """
+
+    key: Key
+    generation: int
+    why: Verdict
+    asked: Spec | None = None
+
+
+def not_accepted(error: SdServiceError) -> Verdict:
+    """`Accepted` of a resource that cannot be acted on."""
+    return Verdict("False", _REASONS.get(type(error), Reason.REFUSED), str(error))
+
+
+def refused(
+    refusal: Refusal, running: tuple[Intent, Observed] | None, previous: Status, now: datetime
+) -> Status:
+    """The status of a resource whose spec is refused: `Accepted` says why, the rest is about what runs.
+
+    Args:
+        refusal: of which spec, and why.
+        running: what an earlier spec left running; None where it has no RayService of its own.
+        previous: the status on record, for transition times, and for the words about a service that is not there.
+        now: the time of conditions that flip, UTC.
+    """
+    why, asked, generation = refusal.why, refusal.asked, refusal.generation
+    if running is None:
+        verdicts = {ConditionType.READY: why, ConditionType.ACCEPTED: why}
+        return Status(
+            observed_generation=generation,
+            conditions=conditions(verdicts, previous, generation, now),
+            url=previous.url,
+            selector=previous.selector,
+            model=previous.model,
+            image=previous.image,
+        )
+    intent, observed = running
+    runs_what_is_asked = asked is not None and serve_config(asked) == intent.config
+    config = config_applied(intent, observed) if runs_what_is_asked else why
+    verdicts = _verdicts(intent, observed, why, config, now)
+    found = conditions(verdicts, previous, generation, now)
+    return _status(refusal.key, generation, found, intent, observed)
+
+
+def unseen(refusal: Refusal, hidden: str, previous: Status, now: datetime) -> Status:
+    """The status of a resource whose spec is refused while what runs may not be read: what was known of it is kept.
+
+    Args:
+        refusal: of which spec, and why.
+        hidden: what forbids the reading.
+        previous: the status on record.
+        now: the time of conditions that flip, UTC.
+    """
+    unknown = Verdict("Unknown", Reason.REFUSED, f"What runs cannot be read: {hidden}")
+    verdicts = {ConditionType.READY: unknown, ConditionType.ACCEPTED: refusal.why}
+    kept = tuple(each for each in previous.conditions if each.type not in verdicts)
+    found = (*conditions(verdicts, previous, refusal.generation, now), *kept)
+    return previous.model_copy(update={"observed_generation": refusal.generation, "conditions": found})
+
+
+def _verdicts(
+    intent: Intent, observed: Observed, is_accepted: Verdict, config: Verdict, now: datetime
+) -> dict[ConditionType, Verdict]:
+    return {
+        ConditionType.READY: ready(intent, observed, now),
+        ConditionType.ACCEPTED: is_accepted,
+        ConditionType.IMAGES_PRELOADED: preloaded(intent, observed),
+        ConditionType.MODEL_AVAILABLE: model_available(intent, observed),
+        ConditionType.CONFIG_APPLIED: config,
         ConditionType.SCHEDULABLE: schedulable(observed, now),
-        ConditionType.UPGRADING: upgrading(spec, observed),
-        ConditionType.SUSPENDED: suspended(spec, observed),
+        ConditionType.UPGRADING: upgrading(intent, observed),
+        ConditionType.SUSPENDED: suspended(intent, observed),
     }
-    source = spec.source()
+
+
+def _status(
+    key: Key, generation: int, found: tuple[Condition, ...], intent: Intent, observed: Observed
+) -> Status:
     view = observed.ray_service
     return Status(
-        observed_generation=resource.generation,
-        conditions=_conditions(verdicts, previous, resource.generation, now),
-        url=naming.serve_url(resource.name, resource.namespace),
-        replicas=replicas(spec, observed),
-        selector=f"{naming.NAME_LABEL}={resource.name},ray.io/node-type=worker",
-        workers=workers(spec, observed),
-        preload=preload_counts(spec, observed),
-        model=ModelStatus(uri=source.uri or "", revision=source.revision),
-        image=image,
-        ray_service=resource.name if view else None,
+        observed_generation=generation,
+        conditions=found,
+        url=naming.serve_url(key.name, key.namespace),
+        replicas=replicas(intent, observed),
+        selector=f"{naming.NAME_LABEL}={key.name},ray.io/node-type=worker",
+        workers=workers(intent, observed),
+        preload=preload_counts(intent, observed),
+        model=intent.model,
+        image=intent.image,
+        ray_service=key.name if view else None,
         active_ray_cluster=(view.active or None) if view else None,
     )
 
@@ -73,66 +167,18 @@ def look_again_seconds(status: Status) -> float | None:
     Soon too where the cause is an object that is not ours, so that nothing is heard of its mending. Never where it
     serves, since a poll of Ray's dashboards tells what events do not; nor where nothing is meant to run.
     """
-    ready_now, accepted_now = (
-        _condition(status, kind) for kind in (ConditionType.READY, ConditionType.ACCEPTED)
-    )
-    if accepted_now.reason in _MENDED_ELSEWHERE:
+    found = {condition.type: condition for condition in status.conditions}
+    ready_now, accepted_now = found[ConditionType.READY], found[ConditionType.ACCEPTED]
+    if accepted_now.reason in _MENDED_ELSEWHERE or ready_now.status == "Unknown":
         return _LOOK_AGAIN_SECONDS
-    if accepted_now.status != "True" or ready_now.reason == Reason.SUSPENDED:
-        return None
-    waits = _condition(status, ConditionType.SCHEDULABLE)
-    is_settled = ready_now.reason in {Reason.SERVING, Reason.SCALED_TO_ZERO} and waits.status == "True"
-    return None if is_settled else _LOOK_AGAIN_SECONDS
+    if ready_now.reason in {Reason.SUSPENDED, accepted_now.reason}:
+        return None  # nothing runs before an edit, and an edit is an event
+    is_settled = ready_now.reason in {Reason.SERVING, Reason.SCALED_TO_ZERO}
+    is_placed = found[ConditionType.SCHEDULABLE].status == "True"
+    return None if is_settled and is_placed else _LOOK_AGAIN_SECONDS
 
 
 def is_unexplained(status: Status) -> bool:
     """It does not serve, and what was read so far names no cause."""
     vague = {Reason.STARTING, Reason.HEAD_NOT_READY, Reason.NO_REPLICAS, Reason.NO_ENDPOINTS}
-    return _condition(status, ConditionType.READY).reason in vague
-
-
-def _condition(status: Status, kind: ConditionType) -> Condition:
-    return next(condition for condition in status.conditions if condition.type == kind)
-
-
-def rejected(generation: int, error: SdServiceError, previous: Status, now: datetime) -> Status:
-    """The status of a resource that cannot be acted on; what it served before is left as it was reported."""
-    reasons = {
-        InvalidResource: Reason.INVALID,
-        NameConflict: Reason.NAME_CONFLICT,
-        KubeRayMissing: Reason.KUBERAY_MISSING,
-        KubeRayTooOld: Reason.KUBERAY_TOO_OLD,
-        Refused: Reason.REFUSED,
-    }
-    reason = reasons.get(type(error), Reason.REFUSED)
-    verdict = Verdict("False", reason, str(error))
-    verdicts = {ConditionType.READY: verdict, ConditionType.ACCEPTED: verdict}
-    conditions = _conditions(verdicts, previous, generation, now)
-    kept = tuple(c for c in previous.conditions if c.type not in verdicts)
-    return previous.model_copy(update={"observed_generation": generation, "conditions": (*conditions, *kept)})
-
-
-def _conditions(
-    verdicts: dict[ConditionType, Verdict], previous: Status, generation: int, now: datetime
-) -> tuple[Condition, ...]:
-    before = {condition.type: condition for condition in previous.conditions}
-    stamp = times.stamp(now)
-    return tuple(
-        Condition(
-            type=kind.value,
-            status=verdict.status,
-            reason=verdict.reason.value,
-            message=_clipped(verdict.message),
-            last_transition_time=(
-                before[kind].last_transition_time
-                if kind in before and before[kind].status == verdict.status
-                else stamp
-            ),
-            observed_generation=generation,
-        )
-        for kind, verdict in verdicts.items()
-    )
-
-
-def _clipped(message: str) -> str:
-    return message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 3] + "..."
+    return status.conditions[0].reason in vague

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The conditions beside `Ready` that the RayService and the preload tell of (pure)."""
 
-from sd_operator.api import Spec
 from sd_operator.api.status import Reason
+from sd_operator.intent import Intent
 from sd_operator.observed import Observed
 from sd_operator.status.counts import preload_counts
 from sd_operator.status.verdict import Verdict
@@ -19,11 +19,11 @@ def accepted(observed: Observed) -> Verdict:
     return Verdict("True", Reason.ACCEPTED, "The spec is valid.")
 
 
-def preloaded(spec: Spec, observed: Observed) -> Verdict:
+def preloaded(intent: Intent, observed: Observed) -> Verdict:
     """`ImagesPreloaded`: the image is on every node that may get a worker."""
-    if spec.suspend or spec.image_preload.mode == "Disabled":
+    if intent.suspend or not intent.preloads:
         return Verdict("True", Reason.DISABLED, "There is nothing to preload.")
-    counts = preload_counts(spec, observed)
+    counts = preload_counts(intent, observed)
     if observed.preload_troubles:
         trouble = observed.preload_troubles[0]
         return Verdict("False", trouble.reason, str(trouble))
@@ -36,11 +36,11 @@ def preloaded(spec: Spec, observed: Observed) -> Verdict:
     )
 
 
-def suspended(spec: Spec, observed: Observed) -> Verdict:
+def suspended(intent: Intent, observed: Observed) -> Verdict:
     """`Suspended`: all pods are given back."""
     view = observed.ray_service
     if view is not None and view.suspended:
         return Verdict("True", Reason.SUSPENDED, "All pods are given back.")
-    if spec.suspend:
+    if intent.suspend:
         return Verdict("False", Reason.SUSPENDING, "Pods are being given back.")
     return Verdict("False", Reason.RUNNING, "The service is meant to run.")

@@ -5,19 +5,18 @@ The config goes to one cluster only: to the one that comes up while a second one
 Where Ray cannot be asked, KubeRay's word that it handed the config over has to do, and the message says so.
 """
 
-from sd_operator.api import Spec
 from sd_operator.api.status import Reason
-from sd_operator.builders.serve_config import serve_config
+from sd_operator.intent import Intent
 from sd_operator.observed import Observed, RayServiceView
 from sd_operator.serve_difference import differences
 from sd_operator.status.application import Known, known
 from sd_operator.status.verdict import Verdict
 
 
-def config_applied(spec: Spec, observed: Observed) -> Verdict:
+def config_applied(intent: Intent, observed: Observed) -> Verdict:
     """Whether Ray runs the Serve config of this spec."""
     view = observed.ray_service
-    if spec.suspend:
+    if intent.suspend:
         return Verdict("False", Reason.SUSPENDED, "Nothing runs while suspended.")
     if view is None or not view.up_to_date:
         return Verdict("False", Reason.CONFIG_PENDING, "KubeRay has not taken up the latest RayService yet.")
@@ -30,7 +29,7 @@ def config_applied(spec: Spec, observed: Observed) -> Verdict:
         return Verdict(
             "False", Reason.CONFIG_PENDING, f"{cluster} has no configuration yet{application.age}."
         )
-    found = differences(serve_config(spec), reading.state)
+    found = differences(intent.config, reading.state)
     if found:
         more = f" ({len(found) - 1} more differ)" if len(found) > 1 else ""
         return Verdict("False", Reason.CONFIG_DIFFERS, f"{found[0]}{more}{application.age}")

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Workers, replicas and preloaded nodes, counted from what was observed (pure)."""
 
-from sd_operator.api import Spec
-from sd_operator.api.capacity import replicas_per_worker
 from sd_operator.api.status import PreloadStatus, ReplicaStatus, WorkerStatus
+from sd_operator.intent import Intent
 from sd_operator.observed import Observed, PodView
 from sd_operator.status.application import known
 
@@ -19,49 +18,48 @@ def serving_cluster(observed: Observed) -> str:
     return (view.active or view.pending) if view else ""
 
 
-def workers(spec: Spec, observed: Observed) -> tuple[WorkerStatus, ...]:
+def workers(intent: Intent, observed: Observed) -> tuple[WorkerStatus, ...]:
     """Workers of each group, in the cluster that serves or is about to."""
     pods = pods_of(observed, serving_cluster(observed))
     return tuple(
         WorkerStatus(
-            group=group.name,
-            ready=sum(pod.ready for pod in pods if pod.group == group.name),
-            desired=sum(pod.group == group.name for pod in pods),
+            group=group,
+            ready=sum(pod.ready for pod in pods if pod.group == group),
+            desired=sum(pod.group == group for pod in pods),
         )
-        for group in spec.worker_groups
+        for group in intent.groups
     )
 
 
-def replicas(spec: Spec, observed: Observed) -> ReplicaStatus:
+def replicas(intent: Intent, observed: Observed) -> ReplicaStatus:
     """Replicas as Ray counts them; where Ray cannot be asked, as many as the workers hold."""
     application = known(observed, serving_cluster(observed))
-    low, high = spec.replicas.min, spec.replicas.max
-    if spec.suspend:
+    low, high = intent.low, intent.high
+    if intent.suspend:
         ready = desired = low = 0
     elif application.counted:
         ready, desired = application.model, application.target
     else:
-        ready, desired = _held(spec, observed)
+        ready, desired = _held(intent, observed)
     return ReplicaStatus(
         ready=ready, desired=desired, min=low, max=high, summary=f"{ready}/{desired} ({low}-{high})"
     )
 
 
-def _held(spec: Spec, observed: Observed) -> tuple[int, int]:
+def _held(intent: Intent, observed: Observed) -> tuple[int, int]:
     """Replicas by the workers that hold them: each worker is filled before another is asked for."""
     view = observed.ray_service
-    by_group = {each.group: each for each in workers(spec, observed)}
-    held = {group.name: replicas_per_worker(spec, group) for group in spec.worker_groups}
+    by_group = {each.group: each for each in workers(intent, observed)}
     running = view is not None and bool(view.active) and view.active_application.status in {"RUNNING", ""}
-    ready = sum(by_group[name].ready * count for name, count in held.items()) if running else 0
-    asked = sum(by_group[name].desired * count for name, count in held.items())
-    desired = min(max(asked, spec.replicas.min), spec.replicas.max)
+    ready = sum(by_group[name].ready * count for name, count in intent.groups.items()) if running else 0
+    asked = sum(by_group[name].desired * count for name, count in intent.groups.items())
+    desired = min(max(asked, intent.low), intent.high)
     return min(ready, desired), desired
 
 
-def preload_counts(spec: Spec, observed: Observed) -> PreloadStatus | None:
+def preload_counts(intent: Intent, observed: Observed) -> PreloadStatus | None:
     """Nodes that hold the image, over all worker groups; None where nothing is preloaded."""
-    if spec.suspend or spec.image_preload.mode == "Disabled":
+    if intent.suspend or not intent.preloads:
         return None
     ready = sum(each.nodes_ready for each in observed.preloads)
     matched = sum(each.nodes_matched for each in observed.preloads)

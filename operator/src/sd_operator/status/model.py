@@ -4,8 +4,8 @@
 Told by replicas: one that runs has loaded the model, one that fails says why in Ray's message.
 """
 
-from sd_operator.api import Spec
 from sd_operator.api.status import Reason
+from sd_operator.intent import Intent
 from sd_operator.observed import Observed
 from sd_operator.ray_messages import RuntimeProblem, runtime_problem
 from sd_operator.status.application import known
@@ -26,7 +26,7 @@ def model_problem(words: str) -> Verdict | None:
     return None if found is None else Verdict("False", _REASONS[found[0]], found[1])
 
 
-def model_available(spec: Spec, observed: Observed) -> Verdict:
+def model_available(intent: Intent, observed: Observed) -> Verdict:
     """Whether the weights of this spec can be had; during an upgrade those of the cluster that comes up."""
     view = observed.ray_service
     cluster = view.pending if view and view.pending else serving_cluster(observed)
@@ -36,9 +36,9 @@ def model_available(spec: Spec, observed: Observed) -> Verdict:
         return problem
     if application.model > 0:
         return Verdict("True", Reason.MODEL_LOADED, "A replica has loaded the model.")
-    if spec.suspend:
+    if intent.suspend:
         return Verdict("Unknown", Reason.SUSPENDED, "Nothing loads the model while suspended.")
-    if application.status == "RUNNING" and spec.replicas.min == 0:
+    if application.status == "RUNNING" and intent.low == 0:
         message = "No replica holds the model now; whether it loads shows with the next request."
         return Verdict("Unknown", Reason.MODEL_NOT_LOADED, message)
     if application.status == "RUNNING" and not application.counted:

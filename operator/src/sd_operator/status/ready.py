@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sd_operator.api import Spec
 from sd_operator.api.status import Reason
+from sd_operator.intent import Intent
 from sd_operator.observed import Observed, PodView, RayServiceView
 from sd_operator.status.application import Known, known
 from sd_operator.status.counts import pods_of
@@ -34,7 +34,7 @@ _FAILED = {"DEPLOY_FAILED": Reason.APPLICATION_FAILED, "UNHEALTHY": Reason.APPLI
 class _Scene:
     """What the checks look at; `cluster` is the RayCluster that requests reach."""
 
-    spec: Spec
+    intent: Intent
     observed: Observed
     view: RayServiceView
     cluster: str
@@ -50,13 +50,13 @@ class _Scene:
         return next(iter(troubles(self.observed, self.cluster)), None)
 
 
-def ready(spec: Spec, observed: Observed, now: datetime) -> Verdict:
+def ready(intent: Intent, observed: Observed, now: datetime) -> Verdict:
     """Whether a request would be answered now."""
     view = observed.ray_service
     if view is None:
         return Verdict("False", Reason.CREATING, "The RayService does not exist yet.")
     cluster = view.active or view.pending
-    scene = _Scene(spec, observed, view, cluster, known(observed, cluster), now)
+    scene = _Scene(intent, observed, view, cluster, known(observed, cluster), now)
     checks: Iterable[Callable[[_Scene], Verdict | None]] = (
         _is_suspended,
         _is_refused,
@@ -72,7 +72,7 @@ def ready(spec: Spec, observed: Observed, now: datetime) -> Verdict:
 
 
 def _is_suspended(scene: _Scene) -> Verdict | None:
-    if scene.spec.suspend or scene.view.suspended or scene.view.suspending:
+    if scene.intent.suspend or scene.view.suspended or scene.view.suspending:
         return Verdict("False", Reason.SUSPENDED, "Suspended; set suspend: false to start again.")
     return None
 
@@ -115,7 +115,7 @@ def _has_no_replicas(scene: _Scene) -> Verdict | None:
     application = scene.application
     if not application.counted or application.serves:
         return None
-    if application.routed and scene.spec.replicas.min == 0 and not _woken_in_vain(scene):
+    if application.routed and scene.intent.low == 0 and not _woken_in_vain(scene):
         return None
     what = "the model" if application.routed else "the ingress"
     none = f"No replica of {what} takes requests{application.age}"
@@ -149,7 +149,7 @@ def _is_unknown(scene: _Scene) -> Verdict | None:
 def _has_no_endpoints(scene: _Scene) -> Verdict | None:
     """KubeRay's count may be old; the pods are not. At a floor of zero the head may be the only one, ready by now."""
     ready_pods = any(pod.ready and pod.in_service for pod in scene.pods)
-    if scene.view.endpoints > 0 and (ready_pods or scene.spec.replicas.min == 0):
+    if scene.view.endpoints > 0 and (ready_pods or scene.intent.low == 0):
         return None
     message = "No pod takes requests"
     return _blocked(scene, message) or Verdict("False", Reason.NO_ENDPOINTS, f"{message}.")
@@ -157,12 +157,12 @@ def _has_no_endpoints(scene: _Scene) -> Verdict | None:
 
 def _is_at_zero(scene: _Scene) -> Verdict | None:
     application = scene.application
-    if scene.spec.replicas.min > 0:
+    if scene.intent.low > 0:
         return None
     if application.serves if application.counted else any(p.ready for p in scene.pods if not p.is_head):
         return None
     held = (
-        f"is held up to {scene.spec.limits.cold_start_timeout_seconds} s (limits.coldStartTimeoutSeconds) while a"
+        f"is held up to {scene.intent.hold_seconds} s (limits.coldStartTimeoutSeconds) while a"
         " worker starts and the model loads, then answered 503; one that is held is lost with the head"
     )
     if application.counted and application.target > 0:
@@ -189,7 +189,7 @@ def _woken_in_vain(scene: _Scene) -> bool:
     trouble = scene.trouble()
     if scene.application.target == 0 or trouble is None or not trouble.since:
         return False
-    limit = timedelta(seconds=scene.spec.limits.cold_start_timeout_seconds)
+    limit = timedelta(seconds=scene.intent.hold_seconds)
     return scene.now - trouble.started() > limit
 
 

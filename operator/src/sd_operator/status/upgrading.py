@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Upgrading`: a second cluster is on its way, or a change waits that no second cluster will bring (pure)."""
 
-from sd_operator.api import Spec
 from sd_operator.api.status import Reason
+from sd_operator.intent import Intent
 from sd_operator.observed import Observed, RayServiceView
 from sd_operator.serve_state import FAILED
 from sd_operator.status.verdict import Verdict
 
 
-def upgrading(spec: Spec, observed: Observed) -> Verdict:
+def upgrading(intent: Intent, observed: Observed) -> Verdict:
     """Whether the cluster that serves is about to be replaced."""
     view, state = observed.ray_service, observed.upgrade
-    if view is None or not view.active or spec.suspend:
+    if view is None or not view.active or intent.suspend:
         return Verdict("False", Reason.UP_TO_DATE, "No second cluster is starting.")
     if view.upgrading and view.pending:
         return _second_cluster(observed, view)
     if not state.behind:
         return Verdict("False", Reason.UP_TO_DATE, "No second cluster is starting.")
-    if spec.upgrade.strategy == "InPlaceOnly":
+    if intent.strategy == "InPlaceOnly":
         message = (
             f"Upgrade strategy InPlaceOnly: {view.active} keeps its pods as they are, although the spec wants other"
             f" ones ({state.behind}). The serving configuration of the spec reaches them. To have all of it, set"
@@ -25,7 +25,7 @@ def upgrading(spec: Spec, observed: Observed) -> Verdict:
         )
         return Verdict("False", Reason.CHANGES_IGNORED, message)
     message = f"KubeRay is asked for a second cluster, since {view.active} has other pods: {state.behind}."
-    if spec.upgrade.strategy == "Incremental":
+    if intent.strategy == "Incremental":
         message += " If it never comes: the strategy needs KubeRay's feature gate RayServiceIncrementalUpgrade and the Gateway API."
     return Verdict("True", Reason.NEW_CLUSTER_STARTING, message)
 

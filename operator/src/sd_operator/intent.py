@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is meant to run, as far as a status depends on it (pure).
+
+From a spec; or from the RayService that an earlier spec became, while the spec of now is refused: what runs goes on
+by that one. `tests/operator/test_intent.py` holds both to the same answer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from sd_operator.api import Spec
+from sd_operator.api.capacity import replicas_per_worker
+from sd_operator.api.serving import Limits
+from sd_operator.api.status import ModelStatus
+from sd_operator.builders.ray_service import STRATEGIES
+from sd_operator.builders.serve_config import serve_config
+from sd_operator.naming import MODEL_DEPLOYMENT
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What is meant to run.
+
+    Attributes:
+        config: the Serve config.
+        image: reference of the runtime image.
+        low: fewest replicas of the model; `high` the most.
+        hold_seconds: how long a request is held while a replica wakes from zero.
+        groups: replicas that one worker holds, by worker group.
+        preloads: whether the image is brought to nodes beforehand.
+        strategy: the upgrade strategy, in the words of the spec.
+        outlives_head: Ray's cluster state is kept outside the head, so that replicas outlive it.
+    """
+
+    suspend: bool
+    config: Json
+    model: ModelStatus
+    image: str
+    low: int
+    high: int
+    hold_seconds: int
+    groups: Mapping[str, int]
+    preloads: bool
+    strategy: str
+    outlives_head: bool
+
+
+def of_spec(spec: Spec, image: str) -> Intent:
+    """What a spec asks for.
+
+    Args:
+        spec: the spec.
+        image: reference of the runtime image it asks for.
+    """
+    source = spec.source()
+    return Intent(
+        suspend=spec.suspend,
+        config=serve_config(spec),
+        model=ModelStatus(uri=source.uri or "", revision=source.revision),
+        image=image,
+        low=spec.replicas.min,
+        high=spec.replicas.max,
+        hold_seconds=spec.limits.cold_start_timeout_seconds,
+        groups={group.name: replicas_per_worker(spec, group) for group in spec.worker_groups},
+        preloads=spec.image_preload.mode != "Disabled",
+        strategy=spec.upgrade.strategy,
+        outlives_head=spec.head.redis is not None,
+    )
+
+
+def of_ray_service(live: Json, *, preloads: bool) -> Intent:
+    """What a live RayService asks for. A release before this one may have written it, so nothing in it is relied upon.
+
+    Args:
+        live: the RayService.
+        preloads: whether there are preload DaemonSets beside it.
+    """
+    spec = live["spec"]
+    config = _parsed(spec.get("serveConfigV2", ""))
+    application = _first(config.get("applications"))
+    deployments = {each.get("name"): each for each in application.get("deployments") or []}
+    model = deployments.get(MODEL_DEPLOYMENT) or {}
+    scaling, limits = _at(model, "autoscaling_config"), _at(model, "user_config", "limits")
+    source, cluster = _at(application, "args", "model"), spec.get("rayClusterConfig") or {}
+    groups = cluster.get("workerGroupSpecs") or []
+    strategies = {theirs: ours for ours, theirs in STRATEGIES.items()}
+    return Intent(
+        suspend=spec.get("suspend", False),
+        config=config,
+        model=ModelStatus(uri=source.get("uri", ""), revision=source.get("revision")),
+        image=_first(_at(_first(groups), "template", "spec").get("containers")).get("image", ""),
+        low=scaling.get("min_replicas", 1),
+        high=scaling.get("max_replicas", 1),
+        hold_seconds=limits.get(
+            "cold_start_timeout_seconds", Limits.model_fields["cold_start_timeout_seconds"].default
+        ),
+        groups={each["groupName"]: int(_at(each, "rayStartParams").get("num-cpus", 1)) for each in groups},
+        preloads=preloads,
+        strategy=strategies.get(_at(spec, "upgradeStrategy").get("type", ""), "NewCluster"),
+        outlives_head="gcsFaultToleranceOptions" in cluster,
+    )
+
+
+def _parsed(text: str) -> Json:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _at(value: Json, *path: str) -> Json:
+    for key in path:
+        value = value.get(key) or {}
+    return value
+
+
+def _first(values: list[Json] | None) -> Json:
+    return values[0] if values else {}

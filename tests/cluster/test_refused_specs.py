@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An edit that is refused, beside what an earlier spec left running: Ready goes on telling of that."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+STEPS = (
+    "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/limits/properties/maxSteps/maximum"
+)
+CRD = "stablediffusionservices.sdservice.dev"
+
+
+@pytest.fixture
+def loosened_crd(kubectl):
+    """The CRD as another release may have it: more steps are allowed than this operator takes."""
+
+    def allow(steps):
+        patch = json.dumps([{"op": "replace", "path": STEPS, "value": steps}])
+        assert kubectl("patch", "crd", CRD, "--type=json", "-p", patch).returncode == 0
+
+    allow(5000)
+    yield
+    allow(1000)
+
+
+@pytest.fixture
+def refused_by_our_parse(loosened_crd, service, kubectl, namespace):
+    body = json.dumps(service(spec={"limits": {"maxSteps": 2000}}))
+    # The API server takes a moment to serve the changed CRD.
+    for _ in range(100):
+        if kubectl("apply", "-n", namespace, "-f", "-", "--dry-run=server", stdin=body).returncode == 0:
+            break
+        time.sleep(0.3)
+    return {"limits": {"maxSteps": 2000}}, "Invalid", "spec.limits.maxSteps: got 2000: "
+
+
+@pytest.fixture
+def refused_for_a_taken_name(apply):
+    labels = {"app": "theirs"}
+    pod = {"containers": [{"name": "c", "image": "example.org/theirs:1"}]}
+    apply(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "DaemonSet",
+            "metadata": {"name": "imagine-preload-more", "labels": labels},
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        }
+    )
+    spec = {"workerGroups": [{"name": "gpu"}, {"name": "more"}], "limits": {"maxSteps": 33}}
+    return spec, "NameConflict", "DaemonSet imagine-preload-more exists and belongs to someone else"
+
+
+@pytest.fixture
+def set_head_ready(kubectl, namespace):
+    """Mark the head pod as ready or lost, in place of its kubelet."""
+
+    def mark(state):
+        listed = kubectl("get", "pods", "-n", namespace, "-l", "ray.io/node-type=head", "-o", "name")
+        ready = {"type": "Ready", "status": state, "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        patch = json.dumps({"status": {"conditions": [ready]}})
+        arguments = ("-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+        assert kubectl("patch", listed.stdout.strip(), *arguments).returncode == 0
+
+    return mark
+
+
+@pytest.fixture
+def why(control_plane, namespace):
+    """What `sdservice why` says."""
+
+    def explain():
+        command = [sys.executable, "-c", "from sd_operator.cli import main; main()", "why", "imagine"]
+        environment = {**os.environ, "KUBECONFIG": str(control_plane.kubeconfig)}
+        told = subprocess.run(
+            [*command, "-n", namespace], env=environment, capture_output=True, text=True, timeout=120, check=True
+        )  # fmt: skip
+        return told.stdout
+
+    return explain
+
+
+@pytest.mark.parametrize("edit", ["refused_by_our_parse", "refused_for_a_taken_name"])
+async def test_ready_follows_what_serves_while_an_edit_is_refused(
+    serving, apply, service, get, eventually, condition, set_head_ready, why, request, edit
+):
+    await serving()
+    before = get("sdservice")["status"]
+    generation = get("rayservice")["metadata"]["generation"]
+    spec, reason, words = request.getfixturevalue(edit)
+
+    apply(service(spec=spec))
+    await eventually(lambda: condition("Accepted") == ("False", reason))
+    assert condition("Ready") == ("True", "Serving")
+    assert condition("ConfigApplied") == ("False", reason)
+    status = get("sdservice")["status"]
+    told = next(each["message"] for each in status["conditions"] if each["type"] == "Accepted")
+    assert told.startswith(words)
+    for field in ("url", "replicas", "workers", "model", "image", "rayService", "activeRayCluster"):
+        assert status[field] == before[field], field
+    assert get("rayservice")["metadata"]["generation"] == generation, "nothing of it is applied"
+    explained = why()
+    assert explained.startswith("✓ imagine")
+    assert words in explained
+
+    set_head_ready("False")
+    await eventually(lambda: condition("Ready") == ("False", "HeadNotReady"))
+    assert condition("Accepted") == ("False", reason)
+    assert why().startswith("✗ imagine")
+    set_head_ready("True")
+    await eventually(lambda: condition("Ready") == ("True", "Serving"))
+    assert condition("Accepted") == ("False", reason)
+
+    apply(service())
+    await eventually(lambda: condition("Accepted") == ("True", "Accepted"))
+    await eventually(lambda: condition("ConfigApplied") == ("True", "ApplicationRunning"))
+    assert condition("Ready") == ("True", "Serving")

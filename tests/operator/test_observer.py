@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an earlier spec left running, read while the spec of now is refused; and the status that comes of it."""
+
+import base64
+from datetime import UTC, datetime
+
+import pytest
+
+from sd_operator.builders.ray_service import ray_service
+from sd_operator.cluster import DAEMON_SET, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
+from sd_operator.errors import KubeRayMissing, RayUnavailable, Refused
+from sd_operator.naming import Key
+from sd_operator.observer import Observer
+from sd_operator.reconcile import Reconciler
+from sd_operator.serve_reader import ServeReader
+from sd_operator.settings import Settings
+
+KEY = Key("team", "imagine")
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class FewObjects:
+    """An API server with some objects; a kind may be answered with an error instead."""
+
+    def __init__(self, objects, errors=None):
+        self.objects, self.errors, self.written = objects, errors or {}, []
+
+    async def get(self, kind, namespace, name):
+        found = self._of(kind)
+        return next((each for each in found if each["metadata"]["name"] == name), None)
+
+    async def list(self, kind, namespace, labels=None, fields=None):
+        return self._of(kind)
+
+    async def apply_status(self, body, manager):
+        self.written.append(body["status"])
+
+    async def create(self, body, manager):
+        """Events."""
+
+    def _of(self, kind):
+        if kind in self.errors:
+            raise self.errors[kind]
+        return self.objects.get(kind, [])
+
+
+def owned_by(uid, **body):
+    owner = {"uid": uid, "controller": True}
+    return {"metadata": {"name": "imagine", "generation": 1, "ownerReferences": [owner]}, **body}
+
+
+@pytest.fixture
+def objects(resource):
+    """A service that serves, and whose spec was broken since."""
+    conditions = [{"type": "Ready", "status": "True"}]
+    labels = {"ray.io/cluster": "imagine-a", "ray.io/is-ray-node": "yes"}
+    pods = [
+        {
+            "metadata": {"name": f"imagine-a-{kind}", "uid": kind, "labels": labels | more},
+            "status": {"phase": "Running", "conditions": conditions},
+        }
+        for kind, more in (
+            ("head", {"ray.io/node-type": "head"}),
+            ("worker", {"ray.io/node-type": "worker", "ray.io/group": "gpu"}),
+        )
+    ]
+    running = {
+        "observedGeneration": 1,
+        "numServeEndpoints": 1,
+        "activeServiceStatus": {
+            "rayClusterName": "imagine-a",
+            "applicationStatuses": {"imagine": {"status": "RUNNING"}},
+        },
+    }
+    spec = ray_service(resource(), Settings())["spec"]
+    metadata = {"name": "imagine", "namespace": "team", "uid": "uid-1", "generation": 9}
+    return {
+        SERVICE: [{"metadata": metadata, "spec": {"replicas": {"max": "many"}}}],
+        RAY_SERVICE: [owned_by("uid-1", spec=spec, status=running)],
+        RAY_CLUSTER: [{"metadata": {"name": "imagine-a"}, "spec": {}}],
+        POD: pods,
+    }
+
+
+async def silent(place):
+    raise RayUnavailable("no answer")
+
+
+@pytest.fixture
+def told():
+    """(status, reason) by condition after one pass, and what is looked at again when."""
+
+    async def reconcile(objects, errors=None):
+        cluster = FewObjects(objects, errors)
+        observer = Observer(cluster, ServeReader(silent, lambda: NOW))
+        again = await Reconciler(cluster, Settings(), observer, lambda: NOW).reconcile(KEY)
+        (status,) = cluster.written
+        assert status["observedGeneration"] == 9
+        return {each["type"]: (each["status"], each["reason"]) for each in status["conditions"]}, again
+
+    return reconcile
+
+
+async def test_what_serves_is_ready_beside_an_invalid_spec(objects, told):
+    found, again = await told(objects)
+    assert found["Accepted"] == found["ConfigApplied"] == ("False", "Invalid")
+    assert found["Ready"] == ("True", "Serving")
+    assert again is None
+
+
+async def test_when_it_dies_it_is_not(objects, told):
+    found, again = await told({**objects, POD: objects[POD][1:]})
+    assert (found["Ready"], found["Accepted"]) == (("False", "HeadNotReady"), ("False", "Invalid"))
+    assert again == 30
+
+
+@pytest.mark.parametrize("theirs", [[], [owned_by("uid-of-another", spec={})]], ids=["none", "theirs"])
+async def test_without_a_ray_service_of_ours_it_is_not(objects, told, theirs):
+    found, _ = await told({**objects, RAY_SERVICE: theirs})
+    assert found == {"Ready": ("False", "Invalid"), "Accepted": ("False", "Invalid")}
+
+
+async def test_with_kuberays_kinds_gone_it_is_not(objects, told):
+    found, _ = await told(objects, {RAY_SERVICE: KubeRayMissing("gone")})
+    assert found == {"Ready": ("False", "Invalid"), "Accepted": ("False", "Invalid")}
+
+
+@pytest.mark.parametrize("kind", [RAY_SERVICE, POD, DAEMON_SET], ids=lambda kind: kind.name)
+async def test_what_may_not_be_read_is_unknown(objects, told, kind):
+    found, again = await told(objects, {kind: Refused("may not")})
+    assert (found["Ready"], found["Accepted"]) == (("Unknown", "Refused"), ("False", "Invalid"))
+    assert again == 30
+
+
+@pytest.mark.parametrize(
+    ("secrets", "errors", "token"),
+    [
+        ([], {}, ""),
+        ([("uid-1", "ours")], {}, "ours"),
+        ([("uid-of-another", "theirs")], {}, ""),
+        ([], {SECRET: Refused("may not")}, ""),
+    ],
+    ids=["none", "ours", "theirs", "forbidden"],
+)
+async def test_only_our_own_token_is_used(secrets, errors, token):
+    live = [
+        owned_by(uid, data={"auth_token": base64.b64encode(text.encode()).decode()}) for uid, text in secrets
+    ]
+    for each in live:
+        each["metadata"]["name"] = "imagine-ray-token"
+    observer = Observer(FewObjects({SECRET: live}, errors), ServeReader(silent))
+    assert await observer.token(KEY, "uid-1") == token
