@@ -52,3 +52,11 @@ def test_replicas_serve_on_while_the_application_cannot_be_built(answer):
 def test_nothing_is_carried_over_to_an_application_that_is_gone(answer):
     gone = ServeState("NOT_STARTED")
     assert carry_over(gone, answer("running")) == gone
+
+
+def test_where_running_replicas_are_is_known():
+    replicas = [{"state": "RUNNING", "node_ip": "10.0.0.2"}, {"state": "STARTING", "node_ip": "10.0.0.3"}]
+    replicas += [{"state": "RUNNING", "node_ip": None}]
+    answer = {"applications": {"imagine": {"deployments": {"model": {"replicas": replicas}}}}}
+    found = read(answer).deployments["model"]
+    assert (found.running, found.addresses) == (2, {"10.0.0.2"})

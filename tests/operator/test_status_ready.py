@@ -66,6 +66,56 @@ def test_a_head_that_misses_a_probe_and_answers_us_is_there(scene, ready):
     assert ready(serve=scene.serve(), pods=leaving) == ("False", "HeadNotReady")
 
 
+@pytest.fixture
+def headless(scene):
+    """The head is gone: Ray told last which pods hold which replicas, and the workers are ready."""
+
+    def build(ingress="10.0.0.2", model="10.0.0.2", *, redis=True, **worker):
+        told = scene.serve()
+        places = {"ingress": ingress, "model": model}
+        deployments = {
+            name: scene.but(each, addresses=frozenset({places[name]}))
+            for name, each in told.deployments.items()
+        }
+        state = scene.but(told, deployments=deployments)
+        pods = (scene.but(scene.worker, ip="10.0.0.2", **worker),)
+        outlive = frozenset({scene.cluster} if redis else ())
+        return scene.observed(serve=scene.stale(state), pods=pods, outlive_head=outlive)
+
+    return build
+
+
+def test_workers_serve_on_without_a_head_whose_state_is_in_redis(scene, headless):
+    found = scene.conditions(headless())["Ready"]
+    assert (found.status, found.reason) == ("True", "Serving")
+    assert found.message == (
+        "Serving from imagine-abcde, as Ray told at 2026-01-02T03:04:05Z; it has not answered since. The head is gone;"
+        " workers serve on until another one takes over its state from Redis."
+    )
+    coming = scene.but(scene.head, ready=False, uid="head-2")
+    observed = headless()
+    assert scene.told("Ready", scene.but(observed, pods=(coming, *observed.pods))) == ("True", "Serving")
+
+
+@pytest.mark.parametrize(
+    "scenery",
+    [
+        {"redis": False},
+        {"ingress": "10.0.0.1"},
+        {"model": "10.0.0.1"},
+        {"ready": False},
+        {"in_service": False},
+    ],
+    ids=["no Redis", "ingress on the head", "model elsewhere", "worker not ready", "not in service"],
+)
+def test_without_a_head_and_without_all_that_a_request_needs_it_is_not_ready(scene, headless, scenery):
+    assert scene.told("Ready", headless(**scenery)) == ("False", "HeadNotReady")
+
+
+def test_a_lost_head_that_told_nothing_lately_is_not_ready(scene, headless):
+    assert scene.told("Ready", scene.but(headless(), serve={})) == ("False", "HeadNotReady")
+
+
 def test_silence_of_the_dashboard_flips_nothing_and_its_age_is_told(scene):
     observed = scene.observed(serve=scene.stale(scene.serve()))
     found = scene.conditions(observed)["Ready"]

@@ -34,7 +34,6 @@ class Intent:
         groups: replicas that one worker holds, by worker group.
         preloads: whether the image is brought to nodes beforehand.
         strategy: the upgrade strategy, in the words of the spec.
-        outlives_head: Ray's cluster state is kept outside the head, so that replicas outlive it.
     """
 
     suspend: bool
@@ -47,7 +46,6 @@ class Intent:
     groups: Mapping[str, int]
     preloads: bool
     strategy: str
-    outlives_head: bool
 
 
 def of_spec(spec: Spec, image: str) -> Intent:
@@ -69,7 +67,6 @@ def of_spec(spec: Spec, image: str) -> Intent:
         groups={group.name: replicas_per_worker(spec, group) for group in spec.worker_groups},
         preloads=spec.image_preload.mode != "Disabled",
         strategy=spec.upgrade.strategy,
-        outlives_head=spec.head.redis is not None,
     )
 
 
@@ -102,7 +99,6 @@ def of_ray_service(live: Json, *, preloads: bool) -> Intent:
         groups={each["groupName"]: int(_at(each, "rayStartParams").get("num-cpus", 1)) for each in groups},
         preloads=preloads,
         strategy=strategies.get(_at(spec, "upgradeStrategy").get("type", ""), "NewCluster"),
-        outlives_head="gcsFaultToleranceOptions" in cluster,
     )
 
 

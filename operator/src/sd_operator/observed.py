@@ -75,6 +75,7 @@ class PodView:
     ready: bool
     name: str = ""
     uid: str = ""
+    ip: str = ""
     in_service: bool = False
     running: bool = True
     trouble: Trouble | None = None
@@ -96,6 +97,7 @@ class Observed:
         preload_troubles: what keeps preload pods from running.
         cluster_troubles: what keeps KubeRay from creating pods, by RayCluster.
         deaths: Ray pods that end again and again.
+        outlive_head: RayClusters whose state is kept outside the head, in Redis, so that workers serve on without it.
         serve: what Ray's dashboards told, by RayCluster.
     """
 
@@ -105,6 +107,7 @@ class Observed:
     preload_troubles: tuple[Trouble, ...] = ()
     cluster_troubles: Mapping[str, Trouble] = field(default_factory=dict)
     deaths: Trouble | None = None
+    outlive_head: frozenset[str] = frozenset()
     serve: Mapping[str, Reading] = field(default_factory=dict)
     upgrade: UpgradeState = field(default_factory=UpgradeState)
 
@@ -138,7 +141,7 @@ def observe(
         daemon_sets: its preload DaemonSets.
         ray_clusters: its RayClusters.
     """
-    pods = list(pods)
+    pods, ray_clusters = list(pods), list(ray_clusters)
     ray_pods = [pod for pod in pods if naming.RAY_POD_LABEL in _labels(pod)]
     preload_pods = [pod for pod in pods if naming.RAY_POD_LABEL not in _labels(pod)]
     troubles = ((each["metadata"]["name"], trouble.of_cluster(each)) for each in ray_clusters)
@@ -148,6 +151,11 @@ def observe(
         preloads=tuple(map(_preload, daemon_sets)),
         preload_troubles=tuple(filter(None, map(trouble.of_pod, preload_pods))),
         cluster_troubles={name: found for name, found in troubles if found},
+        outlive_head=frozenset(
+            each["metadata"]["name"]
+            for each in ray_clusters
+            if each.get("spec", {}).get("gcsFaultToleranceOptions")
+        ),
     )
 
 
@@ -193,6 +201,7 @@ def _pod(live: Json) -> PodView:
         ready=_is_true(conditions, "Ready") and not leaving,
         name=metadata.get("name", ""),
         uid=metadata.get("uid", ""),
+        ip=status.get("podIP", ""),
         # KubeRay sets it on workers at once, and on a head that takes part once its proxy answers.
         in_service=labels.get("ray.io/serve", "false" if is_head else "true") == "true",
         running=status.get("phase") == "Running" and not leaving,

@@ -62,8 +62,11 @@ class Observer:
         observed = observe(ray_service, pods, daemon_sets, ray_clusters)
         lacking = await self._shortage(spec, ray_service, ray_clusters)
         upgrade = upgrade_state(ray_service, ray_clusters, lacking)
-        heads = ((name, observed.head(name)) for name in observed.clusters)
-        places = [Place(key.namespace, name, head.uid, token) for name, head in heads if head]
+        places = []
+        for name in observed.clusters:
+            head, outlives = observed.head(name), name in observed.outlive_head
+            if head or outlives:
+                places.append(Place(key.namespace, name, head.uid if head else None, token, outlives))
         return replace(observed, upgrade=upgrade, serve=await self.serve.read(key, places))
 
     async def running(self, key: Key, uid: str) -> tuple[Intent, Observed] | None:

@@ -125,7 +125,7 @@ REASONS = {
         "Raise the ResourceQuota that the message names, or lower replicas.min or the resources of the group.",
     ),
     Reason.REFUSED: Meaning(
-        "The API server refuses what the operator writes.",
+        "The API server refuses what the operator writes or reads.",
         "Give the operator the right that the message names, or make room in the quota.",
     ),
     Reason.RUNNING: Meaning("The service is meant to run."),

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading Serve's state from Ray's dashboards, with a memory: on every pass over a resource, and every 30 s between.
 
-The memory is of one head: what a former head told says nothing of the cluster now. It lasts two minutes after the
-last answer, so that a dashboard that is busy or cut off for a moment flips no condition. It is lost with this
-process, and nothing depends on it but smoothness: Ray is asked anew.
+The memory is of one head: what a former head told says nothing of the cluster now, unless the cluster outlives its
+heads; then it stands until the next one answers. It lasts two minutes after the last answer, so that a dashboard that
+is busy or cut off for a moment flips no condition. It is lost with this process, and nothing depends on it but
+smoothness: Ray is asked anew.
 """
 
 import asyncio
@@ -29,12 +30,20 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Place:
-    """A dashboard to ask: the RayCluster, which pod is its head, and Ray's token."""
+    """A dashboard to ask.
+
+    Attributes:
+        cluster: the RayCluster.
+        head_uid: which pod is its head; without one nobody is asked.
+        token: Ray's token.
+        outlives_head: what one head told is true beyond it.
+    """
 
     namespace: str
     cluster: str
-    head_uid: str
+    head_uid: str | None
     token: str
+    outlives_head: bool = False
 
 
 Ask = Callable[[Place], Awaitable[dict[str, Any]]]
@@ -129,9 +138,11 @@ class ServeReader:
                     group.create_task(look(key, cluster, memory))
 
     async def _look(self, place: Place, before: _Memory | None) -> _Memory:
-        if before is None or before.place.head_uid != place.head_uid:
-            before = _Memory(place)
         now = self._clock()
+        if before is None or (before.place.head_uid != place.head_uid and not place.outlives_head):
+            before = _Memory(place)
+        if place.head_uid is None:
+            return _Memory(place, self._aged(before.reading, now))
         if before.failed_at is not None and now - before.failed_at < _PAUSE_AFTER_FAILURE:
             return replace(before, place=place)
         try:

@@ -29,6 +29,7 @@ class DeploymentState:
         target: replicas that Serve wants now.
         running: replicas that take requests.
         config: the options in effect, Serve's defaults included.
+        addresses: IP addresses of the pods that hold the running replicas.
     """
 
     status: str
@@ -36,6 +37,7 @@ class DeploymentState:
     target: int
     running: int
     config: Json = field(default_factory=dict)
+    addresses: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,12 @@ def carry_over(state: ServeState, before: ServeState | None) -> ServeState:
 
 
 def _deployment(found: Mapping[str, Any]) -> DeploymentState:
-    replicas = found.get("replicas") or []
+    running = [each for each in found.get("replicas") or [] if each.get("state") == "RUNNING"]
     return DeploymentState(
         status=found.get("status", ""),
         message=found.get("message", ""),
         target=found.get("target_num_replicas", 0),
-        running=sum(each.get("state") == "RUNNING" for each in replicas),
+        running=len(running),
         config=found.get("deployment_config") or {},
+        addresses=frozenset(each["node_ip"] for each in running if each.get("node_ip")),
     )

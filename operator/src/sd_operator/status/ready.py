@@ -8,9 +8,12 @@ application UNHEALTHY. These flips are damped so:
 
 - a dashboard that does not answer: what it told last counts for two minutes, and the message says how old it is;
 - one replica, worker or pod of several that restarts: the others answer, so Ready stays True (Serving or Degraded);
-- a head that misses its probe while its dashboard answers: requests go to the workers.
+- a head that misses its probe while its dashboard answers: requests go to the workers;
+- a head that is gone or not ready while its state is in Redis: for the same two minutes, if by what it told last ingress and model
+  have replicas in workers that are ready. A worker's readiness probe asks its proxy, and does not fail for want of a head
+  (https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/rayservice-high-availability.html).
 
-Nothing delays bad news that is known: a lost head, the last replica gone, a failed first deployment.
+Nothing delays bad news that is known: any other lost head, the last replica gone, a failed first deployment.
 """
 
 from collections.abc import Callable, Iterable
@@ -44,6 +47,12 @@ class _Scene:
     @property
     def pods(self) -> list[PodView]:
         return pods_of(self.observed, self.cluster)
+
+    @property
+    def outlives_head(self) -> bool:
+        """Whether workers serve on without a head, as far as is known."""
+        workers = {pod.ip for pod in self.pods if pod.ready and pod.in_service and not pod.is_head and pod.ip}
+        return self.cluster in self.observed.outlive_head and self.application.held_by(workers)
 
     def trouble(self) -> Trouble | None:
         """The first thing that keeps pods of the cluster from running."""
@@ -102,6 +111,8 @@ def _has_no_head(scene: _Scene) -> Verdict | None:
     heads = [pod for pod in scene.pods if pod.is_head]
     answers = scene.application.fresh and scene.application.serves
     if any(pod.ready for pod in heads) or (answers and any(pod.running for pod in heads)):
+        return None
+    if scene.outlives_head:
         return None
     missing = f"The head pod of {scene.cluster} is gone or not ready"
     trouble = next((pod.trouble for pod in heads if pod.trouble), None)
@@ -179,6 +190,8 @@ def _serving(scene: _Scene) -> Verdict:
         count = f"{application.model} of {max(application.target, application.model)} replicas answer"
         message = f"{serving}; {count}, and the application is {application.status}: {application.reason}"
         return Verdict("True", Reason.DEGRADED, message)
+    if not application.fresh and not any(pod.is_head and pod.ready for pod in scene.pods):
+        serving += ". The head is gone; workers serve on until another one takes over its state from Redis"
     return Verdict("True", Reason.SERVING, f"{serving}.")
 
 
