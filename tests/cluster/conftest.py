@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real control plane, the stand-in for KubeRay and the operator, each started once per session.
 
-KUBECONFIG names an existing cluster instead; it then needs simulated or real nodes, and no KubeRay.
+KUBECONFIG names a running one instead, such as that of `make cluster`, without a stand-in of its own.
 """
 
 import asyncio
@@ -12,32 +12,22 @@ import subprocess
 import sys
 import time
 import uuid
-from pathlib import Path
 
-import psutil
 import pytest
 from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
-from sd_testkit.control_plane import ControlPlane
+from sd_testkit.control_plane import ControlPlane, GivenCluster
 from sd_testkit.kuberay import KubeRay
+from sd_testkit.operator_process import OperatorProcess
 from sd_testkit.playground import install_crds
-from sd_testkit.processes import Processes
-
-
-class GivenCluster(ControlPlane):
-    """The cluster that KUBECONFIG names: nothing is started or stopped."""
-
-    @property
-    def kubeconfig(self):
-        return Path(os.environ["KUBECONFIG"])
 
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory):
     folder = tmp_path_factory.mktemp("control-plane")
     if "KUBECONFIG" in os.environ:
-        yield GivenCluster(folder)
+        yield GivenCluster()
         return
     started = ControlPlane(folder)
     try:
@@ -59,45 +49,15 @@ async def kuberay(control_plane, crds):
     configuration = Configuration()
     await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
     async with ApiClient(configuration) as api:
-        task = asyncio.create_task(KubeRay(api).run())
+        task = asyncio.create_task(KubeRay(api, control_plane.pod_network).run())
         yield
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-class Operator:
-    """`python -m sd_operator` as a process of its own, that can be stopped and started."""
-
-    def __init__(self, control_plane, folder):
-        self._processes = Processes(folder)
-        self._log = folder / "operator.log"
-        self._environment = {
-            "KUBECONFIG": str(control_plane.kubeconfig),
-            "SDSERVICE_PROBE_PORT": "0",
-            "SDSERVICE_RESYNC_SECONDS": "2",
-            # Outside the cluster its service names mean nothing.
-            "SDSERVICE_DASHBOARD_URL": "",
-        }
-
-    def start(self, **more):
-        """Start it, with more in its environment."""
-        environment = {**self._environment, **more}
-        self._processes.start("operator", [sys.executable, "-m", "sd_operator"], environment)
-
-    def stop(self):
-        self._processes.stop("operator")
-
-    def process(self) -> psutil.Process:
-        self._processes.check("operator")
-        return self._processes.running("operator")
-
-    def log(self):
-        return self._log.read_text()
-
-
 @pytest.fixture(scope="session")
 def operator(kuberay, control_plane, tmp_path_factory):
-    running = Operator(control_plane, tmp_path_factory.mktemp("operator"))
+    running = OperatorProcess(control_plane, tmp_path_factory.mktemp("operator"))
     running.start()
     yield running
     running.stop()
@@ -205,3 +165,23 @@ def serving(operator, apply, service, eventually, condition):
         await eventually(lambda: condition("Ready") == ("True", "Serving"))
 
     return bring_up
+
+
+@pytest.fixture
+async def through_service(control_plane, namespace):
+    """Send a request to a Service by the API server's proxy: (status, body)."""
+    configuration = Configuration()
+    await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
+    async with ApiClient(configuration) as api:
+
+        async def send(method, service, path, body=None, **headers):
+            url = f"/api/v1/namespaces/{namespace}/services/{service}/proxy{path}"
+            sent = {"Accept": "*/*", "Content-Type": "application/json", **headers}
+            request = await api.param_serialize(method, url, header_params=sent, body=body)
+            try:
+                response = await api.call_api(*request, _request_timeout=60)
+            except ApiException as error:
+                return error.status, error.body
+            return response.status, await response.read()
+
+        yield send

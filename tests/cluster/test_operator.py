@@ -121,6 +121,8 @@ async def test_nothing_changed_is_no_write_even_across_a_restart(
     await serving()
     await eventually(lambda: condition("ConfigApplied") == ("True", "ApplicationRunning"))
     await eventually(lambda: condition("ImagesPreloaded") == ("True", "ImagesPresent"))
+    await eventually(lambda: get("sdservice")["status"]["workers"][0]["ready"] == 1)
+    await eventually(lambda: get("sdservice")["status"]["replicas"]["summary"] == "1/1 (1-1)")
     kinds = {"sdservice": "imagine", "rayservice": "imagine", "secret": "imagine-ray-token"}
 
     def versions():
@@ -147,7 +149,7 @@ async def test_failed_application_is_not_ready(serving, kubectl, namespace, even
         namespace,
         "testkit.sdservice.dev/application=DEPLOY_FAILED",
     )
-    await eventually(lambda: condition("Ready") == ("False", "ApplicationFailed"))
+    await eventually(lambda: condition("Ready") == ("False", "NoReplicas"))
 
 
 async def test_object_of_someone_else_is_left_alone(

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the status says in the words of a real scheduler and API server, and `why` about it."""
 
+import base64
+import copy
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
@@ -16,39 +15,7 @@ from sd_testkit.programs import ensure
 
 pytestmark = pytest.mark.usefixtures("operator")
 
-PULL_WORDS = 'failed to resolve reference "example.org/worker:none": not found'
-
-
-@pytest.fixture
-def first(kubectl, namespace):
-    """The first object of a kind that carries labels."""
-
-    def read(kind, labels=""):
-        listed = json.loads(kubectl("get", kind, "-n", namespace, "-l", labels, "-o", "json").stdout)
-        return listed["items"][0]
-
-    return read
-
-
-@pytest.fixture
-def patch_status(kubectl, namespace):
-    def send(kind, name, status):
-        patch = json.dumps({"status": status})
-        arguments = (
-            "patch",
-            kind,
-            name,
-            "-n",
-            namespace,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            patch,
-        )
-        result = kubectl(*arguments)
-        assert result.returncode == 0, result.stderr
-
-    return send
+PULL_WORDS = 'failed to resolve reference "example.org/worker:none": example.org/worker:none: not found'
 
 
 @pytest.fixture
@@ -95,147 +62,57 @@ async def test_a_worker_without_a_node_is_told_with_the_schedulers_words(
 
 
 async def test_an_image_that_cannot_be_pulled_is_told_with_the_registrys_words(
-    apply, service, told, eventually, first, patch_status
+    apply, service, told, eventually
 ):
-    apply(service())
-    await eventually(lambda: told("Ready")[:2] == ("True", "Serving"))
-    worker = first("pods", "ray.io/node-type=worker")["metadata"]["name"]
-    waiting = {"reason": "ErrImagePull", "message": PULL_WORDS}
-    container = {
-        "name": "ray-worker",
-        "image": "example.org/worker:none",
-        "imageID": "",
-        "ready": False,
-        "restartCount": 0,
-    }
-    ready = {"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    status = {"containerStatuses": [{**container, "state": {"waiting": waiting}}], "conditions": [ready]}
-    patch_status("pod", worker, status)
+    apply(service(spec={"image": {"repository": "example.org/worker", "tag": "none"}}))
     await eventually(lambda: told("Ready")[:2] == ("False", "ImagePullFailed"))
     assert told("Ready")[2].endswith(f"image example.org/worker:none: {PULL_WORDS}")
 
 
 async def test_a_quota_is_told_with_the_api_servers_words(
-    apply, service, told, eventually, first, patch_status, kubectl, namespace
+    apply, service, told, eventually, kubectl, namespace
 ):
-    """KubeRay hands on what the API server said; the stand-in does not, so its place is taken here."""
-    apply(service())
-    await eventually(lambda: told("Ready")[:2] == ("True", "Serving"))
-    kubectl("create", "quota", "small", "--hard=pods=0", "-n", namespace)
-    refused = kubectl("run", "one-more", "--image=example.org/i:1", "-n", namespace)
-    words = refused.stderr.strip()
-    assert "exceeded quota" in words
-    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreateWorkerPod"}
-    failure |= {"message": f"FailedCreateWorkerPod\n{words}", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    name = first("rayclusters")["metadata"]["name"]
-    patch_status("raycluster", name, {"conditions": [failure]})
+    kubectl("create", "quota", "small", "--hard=pods=1", "-n", namespace)
+    apply(service(spec={"imagePreload": {"mode": "Disabled"}}))
     await eventually(lambda: told("Schedulable")[:2] == ("False", "QuotaExceeded"))
-    assert "exceeded quota: small, requested: pods=1, used: pods=" in told("Schedulable")[2]
-    assert told("Ready")[:2] == ("True", "Serving"), "what runs goes on"
-
-
-class Dashboard:
-    """Ray's dashboard behind the head Service of a cluster: it runs what it was told, and wants the token."""
-
-    def __init__(self):
-        self.answer = {"applications": {}}
-        self.tokens = set()
-        dashboard = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                dashboard.tokens.add(self.headers.get("X-Ray-Authorization"))
-                body = json.dumps(dashboard.answer).encode()
-                self.send_response(200 if self.path == "/api/serve/applications/" else 404)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                """Quiet."""
-
-        # Where the head pod is said to be; the API server's proxy refuses loopback addresses.
-        self.address = _own_address()
-        self.server = ThreadingHTTPServer((self.address, 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def runs(self, serve_config, change=lambda _: None):
-        """Answer as Ray does that runs the config of a RayService, with changes."""
-        config = yaml.safe_load(serve_config)
-        (application,) = config["applications"]
-        change(application)
-        deployments = {
-            each["name"]: {
-                "status": "HEALTHY",
-                "target_num_replicas": 1,
-                "deployment_config": {"health_check_period_s": 10.0, **each},
-                "replicas": [{"state": "RUNNING"}],
-            }
-            for each in application["deployments"]
-        }
-        found = {
-            "status": "RUNNING",
-            "message": "",
-            "deployed_app_config": application,
-            "deployments": deployments,
-        }
-        self.answer = {"applications": {"imagine": found}}
-
-    def service(self, cluster):
-        """The head Service of a RayCluster as KubeRay makes it, but for the port."""
-        port = {"name": "dashboard", "port": 8265, "targetPort": self.server.server_port}
-        selector = {"ray.io/cluster": cluster, "ray.io/node-type": "head"}
-        return {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": f"{cluster}-head-svc"},
-            "spec": {"clusterIP": "None", "selector": selector, "ports": [port]},
-        }
-
-
-def _own_address():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing; asks which address would be used
-        return probe.getsockname()[0]
+    assert "exceeded quota: small, requested: pods=1, used: pods=1" in told("Schedulable")[2]
+    assert told("Ready")[0] == "False"
 
 
 @pytest.fixture
-def dashboard():
-    running = Dashboard()
-    yield running
-    running.server.shutdown()
-    running.server.server_close()
+def put(through_service, kubectl, namespace):
+    """PUT a Serve config to Ray behind everyone's back, with Ray's token."""
+
+    async def send(config):
+        found = kubectl("get", "secret", "imagine-ray-token", "-n", namespace, "-o", "json").stdout
+        token = base64.b64decode(json.loads(found)["data"]["auth_token"]).decode()
+        headers = {"X-Ray-Authorization": f"Bearer {token}"}
+        path = "/api/serve/applications/"
+        status, body = await through_service("PUT", "imagine-head-svc:dashboard", path, config, **headers)
+        assert status == 200, body
+
+    return send
 
 
 async def test_the_running_configuration_is_read_back_through_the_api_server(
-    apply, service, told, eventually, first, get, patch_status, dashboard
+    apply, service, told, eventually, get, put
 ):
     apply(service())
     await eventually(lambda: told("Ready")[:2] == ("True", "Serving"))
-    config = get("rayservice")["spec"]["serveConfigV2"]
+    config = yaml.safe_load(get("rayservice")["spec"]["serveConfigV2"])
+    changed = copy.deepcopy(config)
+    for deployment in changed["applications"][0]["deployments"]:
+        if deployment["name"] == "model":
+            deployment["user_config"]["limits"]["max_steps"] = 1
 
-    def forget_a_limit(application):
-        model = next(each for each in application["deployments"] if each["name"] == "model")
-        model["user_config"]["limits"]["max_steps"] = 1
-
-    dashboard.runs(config, forget_a_limit)
-    head = first("pods", "ray.io/node-type=head")["metadata"]["name"]
-    patch_status("pod", head, {"podIP": dashboard.address, "podIPs": [{"ip": dashboard.address}]})
-    apply(dashboard.service(first("rayclusters")["metadata"]["name"]))
+    await put(changed)
     await eventually(lambda: told("ConfigApplied")[:2] == ("False", "ConfigDiffers"), within=150)
     assert told("ConfigApplied")[2] == (
         "deployments.model.user_config.limits.max_steps: asked 100, Ray runs 1"
     )
-    assert len(dashboard.tokens) == 1
-    assert all(token.startswith("Bearer ") for token in dashboard.tokens)
-
-    dashboard.runs(config)
-    await eventually(lambda: told("ConfigApplied")[:2] == ("True", "ApplicationRunning"))
+    await put(config)
+    await eventually(lambda: told("ConfigApplied")[:2] == ("True", "ApplicationRunning"), within=150)
     assert told("ConfigApplied")[2] == "Ray runs the configuration of this spec."
-
-    dashboard.answer["applications"]["imagine"]["deployments"]["model"]["replicas"] = []
-    await eventually(lambda: told("Ready")[:2] == ("False", "NoReplicas"))
 
 
 async def test_why_without_a_service_fails_in_one_line(namespace, kubectl_sdservice):

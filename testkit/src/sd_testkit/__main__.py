@@ -3,6 +3,8 @@
 
 import asyncio
 import time
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from kubernetes.aio import config
@@ -36,16 +38,18 @@ def down() -> None:
 
 
 @app.command()
-def kuberay() -> None:
-    """Run the stand-in for KubeRay on the cluster that KUBECONFIG names."""
-    asyncio.run(_kuberay())
+def kuberay(
+    pod_network: Annotated[Path, typer.Argument(help="Socket through which the API server dials pods.")],
+) -> None:
+    """Run the stand-in for KubeRay, and the Ray in its pods, on the cluster that KUBECONFIG names."""
+    asyncio.run(_kuberay(pod_network))
 
 
-async def _kuberay() -> None:
+async def _kuberay(pod_network: Path) -> None:
     configuration = Configuration()
     await config.load_kube_config(client_configuration=configuration)
     async with ApiClient(configuration) as api:
-        await KubeRay(api).run()
+        await KubeRay(api, pod_network).run()
 
 
 if __name__ == "__main__":

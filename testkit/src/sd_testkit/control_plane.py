@@ -2,6 +2,7 @@
 """A Kubernetes control plane on loopback: etcd, API server, controller-manager, scheduler, and kwok for nodes."""
 
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -38,6 +39,11 @@ class ControlPlane:
     def kubeconfig(self) -> Path:
         """Kubeconfig of a cluster administrator."""
         return self.folder / "admin.kubeconfig"
+
+    @property
+    def pod_network(self) -> Path:
+        """Unix socket through which the API server dials pods; who simulates pods listens there."""
+        return self.folder / "pods.sock"
 
     @cached_property
     def processes(self) -> Processes:
@@ -102,6 +108,16 @@ class ControlPlane:
             "current-context": "testkit",
         }
 
+    def _egress(self) -> dict[str, object]:
+        """Pods have no addresses that a machine without privileges could route; the socket stands for them."""
+        transport = {"uds": {"udsName": str(self.pod_network)}}
+        connection = {"proxyProtocol": "HTTPConnect", "transport": transport}
+        return {
+            "apiVersion": "apiserver.k8s.io/v1beta1",
+            "kind": "EgressSelectorConfiguration",
+            "egressSelections": [{"name": "cluster", "connection": connection}],
+        }
+
     def _start_etcd(self, port: int, peer: int) -> None:
         client, peers = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
         self.processes.start(
@@ -121,6 +137,7 @@ class ControlPlane:
 
     def _start_api_server(self, etcd: int, port: int) -> None:
         at = self.folder
+        (at / "egress.yaml").write_text(yaml.safe_dump(self._egress()))
         self.processes.start(
             "kube-apiserver",
             [
@@ -137,6 +154,7 @@ class ControlPlane:
                 f"--service-account-key-file={at / 'sa.pub'}",
                 f"--service-account-signing-key-file={at / 'sa.key'}",
                 "--authorization-mode=Node,RBAC",
+                f"--egress-selector-config-file={at / 'egress.yaml'}",
                 "--allow-privileged=true",
             ],
         )
@@ -197,6 +215,18 @@ class ControlPlane:
                     f"the control plane is not ready in {_READY_SECONDS:.0f} s:\n{log[-3000:]}"
                 )
             time.sleep(_POLL_SECONDS)
+
+
+class GivenCluster(ControlPlane):
+    """The cluster that KUBECONFIG names: nothing is started or stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(os.environ["KUBECONFIG"]).parent)
+
+    @property
+    def kubeconfig(self) -> Path:
+        """As the environment has it."""
+        return Path(os.environ["KUBECONFIG"])
 
 
 def _nodes() -> list[dict[str, object]]:

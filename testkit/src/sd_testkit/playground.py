@@ -12,6 +12,7 @@ from sd_testkit.programs import ROOT, ensure
 
 FOLDER = ROOT / ".cache" / "cluster"
 _OURS = ROOT / "crds"
+_APPLY = ("apply", "--server-side", "--force-conflicts", "-f")
 
 
 def up(folder: Path = FOLDER) -> str:
@@ -27,7 +28,7 @@ def up(folder: Path = FOLDER) -> str:
         "SDSERVICE_DASHBOARD_URL": "",
     }
     commands = {
-        "kuberay": [sys.executable, "-m", "sd_testkit", "kuberay"],
+        "kuberay": [sys.executable, "-m", "sd_testkit", "kuberay", str(control_plane.pod_network)],
         "operator": [sys.executable, "-m", "sd_operator"],
     }
     for name, command in commands.items():
@@ -53,7 +54,11 @@ def down(folder: Path = FOLDER) -> None:
 def install_crds(control_plane: ControlPlane) -> None:
     """KubeRay's CRDs and ours, established."""
     theirs = {"apiVersion": "v1", "kind": "List", "items": kuberay_crds()}
-    apply = ("apply", "--server-side", "--force-conflicts", "-f")
-    control_plane.kubectl(*apply, "-", stdin=json.dumps(theirs))
-    control_plane.kubectl(*apply, str(_OURS))
+    control_plane.kubectl(*_APPLY, "-", stdin=json.dumps(theirs))
+    install_our_crd(control_plane)
+
+
+def install_our_crd(control_plane: ControlPlane) -> None:
+    """Ours alone, established."""
+    control_plane.kubectl(*_APPLY, str(_OURS))
     control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")

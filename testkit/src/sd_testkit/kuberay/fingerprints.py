@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which changes of a RayService need a new cluster, and which never reach the live one (pure)."""
+"""Which changes of a RayService need a new cluster, and which never reach the live one (pure).
+
+https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/utils/util.go,
+GenerateHashWithoutReplicasAndWorkersToDelete.
+"""
 
 import copy
 import hashlib
@@ -12,20 +16,21 @@ _MUTED_IN_GROUPS = ("replicas", "minReplicas", "maxReplicas", "scaleStrategy")
 _MUTED_IN_PODS = ("tolerations", "schedulingGates")
 
 
-def cluster_fingerprint(cluster: Json) -> str:
-    """Equal for two cluster specs between which KubeRay starts no new cluster."""
+def cluster_fingerprint(cluster: Json, groups: int | None = None) -> str:
+    """Equal for two cluster specs between which KubeRay starts no new cluster.
+
+    Args:
+        cluster: `spec.rayClusterConfig`.
+        groups: count only so many worker groups; the others were appended.
+    """
     heard = copy.deepcopy(cluster)
+    heard["workerGroupSpecs"] = heard.get("workerGroupSpecs", [])[:groups]
     for muted in ("suspend", "upgradeStrategy"):
         heard.pop(muted, None)
-    for group in heard.get("workerGroupSpecs", []):
+    for group in heard["workerGroupSpecs"]:
         for muted in _MUTED_IN_GROUPS:
             group.pop(muted, None)
-    for group in (heard["headGroupSpec"], *heard.get("workerGroupSpecs", [])):
+    for group in (heard["headGroupSpec"], *heard["workerGroupSpecs"]):
         for muted in _MUTED_IN_PODS:
             group["template"]["spec"].pop(muted, None)
-    return digest(json.dumps(heard, sort_keys=True))
-
-
-def digest(text: str) -> str:
-    """A short fingerprint of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(heard, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,107 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objects KubeRay makes for a RayService: cluster, pods, Services (pure)."""
+"""The objects KubeRay makes: clusters, pods and Services (pure).
+
+https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/common. Left out: the autoscaler's
+sidecar, ServiceAccount, Role and RoleBinding, probes, commands and init containers; nothing here would run them.
+"""
 
 import copy
-import secrets
-import string
 from typing import Any
 
+from sd_testkit.api_server import suffix
 from sd_testkit.kuberay.fingerprints import cluster_fingerprint
 
 Json = dict[str, Any]
 
-FINGERPRINT = "testkit.sdservice.dev/fingerprint"
-SERVE_CONFIG = "testkit.sdservice.dev/serve-config"
-_SUFFIX = string.ascii_lowercase + string.digits
+FINGERPRINT = "ray.io/hash-without-replicas-and-workers-to-delete"
+GROUPS = "ray.io/num-worker-groups"
+VERSION = "ray.io/kuberay-version"
+SERVE_LABEL = "ray.io/serve"
+_DEFAULT_PORTS = {"gcs-server": 6379, "dashboard": 8265, "metrics": 8080, "client": 10001, "serve": 8000}
+_BY = {"app.kubernetes.io/created-by": "kuberay-operator", "app.kubernetes.io/name": "kuberay"}
 
 
-def suffix(length: int = 5) -> str:
-    """Random lower-case letters and digits, as Kubernetes appends to names."""
-    return "".join(secrets.choice(_SUFFIX) for _ in range(length))
+def origin(name: str) -> dict[str, str]:
+    """Labels by which KubeRay finds what belongs to a RayService."""
+    return {"ray.io/originated-from-cr-name": name, "ray.io/originated-from-crd": "RayService"}
 
 
-def ray_cluster(ray_service: Json) -> Json:
-    """A new RayCluster of the RayService."""
+def ray_cluster(ray_service: Json, name: str) -> Json:
+    """The RayCluster of a name that a RayService asks for now."""
     metadata = ray_service["metadata"]
     spec = ray_service["spec"]["rayClusterConfig"]
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
         "metadata": {
-            "name": f"{metadata['name']}-{suffix()}",
+            "name": name,
             "namespace": metadata["namespace"],
-            "labels": {
-                **metadata.get("labels", {}),
-                "ray.io/originated-from-cr-name": metadata["name"],
-                "ray.io/originated-from-crd": "RayService",
+            "labels": {**metadata.get("labels", {}), **origin(metadata["name"])},
+            "annotations": {
+                **metadata.get("annotations", {}),
+                FINGERPRINT: cluster_fingerprint(spec),
+                GROUPS: str(len(spec.get("workerGroupSpecs", []))),
+                VERSION: "v1.7.0",
             },
-            "annotations": {**metadata.get("annotations", {}), FINGERPRINT: cluster_fingerprint(spec)},
             "ownerReferences": [owner(ray_service)],
         },
         "spec": spec,
     }
 
 
-def missing_pods(cluster: Json, pods: list[Json]) -> list[Json]:
-    """Pods the cluster should have and has not: a head, and the floor of each worker group."""
-    here = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-    spec = cluster["spec"]
-    wanted = (
-        [] if _in_group(here, "headgroup") else [_pod(cluster, "head", "headgroup", spec["headGroupSpec"])]
-    )
-    for group in spec.get("workerGroupSpecs", []):
-        name = group["groupName"]
-        floor = max(group.get("replicas", 0), group.get("minReplicas", 0))
-        lacking = floor - len(_in_group(here, name))
-        wanted += [_pod(cluster, "worker", name, group) for _ in range(lacking)]
-    return wanted
-
-
-def _in_group(pods: list[Json], group: str) -> list[Json]:
-    return [pod for pod in pods if pod["metadata"]["labels"].get("ray.io/group") == group]
-
-
-def _pod(cluster: Json, node_type: str, group: str, group_spec: Json) -> Json:
+def pod(cluster: Json, node_type: str, group_spec: Json) -> Json:
+    """A pod of the head group or of a worker group."""
     name = cluster["metadata"]["name"]
+    group = "headgroup" if node_type == "head" else group_spec["groupName"]
     template = copy.deepcopy(group_spec["template"])
     metadata = template.setdefault("metadata", {})
     part = "head" if node_type == "head" else f"{group}-worker"
     metadata |= {
-        "name": f"{name}-{part}-{suffix()}",
+        "name": f"{f'{name}-{part}'[:50]}-{suffix()}",
         "namespace": cluster["metadata"]["namespace"],
         "ownerReferences": [owner(cluster)],
         "labels": {
             **metadata.get("labels", {}),
+            **_BY,
             "ray.io/cluster": name,
             "ray.io/node-type": node_type,
             "ray.io/group": group,
+            "ray.io/identifier": f"{name}-{node_type}",
             "ray.io/is-ray-node": "yes",
+            SERVE_LABEL: "false" if node_type == "head" else "true",
         },
     }
-    template["spec"]["restartPolicy"] = "Never"
+    template["spec"].setdefault("restartPolicy", "Never")
     return {"apiVersion": "v1", "kind": "Pod", **template}
 
 
-def services(ray_service: Json) -> list[Json]:
-    """The Services of a RayService: for requests, and for the head."""
+def cluster_head_service(cluster: Json) -> Json:
+    """The headless Service of a RayCluster's head."""
+    labels = _head_labels(cluster)
+    name = f"{cluster['metadata']['name']}-head-svc"
+    return _service(cluster, name, labels, _headless(cluster))
+
+
+def head_service(ray_service: Json, cluster: Json) -> Json:
+    """The RayService's Service for the head of the cluster that serves."""
     name = ray_service["metadata"]["name"]
-    ports = {"serve": [("serve", 8000)], "head": [("dashboard", 8265), ("serve", 8000)]}
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {
-                "name": f"{name}-{kind}-svc",
-                "namespace": ray_service["metadata"]["namespace"],
-                "ownerReferences": [owner(ray_service)],
-            },
-            "spec": {
-                "selector": {"ray.io/originated-from-cr-name": name, "ray.io/node-type": kind},
-                "ports": [{"name": port, "port": number} for port, number in ports[kind]],
-            },
-        }
-        for kind in ("serve", "head")
+    labels = {**origin(name), "ray.io/identifier": f"{name}-head", "ray.io/node-type": "head"}
+    return _service(ray_service, f"{name}-head-svc", labels, _headless(cluster))
+
+
+def serve_service(ray_service: Json, cluster: Json) -> Json:
+    """The RayService's Service for requests."""
+    name = ray_service["metadata"]["name"]
+    selector = {"ray.io/cluster": cluster["metadata"]["name"], SERVE_LABEL: "true"}
+    ports = [
+        {"name": port, "port": number}
+        for port, number in _ports(cluster).items()
+        if port == "serve" or port.startswith("serve-")
     ]
+    labels = {**origin(name), SERVE_LABEL: f"{name}-serve"}
+    return _service(ray_service, f"{name}-serve-svc", labels, {"selector": selector, "ports": ports})
 
 
 def owner(body: Json) -> Json:
@@ -114,3 +112,39 @@ def owner(body: Json) -> Json:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+def _service(owning: Json, name: str, labels: Json, spec: Json) -> Json:
+    metadata = {
+        "name": name,
+        "namespace": owning["metadata"]["namespace"],
+        "labels": labels,
+        "ownerReferences": [owner(owning)],
+    }
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def _headless(cluster: Json) -> Json:
+    ports = [{"name": name, "port": number} for name, number in sorted(_ports(cluster).items())]
+    return {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": _head_labels(cluster),
+        "ports": ports,
+    }
+
+
+def _head_labels(cluster: Json) -> dict[str, str]:
+    name = cluster["metadata"]["name"]
+    return {
+        **_BY,
+        "ray.io/cluster": name,
+        "ray.io/identifier": f"{name}-head",
+        "ray.io/node-type": "head",
+    }
+
+
+def _ports(cluster: Json) -> dict[str, int]:
+    container = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    found = {each["name"]: each["containerPort"] for each in container.get("ports", [])}
+    return {**(found or _DEFAULT_PORTS), "metrics": found.get("metrics", 8080)}

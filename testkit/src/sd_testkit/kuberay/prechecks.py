@@ -20,13 +20,18 @@ _AUTOSCALER_V2 = "RAY_enable_autoscaler_v2"
 
 def problem(ray_service: Json) -> str | None:
     """KubeRay's complaint about the RayService, None where it has none."""
-    return next(_problems(ray_service), None)
+    for part, found in (
+        ("metadata", _metadata_problems(ray_service["metadata"])),
+        ("spec", _spec_problems(ray_service)),
+    ):
+        for each in found:
+            return f"The RayService {part} is invalid: {each}"
+    return None
 
 
-def _problems(ray_service: Json) -> Iterator[str]:
+def _spec_problems(ray_service: Json) -> Iterator[str]:
     metadata, spec = ray_service["metadata"], ray_service["spec"]
     cluster = spec["rayClusterConfig"]
-    yield from _metadata_problems(metadata)
     if cluster.get("authOptions", {}).get("enableK8sTokenAuth"):
         yield "K8s token auth mode is currently not supported for RayService"
     yield from _cluster_problems(cluster, metadata.get("annotations", {}))

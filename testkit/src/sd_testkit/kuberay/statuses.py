@@ -1,127 +1,192 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status KubeRay writes into a RayService (pure)."""
+"""The status KubeRay writes into a RayService (pure).
 
-import importlib.util
+https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/rayservice_controller.go: calculateStatus,
+calculateConditions, handleSuspend. Incremental upgrades (the Gateway's weights) are left out.
+"""
+
+import copy
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
+from sd_testkit.kuberay.conditions import is_true, remove_condition, set_condition
 
 Json = dict[str, Any]
 
-SCRIPTED_APPLICATION = "testkit.sdservice.dev/application"
-"""Annotation by which a test sets the application's status on the RayService."""
+Applications = dict[str, Json]
+"""Application statuses by name, as KubeRay read them from the dashboard; empty where it did not."""
 
-_ENDPOINT_REASONS = {True: "NonZeroServeEndpoints", False: "ZeroServeEndpoints"}
+NO_CLUSTER: Json = {
+    "rayClusterStatus": {
+        "desiredCPU": "0",
+        "desiredGPU": "0",
+        "desiredMemory": "0",
+        "desiredTPU": "0",
+        "head": {},
+    }
+}
+_MESSAGES = {
+    "NonZeroServeEndpoints": "Number of serve endpoints is greater than 0",
+    "ZeroServeEndpoints": "Number of serve endpoints dropped to 0",
+    "BothActivePendingClustersExist": "Both active and pending Ray clusters exist",
+    "NoPendingCluster": "Active Ray cluster exists and no pending Ray cluster",
+}
 
 
 @dataclass(frozen=True)
-class ClusterView:
-    """A RayCluster and what its pods say.
+class Findings:
+    """What a pass found.
 
     Attributes:
-        application: status of the Serve application as last read; empty before the first deployment.
-        endpoints: pods that take requests.
+        active: the RayCluster that serves; None where there is none; likewise `pending`.
+        switched_to: name of the cluster that the Services point to; None where they were not looked at.
+        endpoints: ready pods behind the Service for requests.
+        wants_cluster: name of a cluster to start; None where none is needed.
     """
 
-    name: str
-    head_ready: bool
-    workers_ready: bool
-    application: str
-    endpoints: int
+    active: Json | None = None
+    pending: Json | None = None
+    active_applications: Applications | None = None
+    pending_applications: Applications | None = None
+    switched_to: str | None = None
+    endpoints: int = 0
+    wants_cluster: str | None = None
 
 
-def outcome(ray_service: Json) -> tuple[str, str]:
-    """What becomes of the application: (status, message), scripted or by whether its module can be found."""
-    scripted = ray_service["metadata"].get("annotations", {}).get(SCRIPTED_APPLICATION)
-    if scripted:
-        return scripted, f"{scripted} by annotation {SCRIPTED_APPLICATION}"
-    config = yaml.safe_load(ray_service["spec"].get("serveConfigV2", "")) or {}
-    for application in config.get("applications", []):
-        module = application["import_path"].partition(":")[0]
-        if importlib.util.find_spec(module.partition(".")[0]) is None:
-            return "DEPLOY_FAILED", f"ModuleNotFoundError: No module named '{module}'"
-    return "RUNNING", ""
+def serving(ray_service: Json, found: Findings) -> Json:
+    """The status of a RayService that is neither refused nor suspended."""
+    status = _before(ray_service)
+    status["observedGeneration"] = ray_service["metadata"]["generation"]
+    active = _side(status, "active", found.active, found.active_applications)
+    pending = _side(status, "pending", found.pending, found.pending_applications)
+    if found.switched_to is not None and found.switched_to != active.get("rayClusterName"):
+        active, pending = pending, copy.deepcopy(NO_CLUSTER)
+    if found.wants_cluster is not None:
+        pending = {"rayClusterName": found.wants_cluster, **NO_CLUSTER}
+    status["activeServiceStatus"], status["pendingServiceStatus"] = active, pending
+    status["numServeEndpoints"] = found.endpoints
+    _judge(status)
+    return _written(status)
 
 
-def serving(ray_service: Json, active: ClusterView | None, pending: ClusterView | None) -> Json:
-    """Status of a RayService with clusters."""
-    endpoints = active.endpoints if active else 0
-    status: Json = {"observedGeneration": ray_service["metadata"]["generation"], "conditions": []}
-    if active:
-        # While a second cluster comes up, the first one's application is not read.
-        status["activeServiceStatus"] = _service_status(ray_service, active, told=pending is None)
-        status["numServeEndpoints"] = endpoints
-        upgrade = ("True", "BothActivePendingClustersExist") if pending else ("False", "NoPendingCluster")
-        ready = ("True" if endpoints else "False", _ENDPOINT_REASONS[endpoints > 0])
-    else:
-        ready = upgrade = ("False", "Initializing")
-    if pending:
-        status["pendingServiceStatus"] = _service_status(ray_service, pending, told=True)
-    status["conditions"] = _conditions(ray_service, {"Ready": ready, "UpgradeInProgress": upgrade})
+def refused(ray_service: Json, complaint: str) -> Json:
+    """The status of a RayService that fails the checks: all as it was, observedGeneration included."""
+    status = _before(ray_service)
+    condition = {"type": "Ready", "status": "False", "reason": "ValidationFailed", "message": complaint}
+    _set(status, condition)
     return status
 
 
-def refused(ray_service: Json, message: str) -> Json:
-    """Status of a RayService that fails the checks: all as it was, observedGeneration included."""
-    status: Json = dict(ray_service.get("status") or {})
-    kept = [each for each in status.get("conditions", []) if each["type"] != "Ready"]
-    ready = _conditions(ray_service, {"Ready": ("False", "ValidationFailed")}, message)
-    return {**status, "conditions": [*ready, *kept]}
+def suspending(ray_service: Json) -> Json:
+    """The status when a suspension begins: from here on it runs to its end."""
+    status = _before(ray_service)
+    status["observedGeneration"] = ray_service["metadata"]["generation"]
+    text = "Spec.Suspend is true; will delete all Kubernetes resources owned by this RayService."
+    _set(status, {"type": "Suspending", "status": "True", "reason": "SuspendRequested", "message": text})
+    _off(status, "SuspendInProgress", "RayService is suspending.")
+    for side in ("active", "pending"):
+        status[f"{side}ServiceStatus"] = copy.deepcopy(NO_CLUSTER)
+    status["numServeEndpoints"] = 0
+    return _written(status)
 
 
-def suspending(ray_service: Json, *, done: bool) -> Json:
-    """Status while clusters are given back, and after."""
-    reason = "SuspendComplete" if done else "SuspendInProgress"
-    states = {
-        "Ready": ("False", reason),
-        "UpgradeInProgress": ("False", reason),
-        "RollbackInProgress": ("False", reason),
-        "Suspending": ("False", reason) if done else ("True", "SuspendRequested"),
-    }
-    if done:
-        states["Suspended"] = ("True", reason)
-    generation = ray_service["metadata"]["generation"]
-    return {"observedGeneration": generation, "conditions": _conditions(ray_service, states)}
+def suspended(ray_service: Json) -> Json:
+    """The status once everything is deleted."""
+    status = _before(ray_service)
+    text = "All owned resources have been deleted."
+    _set(status, {"type": "Suspending", "status": "False", "reason": "SuspendComplete", "message": text})
+    _set(status, {"type": "Suspended", "status": "True", "reason": "SuspendComplete", "message": text})
+    _off(status, "SuspendComplete", "RayService is suspended.")
+    return _written(status)
 
 
-def resumed(ray_service: Json, status: Json) -> Json:
-    """The conditions that stay behind after a suspension."""
-    known = {each["type"]: each for each in (ray_service.get("status") or {}).get("conditions", [])}
-    if "Suspended" not in known:
-        return status
-    states = {
-        "Suspending": ("False", "SuspendComplete"),
-        "RollbackInProgress": ("False", "SuspendComplete"),
-        "Suspended": ("False", "RayServiceResumed"),
-    }
-    return {**status, "conditions": [*status["conditions"], *_conditions(ray_service, states)]}
+def resumed(ray_service: Json) -> Json:
+    """The status when a suspension is taken back: it starts over."""
+    status = _before(ray_service)
+    status["observedGeneration"] = ray_service["metadata"]["generation"]
+    text = "Spec.Suspend is false; RayService has resumed."
+    _set(status, {"type": "Suspended", "status": "False", "reason": "RayServiceResumed", "message": text})
+    text = "RayService is initializing after resuming from suspend."
+    for kind in ("Ready", "UpgradeInProgress"):
+        remove_condition(status["conditions"], kind)
+        _set(status, {"type": kind, "status": "False", "reason": "Initializing", "message": text})
+    return _written(status)
 
 
-def _service_status(ray_service: Json, cluster: ClusterView, *, told: bool) -> Json:
-    status: Json = {"rayClusterName": cluster.name, "rayClusterStatus": {"head": {}}}
-    if told and cluster.application:
-        message = outcome(ray_service)[1] if cluster.application != "RUNNING" else ""
-        application = {"status": cluster.application, "message": message}
-        status["applicationStatuses"] = {"imagine": application}
+def is_suspending(ray_service: Json) -> bool:
+    """Whether a suspension has begun and not ended."""
+    return is_true(_before(ray_service)["conditions"], "Suspending")
+
+
+def is_suspended(ray_service: Json) -> bool:
+    """Whether a suspension has ended."""
+    return is_true(_before(ray_service)["conditions"], "Suspended")
+
+
+def cluster_name(ray_service: Json, side: str) -> str:
+    """Name of the `active` or `pending` cluster; empty where there is none."""
+    status = (ray_service.get("status") or {}).get(f"{side}ServiceStatus") or {}
+    return str(status.get("rayClusterName", ""))
+
+
+def _before(ray_service: Json) -> Json:
+    status: Json = copy.deepcopy(ray_service.get("status") or {})
+    status.setdefault("conditions", [])
     return status
 
 
-def _conditions(ray_service: Json, states: dict[str, tuple[str, str]], message: str = "") -> list[Json]:
-    """Conditions; the time moves when the status flips."""
-    before = {each["type"]: each for each in (ray_service.get("status") or {}).get("conditions", [])}
-    found = []
-    for kind, (state, reason) in states.items():
-        old = before.get(kind)
-        since = old["lastTransitionTime"] if old and old["status"] == state else None
-        found.append(
-            {
-                "type": kind,
-                "status": state,
-                "reason": reason,
-                "message": message or reason,
-                "lastTransitionTime": since,
-                "observedGeneration": ray_service["metadata"]["generation"],
-            }
-        )
-    return found
+def _side(status: Json, side: str, cluster: Json | None, applications: Applications | None) -> Json:
+    known = dict(status.get(f"{side}ServiceStatus") or {})
+    known.pop("applicationStatuses", None)
+    known |= copy.deepcopy(NO_CLUSTER)
+    if cluster is not None and cluster.get("status"):
+        known["rayClusterStatus"] = cluster["status"]
+    if applications:
+        known["applicationStatuses"] = applications
+    return known
+
+
+def _judge(status: Json) -> None:
+    """Ready by endpoints alone, UpgradeInProgress by which clusters have a name."""
+    conditions = status["conditions"]
+    if not conditions:
+        for kind in ("Ready", "UpgradeInProgress"):
+            text = "RayService is initializing"
+            _set(status, {"type": kind, "status": "False", "reason": "Initializing", "message": text})
+    if status["numServeEndpoints"] > 0:
+        _told(status, "Ready", "True", "NonZeroServeEndpoints")
+    elif is_true(conditions, "Ready"):
+        _told(status, "Ready", "False", "ZeroServeEndpoints")
+    active = status["activeServiceStatus"].get("rayClusterName")
+    pending = status["pendingServiceStatus"].get("rayClusterName")
+    if active and pending:
+        _told(status, "UpgradeInProgress", "True", "BothActivePendingClustersExist")
+    elif active:
+        _told(status, "UpgradeInProgress", "False", "NoPendingCluster")
+
+
+def _written(status: Json) -> Json:
+    """As Go writes it: zero and empty are left out; `serviceStatus` repeats Ready."""
+    status.pop("serviceStatus", None)
+    if is_true(status["conditions"], "Ready"):
+        status["serviceStatus"] = "Running"
+    return {key: value for key, value in status.items() if value not in (0, "")}
+
+
+def _told(status: Json, kind: str, value: str, reason: str) -> None:
+    _set(status, {"type": kind, "status": value, "reason": reason, "message": _MESSAGES[reason]})
+
+
+def _off(status: Json, reason: str, ready: str) -> None:
+    texts = {
+        "Ready": ready,
+        "UpgradeInProgress": "No upgrade in progress.",
+        "RollbackInProgress": "No rollback in progress.",
+    }
+    for kind, text in texts.items():
+        _set(status, {"type": kind, "status": "False", "reason": reason, "message": text})
+
+
+def _set(status: Json, condition: Json) -> None:
+    observed = status.get("observedGeneration", 0)
+    set_condition(status["conditions"], {**condition, "observedGeneration": observed})

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API server as the stand-ins use it: list, create, patch, replace a status, delete, tell an Event."""
+
+import secrets
+import string
+from datetime import UTC, datetime
+from typing import Any
+
+from kubernetes.aio.client import ApiClient, ApiException
+from kubernetes.aio.dynamic import DynamicClient
+
+Json = dict[str, Any]
+
+_MERGE = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
+_TIMEOUT_SECONDS = 20
+_GONE = 404
+_EXISTS = 409
+_APPLY = "application/apply-patch+yaml"
+_MANAGER = "testkit"
+_KINDS = {
+    "StableDiffusionService": "sdservice.dev/v1alpha1",
+    "RayService": "ray.io/v1",
+    "RayCluster": "ray.io/v1",
+    "DaemonSet": "apps/v1",
+    "Pod": "v1",
+    "Secret": "v1",
+    "Service": "v1",
+    "Event": "v1",
+    "EndpointSlice": "discovery.k8s.io/v1",
+}
+_SUFFIX = string.ascii_lowercase + string.digits
+
+
+def suffix(length: int = 5) -> str:
+    """Random lower-case letters and digits, as Kubernetes appends to names."""
+    return "".join(secrets.choice(_SUFFIX) for _ in range(length))
+
+
+def now() -> str:
+    """The time as Kubernetes writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class ApiServer:
+    """A client with the few calls that are needed; answers are plain dictionaries."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+        self._client: DynamicClient | None = None
+
+    async def list_all(self, kind: str, **selectors: str) -> list[Json]:
+        """Every object of a kind, in all namespaces."""
+        resource = await self._resource(kind)
+        found = (await resource.get(_request_timeout=_TIMEOUT_SECONDS, **selectors)).to_dict()["items"]
+        return [{"apiVersion": _KINDS[kind], "kind": kind, **each} for each in found]
+
+    async def create(self, body: Json) -> Json | None:
+        """Create; None where one of that name is there already."""
+        resource = await self._resource(body["kind"])
+        namespace = body["metadata"]["namespace"]
+        try:
+            made = await resource.create(body=body, namespace=namespace, _request_timeout=_TIMEOUT_SECONDS)
+        except ApiException as error:
+            if error.status == _EXISTS:
+                return None
+            raise
+        created: Json = made.to_dict()
+        return created
+
+    async def apply(self, body: Json) -> None:
+        """Server-side apply, as a user who owns every field of it."""
+        resource = await self._resource(body["kind"])
+        metadata = body["metadata"]
+        await resource.patch(
+            body=body,
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            content_type=_APPLY,
+            field_manager=_MANAGER,
+            force=True,
+            _request_timeout=_TIMEOUT_SECONDS,
+        )
+
+    async def scale(self, live: Json, replicas: int) -> None:
+        """Write the scale subresource, as `kubectl scale` does."""
+        resource = await self._resource(live["kind"])
+        metadata = live["metadata"]
+        await resource.scale.patch(
+            body={"spec": {"replicas": replicas}},
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            content_type=_MERGE,
+            _request_timeout=_TIMEOUT_SECONDS,
+        )
+
+    async def merge(self, live: Json, patch: Json) -> None:
+        """Merge a patch into an object."""
+        await self._patch(live, patch, _MERGE)
+
+    async def json_patch(self, live: Json, operations: list[Json]) -> None:
+        """Apply a JSON patch to an object."""
+        await self._patch(live, operations, _JSON_PATCH)
+
+    async def replace_status(self, live: Json, status: Json) -> None:
+        """Replace the status; refused where the object has changed since it was read."""
+        resource = await self._resource(live["kind"])
+        metadata = live["metadata"]
+        await resource.status.replace(
+            body={**live, "status": status},
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            _request_timeout=_TIMEOUT_SECONDS,
+        )
+
+    async def merge_status(self, live: Json, status: Json) -> None:
+        """Merge a patch into the status of an object; one that is gone meanwhile is no error."""
+        resource = await self._resource(live["kind"])
+        metadata = live["metadata"]
+        try:
+            await resource.status.patch(
+                body={"status": status},
+                name=metadata["name"],
+                namespace=metadata["namespace"],
+                content_type=_MERGE,
+                _request_timeout=_TIMEOUT_SECONDS,
+            )
+        except ApiException as error:
+            if error.status != _GONE:
+                raise
+
+    async def get(self, kind: str, namespace: str, name: str) -> Json | None:
+        """One object, or None."""
+        resource = await self._resource(kind)
+        try:
+            found = await resource.get(name=name, namespace=namespace, _request_timeout=_TIMEOUT_SECONDS)
+        except ApiException as error:
+            if error.status == _GONE:
+                return None
+            raise
+        body: Json = found.to_dict()
+        return body
+
+    async def delete(self, live: Json, *, grace_seconds: int | None = None) -> None:
+        """Delete in the background; one that is gone already is no error."""
+        resource = await self._resource(live["kind"])
+        metadata = live["metadata"]
+        grace = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
+        try:
+            await resource.delete(
+                name=metadata["name"],
+                namespace=metadata["namespace"],
+                body={"propagationPolicy": "Background", **grace},
+                _request_timeout=_TIMEOUT_SECONDS,
+            )
+        except ApiException as error:
+            if error.status != _GONE:
+                raise
+
+    async def event(self, involved: Json, reason: str, message: str, kind: str = "Normal") -> None:
+        """Tell an Event about an object."""
+        metadata = involved["metadata"]
+        about = {key: involved[key] for key in ("apiVersion", "kind")}
+        about |= {key: metadata[key] for key in ("name", "namespace", "uid")}
+        await self.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": f"{metadata['name']}.{suffix(16)}", "namespace": metadata["namespace"]},
+                "involvedObject": about,
+                "type": kind,
+                "reason": reason,
+                "message": message,
+                "firstTimestamp": now(),
+                "lastTimestamp": now(),
+            }
+        )
+
+    async def _patch(self, live: Json, patch: Any, content_type: str) -> None:
+        resource = await self._resource(live["kind"])
+        metadata = live["metadata"]
+        await resource.patch(
+            body=patch,
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            content_type=content_type,
+            _request_timeout=_TIMEOUT_SECONDS,
+        )
+
+    async def _resource(self, kind: str) -> Any:
+        if self._client is None:
+            self._client = await DynamicClient(self._api)
+        return await self._client.resources.get(api_version=_KINDS[kind], kind=kind)

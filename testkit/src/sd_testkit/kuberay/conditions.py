@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conditions as KubeRay keeps them: in the order they were first set, stamped when the status flips (pure)."""
+
+from typing import Any
+
+from sd_testkit.api_server import now
+
+Json = dict[str, Any]
+
+
+def set_condition(conditions: list[Json], wanted: Json) -> None:
+    """Replace the condition of this type in place, or append it."""
+    for index, known in enumerate(conditions):
+        if known["type"] == wanted["type"]:
+            since = known["lastTransitionTime"] if known["status"] == wanted["status"] else now()
+            conditions[index] = {**wanted, "lastTransitionTime": since}
+            return
+    conditions.append({**wanted, "lastTransitionTime": now()})
+
+
+def remove_condition(conditions: list[Json], kind: str) -> None:
+    """Forget a condition, so that it is set anew."""
+    conditions[:] = [each for each in conditions if each["type"] != kind]
+
+
+def is_true(conditions: list[Json], kind: str) -> bool:
+    """Whether the condition is there and True."""
+    return any(each["type"] == kind and each["status"] == "True" for each in conditions)

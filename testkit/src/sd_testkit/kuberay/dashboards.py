@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the stand-in for KubeRay sees Ray: by the statuses KubeRay keeps of what the dashboard answers."""
+
+import time
+from typing import Any
+
+from sd_testkit.ray import Ray
+from sd_testkit.ray.rest import applications
+
+Json = dict[str, Any]
+
+
+class SimulatedDashboards:
+    """The dashboards of simulated Ray clusters, without the way through the network."""
+
+    def __init__(self, ray: Ray) -> None:
+        self._ray = ray
+
+    def applications(self, cluster: Json) -> dict[str, Json] | None:
+        """Status and message of each application and of its deployments."""
+        session = self._ray.session(cluster)
+        if session is None:
+            return None
+        details = applications(session.serve, time.time())["applications"]
+        return {name: _kept(each) for name, each in details.items()}
+
+    def deploy(self, cluster: Json, config: Json) -> None:
+        """PUT a Serve config."""
+        session = self._ray.session(cluster)
+        if session is not None:
+            session.serve.put(config, time.monotonic())
+
+    def has_healthy_proxy(self, pod: Json) -> bool:
+        """Whether a head pod's `/-/healthz` answers."""
+        session = self._ray.session_of(pod)
+        return session is not None and session.has_proxy(pod["metadata"]["name"])
+
+
+def _kept(application: Json) -> Json:
+    """What KubeRay copies; empty fields are left out, as Go's omitempty does."""
+    deployments = {
+        name: _said(status=each["status"], message=each["message"])
+        for name, each in application["deployments"].items()
+    }
+    return _said(
+        status=application["status"],
+        message=application["message"],
+        serveDeploymentStatuses=deployments,
+    )
+
+
+def _said(**fields: Any) -> Json:
+    return {name: value for name, value in fields.items() if value}

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m sd_operator` as a process of its own, that can be stopped and started."""
+
+import sys
+from pathlib import Path
+
+import psutil
+
+from sd_testkit.control_plane import ControlPlane
+from sd_testkit.processes import Processes
+
+
+class OperatorProcess:
+    """The operator of this checkout; its log is in the folder."""
+
+    def __init__(self, control_plane: ControlPlane, folder: Path) -> None:
+        self._processes = Processes(folder)
+        self._log = folder / "operator.log"
+        self._environment = {
+            "KUBECONFIG": str(control_plane.kubeconfig),
+            "SDSERVICE_PROBE_PORT": "0",
+            "SDSERVICE_RESYNC_SECONDS": "2",
+            # Outside the cluster its service names mean nothing.
+            "SDSERVICE_DASHBOARD_URL": "",
+        }
+
+    def start(self, **more: str) -> None:
+        """Start it, with more in its environment."""
+        environment = {**self._environment, **more}
+        self._processes.start("operator", [sys.executable, "-m", "sd_operator"], environment)
+
+    def stop(self) -> None:
+        """End it."""
+        self._processes.stop("operator")
+
+    def process(self) -> psutil.Process | None:
+        """The running process.
+
+        Raises:
+            RuntimeError: it has ended; with the end of its log.
+        """
+        self._processes.check("operator")
+        return self._processes.running("operator")
+
+    def log(self) -> str:
+        """What it said so far."""
+        return self._log.read_text()

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pod network as the API server sees it: HTTP CONNECT on a Unix socket, a server per pod and port behind it.
+
+The API server is told to dial pods through this socket (its egress selector), so `.../services/NAME:PORT/proxy/`
+reaches simulated pods by the addresses in EndpointSlices, without privileges and without routes. A pod whose Ray does
+not run has no server: the connection is refused.
+"""
+
+import asyncio
+import contextlib
+import logging
+import tempfile
+from pathlib import Path
+
+from aiohttp import web
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 65536
+
+
+class Network:
+    """Servers by address and port, and the tunnel that leads to them."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._servers: dict[tuple[str, int], web.AppRunner] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="sd-pods-")
+        self._tunnel: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listen for the API server."""
+        self._socket.unlink(missing_ok=True)
+        self._tunnel = await asyncio.start_unix_server(self._serve, str(self._socket))
+
+    async def close(self) -> None:
+        """End every server."""
+        if self._tunnel is not None:
+            self._tunnel.close()
+        for address, port in list(self._servers):
+            await self.stop(address, port)
+        self._folder.cleanup()
+
+    async def start(self, address: str, port: int, application: web.Application) -> None:
+        """Serve on an address and port of the pod network."""
+        if (address, port) in self._servers:
+            return
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.UnixSite(runner, str(self._path(address, port))).start()
+        self._servers[address, port] = runner
+
+    async def stop(self, address: str, port: int) -> None:
+        """End the server; requests in it are cut off."""
+        runner = self._servers.pop((address, port), None)
+        if runner is not None:
+            await runner.cleanup()
+
+    def _path(self, address: str, port: int) -> Path:
+        return Path(self._folder.name) / f"{address}-{port}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            address, _, port = head.split()[1].decode().rpartition(":")
+            try:
+                inner = await asyncio.open_unix_connection(str(self._path(address.strip("[]"), int(port))))
+            except OSError:
+                writer.write(b"HTTP/1.1 503 connection refused\r\n\r\n")
+            else:
+                writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                await asyncio.gather(_copy(reader, inner[1]), _copy(inner[0], writer))
+        writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(_CHUNK):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass  # one side is gone
+    finally:
+        writer.close()

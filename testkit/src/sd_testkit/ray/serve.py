@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serve's controller: a config becomes an application, its deployments, and replicas on nodes (time is given).
+
+Statuses and their order are those that Ray 2.60 reports: an application is DEPLOYING without deployments while it is
+built, then its deployments are UPDATING until every replica runs. While another version is built, and when building
+it fails, the replicas of the old one serve on; the status names none of them.
+"""
+
+import importlib.util
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from sd_testkit.ray.pace import Pace
+from sd_testkit.ray.resources import Amounts, fits, of_actor, subtract
+
+Json = dict[str, Any]
+
+_CODE = ("import_path", "runtime_env", "args")
+_TRIES = 3
+_PENDING_TOO_LONG = 30.0
+
+
+@dataclass
+class Replica:
+    """One replica: where it is, and whether it runs yet."""
+
+    deployment: str
+    node: str
+    demand: Amounts
+    started: float
+    running: bool = False
+    idle_since: float = 0.0
+
+
+@dataclass
+class Serve:
+    """The one application of a Ray cluster.
+
+    Attributes:
+        config: the config as it was PUT; None before the first.
+        status: of the application; empty where there is none.
+        failure: what the constructor of a deployment that failed had to say.
+        ongoing: requests that wait or are drawn, by which deployments are scaled.
+    """
+
+    pace: Pace
+    config: Json | None = None
+    status: str = ""
+    message: str = ""
+    ongoing: int = 0
+    failure: str = ""
+    replicas: list[Replica] = field(default_factory=list)
+    _targets: dict[str, Json] = field(default_factory=dict)
+    _stage_since: float = 0.0
+    _lacking_since: float | None = None
+    _low_since: dict[str, float] = field(default_factory=dict)
+    _failures: int = 0
+    _looks: int = 0
+
+    def put(self, config: Json, now: float) -> None:
+        """Take a config over; other code, arguments or environment are built anew."""
+        before, self.config = self._application(), config
+        wanted = self._application()
+        if wanted is None:
+            self.status, self.message, self.replicas, self._targets = "", "", [], {}
+        elif before is None or self.status == "DEPLOY_FAILED" or _code(before) != _code(wanted):
+            self.status, self.message, self._targets, self._stage_since = "DEPLOYING", "", {}, now
+            self._looks = self._failures = 0
+        else:
+            self._targets = {each["name"]: each for each in wanted["deployments"]}
+
+    def step(self, nodes: dict[str, Amounts], now: float, *, held: bool, scripted: str = "") -> None:
+        """One look at everything: build, place, start, scale.
+
+        Args:
+            nodes: total resources by node; a replica whose node is not among them is gone.
+            now: monotonic seconds.
+            held: building does not end yet.
+            scripted: status the application is to have, whatever its config says.
+        """
+        self.replicas = [each for each in self.replicas if each.node in nodes]
+        application = self._application()
+        if application is None:
+            return
+        if scripted:
+            self.status, self.message = scripted, f"{scripted}: told to by an annotation"
+            self.replicas = [
+                each for each in self.replicas if each.deployment != application["deployments"][-1]["name"]
+            ]
+            return
+        if self.status == "DEPLOYING" and not self._targets:
+            self._looks += 1
+            if held or self._looks < self.pace.looks or now - self._stage_since < self.pace.build:
+                return
+            self._build(application)
+        if self._targets and self._failures < _TRIES:
+            self._place(nodes, now)
+            if self._all_run():
+                self.status, self.message = "RUNNING", ""
+            elif self._failures < _TRIES and self.status in {"UNHEALTHY", "DEPLOY_FAILED"}:
+                self.status, self.message = "DEPLOYING", ""  # the annotation is gone
+
+    @property
+    def routed(self) -> bool:
+        """Whether the proxies know a route: a version was built, or the replicas of an earlier one are there."""
+        return bool(self._targets or self.replicas)
+
+    def running(self, deployment: str) -> list[Replica]:
+        """Replicas that take requests."""
+        return [each for each in self.replicas if each.deployment == deployment and each.running]
+
+    def pending(self) -> list[Amounts]:
+        """Demands of replicas that fit nowhere, by which the autoscaler adds workers."""
+        return [
+            of_actor(target)
+            for name, target in self._targets.items()
+            for _ in range(self._wanted(target) - sum(each.deployment == name for each in self.replicas))
+        ]
+
+    def deployment_status(self, name: str) -> str:
+        """UPDATING until the replicas asked for run, or have failed too often."""
+        if self._failures >= _TRIES and not self._runs(name):
+            return "DEPLOY_FAILED"
+        return "HEALTHY" if self._runs(name) else "UPDATING"
+
+    @property
+    def deployments(self) -> dict[str, Json]:
+        """Deployments that the status names, as configured."""
+        return self._targets
+
+    def target(self, name: str) -> int:
+        """Replicas asked for."""
+        return self._wanted(self._targets[name])
+
+    def is_short_of_nodes(self, now: float) -> bool:
+        """Whether replicas have waited for a node longer than Ray keeps quiet about."""
+        return self._lacking_since is not None and now - self._lacking_since > _PENDING_TOO_LONG
+
+    def _application(self) -> Json | None:
+        applications: list[Json] = (self.config or {}).get("applications") or []
+        return applications[0] if applications else None
+
+    def _build(self, application: Json) -> None:
+        module = application["import_path"].partition(":")[0]
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            name = application["name"]
+            self.status = "DEPLOY_FAILED"
+            self.message = (
+                f"Deploying app '{name}' failed with exception:\nTraceback (most recent call last):\n"
+                f"ModuleNotFoundError: No module named '{module}'\n"
+            )
+            return
+        self._targets = {each["name"]: each for each in application["deployments"]}
+        self.replicas = []  # another version: its replicas take the place of the old ones
+
+    def _place(self, nodes: dict[str, Amounts], now: float) -> None:
+        self._scale_down(now)
+        free = {name: dict(amounts) for name, amounts in nodes.items()}
+        for replica in self.replicas:
+            subtract(free[replica.node], replica.demand)
+        self._start(now)
+        lacking = False
+        for name, target in self._targets.items():
+            missing = self._wanted(target) - sum(each.deployment == name for each in self.replicas)
+            for _ in range(missing):
+                demand = of_actor(target)
+                node = next((each for each, left in free.items() if fits(demand, left)), None)
+                if node is None:
+                    lacking = True
+                    break
+                subtract(free[node], demand)
+                self.replicas.append(Replica(name, node, demand, now))
+        self._lacking_since = (self._lacking_since or now) if lacking else None
+
+    def _start(self, now: float) -> None:
+        """Replicas come up, those of a deployment that others call first."""
+        for name in reversed(self._targets):
+            coming = [each for each in self.replicas if each.deployment == name and not each.running]
+            if coming:
+                for each in coming:
+                    self._construct(each, now)
+                return
+
+    def _construct(self, replica: Replica, now: float) -> None:
+        """The constructor returns, or raises: the image that is simulated holds no model but the bundled ones."""
+        if now - replica.started < self.pace.replica:
+            return
+        uri = str(((self._application() or {}).get("args") or {}).get("model", {}).get("uri", ""))
+        if not uri.startswith("file://") or replica.deployment != list(self._targets)[-1]:
+            replica.running = True
+            return
+        self.replicas.remove(replica)
+        self._failures += 1
+        if self._failures >= _TRIES:
+            self.status = "DEPLOY_FAILED"
+            self.message = f"Failed to update the deployments ['{replica.deployment}']."
+            self.failure = (
+                f"The deployment failed to start {_TRIES} times in a row. This may be due to a problem with its"
+                " constructor or initial health check failing. See controller logs for details. Error:\n"
+                f"FileNotFoundError: {uri}: there is no such folder"
+            )
+
+    def _scale_down(self, now: float) -> None:
+        for name, target in self._targets.items():
+            mine = [each for each in self.replicas if each.deployment == name]
+            surplus = len(mine) - self._wanted(target)
+            if surplus <= 0:
+                self._low_since.pop(name, None)
+                continue
+            delay = (target.get("autoscaling_config") or {}).get("downscale_delay_s", 0)
+            if now - self._low_since.setdefault(name, now) >= delay:
+                for each in mine[-surplus:]:
+                    self.replicas.remove(each)
+
+    def _wanted(self, target: Json) -> int:
+        scaling = target.get("autoscaling_config")
+        if not scaling:
+            return int(target.get("num_replicas") or 1)
+        asked = math.ceil(self.ongoing / scaling.get("target_ongoing_requests", 2))
+        return int(min(max(asked, scaling.get("min_replicas", 1)), scaling.get("max_replicas", 1)))
+
+    def _runs(self, name: str) -> bool:
+        return len(self.running(name)) >= self._wanted(self._targets[name])
+
+    def _all_run(self) -> bool:
+        if self.status == "RUNNING":
+            return True  # scaling up does not take it back
+        return all(self._runs(name) for name in self._targets)
+
+
+def _code(application: Json) -> Json:
+    return {key: application.get(key) for key in _CODE}

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of one Ray cluster between two heads: nodes that joined, Serve, and what a request to a node gets."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from sd_testkit.ray.pace import Pace
+from sd_testkit.ray.resources import Amounts
+from sd_testkit.ray.rest import applications
+from sd_testkit.ray.serve import Serve
+
+Json = dict[str, Any]
+
+INGRESS = "ingress"
+MODEL = "model"
+_PICTURE = b"\x89PNG\r\n\x1a\n simulated"
+_POLL_SECONDS = 0.05
+
+
+@dataclass
+class Session:
+    """From the start of a head to its end; another head starts another one, which knows nothing of it.
+
+    Attributes:
+        head: name of the head pod.
+        head_alive: the head's processes run; without them nothing is scheduled, but replicas elsewhere serve on.
+        nodes: resources of every node that joined, by pod name; the head's are last.
+        proxy_starts: the head's proxy comes up with the first config.
+        token: what the dashboard wants to see; empty lets everyone in.
+    """
+
+    head: str
+    pace: Pace
+    token: str
+    serve: Serve
+    head_alive: bool = True
+    nodes: dict[str, Amounts] = field(default_factory=dict)
+    proxy_starts: bool = True
+    _proxied: dict[str, float] = field(default_factory=dict)
+
+    def join(self, node: str, amounts: Amounts) -> None:
+        """A node comes; workers are filled before the head."""
+        head = self.nodes.pop(self.head, None)
+        self.nodes[node] = amounts
+        if head is not None:
+            self.nodes[self.head] = head
+
+    def leave(self, node: str) -> None:
+        """A node goes, and the replicas on it."""
+        self.nodes.pop(node, None)
+        self.serve.replicas = [each for each in self.serve.replicas if each.node != node]
+        if node == self.head:
+            self.head_alive = False
+
+    def has_proxy(self, node: str) -> bool:
+        """A proxy runs on the head, and on nodes with a replica (`proxy_location: EveryNode`) and some time longer."""
+        if self.serve.config is None:
+            return False
+        if node == self.head:
+            return self.proxy_starts
+        now = time.monotonic()
+        if any(each.node == node and each.running for each in self.serve.replicas):
+            self._proxied[node] = now
+        return node in self._proxied and now - self._proxied[node] < self.pace.drain
+
+    def dashboard(self) -> web.Application:
+        """The server on the head's port 8265."""
+        application = web.Application(middlewares=[self._guard])
+        application.router.add_get("/api/serve/applications/", self._get)
+        application.router.add_put("/api/serve/applications/", self._put)
+        application.router.add_get("/api/version", _version)
+        return application
+
+    def proxy(self, node: str) -> web.Application:
+        """The server on port 8000 of a node."""
+
+        async def healthz(_: web.Request) -> web.Response:
+            healthy = self.has_proxy(node)
+            return web.Response(text="success" if healthy else "no proxy", status=200 if healthy else 503)
+
+        application = web.Application()
+        application.router.add_get("/-/healthz", healthz)
+        application.router.add_get("/readyz", self._readyz)
+        application.router.add_route("*", "/{path:.*}", self._draw)
+        return application
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        # The API server keeps Authorization to itself, so Ray takes its token from this header too.
+        given = {request.headers.get(name) for name in ("x-ray-authorization", "Authorization")}
+        if self.token and f"Bearer {self.token}" not in given:
+            return web.Response(status=401, text="Unauthorized: Missing or invalid authentication token")
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def _get(self, _: web.Request) -> web.Response:
+        return web.json_response(applications(self.serve, time.time()))
+
+    async def _put(self, request: web.Request) -> web.Response:
+        self.serve.put(await request.json(), time.monotonic())
+        return web.Response()
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        if not self.serve.running(INGRESS):
+            return _no_route("/readyz")
+        running, at_zero = bool(self.serve.running(MODEL)), self._at_zero()
+        phase = "ready" if running else "scaled-to-zero" if at_zero else "loading"
+        return web.json_response(
+            {"ready": running or at_zero, "phase": phase}, status=200 if running or at_zero else 503
+        )
+
+    async def _draw(self, request: web.Request) -> web.Response:
+        """A picture, once a replica can draw; one that is to come is waited for."""
+        if not self.serve.routed:
+            return _no_route(request.path)
+        self.serve.ongoing += 1
+        deadline = time.monotonic() + self._patience()
+        try:
+            while not (self.serve.running(INGRESS) and self.serve.running(MODEL)):
+                if not self.serve.routed or time.monotonic() > deadline:
+                    return web.Response(status=503, text="no replica", headers={"Retry-After": "1"})
+                await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(self.pace.drawing)
+        finally:
+            self.serve.ongoing -= 1
+        return web.Response(body=_PICTURE, content_type="image/png")
+
+    def _at_zero(self) -> bool:
+        scaling = (self.serve.deployments.get(MODEL) or {}).get("autoscaling_config") or {}
+        return scaling.get("min_replicas") == 0 and self.serve.status == "RUNNING"
+
+    def _patience(self) -> float:
+        """Seconds a request is held: limits of the live config, as the ingress reads them."""
+        limits = ((self.serve.deployments.get(INGRESS) or {}).get("user_config") or {}).get("limits") or {}
+        name = "cold_start_timeout_seconds" if self._at_zero() else "timeout_seconds"
+        return float(limits.get(name, 120))
+
+
+async def _version(_: web.Request) -> web.Response:
+    return web.json_response({"ray_version": "2.60.0"})
+
+
+def _no_route(path: str) -> web.Response:
+    text = f"Path '{path}' not found. Ping http://.../-/routes for available routes."
+    return web.Response(status=404, text=text)

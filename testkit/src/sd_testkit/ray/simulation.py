@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring every Ray pod and what runs in it one step forward: kubelet, Ray, Serve and autoscaler in one place."""
+
+import base64
+import itertools
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from sd_testkit.api_server import ApiServer
+from sd_testkit.ray import kubelet
+from sd_testkit.ray.autoscaler import Autoscaler
+from sd_testkit.ray.network import Network
+from sd_testkit.ray.pace import APPLICATION, Pace, held
+from sd_testkit.ray.resources import of_node
+from sd_testkit.ray.serve import Serve
+from sd_testkit.ray.session import Session
+from sd_testkit.snapshot import Snapshot, by_group, is_ready
+
+Json = dict[str, Any]
+
+logger = logging.getLogger(__name__)
+
+DASHBOARD_PORT = 8265
+SERVE_PORT = 8000
+_FIRST_ADDRESS = int(IPv4Address("10.64.0.1"))
+
+
+@dataclass
+class _Life:
+    """What became of one pod so far.
+
+    Attributes:
+        name: name of the pod.
+        since: monotonic seconds of its latest phase.
+        session: the Ray cluster it joined; None before that.
+        probes: looks at its proxy that found it healthy, one after the other.
+    """
+
+    name: str
+    since: float
+    address: str = ""
+    session: Session | None = None
+    dying_since: float | None = None
+    probes: int = 0
+
+
+@dataclass
+class _Cluster:
+    session: Session | None = None
+    autoscaler: Autoscaler = field(default_factory=Autoscaler)
+
+
+class Ray:
+    """Every simulated Ray cluster of a Kubernetes cluster."""
+
+    def __init__(self, server: ApiServer, socket: Path, pace: Pace | None = None) -> None:
+        self.network = Network(socket)
+        self.pace = pace or Pace()
+        self._server = server
+        self._lives: dict[str, _Life] = {}
+        self._clusters: dict[str, _Cluster] = {}
+        # Not those of an earlier run, which may still stand in the status of pods.
+        start = _FIRST_ADDRESS + random.randrange(2**20)  # noqa: S311 - nothing to guess
+        self._addresses = (str(IPv4Address(number)) for number in itertools.count(start))
+
+    def session(self, cluster: Json) -> Session | None:
+        """The running Ray cluster behind a RayCluster; None while its head does not run."""
+        found = self._clusters.get(cluster["metadata"]["uid"], _Cluster()).session
+        return found if found is not None and found.head_alive else None
+
+    def session_of(self, pod: Json) -> Session | None:
+        """The Ray cluster that a pod's node is in; None while its Ray does not run."""
+        life = self._lives.get(pod["metadata"]["uid"])
+        return life.session if life is not None else None
+
+    async def step(self, seen: Snapshot) -> None:
+        """One step of everything that was seen."""
+        uids = {each["metadata"]["uid"] for each in seen.pods}
+        for uid in [each for each in self._lives if each not in uids]:
+            await self._end(self._lives.pop(uid))
+        for cluster in seen.ray_clusters:
+            await self._step_cluster(seen, cluster)
+        owned = {each["metadata"]["uid"] for each in seen.ray_clusters}
+        self._clusters = {uid: each for uid, each in self._clusters.items() if uid in owned}
+        for pod in seen.pods:  # of clusters that are deleted
+            if pod["metadata"]["ownerReferences"][0]["uid"] not in owned:
+                await self._step_pod(pod, _Cluster(), None, {})
+
+    async def _step_cluster(self, seen: Snapshot, cluster: Json) -> None:
+        mine = self._clusters.setdefault(cluster["metadata"]["uid"], _Cluster())
+        ray_service = seen.ray_service_of(cluster)
+        pods = seen.pods_of(cluster)
+        groups = {each["groupName"]: each for each in cluster["spec"].get("workerGroupSpecs", [])}
+        groups["headgroup"] = cluster["spec"]["headGroupSpec"]
+        for pod in sorted(pods, key=lambda each: not _is_head(each)):
+            await self._step_pod(pod, mine, ray_service, groups)
+        session = mine.session
+        if session is None or not session.head_alive:
+            return
+        session.proxy_starts = not held(ray_service, "proxy")
+        session.serve.step(
+            session.nodes,
+            time.monotonic(),
+            held=held(ray_service, "application"),
+            scripted=_scripted(ray_service, cluster),
+        )
+        if cluster["spec"].get("enableInTreeAutoscaling"):
+            await self._scale(cluster, mine, session, pods)
+
+    async def _scale(self, cluster: Json, mine: _Cluster, session: Session, pods: list[Json]) -> None:
+        workers = {
+            name: [each["metadata"]["name"] for each in members] for name, members in by_group(pods).items()
+        }
+        for plan in mine.autoscaler.plans(cluster, session, workers, time.monotonic()):
+            path = f"/spec/workerGroupSpecs/{plan.group}"
+            operations: list[Json] = [{"op": "add", "path": f"{path}/replicas", "value": plan.replicas}]
+            if plan.leaving:
+                strategy = {"workersToDelete": list(plan.leaving)}
+                operations.append({"op": "add", "path": f"{path}/scaleStrategy", "value": strategy})
+            await self._server.json_patch(cluster, operations)
+
+    async def _step_pod(
+        self, pod: Json, mine: _Cluster, ray_service: Json | None, groups: dict[str, Json]
+    ) -> None:
+        metadata = pod["metadata"]
+        life = self._lives.setdefault(metadata["uid"], _Life(metadata["name"], time.monotonic()))
+        if "deletionTimestamp" in metadata:
+            await self._die(pod, life)
+            return
+        phase = (pod.get("status") or {}).get("phase", "Pending")
+        if phase == "Pending" and pod["spec"].get("nodeName"):
+            await self._start(pod, life, mine, groups)
+        elif phase == "Running" and life.session is None:
+            # Left behind by an earlier run of ours: its Ray is gone with it.
+            await self._server.merge_status(pod, kubelet.failed(pod, 1))
+        elif phase == "Running":
+            await self._probe(pod, life, mine, ray_service)
+
+    async def _start(self, pod: Json, life: _Life, mine: _Cluster, groups: dict[str, Json]) -> None:
+        if not (pod.get("status") or {}).get("containerStatuses"):
+            await self._server.merge_status(pod, kubelet.creating(pod))
+            life.since = time.monotonic()
+            return
+        group = groups.get(pod["metadata"]["labels"]["ray.io/group"])
+        if group is None or kubelet.missing_image(pod) or time.monotonic() - life.since < self.pace.start:
+            return
+        name = pod["metadata"]["name"]
+        if _is_head(pod):
+            token = await self._token(pod)
+            mine.session = Session(name, self.pace, token, Serve(self.pace))
+        elif mine.session is None or not mine.session.head_alive:
+            return  # its init container waits for the head
+        session = mine.session
+        session.join(name, of_node(group))
+        life.address, life.session, life.since = next(self._addresses), session, time.monotonic()
+        await self._server.merge_status(pod, kubelet.running(pod, life.address, ready=False))
+
+    async def _probe(self, pod: Json, life: _Life, mine: _Cluster, ray_service: Json | None) -> None:
+        session = life.session
+        if session is None:
+            return
+        now = time.monotonic()
+        if _is_head(pod):
+            up = now - life.since >= self.pace.head_ready and not held(ray_service, "head")
+            if up:
+                await self.network.start(life.address, DASHBOARD_PORT, session.dashboard())
+            ready = up or is_ready(pod)
+        elif self._is_lost(session, mine):
+            await self._end(life)
+            await self._server.merge_status(pod, kubelet.failed(pod, 1))
+            return
+        else:
+            life.probes = life.probes + 1 if session.has_proxy(life.name) else 0
+            ready = life.probes >= self.pace.probes
+        if session.has_proxy(life.name):
+            await self.network.start(life.address, SERVE_PORT, session.proxy(life.name))
+        if ready != is_ready(pod):
+            await self._server.merge_status(pod, kubelet.running(pod, life.address, ready=ready))
+
+    def _is_lost(self, session: Session, mine: _Cluster) -> bool:
+        """A worker of an earlier head ends itself when the next head, which does not know it, builds something."""
+        latest = mine.session
+        return latest is not None and latest is not session and bool(latest.serve.deployments)
+
+    async def _die(self, pod: Json, life: _Life) -> None:
+        """Ray does not hear SIGTERM behind KubeRay's shell: a deleted pod serves on until its grace is over."""
+        now = time.monotonic()
+        life.dying_since = life.dying_since or now
+        if life.session is not None and now - life.dying_since < self.pace.grace:
+            return
+        if life.session is not None:
+            await self._end(life)
+            await self._server.merge_status(pod, kubelet.failed(pod, 137))
+            return  # a round later it is gone, so that others see it Failed
+        await self._server.delete(pod, grace_seconds=0)
+
+    async def _end(self, life: _Life) -> None:
+        """End the pod's processes and servers."""
+        if life.session is None:
+            return
+        life.session.leave(life.name)
+        life.session = None
+        for port in (DASHBOARD_PORT, SERVE_PORT):
+            await self.network.stop(life.address, port)
+
+    async def _token(self, pod: Json) -> str:
+        """Ray's token, as the head gets it; empty where authentication is off."""
+        cluster = await self._server.get(
+            "RayCluster", pod["metadata"]["namespace"], pod["metadata"]["labels"]["ray.io/cluster"]
+        )
+        options = (cluster or {}).get("spec", {}).get("authOptions", {})
+        if options.get("mode") != "token" or "secretName" not in options:
+            return ""
+        secret = await self._server.get("Secret", pod["metadata"]["namespace"], options["secretName"])
+        return base64.b64decode((secret or {}).get("data", {}).get("auth_token", "")).decode()
+
+
+def _scripted(ray_service: Json | None, cluster: Json) -> str:
+    """What a test has written onto the RayService about its application: about that in the newest cluster."""
+    if ray_service is None:
+        return ""
+    pending = ((ray_service.get("status") or {}).get("pendingServiceStatus") or {}).get("rayClusterName")
+    if pending and pending != cluster["metadata"]["name"]:
+        return ""
+    return str((ray_service["metadata"].get("annotations") or {}).get(APPLICATION, ""))
+
+
+def _is_head(pod: Json) -> bool:
+    return bool(pod["metadata"]["labels"].get("ray.io/node-type") == "head")

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One look at every object that KubeRay and its pods consist of."""
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from sd_testkit.api_server import ApiServer
+
+Json = dict[str, Any]
+
+RAY_PODS = "ray.io/is-ray-node=yes"
+_BY_KUBERAY = "ray.io/originated-from-crd=RayService"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Live objects as they were listed, a moment apart at most."""
+
+    ray_services: list[Json]
+    ray_clusters: list[Json]
+    pods: list[Json]
+    services: list[Json]
+    slices: list[Json]
+
+    def pods_of(self, cluster: Json) -> list[Json]:
+        """The Ray pods of a RayCluster, those being deleted included."""
+        metadata = cluster["metadata"]
+        return [
+            pod
+            for pod in self.pods
+            if pod["metadata"]["namespace"] == metadata["namespace"]
+            and pod["metadata"]["labels"].get("ray.io/cluster") == metadata["name"]
+        ]
+
+    def clusters_of(self, ray_service: Json) -> list[Json]:
+        """The RayClusters that a RayService owns."""
+        uid = ray_service["metadata"]["uid"]
+        return [
+            each
+            for each in self.ray_clusters
+            if any(owner["uid"] == uid for owner in each["metadata"].get("ownerReferences", []))
+        ]
+
+    def service(self, namespace: str, name: str) -> Json | None:
+        """A Service of KubeRay's."""
+        return next((each for each in self.services if _place(each) == (namespace, name)), None)
+
+    def ready_endpoints(self, namespace: str, service: str) -> int:
+        """Ready pods behind a Service, by its EndpointSlices."""
+        ready = {
+            endpoint["targetRef"]["uid"]
+            for each in self.slices
+            if each["metadata"]["namespace"] == namespace
+            and each["metadata"]["labels"].get("kubernetes.io/service-name") == service
+            for endpoint in each.get("endpoints") or []
+            if endpoint.get("conditions", {}).get("ready") and endpoint.get("targetRef")
+        }
+        return len(ready)
+
+    def ray_service_of(self, cluster: Json) -> Json | None:
+        """The RayService that owns a RayCluster."""
+        owners = {owner["uid"] for owner in cluster["metadata"].get("ownerReferences", [])}
+        return next((each for each in self.ray_services if each["metadata"]["uid"] in owners), None)
+
+
+async def look(server: ApiServer) -> Snapshot:
+    """List everything."""
+    return Snapshot(
+        *await asyncio.gather(
+            server.list_all("RayService"),
+            server.list_all("RayCluster"),
+            server.list_all("Pod", label_selector=RAY_PODS),
+            server.list_all("Service", label_selector=_BY_KUBERAY),
+            server.list_all("EndpointSlice", label_selector=_BY_KUBERAY),
+        )
+    )
+
+
+def is_ready(pod: Json) -> bool:
+    """Whether a pod takes requests: its Ready condition, and nobody has deleted it."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return "deletionTimestamp" not in pod["metadata"] and any(
+        each["type"] == "Ready" and each["status"] == "True" for each in conditions
+    )
+
+
+def has_ended(pod: Json) -> bool:
+    """Whether a pod will never run again."""
+    return (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}
+
+
+def by_group(pods: list[Json]) -> dict[str, list[Json]]:
+    """Pods by the group they belong to; the head's is `headgroup`."""
+    groups: dict[str, list[Json]] = defaultdict(list)
+    for pod in pods:
+        groups[pod["metadata"]["labels"].get("ray.io/group", "")].append(pod)
+    return groups
+
+
+def _place(live: Json) -> tuple[str, str]:
+    return live["metadata"]["namespace"], live["metadata"]["name"]

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tunnel leads to the server of a pod and port, and nowhere else."""
+
+import asyncio
+
+import pytest
+from aiohttp import web
+
+from sd_testkit.ray.network import Network
+
+
+@pytest.fixture
+async def network(tmp_path):
+    found = Network(tmp_path / "pods.sock")
+    await found.open()
+    yield found
+    await found.close()
+
+
+async def through(network_socket, address):
+    """What a GET through the tunnel brings: the tunnel's status line, and the server's body."""
+    reader, writer = await asyncio.open_unix_connection(str(network_socket))
+    writer.write(f"CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+    status = await reader.readline()
+    if b" 200 " not in status:
+        writer.close()
+        return status.split()[1], b""
+    await reader.readline()
+    writer.write(b"GET / HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n")
+    body = await reader.read()
+    writer.close()
+    return status.split()[1], body.rpartition(b"\r\n")[2]
+
+
+async def test_each_pod_has_its_own_server(network, tmp_path):
+    for address in ("10.64.0.1", "10.64.0.2"):
+        application = web.Application()
+
+        async def name(_, address=address):
+            return web.Response(text=address)
+
+        application.router.add_get("/", name)
+        await network.start(address, 8000, application)
+    assert await through(tmp_path / "pods.sock", "10.64.0.2:8000") == (b"200", b"10.64.0.2")
+    await network.stop("10.64.0.2", 8000)
+    assert (await through(tmp_path / "pods.sock", "10.64.0.2:8000"))[0] == b"503"
+    assert await through(tmp_path / "pods.sock", "10.64.0.1:8000") == (b"200", b"10.64.0.1")
