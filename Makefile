@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Compiled modules: without them every Ray process compiles torch and diffusers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test setup run fmt check generate constraints model evaluate cluster cluster-stop clean
+.PHONY: test setup run fmt check generate constraints model evaluate cluster cluster-stop e2e clean
 test: setup check
 	$(BIN)/pytest
 
@@ -62,6 +62,9 @@ cluster: setup
 
 cluster-stop: setup
 	$(BIN)/python -m sd_testkit down
+
+e2e: setup  # the scenario list on the cluster that KUBECONFIG names, which needs KubeRay
+	$(BIN)/pytest tests/e2e
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache

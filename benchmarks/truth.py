@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The truth meter: how often `Ready` says what a request would get, ours beside KubeRay's.
+
+    .venv/bin/python benchmarks/truth.py [--scenario NAME ...] [--output FILE]
+
+Plays the scenario list and, once a second, reads both Readys and asks for a picture through the Service; after each
+flip of what requests get, Ready has five seconds to follow. A request is served when a picture comes within five
+seconds, or, at zero replicas, at all. Without KUBECONFIG this runs on the real control plane with the stand-in for
+KubeRay and the operator of this checkout; with it, on a cluster that has KubeRay and the operator. Printed is a
+table: seconds, and in how many of them ours and KubeRay's were wrong.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import yaml
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from sd_testkit.control_plane import ControlPlane, GivenCluster
+from sd_testkit.kuberay import KubeRay
+from sd_testkit.operator_process import OperatorProcess
+from sd_testkit.playground import install_crds
+from sd_testkit.scenarios import SCENARIOS, Scenario, User
+from sd_testkit.truth_meter import Meter, Sample, Verdict, judge
+
+EXAMPLE = Path(__file__).parent.parent / "examples/cpu.yaml"
+NAMESPACE = "truth-meter"
+HEADER = ("scenario", "seconds", "ours wrong", "KubeRay's wrong")
+
+
+async def measure(scenarios: list[Scenario], patience: float) -> list[tuple[str, Verdict]]:
+    """Play and judge each scenario."""
+    verdicts = []
+    async with cluster() as (control_plane, api):
+        control_plane.kubectl("create", "namespace", NAMESPACE)
+        user = User(api, NAMESPACE, yaml.safe_load(EXAMPLE.read_text()), patience)
+        try:
+            await user.apply()
+            await user.until_condition("Ready", "True")
+            for scenario in scenarios:
+                samples = await play(scenario, user)
+                verdicts.append((scenario.name, judge(samples)))
+                print(row(*verdicts[-1]), flush=True)
+                print_wrong(samples)
+        finally:
+            control_plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    return verdicts
+
+
+async def play(scenario: Scenario, user: User) -> list[Sample]:
+    """The samples of one scenario, and of some seconds after it."""
+    meter = Meter(user)
+    task = asyncio.create_task(meter.run())
+    try:
+        await scenario.play(user)
+        await asyncio.sleep(10)
+    except AssertionError as error:
+        print(f"{scenario.name}: {str(error).splitlines()[0]}", flush=True)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    return meter.samples
+
+
+def print_wrong(samples: list[Sample]) -> None:
+    """A line of the scenario's seconds: what requests got, our Ready, KubeRay's."""
+    for name in ("served", "ours", "kuberays"):
+        print(f"  {name:<9}", "".join("#" if getattr(each, name) else "." for each in samples), flush=True)
+
+
+def row(name: str, verdict: Verdict) -> str:
+    """One line of the table."""
+    return f"| {name} | {verdict.seconds} | {verdict.ours_wrong} | {verdict.kuberays_wrong} |"
+
+
+def table(verdicts: list[tuple[str, Verdict]]) -> str:
+    """All of it, with the sum and its shares."""
+    found = [verdict for _, verdict in verdicts]
+    total = Verdict(
+        sum(each.seconds for each in found),
+        sum(each.ours_wrong for each in found),
+        sum(each.kuberays_wrong for each in found),
+    )
+    lines = [f"| {' | '.join(HEADER)} |", "|---|---|---|---|", *(row(*each) for each in verdicts)]
+    seconds = max(1, total.seconds)
+    shares = f"{total.ours_wrong / seconds:.1%} | {total.kuberays_wrong / seconds:.1%}"
+    return "\n".join([*lines, row("all", total), f"| share | | {shares} |"])
+
+
+@asynccontextmanager
+async def cluster() -> AsyncIterator[tuple[ControlPlane, ApiClient]]:
+    """The cluster that KUBECONFIG names, or one of our own with all that is needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        if "KUBECONFIG" in os.environ:
+            async with client(GivenCluster()) as api:
+                yield GivenCluster(), api
+            return
+        control_plane = ControlPlane(Path(folder) / "control-plane")
+        operator = OperatorProcess(control_plane, Path(folder))
+        try:
+            control_plane.start()
+            install_crds(control_plane)
+            operator.start()
+            async with client(control_plane) as api, client(control_plane) as theirs:
+                kuberay = asyncio.create_task(KubeRay(theirs, control_plane.pod_network).run())
+                yield control_plane, api
+                kuberay.cancel()
+                await asyncio.gather(kuberay, return_exceptions=True)
+        finally:
+            operator.stop()
+            control_plane.stop()
+
+
+@asynccontextmanager
+async def client(control_plane: ControlPlane) -> AsyncIterator[ApiClient]:
+    """A client of its own pool, so that held requests do not keep others waiting."""
+    configuration = Configuration()
+    configuration.connection_pool_maxsize = 256
+    await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
+    async with ApiClient(configuration) as api:
+        yield api
+
+
+def main() -> None:
+    """Measure, print, and write the table where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenario", action="append", choices=[each.name for each in SCENARIOS])
+    parser.add_argument("--patience", type=float, default=180, help="seconds until a scenario is given up")
+    parser.add_argument("--output", type=Path, help="file for the table")
+    arguments = parser.parse_args()
+    chosen = [each for each in SCENARIOS if arguments.scenario is None or each.name in arguments.scenario]
+    text = table(asyncio.run(measure(chosen, arguments.patience)))
+    print(text)
+    if arguments.output is not None:
+        arguments.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

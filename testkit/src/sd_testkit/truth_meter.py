@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often `Ready` says what a request would get: one sample a second, ours and KubeRay's side by side."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sd_testkit.scenarios.user import User
+
+Json = dict[str, Any]
+
+GRACE_SECONDS = 5.0
+"""After what requests get has flipped, Ready has so long to follow."""
+_PERIOD = 1.0
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One second.
+
+    Attributes:
+        at: monotonic seconds when the request was sent.
+        served: a picture came in time; at zero replicas, at all.
+        ours: our Ready is True.
+        kuberays: the Ready of KubeRay's RayService is True.
+    """
+
+    at: float
+    served: bool
+    ours: bool
+    kuberays: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Seconds of one scenario, and those in which a Ready was wrong."""
+
+    seconds: int
+    ours_wrong: int
+    kuberays_wrong: int
+
+
+def judge(samples: Sequence[Sample]) -> Verdict:
+    """Count the samples in which a Ready differs from what requests have got for longer than the grace."""
+    ours = kuberays = 0
+    flipped = float("-inf")
+    for before, sample in zip([None, *samples], samples, strict=False):
+        if before is not None and before.served != sample.served:
+            flipped = sample.at
+        if sample.at - flipped >= GRACE_SECONDS:
+            ours += sample.ours != sample.served
+            kuberays += sample.kuberays != sample.served
+    return Verdict(len(samples), ours, kuberays)
+
+
+@dataclass
+class Meter:
+    """Samples a user's service until cancelled; while the user is quiet, so that it can fall to zero, it is too."""
+
+    user: User
+    samples: list[Sample] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Start a sample every second, whether those before have ended or not."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                if not self.user.quiet:
+                    group.create_task(self._sample())
+                await asyncio.sleep(_PERIOD)
+
+    async def _sample(self) -> None:
+        at = time.monotonic()
+        service = await self.user.service()
+        ray_service = await self.user.get("RayService")
+        at_zero = service is not None and service["spec"].get("replicas", {}).get("min") == 0
+        answer = await self.user.request(self.user.patience if at_zero else _PATIENCE)
+        self.samples.append(Sample(at, answer.served, _is_ready(service), _is_ready(ray_service)))
+        self.samples.sort(key=lambda each: each.at)
+
+
+def _is_ready(live: Json | None) -> bool:
+    conditions = ((live or {}).get("status") or {}).get("conditions") or []
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
