@@ -17,6 +17,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import groupby
 from pathlib import Path
 
 import yaml
@@ -48,7 +49,7 @@ async def measure(scenarios: list[Scenario], patience: float) -> list[tuple[str,
                 samples = await play(scenario, user)
                 verdicts.append((scenario.name, judge(samples)))
                 print(row(*verdicts[-1]), flush=True)
-                print_wrong(samples)
+                print_seconds(samples)
         finally:
             control_plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
     return verdicts
@@ -70,10 +71,13 @@ async def play(scenario: Scenario, user: User) -> list[Sample]:
     return meter.samples
 
 
-def print_wrong(samples: list[Sample]) -> None:
-    """A line of the scenario's seconds: what requests got, our Ready, KubeRay's."""
+def print_seconds(samples: list[Sample]) -> None:
+    """The scenario's seconds, a character each: what requests got, our Ready, KubeRay's; and our reasons in order."""
     for name in ("served", "ours", "kuberays"):
-        print(f"  {name:<9}", "".join("#" if getattr(each, name) else "." for each in samples), flush=True)
+        signs = {True: "#", False: ".", None: " "}
+        print(f"  {name:<9}", "".join(signs[getattr(each, name)] for each in samples), flush=True)
+    reasons = [f"{reason} {len(list(group))}" for reason, group in groupby(each.reason for each in samples)]
+    print(f"  reasons   {', '.join(reasons)}", flush=True)
 
 
 def row(name: str, verdict: Verdict) -> str:

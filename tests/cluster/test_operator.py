@@ -121,8 +121,12 @@ async def test_nothing_changed_is_no_write_even_across_a_restart(
     await serving()
     await eventually(lambda: condition("ConfigApplied") == ("True", "ApplicationRunning"))
     await eventually(lambda: condition("ImagesPreloaded") == ("True", "ImagesPresent"))
-    await eventually(lambda: get("sdservice")["status"]["workers"][0]["ready"] == 1)
-    await eventually(lambda: get("sdservice")["status"]["replicas"]["summary"] == "1/1 (1-1)")
+
+    def is_read_back():
+        conditions = {each["type"]: each["message"] for each in get("sdservice")["status"]["conditions"]}
+        return conditions["ConfigApplied"] == "Ray runs the configuration of this spec."
+
+    await eventually(is_read_back)
     kinds = {"sdservice": "imagine", "rayservice": "imagine", "secret": "imagine-ray-token"}
 
     def versions():
@@ -130,12 +134,13 @@ async def test_nothing_changed_is_no_write_even_across_a_restart(
         found = {kind: get(kind, name)["metadata"]["resourceVersion"] for kind, name in kinds.items()}
         return {**found, "daemonset": get("daemonset", "imagine-preload-gpu")["metadata"]["generation"]}
 
-    before = versions()
+    before, told = versions(), get("sdservice")["status"]
     operator.stop()
     operator.start()
     # Once a service made after the restart is Ready, the first one has been looked at several times.
     apply(service(metadata={"name": "later"}))
     await eventually(lambda: condition("Ready", "later") == ("True", "Serving"))
+    assert get("sdservice")["status"] == told
     assert versions() == before
 
 

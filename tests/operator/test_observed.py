@@ -55,6 +55,16 @@ def test_pods():
     )
 
 
+def test_head_that_is_deleted_runs_until_its_grace_is_over():
+    labels = {"ray.io/is-ray-node": "yes", "ray.io/cluster": "c", "ray.io/node-type": "head"}
+    metadata = {"name": "p", "uid": "u", "labels": labels, "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    (found,) = observe(None, [{"metadata": metadata, "status": status}], []).pods
+    assert (found.running, found.ready) == (True, False)
+    (ended,) = observe(None, [{"metadata": metadata, "status": {"phase": "Failed"}}], []).pods
+    assert not ended.running
+
+
 @pytest.mark.parametrize(
     ("observed_generation", "ready"), [(1, 0), (2, 1)], ids=["old image still counted", "new image"]
 )

@@ -8,7 +8,7 @@ from sd_testkit.truth_meter import Sample, Verdict, judge
 
 def samples(served, ours, kuberays):
     return [
-        Sample(float(at), *(each == "#" for each in column))
+        Sample(float(at), *({"#": True, ".": False}.get(each) for each in column))
         for at, column in enumerate(zip(served, ours, kuberays, strict=True))
     ]
 
@@ -20,6 +20,12 @@ def samples(served, ours, kuberays):
         ("....####....", "......##....", "............", Verdict(12, 0, 0)),  # within the grace
         ("....########", "....########", "............", Verdict(12, 0, 3)),  # beyond it
         ("############", "######......", "############", Verdict(12, 6, 0)),  # no flip to excuse it
+        (
+            "############",
+            "####        ",
+            "............",
+            Verdict(12, 0, 12),
+        ),  # what does not exist says nothing
         ("#.#.#.#.#.#.", "############", "............", Verdict(12, 0, 1)),  # it flips all the time
     ],
 )

@@ -65,7 +65,8 @@ class PodView:
 
     Attributes:
         in_service: the serve Service sends it requests once it is ready.
-        running: its containers were started and it is not on its way out; for a head: its dashboard may answer.
+        running: its containers were started and it is not on its way out. A head that is deleted still counts: Ray in it
+            does not hear SIGTERM and works until the grace period is over, so its dashboard may answer.
         trouble: what keeps it from running.
     """
 
@@ -204,7 +205,7 @@ def _pod(live: Json) -> PodView:
         ip=status.get("podIP", ""),
         # KubeRay sets it on workers at once, and on a head that takes part once its proxy answers.
         in_service=labels.get("ray.io/serve", "false" if is_head else "true") == "true",
-        running=status.get("phase") == "Running" and not leaving,
+        running=status.get("phase") == "Running" and (is_head or not leaving),
         trouble=None if leaving else trouble.of_pod(live),
     )
 

@@ -24,14 +24,16 @@ class Sample:
     Attributes:
         at: monotonic seconds when the request was sent.
         served: a picture came in time; at zero replicas, at all.
-        ours: our Ready is True.
-        kuberays: the Ready of KubeRay's RayService is True.
+        ours: our Ready is True; None where there is no service, and so nothing that could be wrong.
+        kuberays: the same of KubeRay's RayService.
+        reason: of our Ready.
     """
 
     at: float
     served: bool
-    ours: bool
-    kuberays: bool
+    ours: bool | None
+    kuberays: bool | None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ def judge(samples: Sequence[Sample]) -> Verdict:
         if before is not None and before.served != sample.served:
             flipped = sample.at
         if sample.at - flipped >= GRACE_SECONDS:
-            ours += sample.ours != sample.served
-            kuberays += sample.kuberays != sample.served
+            ours += sample.ours is not None and sample.ours != sample.served
+            kuberays += sample.kuberays is not None and sample.kuberays != sample.served
     return Verdict(len(samples), ours, kuberays)
 
 
@@ -77,10 +79,14 @@ class Meter:
         ray_service = await self.user.get("RayService")
         at_zero = service is not None and service["spec"].get("replicas", {}).get("min") == 0
         answer = await self.user.request(self.user.patience if at_zero else _PATIENCE)
-        self.samples.append(Sample(at, answer.served, _is_ready(service), _is_ready(ray_service)))
+        ours, reason = _ready(service)
+        self.samples.append(Sample(at, answer.served, ours, _ready(ray_service)[0], reason))
         self.samples.sort(key=lambda each: each.at)
 
 
-def _is_ready(live: Json | None) -> bool:
-    conditions = ((live or {}).get("status") or {}).get("conditions") or []
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+def _ready(live: Json | None) -> tuple[bool | None, str]:
+    if live is None:
+        return None, ""
+    conditions = (live.get("status") or {}).get("conditions") or []
+    ready: Json = next((each for each in conditions if each["type"] == "Ready"), {})
+    return ready.get("status") == "True", ready.get("reason", "")
