@@ -132,9 +132,10 @@ async def scale_to_zero(user: User) -> None:
         await user.until_condition("Ready", "True", "ScaledToZero")
         await user.until_changed()
 
+        cluster = await user.active_cluster()  # the former one, if this needed another, keeps its pods for a while
+
         async def no_workers() -> bool:
-            pods = await user.list("Pod", f"sdservice.dev/name={NAME},ray.io/node-type=worker")
-            return not pods
+            return not await user.list("Pod", f"ray.io/cluster={cluster},ray.io/node-type=worker")
 
         await user.until("no worker", no_workers)
         answer = await user.request(timeout_seconds=user.patience)
