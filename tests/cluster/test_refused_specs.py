@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from sd_testkit.ray.pace import HOLD
+
 STEPS = (
     "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/limits/properties/maxSteps/maximum"
 )
@@ -59,17 +61,12 @@ def refused_for_a_taken_name(apply):
 
 
 @pytest.fixture
-def set_head_ready(kubectl, namespace):
-    """Mark the head pod as ready or lost, in place of its kubelet."""
+def annotate(kubectl, namespace):
+    def send(annotation):
+        arguments = ("rayservice", "imagine", "-n", namespace, annotation)
+        assert kubectl("annotate", *arguments).returncode == 0
 
-    def mark(state):
-        listed = kubectl("get", "pods", "-n", namespace, "-l", "ray.io/node-type=head", "-o", "name")
-        ready = {"type": "Ready", "status": state, "lastTransitionTime": "2026-01-01T00:00:00Z"}
-        patch = json.dumps({"status": {"conditions": [ready]}})
-        arguments = ("-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
-        assert kubectl("patch", listed.stdout.strip(), *arguments).returncode == 0
-
-    return mark
+    return send
 
 
 @pytest.fixture
@@ -89,7 +86,19 @@ def why(control_plane, namespace):
 
 @pytest.mark.parametrize("edit", ["refused_by_our_parse", "refused_for_a_taken_name"])
 async def test_ready_follows_what_serves_while_an_edit_is_refused(
-    serving, apply, service, get, eventually, condition, set_head_ready, why, request, edit
+    serving,
+    apply,
+    service,
+    get,
+    eventually,
+    condition,
+    told,
+    annotate,
+    kubectl,
+    namespace,
+    why,
+    request,
+    edit,
 ):
     await serving()
     before = get("sdservice")["status"]
@@ -101,8 +110,7 @@ async def test_ready_follows_what_serves_while_an_edit_is_refused(
     assert condition("Ready") == ("True", "Serving")
     assert condition("ConfigApplied") == ("False", reason)
     status = get("sdservice")["status"]
-    told = next(each["message"] for each in status["conditions"] if each["type"] == "Accepted")
-    assert told.startswith(words)
+    assert told("Accepted")[2].startswith(words)
     for field in ("url", "replicas", "workers", "model", "image", "rayService", "activeRayCluster"):
         assert status[field] == before[field], field
     assert get("rayservice")["metadata"]["generation"] == generation, "nothing of it is applied"
@@ -110,11 +118,13 @@ async def test_ready_follows_what_serves_while_an_edit_is_refused(
     assert explained.startswith("✓ imagine")
     assert words in explained
 
-    set_head_ready("False")
+    annotate(f"{HOLD}=head")
+    heads = ("-l", "ray.io/node-type=head", "-n", namespace)
+    assert kubectl("delete", "pods", *heads, "--wait=false").returncode == 0
     await eventually(lambda: condition("Ready") == ("False", "HeadNotReady"))
     assert condition("Accepted") == ("False", reason)
     assert why().startswith("✗ imagine")
-    set_head_ready("True")
+    annotate(f"{HOLD}-")
     await eventually(lambda: condition("Ready") == ("True", "Serving"))
     assert condition("Accepted") == ("False", reason)
 

@@ -132,7 +132,8 @@ async def scale_to_zero(user: User) -> None:
         await user.until_condition("Ready", "True", "ScaledToZero")
         await user.until_changed()
 
-        cluster = await user.active_cluster()  # the former one, if this needed another, keeps its pods for a while
+        # The former cluster, if this needed another, keeps its pods for a while.
+        cluster = await user.active_cluster()
 
         async def no_workers() -> bool:
             return not await user.list("Pod", f"ray.io/cluster={cluster},ray.io/node-type=worker")
