@@ -121,6 +121,8 @@ def _ray_service_status() -> Json:
         conditions=_list(condition),
         activeServiceStatus=_FREE,
         pendingServiceStatus=_FREE,
+        serviceStatus=_STRING,
+        lastUpdateTime=_STRING | {"format": "date-time"},
     )
 
 
