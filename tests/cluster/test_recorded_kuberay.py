@@ -12,13 +12,21 @@ from pathlib import Path
 import pytest
 import yaml
 from kubernetes.aio import config, watch
-from kubernetes.aio.client import ApiClient, Configuration, CoreV1Api, CustomObjectsApi, DiscoveryV1Api
+from kubernetes.aio.client import (
+    ApiClient,
+    ApiException,
+    Configuration,
+    CoreV1Api,
+    CustomObjectsApi,
+    DiscoveryV1Api,
+)
 
 from sd_operator.api import parse
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.settings import Settings
 from sd_testkit.recording import Recording, from_trace, slim, unexplained
 
+TOO_MANY = 429
 HOLD = "testkit.sdservice.dev/hold"
 TRACE = "shared/kuberay-traces/kuberay-1.7.0.jsonl"
 RECORDED = yaml.safe_load((Path(__file__).parents[1] / "data/kuberay-1.7.0.yaml").read_text())
@@ -71,6 +79,16 @@ class Watched:
                 group.create_task(self._follow(kind, listed, arguments))
 
     async def _follow(self, kind, listed, arguments):
+        # The API server refuses to watch a kind whose CRD was just written.
+        while True:
+            try:
+                return await self._watch(kind, listed, arguments)
+            except ApiException as error:
+                if error.status != TOO_MANY:
+                    raise
+                await asyncio.sleep(0.3)
+
+    async def _watch(self, kind, listed, arguments):
         async for event in watch.Watch().stream(listed, **arguments):
             live = event["raw_object"]
             if kind == "Event" and not live["involvedObject"]["kind"].startswith("Ray"):
