@@ -8,6 +8,7 @@ import pytest
 
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.cluster import DAEMON_SET, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
+from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import KubeRayMissing, RayUnavailable, Refused
 from sd_operator.naming import Key
 from sd_operator.observer import Observer
@@ -92,7 +93,7 @@ def told():
 
     async def reconcile(objects, errors=None):
         cluster = FewObjects(objects, errors)
-        observer = Observer(cluster, ServeReader(silent, lambda: NOW))
+        observer = Observer(cluster, ServeReader(silent, lambda: NOW), DeviceReader(cluster))
         again = await Reconciler(cluster, Settings(), observer, lambda: NOW).reconcile(KEY)
         (status,) = cluster.written
         assert status["observedGeneration"] == 9
@@ -148,5 +149,6 @@ async def test_only_our_own_token_is_used(secrets, errors, token):
     ]
     for each in live:
         each["metadata"]["name"] = "imagine-ray-token"
-    observer = Observer(FewObjects({SECRET: live}, errors), ServeReader(silent))
+    cluster = FewObjects({SECRET: live}, errors)
+    observer = Observer(cluster, ServeReader(silent), DeviceReader(cluster))
     assert await observer.token(KEY, "uid-1") == token

@@ -96,11 +96,8 @@ def test_state_is_read_from_the_cluster_that_serves():
     }
     wanted = {"headGroupSpec": {"template": {"spec": {}}}, "workerGroupSpecs": [], "rayVersion": "2"}
     annotations = {"ray.io/kuberay-version": "v1.7.0", "sdservice.dev/cluster-config": "other"}
-    clusters = [
-        {"metadata": {"name": "new"}, "spec": {}},
-        {"metadata": {"name": "old", "annotations": annotations}, "spec": {**wanted, "rayVersion": "1"}},
-    ]
+    active = {"metadata": {"annotations": annotations}, "spec": {**wanted, "rayVersion": "1"}}
     made_of = {"sdservice.dev/cluster-config": "this"}
     service = {"metadata": {"annotations": made_of}, "spec": {"rayClusterConfig": wanted}, "status": status}
-    assert upgrade_state(service, clusters) == UpgradeState("rayVersion", 30, "", "v1.7.0")
-    assert upgrade_state(None, clusters) == UpgradeState()
+    assert upgrade_state(service, active) == UpgradeState("rayVersion", 30, "", "v1.7.0")
+    assert upgrade_state(None, active) == UpgradeState()

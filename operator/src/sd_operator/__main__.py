@@ -12,6 +12,7 @@ import kopf
 
 from sd_operator import handlers
 from sd_operator.cluster import connect
+from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import SdServiceError
 from sd_operator.observer import Observer
 from sd_operator.ray_dashboard import connections
@@ -39,8 +40,9 @@ async def operate(settings: Settings) -> None:
             else through_api_server(cluster)
         )
         serve = ServeReader(ask)
+        observer = Observer(cluster, serve, DeviceReader(cluster))
         queue = WorkQueue(
-            Reconciler(cluster, settings, Observer(cluster, serve)).reconcile,
+            Reconciler(cluster, settings, observer).reconcile,
             workers=settings.workers,
             retry_base_seconds=settings.retry_base_seconds,
             retry_cap_seconds=settings.retry_cap_seconds,

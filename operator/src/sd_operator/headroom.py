@@ -24,7 +24,7 @@ def shortage(spec: Spec, cluster: str, nodes: Iterable[Json], pods: Iterable[Jso
         spec: what is wanted.
         cluster: name of the RayCluster that comes up.
         nodes: all nodes.
-        pods: all pods of all namespaces.
+        pods: the pods of all namespaces that hold a device, or more of them.
     """
     pods = [pod for pod in pods if (pod.get("status") or {}).get("phase") not in _ENDED]
     placed = Counter(
@@ -53,6 +53,16 @@ def shortage(spec: Spec, cluster: str, nodes: Iterable[Json], pods: Iterable[Jso
     return (
         f"{missing} of the {wanted} workers it still has to start find no room: the nodes that match lack"
         f" {lacking} {spec.gpu_resource_name}; add nodes (an autoscaler may), free GPUs, or take the change back"
+    )
+
+
+def holds_a_device(pod: Json) -> bool:
+    """Whether a pod is on a node and has extended resources there: those are the names with a slash."""
+    if (pod.get("status") or {}).get("phase") in _ENDED or not pod["spec"].get("nodeName"):
+        return False
+    containers = [*pod["spec"].get("containers", []), *pod["spec"].get("initContainers", [])]
+    return any(
+        "/" in name for each in containers for name in (each.get("resources") or {}).get("limits") or {}
     )
 
 

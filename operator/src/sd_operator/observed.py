@@ -113,10 +113,19 @@ class Observed:
     upgrade: UpgradeState = field(default_factory=UpgradeState)
 
     @property
+    def active(self) -> str:
+        """Name of the RayCluster that serves, or empty."""
+        return self.ray_service.active if self.ray_service else ""
+
+    @property
+    def pending(self) -> str:
+        """Name of the RayCluster that comes up, or empty."""
+        return self.ray_service.pending if self.ray_service else ""
+
+    @property
     def clusters(self) -> tuple[str, ...]:
         """The RayClusters that count: the serving one, and one that comes up."""
-        view = self.ray_service
-        return tuple(filter(None, (view.active, view.pending))) if view else ()
+        return tuple(filter(None, (self.active, self.pending)))
 
     def with_events(self, events: Iterable[Json], now: datetime) -> "Observed":
         """The same, with what Events about the RayClusters tell."""

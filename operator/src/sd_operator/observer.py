@@ -11,13 +11,13 @@ from sd_operator.builders.token_secret import token_of
 from sd_operator.cluster import (
     CORE_EVENT,
     DAEMON_SET,
-    NODE,
     POD,
     RAY_CLUSTER,
     RAY_SERVICE,
     SECRET,
     Cluster,
 )
+from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import KubeRayMissing, Refused
 from sd_operator.headroom import shortage
 from sd_operator.intent import Intent, of_ray_service
@@ -25,7 +25,7 @@ from sd_operator.naming import Key
 from sd_operator.observed import Observed, observe
 from sd_operator.ownership import belongs_to
 from sd_operator.serve_reader import Place, ServeReader
-from sd_operator.upgrade_state import active_cluster, pending_cluster, upgrade_state
+from sd_operator.upgrade_state import upgrade_state
 
 Json = dict[str, Any]
 
@@ -36,6 +36,7 @@ class Observer:
 
     cluster: Cluster
     serve: ServeReader
+    devices: DeviceReader
 
     async def look(
         self,
@@ -60,8 +61,9 @@ class Observer:
         labels = naming.everything(key.name)
         pods = await self.cluster.list(POD, key.namespace, labels)
         observed = observe(ray_service, pods, daemon_sets, ray_clusters)
-        lacking = await self._shortage(spec, ray_service, ray_clusters)
-        upgrade = upgrade_state(ray_service, ray_clusters, lacking)
+        by_name = {each["metadata"]["name"]: each for each in ray_clusters}
+        lacking = await self._shortage(spec, observed)
+        upgrade = upgrade_state(ray_service, by_name.get(observed.active), lacking)
         places = []
         for name in observed.clusters:
             head, outlives = observed.head(name), name in observed.outlive_head
@@ -101,16 +103,12 @@ class Observer:
             return ""
         return token_of(secret) if secret and belongs_to(secret, uid) else ""
 
-    async def _shortage(self, spec: Spec | None, ray_service: Json | None, ray_clusters: list[Json]) -> str:
+    async def _shortage(self, spec: Spec | None, observed: Observed) -> str:
         """What a second cluster lacks; unknown where we may not read nodes and the pods of others."""
-        pending = pending_cluster(ray_service, ray_clusters)
-        if spec is None or pending is None or active_cluster(ray_service, ray_clusters) is None:
+        if spec is None or not (observed.active and observed.pending):
             return ""
-        try:
-            nodes, pods = await self.cluster.list(NODE, None), await self.cluster.list(POD, None)
-        except Refused:
-            return ""
-        return shortage(spec, pending["metadata"]["name"], nodes, pods)
+        found = await self.devices.read()
+        return "" if found is None else shortage(spec, observed.pending, found.nodes, found.pods)
 
     async def events(self, namespace: str, observed: Observed) -> list[Json]:
         """Events about the RayClusters of a resource in this namespace; none where they may not be read."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far the running RayClusters are from the config that is wanted (pure)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,15 +36,14 @@ class UpgradeState:
         return bool(self.kuberay) and all(map(str.isdigit, parts)) and tuple(map(int, parts)) < OLDEST_KUBERAY
 
 
-def upgrade_state(ray_service: Json | None, ray_clusters: Iterable[Json], shortage: str = "") -> UpgradeState:
+def upgrade_state(ray_service: Json | None, active: Json | None, shortage: str = "") -> UpgradeState:
     """Read it.
 
     Args:
         ray_service: the live RayService, None where there is none.
-        ray_clusters: the live RayClusters of the resource.
+        active: the live RayCluster that serves, None where none does.
         shortage: what the second cluster lacks.
     """
-    active = active_cluster(ray_service, ray_clusters)
     if ray_service is None or active is None:
         return UpgradeState(shortage=shortage)
     pending = (ray_service.get("status") or {}).get("pendingServiceStatus") or {}
@@ -56,19 +55,3 @@ def upgrade_state(ray_service: Json | None, ray_clusters: Iterable[Json], shorta
         shortage=shortage,
         kuberay=annotations.get(_VERSION_ANNOTATION, ""),
     )
-
-
-def active_cluster(ray_service: Json | None, ray_clusters: Iterable[Json]) -> Json | None:
-    """The RayCluster that serves."""
-    return _named(ray_service, ray_clusters, "activeServiceStatus")
-
-
-def pending_cluster(ray_service: Json | None, ray_clusters: Iterable[Json]) -> Json | None:
-    """The RayCluster that comes up."""
-    return _named(ray_service, ray_clusters, "pendingServiceStatus")
-
-
-def _named(ray_service: Json | None, ray_clusters: Iterable[Json], side: str) -> Json | None:
-    status = (ray_service or {}).get("status") or {}
-    name = (status.get(side) or {}).get("rayClusterName")
-    return next((each for each in ray_clusters if name and each["metadata"]["name"] == name), None)

@@ -24,6 +24,7 @@ from sd_operator.cluster import (
     connect,
     default_namespace,
 )
+from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import InvalidResource, KubeRayMissing, Refused, SdServiceError
 from sd_operator.naming import Key
 from sd_operator.observed import Observed
@@ -113,7 +114,7 @@ def _told_refusal(live: Json, recorded: Status) -> Verdict | None:
 
 
 def _observer(cluster: Cluster) -> Observer:
-    return Observer(cluster, ServeReader(through_api_server(cluster)))
+    return Observer(cluster, ServeReader(through_api_server(cluster)), DeviceReader(cluster))
 
 
 async def _observe(cluster: Cluster, resource: Resource, now: datetime) -> Observed:

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KubeRay that is replaced by another version, or whose CRD is too old, under a running operator: conditions, and no crash."""
+
+import json
+
+import pytest
+
+from sd_testkit.playground import install_crds
+
+CRD = "rayservices.ray.io"
+VERSION = "ray.io/kuberay-version"
+
+
+@pytest.fixture
+def crds_come_back(control_plane):
+    """KubeRay's CRDs as they were, whatever a test did to them."""
+    yield lambda: install_crds(control_plane)
+    install_crds(control_plane)
+
+
+async def test_another_version_of_kuberay_is_followed(
+    serving, operator, kubectl, namespace, get, eventually, condition, told
+):
+    """KubeRay writes its version onto the RayClusters that it manages, also onto one that an older one made."""
+    await serving()
+    cluster = get("sdservice")["status"]["activeRayCluster"]
+    generation = get("rayservice")["metadata"]["generation"]
+
+    def replaced_by(version):
+        arguments = ("raycluster", cluster, "-n", namespace, "--overwrite", f"{VERSION}={version}")
+        assert kubectl("annotate", *arguments).returncode == 0
+
+    replaced_by("v1.6.2")
+    await eventually(lambda: condition("Accepted") == ("False", "KubeRayTooOld"))
+    assert "v1.6.2" in told("Accepted")[2]
+    assert condition("Ready") == ("True", "Serving"), "what runs goes on"
+    for version in ("v1.8.0", "v2.0.1"):
+        replaced_by(version)
+        await eventually(lambda: condition("Accepted") == ("True", "Accepted"))
+        assert condition("Ready") == ("True", "Serving")
+    assert get("sdservice")["status"]["activeRayCluster"] == cluster
+    assert get("rayservice")["metadata"]["generation"] == generation
+
+
+async def test_a_crd_without_a_field_we_need_is_a_condition(
+    operator, apply, service, kubectl, eventually, condition, told, crds_come_back
+):
+    found = json.loads(kubectl("get", "crd", CRD, "-o", "json").stdout)
+    (version,) = (n for n, each in enumerate(found["spec"]["versions"]) if each["name"] == "v1")
+    path = f"/spec/versions/{version}/schema/openAPIV3Schema/properties/spec/properties/suspend"
+    removed = kubectl("patch", "crd", CRD, "--type=json", "-p", json.dumps([{"op": "remove", "path": path}]))
+    assert removed.returncode == 0, removed.stderr
+    # A kind that was just changed is served as before for a moment; the edit comes after.
+    await eventually(lambda: "suspend" not in kubectl("explain", "rayservice.spec").stdout)
+    apply(service())
+    await eventually(lambda: condition("Accepted") == ("False", "KubeRayTooOld"))
+    assert "spec.suspend" in told("Accepted")[2]
+    crds_come_back()
+    await eventually(lambda: condition("Ready") == ("True", "Serving"))
