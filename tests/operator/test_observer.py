@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from sd_operator.builders.ray_service import ray_service
-from sd_operator.cluster import DAEMON_SET, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
+from sd_operator.cluster import DAEMON_SET, GATEWAY, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import KubeRayMissing, RayUnavailable, Refused
 from sd_operator.naming import Key
@@ -152,3 +152,47 @@ async def test_only_our_own_token_is_used(secrets, errors, token):
     cluster = FewObjects({SECRET: live}, errors)
     observer = Observer(cluster, ServeReader(silent), DeviceReader(cluster))
     assert await observer.token(KEY, "uid-1") == token
+
+
+@pytest.fixture
+def url(objects, resource):
+    """`status.url` of a service, beside these Gateways."""
+
+    async def reconcile(gateways, errors=None, **upgrade):
+        spec = ray_service(resource(upgrade=upgrade), Settings())["spec"]
+        (live,) = objects[RAY_SERVICE]
+        live = {**live, "spec": spec, "metadata": live["metadata"] | {"uid": "uid-2"}}
+        cluster = FewObjects({**objects, RAY_SERVICE: [live], GATEWAY: gateways}, errors)
+        observer = Observer(cluster, ServeReader(silent, lambda: NOW), DeviceReader(cluster))
+        await Reconciler(cluster, Settings(), observer, lambda: NOW).reconcile(KEY)
+        return cluster.written[0]["url"]
+
+    return reconcile
+
+
+def gateway(uid):
+    body = owned_by(uid, spec={"listeners": [{"port": 80}]}, status={"addresses": [{"value": "192.0.2.7"}]})
+    body["metadata"]["name"] = "imagine-gateway"
+    return body
+
+
+STEPS = {"strategy": "Incremental", "incremental": {"gatewayClassName": "istio"}}
+SERVICE_URL = "http://imagine-serve-svc.team.svc:8000"
+
+
+async def test_requests_that_move_in_steps_go_to_the_gateway(url):
+    assert await url([gateway("uid-2")], **STEPS) == "http://192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("gateways", "errors", "upgrade"),
+    [
+        ([], {}, STEPS),
+        ([gateway("uid-of-another")], {}, STEPS),
+        ([], {GATEWAY: Refused("no such kind")}, STEPS),
+        ([gateway("uid-2")], {}, {}),
+    ],
+    ids=["none", "theirs", "no kind or no permission", "another strategy"],
+)
+async def test_else_they_go_to_the_service(url, gateways, errors, upgrade):
+    assert await url(gateways, errors, **upgrade) == SERVICE_URL

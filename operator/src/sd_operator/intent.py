@@ -85,7 +85,6 @@ def of_ray_service(live: Json, *, preloads: bool) -> Intent:
     scaling, limits = _at(model, "autoscaling_config"), _at(model, "user_config", "limits")
     source, cluster = _at(application, "args", "model"), spec.get("rayClusterConfig") or {}
     groups = cluster.get("workerGroupSpecs") or []
-    strategies = {theirs: ours for ours, theirs in STRATEGIES.items()}
     return Intent(
         suspend=spec.get("suspend", False),
         config=config,
@@ -98,8 +97,18 @@ def of_ray_service(live: Json, *, preloads: bool) -> Intent:
         ),
         groups={each["groupName"]: int(_at(each, "rayStartParams").get("num-cpus", 1)) for each in groups},
         preloads=preloads,
-        strategy=strategies.get(_at(spec, "upgradeStrategy").get("type", ""), "NewCluster"),
+        strategy=_strategy(spec),
     )
+
+
+def moves_in_steps(live: Json) -> bool:
+    """Whether requests to a RayService move in steps from cluster to cluster, and so go through a Gateway."""
+    return _strategy(live["spec"]) == "Incremental"
+
+
+def _strategy(spec: Json) -> str:
+    strategies = {theirs: ours for ours, theirs in STRATEGIES.items()}
+    return strategies.get(_at(spec, "upgradeStrategy").get("type", ""), "NewCluster")
 
 
 def _parsed(text: str) -> Json:

@@ -52,6 +52,11 @@ def preload(name: str, group: str) -> str:
     return f"{name}-preload-{group}"
 
 
+def gateway(name: str) -> str:
+    """Name of the Gateway that KubeRay makes for upgrades in steps."""
+    return f"{name}-gateway"
+
+
 def serve_url(name: str, namespace: str) -> str:
     """Address inside the cluster of the Service that KubeRay makes for requests."""
     return f"http://{name}-serve-svc.{namespace}.svc:{SERVE_PORT}"

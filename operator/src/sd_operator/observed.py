@@ -100,6 +100,7 @@ class Observed:
         deaths: Ray pods that end again and again.
         outlive_head: RayClusters whose state is kept outside the head, in Redis, so that workers serve on without it.
         serve: what Ray's dashboards told, by RayCluster.
+        gateway: address of the Gateway by which requests move from cluster to cluster; empty where there is none.
     """
 
     ray_service: RayServiceView | None = None
@@ -111,6 +112,7 @@ class Observed:
     outlive_head: frozenset[str] = frozenset()
     serve: Mapping[str, Reading] = field(default_factory=dict)
     upgrade: UpgradeState = field(default_factory=UpgradeState)
+    gateway: str = ""
 
     @property
     def active(self) -> str:

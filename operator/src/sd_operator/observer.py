@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sd_operator import naming
+from sd_operator import gateway, naming
 from sd_operator.api import Spec
 from sd_operator.builders.token_secret import token_of
 from sd_operator.cluster import (
     CORE_EVENT,
     DAEMON_SET,
+    GATEWAY,
     POD,
     RAY_CLUSTER,
     RAY_SERVICE,
@@ -20,10 +21,10 @@ from sd_operator.cluster import (
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import KubeRayMissing, Refused
 from sd_operator.headroom import shortage
-from sd_operator.intent import Intent, of_ray_service
+from sd_operator.intent import Intent, moves_in_steps, of_ray_service
 from sd_operator.naming import Key
 from sd_operator.observed import Observed, observe
-from sd_operator.ownership import belongs_to
+from sd_operator.ownership import belongs_to, owner
 from sd_operator.serve_reader import Place, ServeReader
 from sd_operator.upgrade_state import upgrade_state
 
@@ -69,7 +70,12 @@ class Observer:
             head, outlives = observed.head(name), name in observed.outlive_head
             if head or outlives:
                 places.append(Place(key.namespace, name, head.uid if head else None, token, outlives))
-        return replace(observed, upgrade=upgrade, serve=await self.serve.read(key, places))
+        return replace(
+            observed,
+            upgrade=upgrade,
+            serve=await self.serve.read(key, places),
+            gateway=await self._gateway(key, ray_service),
+        )
 
     async def running(self, key: Key, uid: str) -> tuple[Intent, Observed] | None:
         """What an earlier spec left running, found without the spec of now; None where there is no RayService of ours.
@@ -102,6 +108,17 @@ class Observer:
         except Refused:
             return ""
         return token_of(secret) if secret and belongs_to(secret, uid) else ""
+
+    async def _gateway(self, key: Key, ray_service: Json | None) -> str:
+        """Address of the Gateway that KubeRay made for this RayService; empty where there is none that we may read."""
+        if ray_service is None or not moves_in_steps(ray_service):
+            return ""
+        try:
+            live = await self.cluster.get(GATEWAY, key.namespace, naming.gateway(key.name))
+        except Refused:
+            return ""
+        ours = live is not None and owner(live) == ray_service["metadata"]["uid"]
+        return gateway.url(live) if live is not None and ours else ""
 
     async def _shortage(self, spec: Spec | None, observed: Observed) -> str:
         """What a second cluster lacks; unknown where we may not read nodes and the pods of others."""

@@ -137,7 +137,10 @@ class Status(Model):
 
     observed_generation: int = Field(default=0, ge=0, description="Generation this status was computed from.")
     conditions: Conditions = Field(default=(), description="The aspects of the service, Ready first.")
-    url: Text | None = Field(default=None, description="Where requests go, inside the cluster.")
+    url: Text | None = Field(
+        default=None,
+        description="Where requests go: the Service inside the cluster, or the Gateway of `upgrade.strategy: Incremental`.",
+    )
     replicas: ReplicaStatus | None = Field(default=None, description="Model replicas.")
     selector: Annotated[str, Field(max_length=512)] | None = Field(
         default=None, description="Label selector of the worker pods, for the scale subresource."
