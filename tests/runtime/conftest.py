@@ -49,15 +49,35 @@ class RunningService:
 
     def apply(self, config):
         """PUT a Serve config, and wait until it runs."""
+        self.put(config)
 
-        async def put():
-            async with ray_dashboard.connect(self.local.ray.dashboard, self.local.ray.token) as dashboard:
+        async def until_running():
+            async with self._dashboard() as dashboard, asyncio.timeout(300):
+                while (await dashboard.application()).status != "RUNNING":  # noqa: ASYNC110 - Serve is asked
+                    await asyncio.sleep(0.3)
+
+        self.do(until_running())
+
+    def put(self, config):
+        """PUT a Serve config, whatever becomes of it."""
+
+        async def send():
+            async with self._dashboard() as dashboard:
                 await dashboard.apply(config)
-                async with asyncio.timeout(300):
-                    while (await dashboard.application()).status != "RUNNING":  # noqa: ASYNC110 - Serve is asked
-                        await asyncio.sleep(0.3)
 
-        self.do(put())
+        self.do(send())
+
+    def application(self):
+        """The state of the application, as the operator reads it."""
+
+        async def read():
+            async with self._dashboard() as dashboard:
+                return await dashboard.application()
+
+        return self.do(read())
+
+    def _dashboard(self):
+        return ray_dashboard.connect(self.local.ray.dashboard, self.local.ray.token)
 
     def replicas(self, deployment="model"):
         """Replicas of a deployment, as Serve's dashboard tells of them."""

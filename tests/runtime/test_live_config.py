@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What another Serve config does to the running service: new limits, a full queue, no replica at all."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -79,3 +80,19 @@ def test_at_zero_it_is_ready_and_the_first_request_wakes_it(http, running, apply
     _, shape, _ = looks(answer.content)
     assert shape[0] > 180
     assert http.get("/readyz").json()["phase"] == "ready"
+
+
+def test_a_version_that_cannot_be_imported_leaves_the_one_before_it_answering(
+    http, running, apply, eventually
+):
+    """Serve names no deployment then, so `/readyz` has to ask a replica."""
+    broken = config(running)
+    broken["applications"][0]["import_path"] = "sd_runtime.no_such_module:build_app"
+    running.put(broken)
+    eventually(lambda: running.application().status == "DEPLOY_FAILED")
+    assert not running.application().deployments
+    for _ in range(3):
+        answer = http.get("/readyz")
+        assert (answer.status_code, answer.json()["phase"]) == (200, "ready")
+        assert http.get("/imagine", params={"prompt": "a red circle", "steps": 1}).status_code == 200
+        time.sleep(1)

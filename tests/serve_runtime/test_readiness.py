@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-import pytest
+from types import SimpleNamespace
 
-from sd_runtime.readiness import Readiness, judge
+import pytest
+from ray.exceptions import RayActorError
+
+from sd_runtime import readiness
+from sd_runtime.readiness import Readiness, ReadinessProbe, judge
 
 READY = Readiness(ready=True, phase="ready")
 LOADING = Readiness(ready=False, phase="loading")
@@ -28,3 +32,62 @@ AT_ZERO = Readiness(ready=True, phase="scaled-to-zero")
 )
 def test_state_of_the_model(replicas, status, scale_to_zero, expected):
     assert judge(replicas, status, scale_to_zero=scale_to_zero) == expected
+
+
+class Model:
+    """A handle of the model: a replica answers, or is gone."""
+
+    def __init__(self):
+        self.asked, self.gone = 0, False
+        self.info = self
+
+    async def remote(self):
+        self.asked += 1
+        if self.gone:
+            raise RayActorError
+        return "what it computes with"
+
+
+@pytest.fixture
+def model():
+    return Model()
+
+
+@pytest.fixture
+def probe(model, monkeypatch):
+    """A probe that asks anew each time; `names` is what Serve's controller names of the application."""
+    found = SimpleNamespace(deployments={})
+    controller = SimpleNamespace(
+        get_replica_context=lambda: SimpleNamespace(app_name="imagine"),
+        status=lambda: SimpleNamespace(applications={"imagine": found}),
+    )
+    monkeypatch.setattr(readiness, "serve", controller)
+    monkeypatch.setattr(readiness, "_FRESH_SECONDS", 0.0)
+    probe = ReadinessProbe(model)
+    probe.names = found.deployments
+    return probe
+
+
+async def test_replicas_of_this_version_answer_while_another_is_built_or_failed_to_be(probe, model):
+    assert await probe.read() == READY
+    model.gone = True
+    assert await probe.read() == STARTING
+    model.gone = False
+    assert await probe.read() == READY
+
+
+async def test_what_the_controller_names_needs_no_question_to_a_replica(probe, model):
+    probe.names["model"] = SimpleNamespace(replica_states={"RUNNING": 1}, status="HEALTHY")
+    assert await probe.read() == READY
+    probe.names["model"].replica_states = {"STARTING": 1}
+    assert await probe.read() == LOADING
+    assert model.asked == 0
+
+
+async def test_at_a_floor_of_zero_the_question_would_wake_a_replica(probe, model):
+    probe.scale_to_zero = True
+    probe.names["model"] = SimpleNamespace(replica_states={}, status="HEALTHY")
+    assert await probe.read() == AT_ZERO
+    probe.names.clear()
+    assert await probe.read() == AT_ZERO
+    assert model.asked == 0

@@ -61,8 +61,7 @@ class ReadinessProbe:
         async with self._lock:
             if time.monotonic() - self._read_at >= _FRESH_SECONDS:
                 with suppress(*_NO_ANSWER):
-                    async with asyncio.timeout(_ANSWER_SECONDS):
-                        self._last = await asyncio.to_thread(self._ask_controller)
+                    self._last = await self._ask_controller() or await self._ask_replica()
                 self._read_at = time.monotonic()
         return self._last
 
@@ -74,14 +73,28 @@ class ReadinessProbe:
             self._info = await self._engine_info()
         return self._info
 
-    def _ask_controller(self) -> Readiness:
-        application = serve.status().applications.get(self._application)
+    async def _ask_controller(self) -> Readiness | None:
+        """The state; None where it names no deployment: another version is built, or building it has failed."""
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            status = await asyncio.to_thread(serve.status)
+        application = status.applications.get(self._application)
         if application is None:
             return self._last
+        if not application.deployments:
+            return None
         deployment = application.deployments.get(_MODEL)
         if deployment is None:
             return Readiness(ready=False, phase="starting")
         return judge(deployment.replica_states, deployment.status, scale_to_zero=self.scale_to_zero)
+
+    async def _ask_replica(self) -> Readiness:
+        """Whether a replica of this version still answers; at a floor of zero the question would wake one, so the last state stands."""
+        if self.scale_to_zero:
+            return self._last
+        self._info = await self._engine_info()
+        return (
+            Readiness(ready=True, phase="ready") if self._info else Readiness(ready=False, phase="starting")
+        )
 
     async def _engine_info(self) -> EngineInfo | None:
         """What a replica says, asked once per wake-up: Serve takes each call as a reason to keep a replica."""
