@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Compiled modules: without them every Ray process compiles torch and diffusers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test setup run fmt check generate constraints model evaluate cluster cluster-stop e2e clean
+.PHONY: test setup run fmt check generate constraints model evaluate cluster cluster-stop e2e truth clean
 test: setup check
 	$(BIN)/pytest
 
@@ -65,6 +65,9 @@ cluster-stop: setup
 
 e2e: setup  # the scenario list on the cluster that KUBECONFIG names, which needs KubeRay
 	$(BIN)/pytest tests/e2e
+
+truth: setup  # how often Ready says what a request gets; on the cluster that KUBECONFIG names, or on one of its own
+	$(BIN)/python benchmarks/truth.py
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache

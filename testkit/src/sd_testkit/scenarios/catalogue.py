@@ -178,9 +178,11 @@ async def _up(user: User) -> str:
 
 async def _until_gone(user: User) -> None:
     async def gone() -> bool:
-        kinds = ("StableDiffusionService", "RayService")
-        alone = [await user.get(kind) for kind in kinds]
-        return not any(alone) and not await user.list("RayCluster", f"sdservice.dev/name={NAME}")
+        if await user.service() is not None:
+            return False
+        kinds = ("RayService", "RayCluster", "DaemonSet", "Secret", "Pod")
+        left = [await user.list(kind, f"sdservice.dev/name={NAME}") for kind in kinds]
+        return not any(left)
 
     await user.until("everything gone", gone)
 
