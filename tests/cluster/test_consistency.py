@@ -71,7 +71,7 @@ class Services:
             status = live.get("status", {})
             settled = status.get("observedGeneration") == live["metadata"]["generation"]
             shown[live["metadata"]["name"]] = {"settled": settled, "status": _status(status), "children": {}}
-        for kind in ("RayService", "DaemonSet"):
+        for kind in ("RayService", "DaemonSet", "Deployment"):
             for child in await self.live(kind):
                 owner = child["metadata"]["labels"]["sdservice.dev/name"]
                 shown[owner]["children"][f"{kind} {child['metadata']['name']}"] = _child(child)
@@ -88,8 +88,12 @@ def _status(status):
 
 
 def _child(child):
-    metadata = {key: child["metadata"].get(key) for key in ("labels", "annotations")}
-    return json.dumps([metadata, child["spec"]], sort_keys=True)
+    labels, annotations = (child["metadata"].get(key) or {} for key in ("labels", "annotations"))
+    # Kubernetes counts the changes of a DaemonSet there.
+    annotations = {
+        key: value for key, value in annotations.items() if not key.startswith("deprecated.daemonset.")
+    }
+    return json.dumps([labels, annotations, child["spec"]], sort_keys=True)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ RULES = [
     {"apiGroups": ["ray.io"], "resources": ["rayclusters"], "verbs": ["get", "list", "watch", "patch"]},
     {
         "apiGroups": ["apps"],
-        "resources": ["daemonsets"],
+        "resources": ["daemonsets", "deployments"],
         "verbs": ["get", "list", "watch", "create", "patch", "delete"],
     },
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},

@@ -17,8 +17,12 @@ def test_preload_per_group_comes_before_the_ray_service(resource):
     ]
 
 
-@pytest.mark.parametrize("spec", [{"suspend": True}, {"imagePreload": {"mode": "Disabled"}}])
-def test_no_preload_when_suspended_or_disabled(resource, spec):
+@pytest.mark.parametrize(
+    "spec",
+    [{"suspend": True}, {"imagePreload": {"mode": "Disabled"}}, {"imagePreload": {"mode": "External"}}],
+    ids=["suspended", "disabled", "external"],
+)
+def test_no_preload_pods_where_there_is_nothing_for_them_to_do(resource, spec):
     assert names(resource, **spec) == [("RayService", "imagine")]
 
 

@@ -51,6 +51,12 @@ def test_workers_of_the_second_cluster_that_have_a_place_need_no_other(lacking):
     assert lacking([node("a", 2)], [pod("a", 1), pod("", 1, **ours)])
 
 
+def test_placeholders_give_way(lacking):
+    ours = {"sdservice.dev/name": "any", "app.kubernetes.io/component": "warm"}
+    assert lacking([node("a", 2)], [pod("a", 2, **ours)]) == ""
+    assert lacking([node("a", 2)], [pod("a", 2, **{"app.kubernetes.io/component": "warm"})])
+
+
 def test_gpus_of_two_nodes_do_not_make_one_worker(lacking):
     groups = [{"name": "gpu", "gpusPerWorker": 2}]
     assert "lack 2 nvidia.com/gpu" in lacking([node("a", 1), node("b", 1)], workerGroups=groups)

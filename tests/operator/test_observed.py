@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from sd_operator.observed import Application, PodView, PreloadView, observe
+from sd_operator.observed import Application, PodView, observe
 
 
 def ray_service(**status):
@@ -11,7 +11,7 @@ def ray_service(**status):
 
 
 def view(**status):
-    return observe(ray_service(**status), [], []).ray_service
+    return observe(ray_service(**status), []).ray_service
 
 
 def test_new_ray_service_has_nothing_to_tell():
@@ -47,7 +47,7 @@ def test_pods():
     labels["ray.io/is-ray-node"] = "yes"
     leaving = pod("True", **labels)
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    found = observe(None, [pod("True", **labels), pod("False", **labels), leaving], []).pods
+    found = observe(None, [pod("True", **labels), pod("False", **labels), leaving]).pods
     assert found == (
         PodView("c", "g", is_head=False, ready=True, name="p", uid="u", in_service=True),
         PodView("c", "g", is_head=False, ready=False, name="p", uid="u", in_service=True),
@@ -59,19 +59,10 @@ def test_head_that_is_deleted_runs_until_its_grace_is_over():
     labels = {"ray.io/is-ray-node": "yes", "ray.io/cluster": "c", "ray.io/node-type": "head"}
     metadata = {"name": "p", "uid": "u", "labels": labels, "deletionTimestamp": "2026-01-01T00:00:00Z"}
     status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
-    (found,) = observe(None, [{"metadata": metadata, "status": status}], []).pods
+    (found,) = observe(None, [{"metadata": metadata, "status": status}]).pods
     assert (found.running, found.ready) == (True, False)
-    (ended,) = observe(None, [{"metadata": metadata, "status": {"phase": "Failed"}}], []).pods
+    (ended,) = observe(None, [{"metadata": metadata, "status": {"phase": "Failed"}}]).pods
     assert not ended.running
-
-
-@pytest.mark.parametrize(
-    ("observed_generation", "ready"), [(1, 0), (2, 1)], ids=["old image still counted", "new image"]
-)
-def test_preload_counts_nodes_with_the_image_asked_for(observed_generation, ready):
-    status = {"observedGeneration": observed_generation, "desiredNumberScheduled": 3, "numberReady": 3}
-    daemon_set = {"metadata": {"generation": 2}, "status": {**status, "updatedNumberScheduled": 1}}
-    assert observe(None, [], [daemon_set]).preloads == (PreloadView(3, ready),)
 
 
 def test_every_recorded_status_can_be_read(root):
@@ -84,7 +75,7 @@ def test_every_recorded_status_can_be_read(root):
         entry = json.loads(line)
         if entry.get("object", "").startswith("RayService/") and entry.get("status") is not None:
             metadata = {"generation": entry["generation"], "creationTimestamp": "2026-01-01T00:00:00Z"}
-            found = observe({"metadata": metadata, "status": entry["status"]}, [], []).ray_service
+            found = observe({"metadata": metadata, "status": entry["status"]}, []).ray_service
             seen |= {
                 found.application.status,
                 "refused" if found.refused else "",
@@ -97,7 +88,7 @@ def test_every_recorded_status_can_be_read(root):
 def test_a_cluster_with_its_state_in_redis_outlives_its_head():
     with_redis = {"metadata": {"name": "a"}, "spec": {"gcsFaultToleranceOptions": {"redisAddress": "r:6379"}}}
     without = {"metadata": {"name": "b"}, "spec": {}}
-    assert observe(None, [], [], [with_redis, without]).outlive_head == {"a"}
+    assert observe(None, [], [with_redis, without]).outlive_head == {"a"}
 
 
 def test_the_address_of_a_pod_is_known():

@@ -6,12 +6,16 @@ from datetime import UTC, datetime
 
 import pytest
 
+from sd_operator.builders.preload import preload_daemon_set
 from sd_operator.builders.ray_service import ray_service
+from sd_operator.cli.why import gather
 from sd_operator.cluster import DAEMON_SET, GATEWAY, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import KubeRayMissing, RayUnavailable, Refused
 from sd_operator.naming import Key
+from sd_operator.node_reader import NodeReader
 from sd_operator.observer import Observer
+from sd_operator.preload_reader import PreloadReader
 from sd_operator.reconcile import Reconciler
 from sd_operator.serve_reader import ServeReader
 from sd_operator.settings import Settings
@@ -38,6 +42,9 @@ class FewObjects:
 
     async def create(self, body, manager):
         """Events."""
+
+    async def get_through_service(self, *where):
+        raise Refused("no dashboard")
 
     def _of(self, kind):
         if kind in self.errors:
@@ -87,13 +94,19 @@ async def silent(place):
     raise RayUnavailable("no answer")
 
 
+def observing(cluster, *clock):
+    """An observer whose dashboards do not answer."""
+    preloads = PreloadReader(cluster, NodeReader(cluster))
+    return Observer(cluster, ServeReader(silent, *clock), DeviceReader(cluster), preloads)
+
+
 @pytest.fixture
 def told():
     """(status, reason) by condition after one pass, and what is looked at again when."""
 
     async def reconcile(objects, errors=None):
         cluster = FewObjects(objects, errors)
-        observer = Observer(cluster, ServeReader(silent, lambda: NOW), DeviceReader(cluster))
+        observer = observing(cluster, lambda: NOW)
         again = await Reconciler(cluster, Settings(), observer, lambda: NOW).reconcile(KEY)
         (status,) = cluster.written
         assert status["observedGeneration"] == 9
@@ -150,7 +163,7 @@ async def test_only_our_own_token_is_used(secrets, errors, token):
     for each in live:
         each["metadata"]["name"] = "imagine-ray-token"
     cluster = FewObjects({SECRET: live}, errors)
-    observer = Observer(cluster, ServeReader(silent), DeviceReader(cluster))
+    observer = observing(cluster)
     assert await observer.token(KEY, "uid-1") == token
 
 
@@ -163,7 +176,7 @@ def url(objects, resource):
         (live,) = objects[RAY_SERVICE]
         live = {**live, "spec": spec, "metadata": live["metadata"] | {"uid": "uid-2"}}
         cluster = FewObjects({**objects, RAY_SERVICE: [live], GATEWAY: gateways}, errors)
-        observer = Observer(cluster, ServeReader(silent, lambda: NOW), DeviceReader(cluster))
+        observer = observing(cluster, lambda: NOW)
         await Reconciler(cluster, Settings(), observer, lambda: NOW).reconcile(KEY)
         return cluster.written[0]["url"]
 
@@ -196,3 +209,56 @@ async def test_requests_that_move_in_steps_go_to_the_gateway(url):
 )
 async def test_else_they_go_to_the_service(url, gateways, errors, upgrade):
     assert await url(gateways, errors, **upgrade) == SERVICE_URL
+
+
+@pytest.fixture
+def held(objects, service, resource):
+    """A change of the image that waited when the operator last looked; and what its preload pod does now."""
+
+    def build(state):
+        spec = {"image": {"repository": "r/i", "tag": "2"}, "imagePreload": {"mode": "Required"}}
+        live = service(metadata=objects[SERVICE][0]["metadata"], spec=spec)
+        waiting = {
+            "type": "ConfigApplied",
+            "status": "False",
+            "reason": "WaitingForImages",
+            "message": "",
+            "lastTransitionTime": "2026-01-02T03:00:00Z",
+            "observedGeneration": 9,
+        }
+        live["status"] = {"observedGeneration": 9, "conditions": [waiting]}
+        wanted = resource(**spec)
+        daemon_set = preload_daemon_set(wanted, Settings(), wanted.spec.worker_groups[0])
+        daemon_set["metadata"]["managedFields"] = [{"manager": "sd-operator", "time": "2026-01-02T03:00:00Z"}]
+        daemon_set["status"] = {"observedGeneration": 1, "desiredNumberScheduled": 1}
+        template = daemon_set["spec"]["template"]
+        pod = {
+            "metadata": {"name": "p", "labels": template["metadata"]["labels"]},
+            "spec": {**template["spec"], "nodeName": "gpu-0"},
+            "status": {"containerStatuses": [{"name": "preload", "image": "r/i:2", "state": state}]},
+        }
+        return live, {**objects, SERVICE: [live], DAEMON_SET: [daemon_set], POD: [*objects[POD], pod]}
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        (
+            {"waiting": {"reason": "ErrImagePull", "message": "denied"}},
+            {"ImagesPreloaded": "ImagePullFailed", "ConfigApplied": "WaitingForImages"},
+        ),
+        (
+            {"running": {"startedAt": "2026-01-02T03:04:00Z"}},
+            {"ImagesPreloaded": "ImagesPresent", "ConfigApplied": "ApplicationRunning"},
+        ),
+    ],
+    ids=["waits still", "is there"],
+)
+async def test_why_tells_a_change_that_waits_for_its_image(held, state, told):
+    live, objects = held(state)
+    explanation = await gather(FewObjects(objects), live, NOW)
+    rows = {row.cells[0]: row.cells[2] for row in explanation.conditions}
+    assert {kind: rows[kind] for kind in told} == told
+    assert rows["Ready"] == "Serving"

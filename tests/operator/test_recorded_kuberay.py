@@ -56,7 +56,7 @@ def replayed(recording, resource):
     for seconds, step, live, pods in recording:
         if live is None:
             continue
-        previous = status.compute(spec, observe(live, pods, []), "image:1", previous, NOW)
+        previous = status.compute(spec, observe(live, pods), "image:1", previous, NOW)
         ours = previous.conditions[0]
         theirs = next(each for each in live["status"]["conditions"] if each["type"] == "Ready")["status"]
         found.append((seconds, step, ours, theirs))

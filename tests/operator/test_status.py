@@ -2,12 +2,11 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from sd_operator import status
 from sd_operator.api import Status
 from sd_operator.api.status import Reason
-from sd_operator.observed import Application, Observed, PodView, PreloadView, RayServiceView
+from sd_operator.observed import Application, Observed, PodView, RayServiceView
+from sd_operator.preload_state import ImageState, PreloadState
 from sd_operator.trouble import Trouble
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -21,7 +20,8 @@ SERVING = RayServiceView(
 )
 HEAD = PodView("imagine-abcde", "headgroup", is_head=True, ready=True)
 WORKER = PodView("imagine-abcde", "gpu", is_head=False, ready=True, in_service=True)
-OBSERVED = Observed(SERVING, (HEAD, WORKER), (PreloadView(2, 2),))
+NODES = frozenset({"gpu-0", "gpu-1"})
+OBSERVED = Observed(SERVING, (HEAD, WORKER), PreloadState((ImageState("r/i:1", NODES, NODES),)))
 
 
 def conditions(resource, observed, previous=None, now=NOW):
@@ -116,20 +116,6 @@ def test_suspended_is_not_ready(resource):
     assert conditions(resource(suspend=True), OBSERVED)["Suspended"].reason == "Suspending"
 
 
-@pytest.mark.parametrize(
-    ("preloads", "state", "reason"),
-    [
-        ((), "True", "NoMatchingNodes"),
-        ((PreloadView(0, 0),), "True", "NoMatchingNodes"),
-        ((PreloadView(2, 1), PreloadView(1, 1)), "False", "Pulling"),
-        ((PreloadView(2, 2),), "True", "ImagesPresent"),
-    ],
-)
-def test_preload(resource, preloads, state, reason):
-    found = conditions(resource(), replace(OBSERVED, preloads=preloads))["ImagesPreloaded"]
-    assert (found.status, found.reason) == (state, reason)
-
-
 def test_config_is_not_applied_before_kuberay_has_seen_it(resource):
     assert (
         conditions(resource(), Observed(replace(SERVING, up_to_date=False), (HEAD,)))["ConfigApplied"].status
@@ -145,7 +131,7 @@ def test_nothing_changed_computes_the_same_status(resource):
 def test_transition_time_moves_on_flips_only(resource):
     later = NOW + timedelta(hours=1)
     first = status.compute(resource(), OBSERVED, "image:1", Status(), NOW)
-    lost = Observed(SERVING, (WORKER,), OBSERVED.preloads)
+    lost = Observed(SERVING, (WORKER,), OBSERVED.preload)
     found = conditions(resource(), lost, previous=first, now=later)
     assert found["Ready"].last_transition_time == "2026-01-02T04:04:05Z"
     assert found["Accepted"].last_transition_time == "2026-01-02T03:04:05Z"
@@ -203,11 +189,3 @@ def test_pods_that_keep_ending_are_the_reason(resource):
     deaths = Trouble(Reason.CRASH_LOOPING, "worker pods", "3 ended within 10 minutes")
     found = conditions(resource(), Observed(SERVING, (HEAD,), deaths=deaths))["Ready"]
     assert (found.status, found.reason) == ("False", "CrashLooping")
-
-
-def test_preload_pods_that_cannot_pull_are_told(resource):
-    pull = Trouble(Reason.IMAGE_PULL_FAILED, "pod imagine-preload-gpu-x", "image r/i:1: not found")
-    observed = Observed(SERVING, (HEAD, WORKER), (PreloadView(2, 0),), preload_troubles=(pull,))
-    found = conditions(resource(), observed)["ImagesPreloaded"]
-    assert (found.status, found.reason) == ("False", "ImagePullFailed")
-    assert found.message == "pod imagine-preload-gpu-x: image r/i:1: not found"

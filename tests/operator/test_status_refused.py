@@ -19,9 +19,11 @@ from sd_operator.errors import (
 )
 from sd_operator.intent import of_ray_service
 from sd_operator.naming import Key
-from sd_operator.observed import PreloadView
+from sd_operator.preload_state import ImageState, PreloadState
 from sd_operator.settings import Settings
 
+NODES = frozenset({"gpu-0", "gpu-1"})
+PRELOAD = PreloadState((ImageState("r/i:1", NODES, NODES),))
 BROKEN = InvalidResource("imagine", (Problem("spec.a", "1", "must be 2"),))
 ERRORS = [
     (BROKEN, "Invalid"),
@@ -39,7 +41,7 @@ def refusal(error, asked=None):
 @pytest.fixture
 def before(resource, scene):
     """The status while the earlier spec, of generation 3, was in force."""
-    observed = scene.observed(preloads=(PreloadView(2, 2),))
+    observed = scene.observed(preload=PRELOAD)
     return status.compute(resource(), observed, "image:1", Status(), scene.now)
 
 
@@ -49,7 +51,7 @@ def refused(resource, scene, before):
 
     def compute(error=BROKEN, asked=None, observed=None, **earlier):
         intent = of_ray_service(ray_service(resource(**earlier), Settings()), preloads=True)
-        observed = observed or scene.observed(preloads=(PreloadView(2, 2),))
+        observed = observed or scene.observed(preload=PRELOAD)
         later = scene.now + timedelta(hours=1)
         return status.refused(refusal(error, asked), (intent, observed), before, later)
 
@@ -144,7 +146,7 @@ def test_nothing_to_look_at_waits_for_an_edit(scene):
 def test_nothing_changed_is_nothing_to_write(resource, scene, refused):
     first = refused()
     intent = of_ray_service(ray_service(resource(), Settings()), preloads=True)
-    observed = scene.observed(preloads=(PreloadView(2, 2),))
+    observed = scene.observed(preload=PRELOAD)
     later = scene.now + timedelta(days=1)
     assert status.refused(refusal(BROKEN), (intent, observed), first, later) == first
     assert status.refused(refusal(BROKEN), (replace(intent, low=0), observed), first, later) != first

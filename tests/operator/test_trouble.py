@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from sd_operator.api.status import Reason
-from sd_operator.trouble import Trouble, of_cluster, of_events, of_pod
+from sd_operator.trouble import Trouble, of_cluster, of_events, of_pod, of_refused_pods
 
 NOW = datetime(2026, 1, 2, 3, 10, tzinfo=UTC)
 SINCE = "2026-01-02T03:04:05Z"
@@ -135,3 +135,21 @@ def test_one_that_ended_once_is_no_loop():
     assert of_events([death("2026-01-02T03:09:00Z"), death("2026-01-02T02:00:00Z")], NOW) is None
     scaled_down = {**death("2026-01-02T03:09:00Z"), "message": "Deleted worker Pod team/p"}
     assert of_events([scaled_down, scaled_down, {"reason": "CreatedHeadPod"}], NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        ("exceeded quota: small, requested: pods=1, used: pods=9, limited: pods=9", Reason.QUOTA_EXCEEDED),
+        ('violates PodSecurity "restricted:latest": seccompProfile', Reason.PODS_REFUSED),
+    ],
+    ids=["quota", "policy"],
+)
+def test_pods_that_a_controller_may_not_make_are_told_by_its_last_event(why, reason):
+    def event(number, words, kind="FailedCreate"):
+        message = f'Error creating: pods "imagine-preload-gpu-{number}" is forbidden: {words}'
+        return {"reason": kind, "message": message, "lastTimestamp": f"2026-01-02T03:04:0{number}Z"}
+
+    events = [event(2, why), event(1, "of before"), event(3, "not a failure", "SuccessfulCreate")]
+    assert of_refused_pods(events, "preload pods") == Trouble(reason, "preload pods", why)
+    assert of_refused_pods([], "preload pods") is None

@@ -14,7 +14,9 @@ from sd_operator import handlers
 from sd_operator.cluster import connect
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import SdServiceError
+from sd_operator.node_reader import NodeReader
 from sd_operator.observer import Observer
+from sd_operator.preload_reader import PreloadReader
 from sd_operator.ray_dashboard import connections
 from sd_operator.reconcile import Reconciler
 from sd_operator.resync import Resync
@@ -40,7 +42,8 @@ async def operate(settings: Settings) -> None:
             else through_api_server(cluster)
         )
         serve = ServeReader(ask)
-        observer = Observer(cluster, serve, DeviceReader(cluster))
+        preloads = PreloadReader(cluster, NodeReader(cluster), settings.node_status_max_images)
+        observer = Observer(cluster, serve, DeviceReader(cluster), preloads)
         queue = WorkQueue(
             Reconciler(cluster, settings, observer).reconcile,
             workers=settings.workers,

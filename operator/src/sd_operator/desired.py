@@ -9,19 +9,30 @@ from typing import Any
 from sd_operator.api import Resource
 from sd_operator.builders.preload import preload_daemon_set
 from sd_operator.builders.ray_service import ray_service
+from sd_operator.builders.warm import warm_deployment
 from sd_operator.settings import Settings
 
-PRUNED_KINDS = ("DaemonSet",)
+Json = dict[str, Any]
+
+PRUNED_KINDS = ("DaemonSet", "Deployment")
 """Kinds of which a resource may want fewer than it has; what is ours and not desired is deleted."""
+_WITHOUT_PODS = {"Disabled", "External"}
 
 
-def desired(resource: Resource, settings: Settings) -> list[dict[str, Any]]:
+def desired(resource: Resource, settings: Settings) -> list[Json]:
     """The children of the resource: preload first, so that pulls start before pods ask for the image."""
-    return [*_preload(resource, settings), ray_service(resource, settings)]
+    return [*_preload(resource, settings), *_warm(resource, settings), ray_service(resource, settings)]
 
 
-def _preload(resource: Resource, settings: Settings) -> list[dict[str, Any]]:
+def _preload(resource: Resource, settings: Settings) -> list[Json]:
     spec = resource.spec
-    if spec.suspend or spec.image_preload.mode == "Disabled":
+    if spec.suspend or spec.image_preload.mode in _WITHOUT_PODS:
         return []
     return [preload_daemon_set(resource, settings, group) for group in spec.worker_groups]
+
+
+def _warm(resource: Resource, settings: Settings) -> list[Json]:
+    spec = resource.spec
+    if spec.suspend or not spec.image_preload.warm_nodes:
+        return []
+    return [warm_deployment(resource, settings)]

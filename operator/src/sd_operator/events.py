@@ -21,6 +21,8 @@ _GOOD = {
     "Schedulable": "True",
 }
 
+_TOLD_BY_REASON = {"Ready", "ImagesPreloaded"}
+
 
 @dataclass(frozen=True)
 class Note:
@@ -32,13 +34,13 @@ class Note:
 
 
 def flips(before: Status, after: Status) -> list[Note]:
-    """A note for each condition whose status changed, and for Ready when its reason changed."""
+    """A note for each condition whose status changed, and for some when the reason changed."""
     known = {condition.type: condition for condition in before.conditions}
     notes = []
     for condition in after.conditions:
         old = known.get(condition.type)
         changed = old is None or old.status != condition.status
-        if condition.type == "Ready" and old is not None:
+        if condition.type in _TOLD_BY_REASON and old is not None:
             changed = changed or old.reason != condition.reason
         if changed and (old is not None or condition.type == "Ready"):
             bad = _GOOD.get(condition.type) == "True" and condition.status == "False" and old is not None

@@ -21,6 +21,7 @@ CHILDREN = {
     ("ray.io", "v1", "rayservices"): naming.NAME_LABEL,
     ("ray.io", "v1", "rayclusters"): naming.NAME_LABEL,
     ("apps", "v1", "daemonsets"): naming.NAME_LABEL,
+    ("apps", "v1", "deployments"): f"{naming.NAME_LABEL},{naming.MANAGED_BY_LABEL}",
     ("", "v1", "pods"): f"{naming.NAME_LABEL},{naming.RAY_POD_LABEL}",
 }
 """What is watched beside the resource, and the label selector by which the API server filters it."""

@@ -8,9 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sd_operator import naming
 from sd_operator.api import Spec
 from sd_operator.api.capacity import gpus_per_worker, worker_bounds
-from sd_operator.builders.placement import REQUIRED, worker_placement
+from sd_operator.builders.placement import worker_placement
+from sd_operator.node_fit import accepts
+from sd_operator.nodes import is_schedulable
 
 Json = Mapping[str, Any]
 
@@ -26,11 +29,11 @@ def shortage(spec: Spec, cluster: str, nodes: Iterable[Json], pods: Iterable[Jso
         nodes: all nodes.
         pods: the pods of all namespaces that hold a device, or more of them.
     """
-    pods = [pod for pod in pods if (pod.get("status") or {}).get("phase") not in _ENDED]
+    pods = [pod for pod in pods if _stays(pod)]
     placed = Counter(
         pod["metadata"]["labels"].get("ray.io/group") for pod in pods if _is_placed(pod, cluster)
     )
-    nodes = [node for node in nodes if _is_schedulable(node)]
+    nodes = [node for node in nodes if is_schedulable(node)]
     free = {node["metadata"]["name"]: _gpus(node["status"].get("allocatable"), spec) for node in nodes}
     for pod in pods:
         name = pod["spec"].get("nodeName")
@@ -39,7 +42,7 @@ def shortage(spec: Spec, cluster: str, nodes: Iterable[Json], pods: Iterable[Jso
     wanted = missing = lacking = 0
     for group, bounds in zip(spec.worker_groups, worker_bounds(spec), strict=True):
         size, placement = gpus_per_worker(spec, group), worker_placement(spec, group)
-        fitting = [node["metadata"]["name"] for node in nodes if _accepts(node, placement)]
+        fitting = [node["metadata"]["name"] for node in nodes if accepts(node, placement)]
         for _ in range(bounds.low - placed[group.name] if size else 0):
             wanted += 1
             # The fullest node that still has room, as a scheduler that packs would take.
@@ -66,14 +69,16 @@ def holds_a_device(pod: Json) -> bool:
     )
 
 
+def _stays(pod: Json) -> bool:
+    """Neither ended nor a placeholder, which any worker evicts."""
+    labels = pod["metadata"].get("labels") or {}
+    is_placeholder = labels.get(naming.COMPONENT_LABEL) == naming.WARM and naming.NAME_LABEL in labels
+    return (pod.get("status") or {}).get("phase") not in _ENDED and not is_placeholder
+
+
 def _is_placed(pod: Json, cluster: str) -> bool:
     labels = pod["metadata"].get("labels") or {}
     return labels.get("ray.io/cluster") == cluster and bool(pod["spec"].get("nodeName"))
-
-
-def _is_schedulable(node: Json) -> bool:
-    conditions = {each["type"]: each["status"] for each in node.get("status", {}).get("conditions", [])}
-    return not node.get("spec", {}).get("unschedulable") and conditions.get("Ready") == "True"
 
 
 def _gpus(amounts: Json | None, spec: Spec) -> int:
@@ -88,48 +93,3 @@ def _requested(pod: Json, spec: Spec) -> int:
         return [_gpus((each.get("resources") or {}).get("limits"), spec) for each in containers]
 
     return max([sum(of("containers")), *of("initContainers")])
-
-
-def _accepts(node: Json, placement: Json) -> bool:
-    labels = node["metadata"].get("labels") or {}
-    selected = placement.get("nodeSelector", {}).items() <= labels.items()
-    terms = (placement.get("affinity", {}).get("nodeAffinity", {}).get(REQUIRED) or {}).get(
-        "nodeSelectorTerms"
-    )
-    wanted = terms is None or any(_meets(labels, term.get("matchExpressions", [])) for term in terms)
-    taints = node.get("spec", {}).get("taints") or []
-    barred = any(
-        taint["effect"] != "PreferNoSchedule"
-        and not any(_tolerates(toleration, taint) for toleration in placement.get("tolerations", []))
-        for taint in taints
-    )
-    return selected and wanted and not barred
-
-
-def _meets(labels: Mapping[str, str], expressions: Iterable[Json]) -> bool:
-    return all(_holds(labels.get(each["key"]), each) for each in expressions)
-
-
-def _holds(value: str | None, expression: Json) -> bool:
-    values = expression.get("values") or []
-    match expression["operator"]:
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt":
-            return value is not None and int(value) > int(values[0])
-        case _:
-            return value is not None and int(value) < int(values[0])
-
-
-def _tolerates(toleration: Json, taint: Json) -> bool:
-    if toleration.get("effect") not in {None, taint["effect"]}:
-        return False
-    if toleration.get("key") not in {None, taint["key"]}:
-        return False
-    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")

@@ -10,6 +10,11 @@ NAME_LABEL = "sdservice.dev/name"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 RAY_POD_LABEL = "ray.io/is-ray-node"
 COMPONENT_LABEL = "app.kubernetes.io/component"
+PRELOAD = "preload"
+WARM = "warm"
+"""Values of the component label: `preload-<group>` on preload pods, `warm` on placeholders of spare workers."""
+DEADLINE_ANNOTATION = "sdservice.dev/preload-timeout-seconds"
+"""On a preload DaemonSet: how long a new image may take. A change of it is a write, and starts the time anew."""
 CLUSTER_CONFIG_ANNOTATION = "sdservice.dev/cluster-config"
 """Fingerprint of the cluster config; KubeRay copies it to the RayCluster that it makes from that config."""
 
@@ -55,6 +60,11 @@ def preload(name: str, group: str) -> str:
 def gateway(name: str) -> str:
     """Name of the Gateway that KubeRay makes for upgrades in steps."""
     return f"{name}-gateway"
+
+
+def warm(name: str) -> str:
+    """Name of what keeps places for spare workers."""
+    return f"{name}-warm"
 
 
 def serve_url(name: str, namespace: str) -> str:

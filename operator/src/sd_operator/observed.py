@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from sd_operator import naming, trouble
+from sd_operator.preload_state import PreloadState
 from sd_operator.serve_state import Reading
 from sd_operator.trouble import Trouble
 from sd_operator.upgrade_state import UpgradeState
@@ -83,11 +84,12 @@ class PodView:
 
 
 @dataclass(frozen=True)
-class PreloadView:
-    """A preload DaemonSet, as its controller counts it."""
+class WarmView:
+    """The Deployment of placeholders; `words` say what keeps its pods from being made or placed."""
 
-    nodes_matched: int
-    nodes_ready: int
+    desired: int
+    ready: int
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ class Observed:
     """Everything that was read of one resource's children.
 
     Attributes:
-        preload_troubles: what keeps preload pods from running.
+        preload: which nodes hold the images.
+        warm: places kept for spare workers, None where none are asked for.
         cluster_troubles: what keeps KubeRay from creating pods, by RayCluster.
         deaths: Ray pods that end again and again.
         outlive_head: RayClusters whose state is kept outside the head, in Redis, so that workers serve on without it.
@@ -105,8 +108,8 @@ class Observed:
 
     ray_service: RayServiceView | None = None
     pods: tuple[PodView, ...] = ()
-    preloads: tuple[PreloadView, ...] = ()
-    preload_troubles: tuple[Trouble, ...] = ()
+    preload: PreloadState = field(default_factory=PreloadState)
+    warm: WarmView | None = None
     cluster_troubles: Mapping[str, Trouble] = field(default_factory=dict)
     deaths: Trouble | None = None
     outlive_head: frozenset[str] = frozenset()
@@ -142,26 +145,24 @@ class Observed:
 def observe(
     ray_service: Json | None,
     pods: Iterable[Json],
-    daemon_sets: Iterable[Json],
     ray_clusters: Iterable[Json] = (),
+    warm: Json | None = None,
 ) -> Observed:
     """Read the live objects of one resource.
 
     Args:
         ray_service: its RayService, None where there is none.
-        pods: its pods, those of the preload included.
-        daemon_sets: its preload DaemonSets.
+        pods: its pods, those of other components included.
         ray_clusters: its RayClusters.
+        warm: its Deployment of placeholders, None where there is none.
     """
     pods, ray_clusters = list(pods), list(ray_clusters)
     ray_pods = [pod for pod in pods if naming.RAY_POD_LABEL in _labels(pod)]
-    preload_pods = [pod for pod in pods if naming.RAY_POD_LABEL not in _labels(pod)]
     troubles = ((each["metadata"]["name"], trouble.of_cluster(each)) for each in ray_clusters)
     return Observed(
         ray_service=None if ray_service is None else _ray_service(ray_service),
         pods=tuple(map(_pod, ray_pods)),
-        preloads=tuple(map(_preload, daemon_sets)),
-        preload_troubles=tuple(filter(None, map(trouble.of_pod, preload_pods))),
+        warm=None if warm is None else _warm(warm, pods),
         cluster_troubles={name: found for name, found in troubles if found},
         outlive_head=frozenset(
             each["metadata"]["name"]
@@ -226,11 +227,19 @@ def _labels(live: Json) -> Mapping[str, str]:
     return labels
 
 
-def _preload(live: Json) -> PreloadView:
+def _warm(live: Json, pods: Iterable[Json]) -> WarmView:
     status = live.get("status") or {}
-    seen = status.get("observedGeneration", 0) >= live["metadata"].get("generation", 1)
-    updated = min(status.get("updatedNumberScheduled", 0), status.get("numberReady", 0)) if seen else 0
-    return PreloadView(nodes_matched=status.get("desiredNumberScheduled", 0), nodes_ready=updated)
+    conditions = {each["type"]: each for each in status.get("conditions", [])}
+    failure = conditions.get("ReplicaFailure", {})
+    refused = failure.get("message", "") if failure.get("status") == "True" else ""
+    own = [pod for pod in pods if _labels(pod).get(naming.COMPONENT_LABEL) == naming.WARM]
+    found = filter(None, map(trouble.of_pod, own))
+    return WarmView(
+        desired=live["spec"].get("replicas", 0),
+        ready=status.get("readyReplicas", 0),
+        # The names of refused pods are random; what forbids them is not.
+        words=trouble.without_name(refused) or next((str(each) for each in found), ""),
+    )
 
 
 def _is_true(conditions: Mapping[str, Json], name: str) -> bool:

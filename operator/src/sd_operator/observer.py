@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """One look at everything that is live of a resource beside its children: pods, RayClusters, Ray's answers, Events."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +10,7 @@ from sd_operator.builders.token_secret import token_of
 from sd_operator.cluster import (
     CORE_EVENT,
     DAEMON_SET,
+    DEPLOYMENT,
     GATEWAY,
     POD,
     RAY_CLUSTER,
@@ -25,10 +25,20 @@ from sd_operator.intent import Intent, moves_in_steps, of_ray_service
 from sd_operator.naming import Key
 from sd_operator.observed import Observed, observe
 from sd_operator.ownership import belongs_to, owner
+from sd_operator.preload_reader import Asked, PreloadReader
 from sd_operator.serve_reader import Place, ServeReader
 from sd_operator.upgrade_state import upgrade_state
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Children:
+    """Live children of a resource; `ray_service` and `warm` are None where there is none."""
+
+    ray_service: Json | None
+    daemon_sets: tuple[Json, ...] = ()
+    warm: Json | None = None
 
 
 @dataclass(frozen=True)
@@ -38,32 +48,25 @@ class Observer:
     cluster: Cluster
     serve: ServeReader
     devices: DeviceReader
+    preloads: PreloadReader
 
     async def look(
-        self,
-        key: Key,
-        ray_service: Json | None,
-        daemon_sets: Iterable[Json],
-        ray_clusters: list[Json],
-        token: str,
-        *,
-        spec: Spec | None,
+        self, key: Key, children: Children, ray_clusters: list[Json], token: str, asked: Asked | None
     ) -> Observed:
         """Everything observed of a resource.
 
         Args:
             key: whose.
-            ray_service: its live RayService, None where there is none.
-            daemon_sets: its live preload DaemonSets.
+            children: its live children.
             ray_clusters: its live RayClusters.
             token: Ray's token.
-            spec: what is wanted, None where that is refused.
+            asked: what is wanted, None where that is refused.
         """
-        labels = naming.everything(key.name)
-        pods = await self.cluster.list(POD, key.namespace, labels)
-        observed = observe(ray_service, pods, daemon_sets, ray_clusters)
+        ray_service = children.ray_service
+        pods = await self.cluster.list(POD, key.namespace, naming.everything(key.name))
+        observed = observe(ray_service, pods, ray_clusters, children.warm)
         by_name = {each["metadata"]["name"]: each for each in ray_clusters}
-        lacking = await self._shortage(spec, observed)
+        lacking = await self._shortage(asked.spec if asked else None, observed)
         upgrade = upgrade_state(ray_service, by_name.get(observed.active), lacking)
         places = []
         for name in observed.clusters:
@@ -73,6 +76,7 @@ class Observer:
         return replace(
             observed,
             upgrade=upgrade,
+            preload=await self.preloads.read(children.daemon_sets, pods, asked),
             serve=await self.serve.read(key, places),
             gateway=await self._gateway(key, ray_service),
         )
@@ -95,11 +99,28 @@ class Observer:
         if ray_service is None or not belongs_to(ray_service, uid):
             self.serve.forget(key)
             return None
-        listed = await self.cluster.list(DAEMON_SET, key.namespace, naming.labels(key.name))
-        daemon_sets = [each for each in listed if belongs_to(each, uid)]
-        token = await self.token(key, uid)
-        observed = await self.look(key, ray_service, daemon_sets, ray_clusters, token, spec=None)
-        return of_ray_service(ray_service, preloads=bool(daemon_sets)), observed
+        children = await self.children(key, uid, ray_service)
+        observed = await self.look(key, children, ray_clusters, await self.token(key, uid), None)
+        return of_ray_service(ray_service, preloads=bool(children.daemon_sets)), observed
+
+    async def children(self, key: Key, uid: str, ray_service: Json | None) -> Children:
+        """The children of a resource, found without its spec.
+
+        Args:
+            key: whose.
+            uid: of the resource.
+            ray_service: its RayService.
+        """
+        labels = naming.labels(key.name)
+        daemon_sets = await self.cluster.list(DAEMON_SET, key.namespace, labels)
+        deployments = await self.cluster.list(DEPLOYMENT, key.namespace, labels)
+        warm = (
+            each
+            for each in deployments
+            if each["metadata"]["name"] == naming.warm(key.name) and belongs_to(each, uid)
+        )
+        own = tuple(each for each in daemon_sets if belongs_to(each, uid))
+        return Children(ray_service, own, next(warm, None))
 
     async def token(self, key: Key, uid: str) -> str:
         """Ray's token; empty where it is not ours or may not be read: then KubeRay's word has to do."""

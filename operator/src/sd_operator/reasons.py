@@ -16,7 +16,7 @@ class Meaning(NamedTuple):
 CONDITIONS = {
     ConditionType.READY: "A request would be answered now.",
     ConditionType.ACCEPTED: "The spec is valid, and KubeRay takes what it became.",
-    ConditionType.IMAGES_PRELOADED: "The runtime image is on every node that may get a worker.",
+    ConditionType.IMAGES_PRELOADED: "The images are on every node that is ready and may get a worker.",
     ConditionType.MODEL_AVAILABLE: "The weights could be fetched and loaded. Unknown until a replica tells.",
     ConditionType.CONFIG_APPLIED: "Ray runs the Serve configuration of this spec, as read back from Ray.",
     ConditionType.SCHEDULABLE: "Every pod that Ray asks for finds a node and may be created.",
@@ -56,6 +56,11 @@ REASONS = {
         "To have all of the spec, set `upgrade.strategy: NewCluster`; or take those fields back.",
     ),
     Reason.CREATING: Meaning("The RayService does not exist yet."),
+    Reason.DEADLINE_EXCEEDED: Meaning(
+        "A new image is not on all matching nodes within imagePreload.timeoutSeconds; the change is held on.",
+        "Mend what the message names and it goes on by itself; or take the change back, or set"
+        " `imagePreload.mode: Opportunistic` to go on without.",
+    ),
     Reason.DEGRADED: Meaning(
         "Requests are answered, by fewer replicas or by a former version than asked for.",
         "Read the error in the message; the replicas that answer go on until a change succeeds.",
@@ -66,6 +71,19 @@ REASONS = {
         "KubeRay makes a new one; if it stays away, look at the head pod's events.",
     ),
     Reason.IMAGES_PRESENT: Meaning("The image is on all matching nodes."),
+    Reason.IMAGES_UNSEEN: Meaning(
+        "Whether nodes hold the images cannot be seen.",
+        "Let the operator get and list nodes; where kubelets list too few images, raise their nodeStatusMaxImages and"
+        " set SDSERVICE_NODE_STATUS_MAX_IMAGES to the same.",
+    ),
+    Reason.IMAGE_LOST: Meaning(
+        "A node lost an image that was there: a person, a tool, or an eviction for want of disk space.",
+        "Make room on the node's disk; then delete the preload pod of that node, and the next one pulls again.",
+    ),
+    Reason.IMAGE_NOT_PRELOADED: Meaning(
+        "Mode External: a node did not have an image before its first pod.",
+        "Build the volume or disk anew with this image, and have node pool or node class use it.",
+    ),
     Reason.IMAGE_PULL_FAILED: Meaning(
         "The image cannot be pulled; the message has the registry's words.",
         "Mend spec.image.repository, tag or digest; for a private registry set spec.image.pullSecrets.",
@@ -150,6 +168,10 @@ REASONS = {
         "Read the error in the message; mend the spec, or take the change back.",
     ),
     Reason.UP_TO_DATE: Meaning("No second cluster is starting."),
+    Reason.WAITING_FOR_IMAGES: Meaning(
+        "With imagePreload.mode Required the change waits as a whole until its image is on the nodes.",
+        "It goes on by itself; ImagesPreloaded says what is missing, and when it is late.",
+    ),
     Reason.WAKING: Meaning("A request woke the service from zero; it is held until a replica runs."),
 }
 

@@ -16,9 +16,11 @@ from sd_operator import naming, status
 from sd_operator.api import KIND, Resource, Status, parse, recorded_status
 from sd_operator.api.resource import API_VERSION
 from sd_operator.builders.pod import image
+from sd_operator.builders.preload import preload_images
 from sd_operator.builders.token_secret import token_of, token_secret
 from sd_operator.cluster import (
     DAEMON_SET,
+    DEPLOYMENT,
     RAY_CLUSTER,
     RAY_SERVICE,
     SECRET,
@@ -38,11 +40,15 @@ from sd_operator.errors import (
     SdServiceError,
 )
 from sd_operator.events import Note, adjusted, changes, event, flips
+from sd_operator.intent import of_ray_service
 from sd_operator.live_cluster import live_patch
 from sd_operator.naming import Key
 from sd_operator.observed import Observed
+from sd_operator.observer import Children as LiveChildren
 from sd_operator.observer import Observer
 from sd_operator.ownership import belongs_to, owner
+from sd_operator.preload_gate import Hold, asks_for_images, hold
+from sd_operator.preload_reader import Asked
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -58,7 +64,25 @@ class Identity(NamedTuple):
 
 
 Children = dict[Identity, Json]
-KINDS = {kind.name: kind for kind in (RAY_SERVICE, DAEMON_SET)}
+KINDS = {kind.name: kind for kind in (RAY_SERVICE, DAEMON_SET, DEPLOYMENT)}
+
+
+class Applied(NamedTuple):
+    """The children after they were applied, what was done, Ray's token, and what keeps the RayService as it was."""
+
+    children: Children
+    notes: list[Note]
+    token: str
+    hold: Hold | None
+
+    def live(self, resource: Resource) -> LiveChildren:
+        """Our children by what they are for; others may carry our labels."""
+        own = {key: live for key, live in self.children.items() if belongs_to(live, resource.uid)}
+        return LiveChildren(
+            own.get(Identity(RAY_SERVICE.name, resource.name)),
+            tuple(live for key, live in own.items() if key.kind == DAEMON_SET.name),
+            own.get(Identity(DEPLOYMENT.name, naming.warm(resource.name))),
+        )
 
 
 @dataclass(frozen=True)
@@ -87,27 +111,30 @@ class Reconciler:
         before = recorded_status(live)
         try:
             resource = parse(live)
-            children, notes, token = await self._apply(resource)
+            done = await self._apply(resource)
             ray_clusters = await self._ray_clusters(resource)
-            notes += await self._adjust(resource, children, ray_clusters)
-            after = await self._status(resource, children, ray_clusters, before, token)
+            notes = done.notes + await self._adjust(resource, done.children, ray_clusters)
+            after = await self._status(resource, done, ray_clusters, before)
         except (InvalidResource, NameConflict, KubeRayMissing, KubeRayTooOld, Refused) as error:
             notes = []
             after = await self._refused(live, error, before)
         await self._report(live, before, after, notes)
         return status.look_again_seconds(after)
 
-    async def _apply(self, resource: Resource) -> tuple[Children, list[Note], str]:
-        """Apply what differs, delete what is ours and no longer wanted; return the children as they are then.
-
-        And what was done, and Ray's token.
-        """
+    async def _apply(self, resource: Resource) -> Applied:
+        """Apply what differs, delete what is ours and no longer wanted; a RayService may have to wait for its image."""
         wanted = {_identity(body): body for body in desired(resource, self.settings)}
         children = await self._read(resource, wanted)
         token = await self._ensure_token(resource)
-        applied = []
+        applied, held = list[Json](), None
         for identity, body in wanted.items():
             live = children.get(identity)
+            if identity.kind == RAY_SERVICE.name and asks_for_images(resource.spec, body, live):
+                own = [children[each] for each in wanted if each.kind == DAEMON_SET.name]
+                state = await self.observer.preloads.read_now(Key(resource.namespace, resource.name), own)
+                held = hold(resource.spec, state, self.clock())
+                if held is not None:
+                    continue
             if live is None or differs(body, live, naming.FIELD_MANAGER):
                 children[identity] = after = await self.cluster.apply(body, naming.FIELD_MANAGER)
                 if (
@@ -122,7 +149,7 @@ class Reconciler:
         ]
         for live in unwanted:
             await self.cluster.delete(kind_of(live), live)
-        return children, changes(applied, unwanted), token
+        return Applied(children, changes(applied, unwanted), token, held)
 
     async def _read(self, resource: Resource, wanted: Iterable[Identity]) -> Children:
         """Live children: those that carry our label, and whatever has a name that we want.
@@ -131,8 +158,11 @@ class Reconciler:
             NameConflict: an object of a wanted name is not ours.
         """
         labels = naming.labels(resource.name)
-        listed = await self.cluster.list(DAEMON_SET, resource.namespace, labels)
-        children = {Identity(DAEMON_SET.name, each["metadata"]["name"]): each for each in listed}
+        children = {
+            _identity(each): each
+            for kind in (DAEMON_SET, DEPLOYMENT)
+            for each in await self.cluster.list(kind, resource.namespace, labels)
+        }
         for identity in wanted:
             if identity not in children:
                 live = await self.cluster.get(KINDS[identity.kind], resource.namespace, identity.name)
@@ -167,8 +197,10 @@ class Reconciler:
         Raises:
             ClusterUnavailable: a RayCluster changed under our hands.
         """
-        ray_service = children[Identity(RAY_SERVICE.name, resource.name)]
-        notes = []
+        ray_service = children.get(Identity(RAY_SERVICE.name, resource.name))
+        notes = list[Note]()
+        if ray_service is None:
+            return notes
         for live in ray_clusters:
             if owner(live) != ray_service["metadata"]["uid"] or "deletionTimestamp" in live["metadata"]:
                 continue
@@ -181,18 +213,18 @@ class Reconciler:
         return notes
 
     async def _status(
-        self, resource: Resource, children: Children, ray_clusters: list[Json], before: Status, token: str
+        self, resource: Resource, done: Applied, ray_clusters: list[Json], before: Status
     ) -> Status:
         """The status that the children, their pods and Ray's answers amount to."""
-        ray_service = children.get(Identity(RAY_SERVICE.name, resource.name))
-        daemon_sets = [live for identity, live in children.items() if identity.kind == DAEMON_SET.name]
-        key = Key(resource.namespace, resource.name)
-        observed = await self.observer.look(
-            key, ray_service, daemon_sets, ray_clusters, token, spec=resource.spec
-        )
-        reference, now = image(resource.spec, self.settings), self.clock()
+        key, live = Key(resource.namespace, resource.name), done.live(resource)
+        asked = Asked(resource.spec, preload_images(resource.spec, self.settings))
+        observed = await self.observer.look(key, live, ray_clusters, done.token, asked)
+        reference, now, held = image(resource.spec, self.settings), self.clock(), None
+        if done.hold is not None:
+            running = of_ray_service(live.ray_service, preloads=True) if live.ray_service else None
+            held = status.Held(done.hold, running)
         return await self._explained(
-            key, observed, lambda seen: status.compute(resource, seen, reference, before, now)
+            key, observed, lambda seen: status.compute(resource, seen, reference, before, now, held=held)
         )
 
     async def _refused(self, live: Json, error: SdServiceError, before: Status) -> Status:

@@ -27,6 +27,21 @@ class Settings(BaseSettings):
     runtime_tag: str = Field(
         default=__version__, description="Tag of that image: the operator's own release."
     )
+    preload_priority_class: str = Field(
+        default="", description="PriorityClass of preload pods; empty: the cluster's default."
+    )
+    node_status_max_images: int = Field(
+        default=50,
+        ge=-1,
+        description="Images that the kubelets list at most (their nodeStatusMaxImages); -1: all.",
+    )
+    warm_priority_class: str = Field(
+        default="sdservice-warm",
+        description="PriorityClass of the placeholders of spare workers; below that of every worker.",
+    )
+    warm_image: str = Field(
+        default="", description="Image of the placeholders, such as a pause image; empty: the runtime image."
+    )
     watch_namespaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
         default=(), description="Namespaces to serve, separated by commas; empty: all."
     )

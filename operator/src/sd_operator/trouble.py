@@ -63,7 +63,7 @@ def of_pod(live: Json) -> Trouble | None:
         words = _PREEMPTION.sub("", scheduled.get("message", "")).strip() or "no node fits"
         return Trouble(Reason.UNSCHEDULABLE, subject, words, since)
     containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    return next(filter(None, (_of_container(each, subject, since) for each in containers)), None)
+    return next(filter(None, (of_container(each, subject, since) for each in containers)), None)
 
 
 def of_cluster(live: Json) -> Trouble | None:
@@ -73,9 +73,33 @@ def of_cluster(live: Json) -> Trouble | None:
     if failure.get("status") != "True" or not failure.get("reason", "").startswith("FailedCreate"):
         return None
     words = failure.get("message", "").removeprefix(failure["reason"]).strip()
-    reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in words else Reason.PODS_REFUSED
     subject = f"a {'head' if 'Head' in failure['reason'] else 'worker'} pod of {live['metadata']['name']}"
-    return Trouble(reason, subject, _FORBIDDEN.sub("", words), failure.get("lastTransitionTime", ""))
+    return _refusal(subject, words, failure.get("lastTransitionTime", ""))
+
+
+def of_refused_pods(events: Iterable[Json], subject: str) -> Trouble | None:
+    """What keeps a controller from creating pods, by its last Event of that; None where there is none.
+
+    Args:
+        events: Events about the controller's object.
+        subject: which pods.
+    """
+    failures = sorted(
+        (times.of_event(each), each.get("message", ""))
+        for each in events
+        if each.get("reason") == "FailedCreate"
+    )
+    return _refusal(subject, failures[-1][1].removeprefix("Error creating: "), "") if failures else None
+
+
+def _refusal(subject: str, words: str, since: str) -> Trouble:
+    reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in words else Reason.PODS_REFUSED
+    return Trouble(reason, subject, without_name(words), since)
+
+
+def without_name(words: str) -> str:
+    """The API server's words without the name of the pod that it forbids, which is another one at each try."""
+    return _FORBIDDEN.sub("", words)
 
 
 def of_events(events: Iterable[Json], now: datetime) -> Trouble | None:
@@ -100,7 +124,14 @@ def of_events(events: Iterable[Json], now: datetime) -> Trouble | None:
     return Trouble(Reason.CRASH_LOOPING, f"{part} pods", words, recent[0][0])
 
 
-def _of_container(container: Json, subject: str, since: str) -> Trouble | None:
+def of_container(container: Json, subject: str, since: str) -> Trouble | None:
+    """What keeps one container from running.
+
+    Args:
+        container: its status in the pod.
+        subject: whose it is.
+        since: since when it could run.
+    """
     state = container.get("state") or {}
     waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
     reason, words = waiting.get("reason", ""), waiting.get("message", "")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sd_operator.api.base import Model
+from sd_operator.api.base import Model, Rule
 from sd_operator.api.fields import ObjectName, Text
 
 Repository = Annotated[
@@ -19,6 +19,14 @@ Repository = Annotated[
 Tag = Annotated[str, Text(r"^[A-Za-z0-9_][-.A-Za-z0-9_]*$", "must be an image tag", max_length=128)]
 Digest = Annotated[
     str, Text(r"^sha256:[0-9a-f]{64}$", "must be sha256: and 64 hexadecimal characters", max_length=71)
+]
+ImageReference = Annotated[
+    str,
+    Text(
+        r"^[a-z0-9.:_-]+(/[a-z0-9._-]+)*(:[A-Za-z0-9_][-.A-Za-z0-9_]*|@sha256:[0-9a-f]{64})$",
+        "must be an image with its tag or digest, such as ghcr.io/owner/name:1.2",
+        max_length=512,
+    ),
 ]
 RayVersion = Annotated[
     str,
@@ -50,13 +58,41 @@ class Image(Model):
 
 
 class ImagePreload(Model):
-    """Pulling the runtime image to the nodes of the worker groups before a worker needs it.
+    """Bringing images to the nodes of the worker groups before a worker needs them.
 
-    A DaemonSet per worker group runs the image itself, with tiny requests and no GPU, on the nodes that the
+    A DaemonSet per worker group runs the images themselves, with tiny requests and no GPU, on the nodes that the
     group selects. It helps nodes that exist; a node that an autoscaler adds pulls for pod and preload at once.
     """
 
-    mode: Literal["Disabled", "Opportunistic"] = Field(
+    rules = (
+        Rule(
+            cel="self.mode != 'Disabled' || size(self.images) == 0",
+            holds=lambda p: p.mode != "Disabled" or not p.images,
+            message="mode Disabled preloads nothing: remove images, or choose another mode",
+            field=".images",
+        ),
+    )
+
+    mode: Literal["Disabled", "Opportunistic", "Required", "External"] = Field(
         default="Opportunistic",
-        description="Opportunistic: pull and report, never wait. Disabled: no preload pods.",
+        description=(
+            "Opportunistic: pull and report, never wait. Required: a RayService gets a new image once all nodes there"
+            " are hold it. External: something else brings the images; nodes are asked whether it did. Disabled: none."
+        ),
+    )
+    timeout_seconds: int = Field(
+        default=1800,
+        ge=10,
+        le=86400,
+        description="Seconds after which mode Required tells that the image is late; it goes on waiting.",
+    )
+    images: Annotated[tuple[ImageReference, ...], Field(max_length=8)] = Field(
+        default=(),
+        description="Further images to bring along, each kept by a container that runs its `sleep`.",
+    )
+    warm_nodes: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Places for spare workers of the first group, kept free by pods that any worker evicts.",
     )

@@ -41,10 +41,14 @@ class Reason(StrEnum):
     CONTAINER_REFUSED = "ContainerRefused"
     CRASH_LOOPING = "CrashLooping"
     CREATING = "Creating"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
     DEGRADED = "Degraded"
     DISABLED = "Disabled"
     HEAD_NOT_READY = "HeadNotReady"
     IMAGES_PRESENT = "ImagesPresent"
+    IMAGES_UNSEEN = "ImagesUnseen"
+    IMAGE_LOST = "ImageLost"
+    IMAGE_NOT_PRELOADED = "ImageNotPreloaded"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     INVALID = "Invalid"
     KUBERAY_MISSING = "KubeRayMissing"
@@ -77,6 +81,7 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     UPGRADE_FAILED = "UpgradeFailed"
     UP_TO_DATE = "UpToDate"
+    WAITING_FOR_IMAGES = "WaitingForImages"
     WAKING = "Waking"
 
 
@@ -112,12 +117,37 @@ class WorkerStatus(Model):
     desired: int = Field(ge=0, description="Worker pods there are.")
 
 
-class PreloadStatus(Model):
-    """How far the runtime image is on the nodes."""
+class ImageStatus(Model):
+    """One image on the nodes."""
 
-    nodes_ready: int = Field(default=0, ge=0, description="Nodes that hold the image.")
+    image: Annotated[str, Field(max_length=512)] = Field(description="Its reference.")
+    digest: Annotated[str, Field(max_length=128)] | None = Field(
+        default=None, description="What the reference means on most of the nodes."
+    )
+    nodes_ready: int = Field(default=0, ge=0, description="Nodes that hold it.")
+    nodes_matched: int = Field(default=0, ge=0, description="Nodes that it should be on.")
+    nodes_unknown: int = Field(default=0, ge=0, description="Nodes that do not tell; only in mode External.")
+    message: Text | None = Field(default=None, description="What is in the way, for a person.")
+
+
+class PreloadStatus(Model):
+    """How far the images are on the nodes; nodes that are not ready or are cordoned do not count."""
+
+    nodes_ready: int = Field(default=0, ge=0, description="Nodes that hold all images.")
     nodes_matched: int = Field(default=0, ge=0, description="Nodes that the worker groups select.")
     summary: Annotated[str, Field(max_length=64)] = Field(default="", description="nodesReady/nodesMatched.")
+    images: Annotated[tuple[ImageStatus, ...], KeyedList("image", max_length=16)] = Field(
+        default=(), description="Each image, the runtime image first."
+    )
+
+
+class WarmStatus(Model):
+    """Places kept for spare workers."""
+
+    ready: int = Field(default=0, ge=0, description="Places that are kept now.")
+    desired: int = Field(default=0, ge=0, description="Places asked for.")
+    summary: Annotated[str, Field(max_length=64)] = Field(default="", description="ready/desired.")
+    message: Text | None = Field(default=None, description="What is in the way, for a person.")
 
 
 class ModelStatus(Model):
@@ -148,9 +178,8 @@ class Status(Model):
     workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=8)] = Field(
         default=(), description="Workers of each group."
     )
-    preload: PreloadStatus | None = Field(
-        default=None, description="How far the runtime image is on the nodes."
-    )
+    preload: PreloadStatus | None = Field(default=None, description="How far the images are on the nodes.")
+    warm_nodes: WarmStatus | None = Field(default=None, description="Places kept for spare workers.")
     model: ModelStatus | None = Field(default=None, description="The weights in use.")
     image: Annotated[str, Field(max_length=512)] | None = Field(
         default=None, description="The runtime image asked for."

@@ -1,56 +1,96 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DaemonSet that keeps the runtime image on the nodes of a worker group.
+"""The DaemonSet that keeps images on the nodes of a worker group.
 
-Its container runs the image itself: the kubelet's garbage collection takes an image that no container uses.
-It asks for no GPU and next to no CPU, so it fits beside a worker that fills its node.
+Its containers run the images themselves: the kubelet's garbage collection takes an image that no container uses
+(https://kubernetes.io/docs/concepts/architecture/garbage-collection, and the `pause` trick of puller DaemonSets does not
+help: https://github.com/kubernetes/kubernetes/issues/68930). It asks for no GPU and next to no CPU, so it fits beside a
+worker that fills its node.
 """
 
 from typing import Any
 
 from sd_operator import naming
-from sd_operator.api import Resource, WorkerGroup
+from sd_operator.api import Resource, Spec, WorkerGroup
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.placement import worker_placement
 from sd_operator.builders.pod import image, security_context
 from sd_operator.settings import Settings
 
-COMPONENT = "preload"
-_RESOURCES = {"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}}
+Json = dict[str, Any]
+
+SLEEP = ["sleep", "2147483647"]
+"""68 years, in words that every `sleep` knows; busybox learned `infinity` late."""
+TINY = {"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}}
 
 
-def preload_daemon_set(resource: Resource, settings: Settings, group: WorkerGroup) -> dict[str, Any]:
+def preload_images(spec: Spec, settings: Settings) -> tuple[str, ...]:
+    """References of all images to bring along, the runtime image first."""
+    return tuple(dict.fromkeys((image(spec, settings), *spec.image_preload.images)))
+
+
+def preload_daemon_set(resource: Resource, settings: Settings, group: WorkerGroup) -> Json:
     """The DaemonSet of one worker group."""
-    spec = resource.spec
     name = naming.preload(resource.name, group.name)
-    selector = {naming.NAME_LABEL: resource.name, naming.COMPONENT_LABEL: f"{COMPONENT}-{group.name}"}
-    placement = worker_placement(spec, group)
-    placement.pop("priorityClassName", None)
-    pod: dict[str, Any] = {
-        **placement,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 0,
-        "containers": [
-            {
-                "name": "preload",
-                "image": image(spec, settings),
-                "imagePullPolicy": spec.image.pull_policy,
-                "command": ["sleep", "infinity"],
-                "resources": _RESOURCES,
-                "securityContext": security_context(),
-            }
-        ],
+    selector = {
+        naming.NAME_LABEL: resource.name,
+        naming.COMPONENT_LABEL: f"{naming.PRELOAD}-{group.name}",
     }
-    if spec.image.pull_secrets:
-        pod["imagePullSecrets"] = [{"name": secret.name} for secret in spec.image.pull_secrets]
+    metadata = owned_metadata(resource, name)
+    if resource.spec.image_preload.mode == "Required":
+        seconds = str(resource.spec.image_preload.timeout_seconds)
+        metadata["annotations"] = {naming.DEADLINE_ANNOTATION: seconds}
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": owned_metadata(resource, name),
+        "metadata": metadata,
         "spec": {
             "selector": {"matchLabels": selector},
             # All nodes at once: each pulls for itself, and nothing is served from here.
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}},
-            "template": {"metadata": {"labels": {**naming.labels(resource.name), **selector}}, "spec": pod},
+            "template": {
+                "metadata": {"labels": {**naming.labels(resource.name), **selector}},
+                "spec": _pod(resource.spec, settings, group),
+            },
         },
     }
+
+
+def _pod(spec: Spec, settings: Settings, group: WorkerGroup) -> Json:
+    runtime, *others = preload_images(spec, settings)
+    pod: Json = {
+        **_placement(spec, settings, group),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 0,
+        "containers": [
+            _container(naming.PRELOAD, runtime, spec.image.pull_policy),
+            # Said outright, since for :latest the API server would choose Always.
+            *(_container(f"image-{number}", each, "IfNotPresent") for number, each in enumerate(others)),
+        ],
+    }
+    if spec.image.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": secret.name} for secret in spec.image.pull_secrets]
+    return pod
+
+
+def _container(name: str, reference: str, pull_policy: str) -> Json:
+    return {
+        "name": name,
+        "image": reference,
+        "imagePullPolicy": pull_policy,
+        "command": SLEEP,
+        "resources": TINY,
+        "securityContext": {**security_context(), "readOnlyRootFilesystem": True},
+    }
+
+
+def _placement(spec: Spec, settings: Settings, group: WorkerGroup) -> Json:
+    """Where workers of the group run; what workers are to other pods does not count for one pod per node."""
+    placement = worker_placement(spec, group)
+    placement.pop("priorityClassName", None)
+    nodes = {key: value for key, value in placement.pop("affinity", {}).items() if key == "nodeAffinity"}
+    if nodes:
+        placement["affinity"] = nodes
+    if settings.preload_priority_class:
+        placement["priorityClassName"] = settings.preload_priority_class
+    return placement

@@ -16,7 +16,6 @@ from sd_operator.api import Resource, Status, parse, recorded_status
 from sd_operator.api.status import ConditionType, Reason
 from sd_operator.cluster import (
     CORE_EVENT,
-    DAEMON_SET,
     RAY_CLUSTER,
     RAY_SERVICE,
     SERVICE,
@@ -26,9 +25,13 @@ from sd_operator.cluster import (
 )
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import InvalidResource, KubeRayMissing, Refused, SdServiceError
+from sd_operator.intent import of_ray_service
 from sd_operator.naming import Key
+from sd_operator.node_reader import NodeReader
 from sd_operator.observed import Observed
 from sd_operator.observer import Observer
+from sd_operator.preload_gate import hold
+from sd_operator.preload_reader import Asked, PreloadReader
 from sd_operator.serve_reader import ServeReader, through_api_server
 from sd_operator.status.verdict import Verdict
 from sd_operator.why import Explanation, Row, explain
@@ -81,10 +84,14 @@ async def _look(cluster: Cluster, live: Json, recorded: Status, now: datetime) -
     told = _told_refusal(live, recorded)
     if told is None:
         try:
-            observed = await _observe(cluster, resource, now)
-            return status.compute(resource, observed, recorded.image or "", recorded, now), observed
+            observed, ray_service = await _observe(cluster, resource, recorded, now)
+            held = _held(resource, observed, ray_service, recorded, now)
         except KubeRayMissing as error:
             told = status.not_accepted(error)
+        else:
+            told_image = recorded.image or ""
+            computed = status.compute(resource, observed, told_image, recorded, now, held=held)
+            return computed, observed
     refusal = status.Refusal(key, generation, told, resource.spec)
     return await _look_past(cluster, live, refusal, recorded, now)
 
@@ -113,22 +120,40 @@ def _told_refusal(live: Json, recorded: Status) -> Verdict | None:
     return None
 
 
+def _held(
+    resource: Resource, observed: Observed, ray_service: Json | None, recorded: Status, now: datetime
+) -> status.Held | None:
+    """A change that waits for its image: that it does is on record, whether it still has to is computed."""
+    told = recorded.observed_generation == resource.generation and any(
+        each.reason == Reason.WAITING_FOR_IMAGES for each in recorded.conditions
+    )
+    found = hold(resource.spec, observed.preload, now) if told else None
+    if found is None:
+        return None
+    return status.Held(found, of_ray_service(ray_service, preloads=True) if ray_service else None)
+
+
 def _observer(cluster: Cluster) -> Observer:
-    return Observer(cluster, ServeReader(through_api_server(cluster)), DeviceReader(cluster))
+    preloads = PreloadReader(cluster, NodeReader(cluster))
+    serve = ServeReader(through_api_server(cluster))
+    return Observer(cluster, serve, DeviceReader(cluster), preloads)
 
 
-async def _observe(cluster: Cluster, resource: Resource, now: datetime) -> Observed:
-    labels, observer = naming.labels(resource.name), _observer(cluster)
+async def _observe(
+    cluster: Cluster, resource: Resource, recorded: Status, now: datetime
+) -> tuple[Observed, Json | None]:
+    """What is observed, and the RayService."""
+    observer = _observer(cluster)
     key = Key(resource.namespace, resource.name)
+    ray_service = await cluster.get(RAY_SERVICE, key.namespace, key.name)
     observed = await observer.look(
         key,
-        await cluster.get(RAY_SERVICE, key.namespace, key.name),
-        await cluster.list(DAEMON_SET, key.namespace, labels),
-        await cluster.list(RAY_CLUSTER, key.namespace, labels),
+        await observer.children(key, resource.uid, ray_service),
+        await cluster.list(RAY_CLUSTER, key.namespace, naming.labels(resource.name)),
         await observer.token(key, resource.uid),
-        spec=resource.spec,
+        Asked(resource.spec, (recorded.image or "", *resource.spec.image_preload.images)),
     )
-    return observed.with_events(await observer.events(key.namespace, observed), now)
+    return observed.with_events(await observer.events(key.namespace, observed), now), ray_service
 
 
 async def _events(cluster: Cluster, live: Json, observed: Observed) -> list[Json]:

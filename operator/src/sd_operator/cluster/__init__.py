@@ -6,6 +6,7 @@ from sd_operator.cluster.connection import connect, default_namespace
 from sd_operator.cluster.kinds import (
     CORE_EVENT,
     DAEMON_SET,
+    DEPLOYMENT,
     EVENT,
     GATEWAY,
     NODE,
@@ -21,6 +22,7 @@ from sd_operator.cluster.kinds import (
 __all__ = [
     "CORE_EVENT",
     "DAEMON_SET",
+    "DEPLOYMENT",
     "EVENT",
     "GATEWAY",
     "NODE",

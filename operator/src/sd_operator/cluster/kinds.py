@@ -27,6 +27,7 @@ SERVICE = Kind(f"{GROUP}/{VERSION}", KIND, PLURAL)
 RAY_SERVICE = Kind("ray.io/v1", "RayService", "rayservices")
 RAY_CLUSTER = Kind("ray.io/v1", "RayCluster", "rayclusters")
 DAEMON_SET = Kind("apps/v1", "DaemonSet", "daemonsets")
+DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 NODE = Kind("v1", "Node", "nodes")
 POD = Kind("v1", "Pod", "pods")
 GATEWAY = Kind("gateway.networking.k8s.io/v1", "Gateway", "gateways")
@@ -36,7 +37,8 @@ CORE_EVENT = Kind("v1", "Event", "events")
 EVENT = Kind("events.k8s.io/v1", "Event", "events")
 
 _BY_NAME = {
-    (kind.api_version, kind.name): kind for kind in (SERVICE, RAY_SERVICE, DAEMON_SET, POD, SECRET, EVENT)
+    (kind.api_version, kind.name): kind
+    for kind in (SERVICE, RAY_SERVICE, DAEMON_SET, DEPLOYMENT, POD, SECRET, EVENT)
 }
 
 

@@ -23,11 +23,13 @@ from sd_operator.errors import (
 from sd_operator.intent import Intent, of_spec
 from sd_operator.naming import Key
 from sd_operator.observed import Observed
-from sd_operator.status.conditions import accepted, preloaded, suspended
+from sd_operator.preload_gate import Hold
+from sd_operator.status.conditions import accepted, suspended
 from sd_operator.status.config import config_applied
-from sd_operator.status.counts import preload_counts, replicas, workers
+from sd_operator.status.counts import replicas, workers
 from sd_operator.status.history import conditions
 from sd_operator.status.model import model_available
+from sd_operator.status.preload import preload_status, preloaded, waiting, warm_status
 from sd_operator.status.ready import ready
 from sd_operator.status.schedulable import schedulable
 from sd_operator.status.upgrading import upgrading
@@ -44,8 +46,29 @@ _REASONS = {
 }
 
 
-def compute(resource: Resource, observed: Observed, image: str, previous: Status, now: datetime) -> Status:
-    """The status of an accepted resource.
+@dataclass(frozen=True)
+class Held:
+    """A change that waits for its image.
+
+    Attributes:
+        hold: how long.
+        running: what the live RayService asks for; None where there is none yet.
+    """
+
+    hold: Hold
+    running: Intent | None
+
+
+def compute(
+    resource: Resource,
+    observed: Observed,
+    image: str,
+    previous: Status,
+    now: datetime,
+    *,
+    held: Held | None = None,
+) -> Status:
+    """The status of an accepted resource. While a change is held, it tells of what runs, and that it waits.
 
     Args:
         resource: the resource as parsed.
@@ -53,11 +76,17 @@ def compute(resource: Resource, observed: Observed, image: str, previous: Status
         image: reference of the runtime image asked for.
         previous: the status on record, for transition times only.
         now: the time of conditions that flip, UTC.
+        held: what keeps the RayService from becoming what the spec asks for.
     """
     intent = of_spec(resource.spec, image)
-    verdicts = _verdicts(intent, observed, accepted(observed), config_applied(intent, observed), now)
+    runs = (held and held.running) or intent
+    config = waiting(held.hold) if held else config_applied(intent, observed)
+    verdicts = _verdicts(runs, observed, accepted(observed), config, now)
+    if held is not None:
+        verdicts[ConditionType.IMAGES_PRELOADED] = preloaded(intent, observed, held.hold)
+        verdicts[ConditionType.UPGRADING if held.running else ConditionType.READY] = waiting(held.hold)
     found = conditions(verdicts, previous, resource.generation, now)
-    return _status(Key(resource.namespace, resource.name), resource.generation, found, intent, observed)
+    return _status(Key(resource.namespace, resource.name), resource.generation, found, runs, observed)
 
 
 @dataclass(frozen=True)
@@ -153,7 +182,8 @@ def _status(
         replicas=replicas(intent, observed),
         selector=f"{naming.NAME_LABEL}={key.name},ray.io/node-type=worker",
         workers=workers(intent, observed),
-        preload=preload_counts(intent, observed),
+        preload=preload_status(intent, observed),
+        warm_nodes=warm_status(observed),
         model=intent.model,
         image=intent.image,
         ray_service=key.name if view else None,
@@ -173,6 +203,8 @@ def look_again_seconds(status: Status) -> float | None:
         return _LOOK_AGAIN_SECONDS
     if ready_now.reason in {Reason.SUSPENDED, accepted_now.reason}:
         return None  # nothing runs before an edit, and an edit is an event
+    if found[ConditionType.IMAGES_PRELOADED].status == "False":
+        return _LOOK_AGAIN_SECONDS  # pods that cannot pull change nothing of their DaemonSet, and a deadline is time
     is_settled = ready_now.reason in {Reason.SERVING, Reason.SCALED_TO_ZERO}
     is_placed = found[ConditionType.SCHEDULABLE].status == "True"
     return None if is_settled and is_placed else _LOOK_AGAIN_SECONDS

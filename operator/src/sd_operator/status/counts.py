@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workers, replicas and preloaded nodes, counted from what was observed (pure)."""
+"""Workers and replicas, counted from what was observed (pure)."""
 
-from sd_operator.api.status import PreloadStatus, ReplicaStatus, WorkerStatus
+from sd_operator.api.status import ReplicaStatus, WorkerStatus
 from sd_operator.intent import Intent
 from sd_operator.observed import Observed, PodView
 from sd_operator.status.application import known
@@ -55,12 +55,3 @@ def _held(intent: Intent, observed: Observed) -> tuple[int, int]:
     asked = sum(by_group[name].desired * count for name, count in intent.groups.items())
     desired = min(max(asked, intent.low), intent.high)
     return min(ready, desired), desired
-
-
-def preload_counts(intent: Intent, observed: Observed) -> PreloadStatus | None:
-    """Nodes that hold the image, over all worker groups; None where nothing is preloaded."""
-    if intent.suspend or not intent.preloads:
-        return None
-    ready = sum(each.nodes_ready for each in observed.preloads)
-    matched = sum(each.nodes_matched for each in observed.preloads)
-    return PreloadStatus(nodes_ready=ready, nodes_matched=matched, summary=f"{ready}/{matched}")
