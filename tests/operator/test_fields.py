@@ -30,7 +30,7 @@ def resource(spec):
 
 
 def children(spec):
-    return desired(resource(spec), Settings())
+    return desired(resource(spec), Settings(node_cache_directory="/mnt/weights"))
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.path)

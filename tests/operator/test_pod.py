@@ -2,6 +2,7 @@
 import pytest
 
 from sd_operator.builders.pod import head_template, image, worker_template
+from sd_operator.errors import InvalidResource
 from sd_operator.settings import Settings
 
 SETTINGS = Settings()
@@ -77,6 +78,55 @@ def test_model_token_reaches_workers_by_reference_only(worker, head):
     assert "HF_TOKEN" not in variables(head(model=model))
 
 
+@pytest.mark.parametrize(
+    ("cache", "volume"),
+    [
+        ({}, {"emptyDir": {}}),
+        (
+            {"persistentVolumeClaim": {"claimName": "weights"}},
+            {"persistentVolumeClaim": {"claimName": "weights"}},
+        ),
+        (
+            {"size": "50Gi", "storageClassName": "fast"},
+            {
+                "ephemeral": {
+                    "volumeClaimTemplate": {
+                        "spec": {
+                            "accessModes": ["ReadWriteOnce"],
+                            "resources": {"requests": {"storage": "50Gi"}},
+                            "storageClassName": "fast",
+                            "volumeMode": "Filesystem",
+                        }
+                    }
+                }
+            },
+        ),
+        ({"nodeDirectory": {}}, {"hostPath": {"path": "/mnt/weights", "type": "Directory"}}),
+    ],
+    ids=["by default", "claim", "size", "node"],
+)
+def test_weights_are_kept_in(resource, head, cache, volume):
+    parsed = resource(model={"preset": "sd21", "cache": cache})
+    settings = Settings(node_cache_directory="/mnt/weights")
+    template = worker_template(parsed, settings, parsed.spec.worker_groups[0])
+    assert {"name": "cache", **volume} in template["spec"]["volumes"]
+    (container,) = template["spec"]["containers"]
+    assert {"name": "cache", "mountPath": "/cache"} in container["volumeMounts"]
+    assert variables(template)["HF_HOME"] == "/cache/huggingface"
+    assert variables(template)["SDSERVICE_COMPILE_CACHE"] == "/cache/compiled"
+    # What a claim holds must be the runtime's user's to write.
+    claimed = "persistentVolumeClaim" in volume or "ephemeral" in volume
+    assert ("fsGroup" in template["spec"].get("securityContext", {})) == claimed
+    assert "cache" not in [each["name"] for each in head()["spec"]["volumes"]]
+
+
+def test_a_directory_of_the_node_needs_the_operators_leave(worker):
+    with pytest.raises(
+        InvalidResource, match=r"spec\.model\.cache\.nodeDirectory: .*NODE_CACHE_DIRECTORY is not set"
+    ):
+        worker(model={"preset": "sd21", "cache": {"nodeDirectory": {}}})
+
+
 def test_claim_is_mounted_read_only_in_workers(worker, head):
     model = {"preset": None, "uri": "pvc://weights/sd21"}
     pod = worker(model=model)["spec"]
@@ -92,9 +142,9 @@ def test_each_claim_of_model_and_loras_is_mounted_once(worker):
         {"name": name, "uri": f"pvc://{claim}/{name}"} for name, claim in (("a", "weights"), ("b", "style"))
     ]
     pod = worker(model={"preset": None, "uri": "pvc://weights/sd21", "loras": loras})["spec"]
-    claims = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"][1:]]
+    claims = [volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"][2:]]
     assert claims == ["weights", "style"]
-    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"][1:]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"][2:]}
     assert mounts == {"model": "/models/weights", "model-1": "/models/style"}
 
 

@@ -68,6 +68,14 @@ class Settings(BaseSettings):
         default="http://{cluster}-head-svc.{namespace}.svc:8265",
         description="Address of the dashboard of a RayCluster; empty: through the API server's service proxy.",
     )
+    node_cache_directory: str = Field(
+        default="",
+        pattern="^(/[^/]+)*$",
+        description=(
+            "Directory of the nodes that services may keep weights in (`model.cache.nodeDirectory`): there, writable for"
+            " user 1000; their namespaces must allow hostPath. Empty: none may."
+        ),
+    )
     probe_port: int = Field(default=8080, ge=0, le=65535, description="Port of /healthz; 0 turns it off.")
     log_format: str = Field(default="plain", pattern="^(plain|json)$", description="plain or json.")
 

@@ -20,6 +20,7 @@ class OperatorProcess:
             "KUBECONFIG": str(control_plane.kubeconfig),
             "SDSERVICE_PROBE_PORT": "0",
             "SDSERVICE_RESYNC_SECONDS": "2",
+            "SDSERVICE_NODE_CACHE_DIRECTORY": "/mnt/weights",
             # Outside the cluster its service names mean nothing.
             "SDSERVICE_DASHBOARD_URL": "",
         }

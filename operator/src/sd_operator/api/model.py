@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sd_operator.api.base import Model, Rule
+from sd_operator.api.cache import ModelCache
 from sd_operator.api.fields import KeyedList, ObjectName, SecretKey, Text
 from sd_operator.api.serving import Defaults
 
@@ -171,6 +172,9 @@ class ModelSource(Model):
     )
     loras: Loras = Field(
         default=(), description="LoRAs that requests may ask for by name; a change restarts the replicas."
+    )
+    cache: ModelCache = Field(
+        default=ModelCache(), description="Where downloaded weights and compiled code are kept."
     )
 
 

@@ -12,6 +12,7 @@ from sd_operator.api import Resource, Spec, WorkerGroup
 from sd_operator.api.capacity import gpus_per_worker
 from sd_operator.api.placement import Resources
 from sd_operator.builders import termination
+from sd_operator.builders.cache import cache_mount, cache_security, cache_variables, cache_volume
 from sd_operator.builders.placement import head_placement, worker_placement
 from sd_operator.builders.ray_variables import ray_variables
 from sd_operator.settings import Settings
@@ -55,17 +56,23 @@ def worker_template(resource: Resource, settings: Settings, group: WorkerGroup) 
     """Pod template of a worker: one Ray node with its GPUs."""
     spec = resource.spec
     container = _container(spec, settings, "ray-worker", group.resources, gpus=gpus_per_worker(spec, group))
-    container["env"] += [*termination.worker_variables(spec), *_threads(spec, group), *_model_token(spec)]
+    container["env"] += [
+        *termination.worker_variables(spec),
+        *({"name": name, "value": value} for name, value in cache_variables().items()),
+        *_threads(spec, group),
+        *_model_token(spec),
+    ]
     pod: Json = {
         **worker_placement(spec, group),
+        **cache_security(spec, _USER_ID),
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": termination.grace_seconds(spec),
     }
     if spec.service_account_name:
         pod |= {"serviceAccountName": spec.service_account_name, "automountServiceAccountToken": True}
-    container["volumeMounts"] += _model_mounts(spec)
+    container["volumeMounts"] += [cache_mount(), *_model_mounts(spec)]
     template = _template(resource, container, pod)
-    template["spec"]["volumes"] += _model_volumes(spec)
+    template["spec"]["volumes"] += [cache_volume(resource, settings), *_model_volumes(spec)]
     return template
 
 

@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 
 from sd_runtime import sources
 from sd_runtime.config import ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import device, loras, previews, tuning
+from sd_runtime.diffusion import compile_cache, device, loras, previews, tuning
 from sd_runtime.diffusion.decoding import widen
 from sd_runtime.diffusion.families import family_of
 from sd_runtime.diffusion.model import LoadedModel, OwnDefaults
@@ -50,6 +50,7 @@ def load(config: RuntimeConfig) -> LoadedModel:
 def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
     on = device.Device(device.best())
     on.enter("loading")
+    compile_cache.use(config.model, on.kind)
     # Half precision is slower than single on CPUs, and many of its operators are missing there.
     dtype = "float32" if on.kind == "cpu" else config.model.dtype
     if dtype != config.model.dtype:

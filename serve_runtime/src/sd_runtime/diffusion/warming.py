@@ -6,7 +6,7 @@ import time
 import torch
 
 from sd_runtime.config import Batching, WarmupShape
-from sd_runtime.diffusion import failures
+from sd_runtime.diffusion import compile_cache, failures
 from sd_runtime.diffusion.decoding import Decoder
 from sd_runtime.diffusion.denoising import Denoiser
 from sd_runtime.diffusion.drawing import Drawing
@@ -37,6 +37,8 @@ def warm_up(model: LoadedModel) -> None:
         for count in batches(Batching().max_batch_size) if fixed else (1,):
             _draw(model, shape, count)
     model.seconds["compile" if fixed else "warmup"] = time.monotonic() - began
+    if model.tuned.effective["compile"]:
+        compile_cache.tell()
 
 
 def batches(most: int) -> tuple[int, ...]:

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import logging
+
+import pytest
+
+from sd_runtime import prefetch
+
+
+@pytest.fixture(autouse=True)
+def _told(caplog):
+    caplog.set_level(logging.INFO, logger="sd_runtime")
+
+
+def test_weights_are_fetched(caplog):
+    assert prefetch.main([json.dumps({"model": {"uri": "bundled://shapes"}})]) == 0
+    assert "the weights of bundled://shapes are here" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"model": {"uri": "file:///no/such/folder"}}, "there is no folder"),
+        (
+            {
+                "model": {"uri": "bundled://shapes"},
+                "loras": [{"name": "ink", "uri": "file:///no/ink", "strength": 1}],
+            },
+            "loras: ink",
+        ),
+        ({}, "model"),
+    ],
+)
+def test_what_cannot_be_had_is_told_in_one_line(config, says, caplog):
+    assert prefetch.main([json.dumps(config)]) == 1
+    (line,) = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    assert says in line
+    assert "\n" not in line
+
+
+def test_usage(caplog):
+    assert prefetch.main([]) == 2
+    assert "usage" in caplog.text
