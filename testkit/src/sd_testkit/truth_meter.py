@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Seconds of one scenario, and those in which a Ready was wrong."""
+    """Seconds of one scenario in which there was a service, and those in which a Ready was wrong."""
 
     seconds: int
     ours_wrong: int
@@ -55,7 +55,7 @@ def judge(samples: Sequence[Sample]) -> Verdict:
         if sample.at - flipped >= GRACE_SECONDS:
             ours += sample.ours is not None and sample.ours != sample.served
             kuberays += sample.kuberays is not None and sample.kuberays != sample.served
-    return Verdict(len(samples), ours, kuberays)
+    return Verdict(sum(each.ours is not None for each in samples), ours, kuberays)
 
 
 @dataclass
