@@ -87,3 +87,47 @@ def test_its_priority_is_the_platforms_choice(pod):
 def test_all_nodes_pull_at_once(daemon_set):
     update = daemon_set()["spec"]["updateStrategy"]
     assert update == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}}
+
+
+HUB = {"preset": None, "uri": "hf://owner/name", "revision": "0" * 40, "tokenSecretRef": {"name": "hf"}}
+CLAIM = {"persistentVolumeClaim": {"claimName": "weights"}}
+
+
+def test_a_cache_that_workers_share_is_filled(pod):
+    built = pod(model={**HUB, "cache": CLAIM}, env=[{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}])
+    assert built["volumes"] == [{"name": "cache", "persistentVolumeClaim": {"claimName": "weights"}}]
+    assert built["securityContext"]["fsGroup"] == 1000
+    image, weights = built["containers"]
+    assert (weights["name"], weights["image"]) == ("weights", image["image"])
+    variables = {each["name"]: each.get("value", each.get("valueFrom")) for each in weights["env"]}
+    assert variables["HF_HOME"] == "/cache/huggingface"
+    assert variables["HTTPS_PROXY"] == "http://proxy:3128"
+    assert variables["HF_TOKEN"] == {"secretKeyRef": {"name": "hf", "key": "token"}}
+    assert weights["volumeMounts"] == [{"name": "cache", "mountPath": "/cache"}]
+    assert "resources" in weights
+    assert "nvidia.com/gpu" not in str(built["containers"])
+
+
+def test_a_directory_of_the_node_is_filled(pod):
+    settings = Settings(node_cache_directory="/mnt/weights")
+    built = pod(settings=settings, model={**HUB, "cache": {"nodeDirectory": {}}})
+    assert built["volumes"][0]["hostPath"]["path"] == "/mnt/weights"
+    assert [each["name"] for each in built["containers"]] == ["preload", "weights"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [HUB, {**HUB, "cache": {"size": "5Gi"}}, {"preset": "shapes", "cache": CLAIM}],
+    ids=["with the pod", "a volume per pod", "nothing to download"],
+)
+def test_nothing_else_is_filled(pod, model):
+    built = pod(model=model)
+    assert [each["name"] for each in built["containers"]] == ["preload"]
+    assert "volumes" not in built
+
+
+def test_a_lora_from_the_hub_is_fetched_too(pod):
+    lora = {"name": "ink", "uri": "hf://owner/ink", "revision": "1" * 40}
+    built = pod(model={"preset": "shapes", "loras": [lora], "cache": CLAIM})
+    *_, wanted, _, _ = built["containers"][1]["command"]
+    assert "hf://owner/ink" in wanted

@@ -28,6 +28,8 @@ HEAD_RESOURCE = "sdservice-head"
 SERVE_PORT = 8000
 MODELS_FOLDER = "/models"
 CACHE_FOLDER = "/cache"
+WEIGHTS = "weights"
+"""The container of a preload pod that fills a cache which workers share."""
 COMPILE_CACHE_VARIABLE = "SDSERVICE_COMPILE_CACHE"
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key KubeRay reads in the Secret, not a secret
 

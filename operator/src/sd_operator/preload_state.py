@@ -126,6 +126,8 @@ def of_daemon_sets(daemon_sets: Iterable[Json], pods: Iterable[Json], view: View
         unmade += max(0, status.get("desiredNumberScheduled", 0) - len(own))
         since = max(since, _changed(live))
         for container in template["spec"]["containers"]:
+            if container["name"] == naming.WEIGHTS:
+                continue  # the image is that of another container
             image = container["image"]
             images[image] = _joined(images.get(image, ImageState(image)), _on_nodes(image, own, view))
     return PreloadState(tuple(images.values()), unmade, settled, since)
@@ -195,7 +197,7 @@ def _counts(node: str, view: View) -> bool:
 
 def _container(image: str, pod: Json) -> Json | None:
     """Status of the container that was made from this reference; the status itself may name the image otherwise."""
-    names = {each["name"] for each in pod["spec"]["containers"] if each["image"] == image}
+    names = {each["name"] for each in pod["spec"]["containers"] if each["image"] == image} - {naming.WEIGHTS}
     statuses = (pod.get("status") or {}).get("containerStatuses", [])
     return next((each for each in statuses if each["name"] in names), None)
 

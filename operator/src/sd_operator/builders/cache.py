@@ -40,6 +40,15 @@ def cache_volume(resource: Resource, settings: Settings) -> Json:
     return {"name": _VOLUME, "emptyDir": {}}
 
 
+def is_filled_beforehand(spec: Spec) -> bool:
+    """Whether there is something to download, to a place that is there before the worker."""
+    source = spec.source()
+    uris = [source.uri or "", *(lora.uri for lora in source.loras)]
+    cache = spec.model.cache
+    shared = cache.persistent_volume_claim is not None or cache.node_directory is not None
+    return shared and any(uri.startswith("hf://") for uri in uris)
+
+
 def cache_mount() -> Json:
     """The container's mount."""
     return {"name": _VOLUME, "mountPath": naming.CACHE_FOLDER}

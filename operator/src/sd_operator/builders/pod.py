@@ -19,7 +19,7 @@ from sd_operator.settings import Settings
 
 Json = dict[str, Any]
 
-_USER_ID = 1000  # of the runtime image
+USER_ID = 1000  # of the runtime image
 _THREADS = "OMP_NUM_THREADS"
 
 
@@ -60,11 +60,11 @@ def worker_template(resource: Resource, settings: Settings, group: WorkerGroup) 
         *termination.worker_variables(spec),
         *({"name": name, "value": value} for name, value in cache_variables().items()),
         *_threads(spec, group),
-        *_model_token(spec),
+        *model_token(spec),
     ]
     pod: Json = {
         **worker_placement(spec, group),
-        **cache_security(spec, _USER_ID),
+        **cache_security(spec, USER_ID),
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": termination.grace_seconds(spec),
     }
@@ -82,7 +82,7 @@ def security_context() -> Json:
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
         "runAsNonRoot": True,
-        "runAsUser": _USER_ID,
+        "runAsUser": USER_ID,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
 
@@ -149,7 +149,8 @@ def _threads(spec: Spec, group: WorkerGroup) -> list[Json]:
     return [{"name": _THREADS, "value": str(max(1, math.floor(cores)))}]
 
 
-def _model_token(spec: Spec) -> list[Json]:
+def model_token(spec: Spec) -> list[Json]:
+    """The variable with the hub's token, by reference; none where there is no Secret."""
     secret = spec.model.token_secret_ref
     if secret is None:
         return []

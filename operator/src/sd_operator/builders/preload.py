@@ -7,13 +7,22 @@ help: https://github.com/kubernetes/kubernetes/issues/68930). It asks for no GPU
 worker that fills its node.
 """
 
+import json
 from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Resource, Spec, WorkerGroup
+from sd_operator.builders.cache import (
+    cache_mount,
+    cache_security,
+    cache_variables,
+    cache_volume,
+    is_filled_beforehand,
+)
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.placement import worker_placement
-from sd_operator.builders.pod import image, security_context
+from sd_operator.builders.pod import USER_ID, image, model_token, security_context
+from sd_operator.builders.serve_config import runtime_config
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]
@@ -21,6 +30,8 @@ Json = dict[str, Any]
 SLEEP = ["sleep", "2147483647"]
 """68 years, in words that every `sleep` knows; busybox learned `infinity` late."""
 TINY = {"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}}
+
+_DOWNLOADING = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 
 
 def preload_images(spec: Spec, settings: Settings) -> tuple[str, ...]:
@@ -49,13 +60,14 @@ def preload_daemon_set(resource: Resource, settings: Settings, group: WorkerGrou
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}},
             "template": {
                 "metadata": {"labels": {**naming.labels(resource.name), **selector}},
-                "spec": _pod(resource.spec, settings, group),
+                "spec": _pod(resource, settings, group),
             },
         },
     }
 
 
-def _pod(spec: Spec, settings: Settings, group: WorkerGroup) -> Json:
+def _pod(resource: Resource, settings: Settings, group: WorkerGroup) -> Json:
+    spec = resource.spec
     runtime, *others = preload_images(spec, settings)
     pod: Json = {
         **_placement(spec, settings, group),
@@ -70,7 +82,27 @@ def _pod(spec: Spec, settings: Settings, group: WorkerGroup) -> Json:
     }
     if spec.image.pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret.name} for secret in spec.image.pull_secrets]
+    if is_filled_beforehand(spec):
+        pod |= {**cache_security(spec, USER_ID), "volumes": [cache_volume(resource, settings)]}
+        pod["containers"].append(_weights(spec, runtime))
     return pod
+
+
+def _weights(spec: Spec, runtime: str) -> Json:
+    """Fills the cache that workers share, then sleeps; if it cannot, the kubelet tries again with its back-off."""
+    config = runtime_config(spec)
+    wanted = json.dumps({"model": config["model"], "loras": config["loras"]}, sort_keys=True)
+    variables = {each.name: each.value for each in spec.env} | cache_variables()
+    return {
+        "name": naming.WEIGHTS,
+        "image": runtime,
+        "imagePullPolicy": spec.image.pull_policy,
+        "command": ["sh", "-c", 'python -m sd_runtime.prefetch "$0" && exec "$@"', wanted, *SLEEP],
+        "env": [*({"name": name, "value": value} for name, value in variables.items()), *model_token(spec)],
+        "resources": _DOWNLOADING,
+        "securityContext": security_context(),
+        "volumeMounts": [cache_mount()],
+    }
 
 
 def _container(name: str, reference: str, pull_policy: str) -> Json:
