@@ -8,21 +8,9 @@ import pytest
 import yaml
 
 from sd_operator.api import parse
+from sd_testkit.merging import merged
 
 ROOT = Path(__file__).parent.parent
-
-
-def merged(base: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
-    """Merge as a JSON merge patch does: null removes, mappings merge, everything else replaces."""
-    result = dict(base)
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merged(result[key], value)
-        else:
-            result[key] = value
-    return result
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from kubernetes.aio.client import ApiClient, ApiException, Configuration
 from sd_operator.crd import custom_resource_definition
 from sd_testkit.api_server import ApiServer
 from sd_testkit.fields import changes
-from sd_testkit.scenarios.user import merged
+from sd_testkit.merging import merged
 
 BASE, SAMPLES = yaml.safe_load((Path(__file__).parents[1] / "data/fields.yaml").read_text()).values()
 VERSION = custom_resource_definition()["spec"]["versions"][0]

@@ -9,6 +9,8 @@ import uuid
 
 import pytest
 
+from sd_testkit.control_plane import simulated_node
+
 NEW = {"repository": "missing.example/worker", "tag": "2"}
 DIGEST = "sha256:" + "ab" * 32
 LONG_AGO = "2026-01-01T00:00:00Z"
@@ -20,17 +22,8 @@ def own_node(kubectl, control_plane):
     """A simulated node with two GPUs that nobody else uses; its name is its hostname label."""
     name = f"own-{uuid.uuid4().hex[:6]}"
     amounts = {"cpu": "64", "memory": "256Gi", "pods": "100", "nvidia.com/gpu": "2"}
-    body = {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {
-            "name": name,
-            "labels": {"kubernetes.io/hostname": name},
-            "annotations": {"kwok.x-k8s.io/node": "fake"},
-        },
-        "spec": {"taints": [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]},
-        "status": {"allocatable": amounts, "capacity": amounts},
-    }
+    taint = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+    body = simulated_node(name, amounts, [taint])
     made = kubectl("create", "-f", "-", stdin=json.dumps(body))
     assert made.returncode == 0, made.stderr
     yield name

@@ -15,7 +15,7 @@ from sd_operator.desired import desired
 from sd_operator.errors import InvalidResource
 from sd_operator.settings import Settings
 from sd_testkit.fields import NoSample, changes, leaves, value_at, with_value
-from sd_testkit.scenarios.user import merged
+from sd_testkit.merging import merged
 
 BASE, SAMPLES = yaml.safe_load((Path(__file__).parents[1] / "data/fields.yaml").read_text()).values()
 VERSION = custom_resource_definition()["spec"]["versions"][0]

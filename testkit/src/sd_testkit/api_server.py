@@ -43,6 +43,11 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _place(body: Json) -> Json:
+    """Where an object is, as arguments of a call."""
+    return {key: body["metadata"][key] for key in ("name", "namespace")}
+
+
 class ApiServer:
     """A client with the few calls that are needed; answers are plain dictionaries."""
 
@@ -72,11 +77,9 @@ class ApiServer:
     async def apply(self, body: Json) -> None:
         """Server-side apply, as a user who owns every field of it."""
         resource = await self._resource(body["kind"])
-        metadata = body["metadata"]
         await resource.patch(
             body=body,
-            name=metadata["name"],
-            namespace=metadata["namespace"],
+            **_place(body),
             content_type=_APPLY,
             field_manager=_MANAGER,
             force=True,
@@ -86,11 +89,9 @@ class ApiServer:
     async def scale(self, live: Json, replicas: int) -> None:
         """Write the scale subresource, as `kubectl scale` does."""
         resource = await self._resource(live["kind"])
-        metadata = live["metadata"]
         await resource.scale.patch(
             body={"spec": {"replicas": replicas}},
-            name=metadata["name"],
-            namespace=metadata["namespace"],
+            **_place(live),
             content_type=_MERGE,
             _request_timeout=_TIMEOUT_SECONDS,
         )
@@ -106,23 +107,19 @@ class ApiServer:
     async def replace_status(self, live: Json, status: Json) -> None:
         """Replace the status; refused where the object has changed since it was read."""
         resource = await self._resource(live["kind"])
-        metadata = live["metadata"]
         await resource.status.replace(
             body={**live, "status": status},
-            name=metadata["name"],
-            namespace=metadata["namespace"],
+            **_place(live),
             _request_timeout=_TIMEOUT_SECONDS,
         )
 
     async def merge_status(self, live: Json, status: Json) -> None:
         """Merge a patch into the status of an object; one that is gone meanwhile is no error."""
         resource = await self._resource(live["kind"])
-        metadata = live["metadata"]
         try:
             await resource.status.patch(
                 body={"status": status},
-                name=metadata["name"],
-                namespace=metadata["namespace"],
+                **_place(live),
                 content_type=_MERGE,
                 _request_timeout=_TIMEOUT_SECONDS,
             )
@@ -145,12 +142,10 @@ class ApiServer:
     async def delete(self, live: Json, *, grace_seconds: int | None = None) -> None:
         """Delete in the background; one that is gone already is no error."""
         resource = await self._resource(live["kind"])
-        metadata = live["metadata"]
         grace = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
         try:
             await resource.delete(
-                name=metadata["name"],
-                namespace=metadata["namespace"],
+                **_place(live),
                 body={"propagationPolicy": "Background", **grace},
                 _request_timeout=_TIMEOUT_SECONDS,
             )
@@ -179,11 +174,9 @@ class ApiServer:
 
     async def _patch(self, live: Json, patch: Any, content_type: str) -> None:
         resource = await self._resource(live["kind"])
-        metadata = live["metadata"]
         await resource.patch(
             body=patch,
-            name=metadata["name"],
-            namespace=metadata["namespace"],
+            **_place(live),
             content_type=content_type,
             _request_timeout=_TIMEOUT_SECONDS,
         )

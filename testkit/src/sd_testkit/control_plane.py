@@ -233,11 +233,12 @@ def _nodes() -> list[dict[str, object]]:
     """Simulated nodes: two with GPUs and their usual taint, one without."""
     gpu = {"nvidia.com/gpu": str(GPUS_PER_NODE)}
     taints = [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]
-    gpu_nodes = [_node(f"gpu-{number}", gpu, taints) for number in range(GPU_NODES)]
-    return [*gpu_nodes, _node("cpu-0", {}, [])]
+    gpu_nodes = [simulated_node(f"gpu-{number}", gpu, taints) for number in range(GPU_NODES)]
+    return [*gpu_nodes, simulated_node("cpu-0", {}, [])]
 
 
-def _node(name: str, extra: dict[str, str], taints: list[dict[str, str]]) -> dict[str, object]:
+def simulated_node(name: str, extra: dict[str, str], taints: list[dict[str, str]]) -> dict[str, object]:
+    """A Node for kwok to play; `extra` amounts are added to those of every node, or replace them."""
     amounts = {"cpu": "128", "memory": "1Ti", "pods": "1000", **extra}
     return {
         "apiVersion": "v1",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from sd_testkit.scenarios.user import merged
+from sd_testkit.merging import merged
 
 Json = dict[str, Any]
 

@@ -172,6 +172,11 @@ class Spec(Model):
             update={"uri": known.uri, "revision": known.revision, "variant": known.variant, "preset": None}
         )
 
+    def weight_uris(self) -> tuple[str, ...]:
+        """Where model and LoRAs come from."""
+        source = self.source()
+        return (source.uri or "", *(lora.uri for lora in source.loras))
+
     def request_defaults(self) -> Defaults:
         """What a request gets that does not say: the user's wish, else the preset's."""
         known = PRESETS.get(self.model.preset or "")

@@ -42,11 +42,9 @@ def cache_volume(resource: Resource, settings: Settings) -> Json:
 
 def is_filled_beforehand(spec: Spec) -> bool:
     """Whether there is something to download, to a place that is there before the worker."""
-    source = spec.source()
-    uris = [source.uri or "", *(lora.uri for lora in source.loras)]
     cache = spec.model.cache
     shared = cache.persistent_volume_claim is not None or cache.node_directory is not None
-    return shared and any(uri.startswith("hf://") for uri in uris)
+    return shared and any(uri.startswith("hf://") for uri in spec.weight_uris())
 
 
 def cache_mount() -> Json:

@@ -118,9 +118,9 @@ def _template(resource: Resource, container: Json, pod: Json) -> Json:
 
 def _claims(spec: Spec) -> dict[str, str]:
     """Names of volumes by the claims that model and LoRAs are read from."""
-    source = spec.source()
-    uris = [source.uri or "", *(lora.uri for lora in source.loras)]
-    claims = [uri.removeprefix("pvc://").split("/", 1)[0] for uri in uris if uri.startswith("pvc://")]
+    claims = [
+        uri.removeprefix("pvc://").split("/", 1)[0] for uri in spec.weight_uris() if uri.startswith("pvc://")
+    ]
     return {
         claim: f"model-{number}" if number else "model" for number, claim in enumerate(dict.fromkeys(claims))
     }

@@ -32,25 +32,21 @@ class Lanes:
         if rows * height * width < _WORTH:
             return self._call(samples, timesteps, conditions)
         lanes = min(rows, self._cores)
-        shares = torch.arange(rows).tensor_split(lanes)
         threads = self._cores // lanes
-        (first, *others) = (slice(int(share[0]), int(share[-1]) + 1) for share in shares)
-        running = [
-            self._others.submit(self._compute, threads, samples, timesteps, conditions, share)
-            for share in others
+        by_name = {name: tensor.tensor_split(lanes) for name, tensor in conditions.items()}
+        first, *others = [
+            (part, times, {name: parts[lane] for name, parts in by_name.items()})
+            for lane, (part, times) in enumerate(
+                zip(samples.tensor_split(lanes), timesteps.tensor_split(lanes), strict=True)
+            )
         ]
-        results = [self._compute(threads, samples, timesteps, conditions, first)]
+        running = [self._others.submit(self._compute, threads, *share) for share in others]
+        results = [self._compute(threads, *first)]
         return torch.cat(results + [each.result() for each in running])
 
     def _compute(
-        self,
-        threads: int,
-        samples: torch.Tensor,
-        timesteps: torch.Tensor,
-        conditions: Conditions,
-        share: slice,
+        self, threads: int, samples: torch.Tensor, timesteps: torch.Tensor, conditions: Conditions
     ) -> torch.Tensor:
         torch.set_num_threads(threads)  # of this thread
-        mine = {name: tensor[share] for name, tensor in conditions.items()}
         with torch.inference_mode():
-            return self._call(samples[share], timesteps[share], mine)
+            return self._call(samples, timesteps, conditions)

@@ -12,6 +12,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
 
 from sd_testkit.api_server import ApiServer
+from sd_testkit.merging import merged
 
 Json = dict[str, Any]
 
@@ -168,16 +169,3 @@ class User:
         """Name of the RayCluster that serves."""
         live = await self.service()
         return str(((live or {}).get("status") or {}).get("activeRayCluster", ""))
-
-
-def merged(base: Json, patch: Json) -> Json:
-    """Merge as a JSON merge patch does: null removes, mappings merge, everything else replaces."""
-    result = dict(base)
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict) and isinstance(result.get(key), dict):
-            result[key] = merged(result[key], value)
-        else:
-            result[key] = value
-    return result
