@@ -13,6 +13,7 @@ from sd_operator.api.capacity import gpus_per_worker
 from sd_operator.api.placement import Resources
 from sd_operator.builders import termination
 from sd_operator.builders.cache import cache_mount, cache_security, cache_variables, cache_volume
+from sd_operator.builders.environment import env
 from sd_operator.builders.placement import head_placement, worker_placement
 from sd_operator.builders.ray_variables import ray_variables
 from sd_operator.settings import Settings
@@ -58,7 +59,7 @@ def worker_template(resource: Resource, settings: Settings, group: WorkerGroup) 
     container = _container(spec, settings, "ray-worker", group.resources, gpus=gpus_per_worker(spec, group))
     container["env"] += [
         *termination.worker_variables(spec),
-        *({"name": name, "value": value} for name, value in cache_variables().items()),
+        *env(cache_variables()),
         *_threads(spec, group),
         *model_token(spec),
     ]
@@ -95,7 +96,7 @@ def _container(spec: Spec, settings: Settings, name: str, wanted: Resources, gpu
         "name": name,
         "image": image(spec, settings),
         "imagePullPolicy": spec.image.pull_policy,
-        "env": [{"name": name, "value": value} for name, value in ray_variables(spec).items()],
+        "env": env(ray_variables(spec)),
         "resources": {"requests": amounts, "limits": amounts},
         "securityContext": security_context(),
         "volumeMounts": [{"name": "shared-memory", "mountPath": "/dev/shm"}],  # noqa: S108

@@ -19,6 +19,7 @@ from sd_operator.builders.cache import (
     cache_volume,
     is_filled_beforehand,
 )
+from sd_operator.builders.environment import env
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.placement import worker_placement
 from sd_operator.builders.pod import USER_ID, image, model_token, security_context
@@ -98,7 +99,7 @@ def _weights(spec: Spec, runtime: str) -> Json:
         "image": runtime,
         "imagePullPolicy": spec.image.pull_policy,
         "command": ["sh", "-c", 'python -m sd_runtime.prefetch "$0" && exec "$@"', wanted, *SLEEP],
-        "env": [*({"name": name, "value": value} for name, value in variables.items()), *model_token(spec)],
+        "env": [*env(variables), *model_token(spec)],
         "resources": _DOWNLOADING,
         "securityContext": security_context(),
         "volumeMounts": [cache_mount()],
