@@ -14,7 +14,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: test setup run fmt check generate constraints model evaluate cluster cluster-stop e2e truth clean
 test: setup check
-	$(BIN)/pytest
+	$(BIN)/python -m sd_testkit build
+	$(BIN)/pytest -n 3
 
 setup: .venv/ready
 .venv/ready: pyproject.toml operator/pyproject.toml serve_runtime/pyproject.toml testkit/pyproject.toml training/pyproject.toml \

@@ -88,7 +88,7 @@ def namespace(kubectl, request):
 def eventually(kubectl):
     """Wait until a condition holds; the bound is generous, and on failure the state of the cluster is told."""
 
-    async def wait(condition, within=90):
+    async def wait(condition, within=240):
         deadline = time.monotonic() + within
         while True:
             failure = None

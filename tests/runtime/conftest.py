@@ -151,7 +151,7 @@ def eventually():
     """Wait until a condition holds; minutes, since a replica may have to load."""
 
     def wait(condition):
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 400
         while not condition():
             assert time.monotonic() < deadline
             time.sleep(0.5)
