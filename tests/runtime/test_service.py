@@ -80,6 +80,22 @@ def test_readyz_tells_what_computes(http, running):
     assert {"import", "weights", "pipeline"} <= set(body["load_seconds"])
 
 
+def test_startz_tells_how_each_replica_started_and_what_its_first_picture_took(http, running, eventually):
+    assert http.get("/imagine", params={"prompt": "a red circle", "steps": 2}).status_code == 200
+    (replica,) = running.replicas()
+
+    def report():
+        return http.get("/startz").json()["starts"][replica["replica_id"]]
+
+    eventually(lambda: report()["first_picture_seconds"] is not None)
+    found = report()
+    assert found["phase"] == ""
+    assert list(found["seconds"]) == ["import", "weights", "pipeline"]
+    assert found["since"] == pytest.approx(found["began"] + sum(found["seconds"].values()))
+    assert found["seconds"] == http.get("/readyz").json()["load_seconds"]
+    assert replica["node_ip"], "by which the operator finds the pod"
+
+
 def test_healthz_models_and_docs(http):
     assert http.get("/healthz").json() == {"status": "alive"}
     assert http.get("/v1/models").json()["data"][0]["id"] == "bundled://shapes"

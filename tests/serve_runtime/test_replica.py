@@ -10,6 +10,7 @@ from sd_runtime.config import LiveConfig, ModelConfig, RuntimeConfig
 from sd_runtime.engine import EngineInfo, ImageRequest, Picture, Progress
 from sd_runtime.errors import GenerationFailed
 from sd_runtime.replica import ModelReplica
+from sd_runtime.starting import Starting
 
 RED = ImageRequest("a red circle", width=64, height=64, steps=2, guidance=4.0, seed=1)
 UPDATES = [Progress(0, 1, 2), Picture(1, b"second", 2), Progress(0, 2, 2), Picture(0, b"first", 1)]
@@ -50,7 +51,7 @@ class FakeEngine:
 @pytest.fixture
 def engine(monkeypatch):
     fake = FakeEngine()
-    monkeypatch.setattr(replica, "load_engine", lambda _: fake)
+    monkeypatch.setattr(replica, "load_engine", lambda *_: fake)
     return fake
 
 
@@ -65,6 +66,16 @@ async def test_one_answer_holds_the_pictures_in_order(served):
 
 async def test_a_stream_tells_every_update_as_it_comes(served):
     assert [update async for update in served.stream(RED)] == UPDATES
+
+
+async def test_what_the_first_picture_took_is_told_once(served, monkeypatch):
+    told = []
+    monkeypatch.setattr(served._starting, "drew", told.append)
+    for _ in range(2):
+        await served.generate(RED)
+    await served._note
+    assert len(told) == 1
+    assert told[0] >= 0
 
 
 async def test_closing_a_stream_ends_the_work(served, engine):
@@ -101,9 +112,13 @@ def test_settings_go_to_the_engine_and_its_end_ends_the_engine(served, engine):
 
 
 async def test_the_real_engine_of_a_configuration():
-    engine = replica.load_engine(RuntimeConfig(model=ModelConfig(uri="bundled://shapes")))
-    seconds = engine.info().load_seconds
-    assert set(seconds) == {"import", "weights", "pipeline"}
+    told = []
+    engine = replica.load_engine(
+        RuntimeConfig(model=ModelConfig(uri="bundled://shapes")), Starting(told.append)
+    )
+    assert list(engine.info().load_seconds) == ["import", "weights", "pipeline"]
+    assert [each.phase for each in told] == ["import", "weights", "pipeline", ""]
+    assert told[-1].seconds == engine.info().load_seconds
     updates = [update async for update in engine.generate(RED)]
     assert isinstance(updates[-1], Picture)
     engine.close()

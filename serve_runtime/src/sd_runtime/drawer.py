@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the HTTP API needs of whoever draws: Ray's handle in the service (`serve_drawer`), a fake in tests."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from sd_runtime.config import Limits
 from sd_runtime.engine import EngineInfo, ImageRequest, Picture, Update
+from sd_runtime.starting import StartReport
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,6 @@ class Drawer(Protocol):
 
     async def info(self) -> EngineInfo | None:
         """What a running replica computes with; None while there is none."""
+
+    async def starts(self) -> Mapping[str, StartReport]:
+        """How replicas start or have started lately, by Serve's id of the replica; Unavailable where nobody tells."""

@@ -7,21 +7,19 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from sd_runtime import json_logs
+from sd_runtime import json_logs, start_board
 from sd_runtime.config import LiveConfig, RuntimeConfig
 from sd_runtime.engine import Engine, EngineInfo, ImageRequest, Picture, Update
 from sd_runtime.metrics import RayMetrics
+from sd_runtime.starting import Starting
 
 
-def load_engine(config: RuntimeConfig) -> Engine:
+def load_engine(config: RuntimeConfig, starting: Starting) -> Engine:
     """The engine of a configuration; torch and diffusers are imported here, in the replica's own process."""
-    began = time.monotonic()
+    starting.enter("import")
     from sd_runtime.diffusion import DiffusionEngine, load  # noqa: PLC0415 - the ingress never needs torch
 
-    imported = time.monotonic() - began
-    model = load(config)
-    model.seconds["import"] = imported
-    return DiffusionEngine(model, LiveConfig(), RayMetrics())
+    return DiffusionEngine(load(config, starting), LiveConfig(), RayMetrics())
 
 
 class ModelReplica:
@@ -29,7 +27,9 @@ class ModelReplica:
 
     def __init__(self, config: RuntimeConfig) -> None:
         json_logs.install()
-        self._engine = load_engine(config)
+        self._starting = Starting(start_board.tell)
+        self._note: asyncio.Future[None] | None = None
+        self._engine = load_engine(config, self._starting)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take over a LiveConfig without a restart."""
@@ -37,14 +37,19 @@ class ModelReplica:
 
     async def generate(self, request: ImageRequest) -> list[Picture]:
         """Draw the pictures of a request; files travel back, not pixels."""
-        async with aclosing(self._engine.generate(request)) as updates:
+        async with aclosing(self.stream(request)) as updates:
             pictures = [update async for update in updates if isinstance(update, Picture)]
         return sorted(pictures, key=lambda picture: picture.index)
 
     async def stream(self, request: ImageRequest) -> AsyncGenerator[Update, None]:
         """The same, told step by step."""
+        began = time.monotonic()
         async with aclosing(self._engine.generate(request)) as updates:
             async for update in updates:
+                if isinstance(update, Picture) and self._note is None:
+                    # Beside the answer, which does not wait for Ray's head.
+                    loop, seconds = asyncio.get_running_loop(), time.monotonic() - began
+                    self._note = loop.run_in_executor(None, self._starting.drew, seconds)
                 yield update
 
     async def info(self) -> EngineInfo:

@@ -2,11 +2,11 @@
 """Drawing by the `model` deployment: Ray's handle, its time limits, and what its errors mean to a client."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
+from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -15,16 +15,19 @@ from ray.serve.exceptions import (
 )
 from ray.serve.handle import DeploymentHandle
 
+from sd_runtime import start_board
 from sd_runtime.config import Limits, LiveConfig
 from sd_runtime.drawer import QueueFull, Readiness
 from sd_runtime.engine import EngineInfo, ImageRequest, Picture, Update
 from sd_runtime.errors import RuntimeFailure
 from sd_runtime.http_errors import Unavailable
 from sd_runtime.readiness import ReadinessProbe
+from sd_runtime.starting import StartReport
 
 T = TypeVar("T")
 
 _LOST = (RayActorError, ReplicaUnavailableError, RequestCancelledError, TaskCancelledError)
+_HEAD_SECONDS = 2.0
 _NOT_SERVED = (BackPressureError, DeploymentUnavailableError, TimeoutError, RayTaskError, *_LOST)
 
 
@@ -47,6 +50,14 @@ class ServeDrawer:
     async def info(self) -> EngineInfo | None:
         """What a running replica computes with."""
         return await self._probe.info()
+
+    async def starts(self) -> Mapping[str, StartReport]:
+        """How replicas start or have started lately."""
+        try:
+            async with asyncio.timeout(_HEAD_SECONDS):
+                return await asyncio.to_thread(start_board.told)
+        except (TimeoutError, RayError, RuntimeError, ConnectionError) as error:
+            raise Unavailable(503, "Ray's head does not answer", retry_after=5) from error
 
     async def draw(self, request: ImageRequest, limits: Limits) -> list[Picture]:
         """Have a replica draw; a request that finds none waits for a cold start."""

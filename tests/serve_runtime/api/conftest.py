@@ -54,6 +54,7 @@ class FakeDrawer:
         self.gate.set()
         self.cancelled = 0
         self.phase = "ready"
+        self.started = {}
 
     async def stream(self, request, limits):
         self.requests.append(request)
@@ -88,6 +89,9 @@ class FakeDrawer:
 
     async def info(self):
         return INFO if self.phase == "ready" else None
+
+    async def starts(self):
+        return self.started
 
 
 def picture(request, seed):

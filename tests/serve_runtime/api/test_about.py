@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
+from sd_runtime.starting import StartReport
+
 
 async def test_models_tells_what_a_request_gets_and_may_ask(http):
     (card,) = (await http.get("/v1/models")).json()["data"]
@@ -47,6 +49,20 @@ async def test_readyz_follows_the_model(http, drawer, phase, status):
     answer = await http.get("/readyz")
     assert (answer.status_code, answer.json()["phase"]) == (status, phase)
     assert ("load_seconds" in answer.json()) == (phase == "ready")
+
+
+async def test_startz_tells_how_far_each_start_is(http, drawer):
+    assert (await http.get("/startz")).json() == {"starts": {}}
+    drawer.started = {"k3v9x0qz": StartReport(100.0, {"import": 10.0}, "weights", 110.0)}
+    assert (await http.get("/startz")).json()["starts"] == {
+        "k3v9x0qz": {
+            "began": 100.0,
+            "seconds": {"import": 10.0},
+            "phase": "weights",
+            "since": 110.0,
+            "first_picture_seconds": None,
+        }
+    }
 
 
 async def test_healthz_knows_nothing_of_the_model(http, drawer):

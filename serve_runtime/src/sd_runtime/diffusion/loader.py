@@ -3,7 +3,6 @@
 
 import json
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from sd_runtime.diffusion.model import LoadedModel, OwnDefaults
 from sd_runtime.diffusion.schedulers import scheduler
 from sd_runtime.diffusion.warming import warm_up
 from sd_runtime.errors import ConfigError, ModelUnavailable
+from sd_runtime.starting import Starting
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,12 @@ _USUAL_STEPS = 25
 _USUAL_GUIDANCE = 7.5
 
 
-def load(config: RuntimeConfig) -> LoadedModel:
+def load(config: RuntimeConfig, starting: Starting | None = None) -> LoadedModel:
     """Fetch the weights, build the pipeline on the best device there is, tune it and warm it up.
+
+    Args:
+        config: what to load.
+        starting: is told of each phase.
 
     Raises:
         ConfigError: the configuration asks for what cannot be done.
@@ -38,12 +42,14 @@ def load(config: RuntimeConfig) -> LoadedModel:
     """
     # Pipelines tell prompts that are too long, word by word.
     diffusers.logging.set_verbosity_error()
-    began = time.monotonic()
+    starting = starting or Starting()
+    starting.enter("weights")
     folder = sources.fetch(config.model)
-    fetched = time.monotonic()
+    starting.enter("pipeline")
     model = _loaded(config, folder)
-    model.seconds.update(weights=fetched - began, pipeline=time.monotonic() - fetched)
-    warm_up(model)
+    warm_up(model, starting)
+    starting.done()
+    model.seconds.update(starting.seconds)
     return model
 
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw each size once before the first request does: kernels are chosen, compiled and captured by then."""
 
-import time
-
 import torch
 
 from sd_runtime.config import Batching, WarmupShape
@@ -16,12 +14,13 @@ from sd_runtime.diffusion.studios import studio
 from sd_runtime.engine import ImageRequest
 from sd_runtime.errors import ModelUnavailable
 from sd_runtime.observer import Silent
+from sd_runtime.starting import Starting
 
 _STEPS = 2  # schedulers of several orders begin otherwise than they go on
 
 
-def warm_up(model: LoadedModel) -> None:
-    """Draw the configured sizes; the seconds go to `compile` if that is what takes them, else to `warmup`.
+def warm_up(model: LoadedModel, starting: Starting) -> None:
+    """Draw the configured sizes: the phase `compile` if that is what takes the time, else `warmup`.
 
     Raises:
         ModelUnavailable: a size cannot be drawn here.
@@ -32,11 +31,10 @@ def warm_up(model: LoadedModel) -> None:
         shapes = (WarmupShape(width=defaults.width, height=defaults.height),)
     if not shapes:
         return
-    began = time.monotonic()
+    starting.enter("compile" if fixed else "warmup")
     for shape in shapes:
         for count in batches(Batching().max_batch_size) if fixed else (1,):
             _draw(model, shape, count)
-    model.seconds["compile" if fixed else "warmup"] = time.monotonic() - began
     if model.tuned.effective["compile"]:
         compile_cache.tell()
 

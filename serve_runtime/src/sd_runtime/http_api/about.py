@@ -38,6 +38,24 @@ _NOT_YET = {
         "application/json": {"example": {"ready": False, "phase": "loading", "version": __version__}}
     },
 }
+_STARTS = {
+    "description": "Replicas that start or have started within the last hour, by Serve's id of the replica.",
+    "content": {
+        "application/json": {
+            "example": {
+                "starts": {
+                    "k3v9x0qz": {
+                        "began": 1767323045.2,
+                        "seconds": {"import": 10.2, "weights": 17.8},
+                        "phase": "pipeline",
+                        "since": 1767323073.2,
+                        "first_picture_seconds": None,
+                    }
+                }
+            }
+        }
+    },
+}
 _ALIVE = {
     "description": "The process answers.",
     "content": {"application/json": {"example": {"status": "alive"}}},
@@ -75,6 +93,13 @@ async def readyz(service: TheService) -> JSONResponse:
     body |= {} if info is None else asdict(info)
     body["model"] = service.config.model.model_dump(include={"uri", "revision"})
     return JSONResponse(body, status_code=200 if state.ready else 503)
+
+
+@router.get("/startz", responses=documented.errors(400, 503) | {200: _STARTS})
+async def startz(service: TheService) -> JSONResponse:
+    """How far the start of each replica is, and what each phase of it took; asks no replica."""
+    found = await service.drawer.starts()
+    return JSONResponse({"starts": {replica: asdict(report) for replica, report in found.items()}})
 
 
 async def _card(service: Service) -> ModelCard:

@@ -19,7 +19,7 @@ _ID = "x-request-id"
 _FAILED = 500
 _CLIENT_GONE = 499
 _UNKNOWN_ROUTE = "other"
-_QUIET = {"/healthz", "/readyz"}  # probes, every few seconds
+_QUIET = {"/healthz", "/readyz", "/startz"}  # probes, every few seconds
 
 
 class Observed:

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the start of a replica is, and how long each phase of it took."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["import", "weights", "pipeline", "compile", "warmup"]
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """A start, so far.
+
+    Attributes:
+        began: when it began, Unix time in seconds; likewise `since`.
+        seconds: of each phase that is over, in order: import, weights, pipeline, then compile or warmup if they are asked for.
+        phase: the one that runs; empty once the replica can draw.
+        since: when that one began; once the replica can draw, since when it can.
+        first_picture_seconds: what its first picture took; None before that is drawn.
+    """
+
+    began: float
+    seconds: dict[str, float]
+    phase: Phase | Literal[""]
+    since: float
+    first_picture_seconds: float | None = None
+
+
+class Starting:
+    """Stops the time of each phase, and tells of every change; phases follow each other without a gap.
+
+    Attributes:
+        seconds: of each phase that is over.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[StartReport], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
+    ) -> None:
+        self.seconds: dict[str, float] = {}
+        self._tell = tell
+        self._clock = clock
+        # One look at the wall: a clock that is set meanwhile moves no phase.
+        self._unix = (time.time() if began is None else began) - clock()
+        self._began = self._since = clock()
+        self._phase: Phase | Literal[""] = ""
+        self._first_picture_seconds: float | None = None
+
+    def enter(self, phase: Phase) -> None:
+        """The phase before is over, and this one begins."""
+        self._go_on(phase)
+
+    def done(self) -> None:
+        """The last phase is over; the replica can draw."""
+        self._go_on("")
+
+    def drew(self, seconds: float) -> None:
+        """The first picture was drawn."""
+        self._first_picture_seconds = seconds
+        self._tell(self.report())
+
+    def report(self) -> StartReport:
+        """What there is to tell now."""
+        return StartReport(
+            self._unix + self._began,
+            dict(self.seconds),
+            self._phase,
+            self._unix + self._since,
+            self._first_picture_seconds,
+        )
+
+    def _go_on(self, phase: Phase | Literal[""]) -> None:
+        now = self._clock()
+        if self._phase:
+            self.seconds[self._phase] = now - self._since
+        self._phase, self._since = phase, now
+        self._tell(self.report())
