@@ -77,7 +77,11 @@ async def measure(control_plane: ControlPlane, services: int, rate: float, prelo
 
 def start_operator(control_plane: ControlPlane) -> int:
     """Start the operator as a process of its own; return its id."""
-    environment = {"KUBECONFIG": str(control_plane.kubeconfig), "SDSERVICE_PROBE_PORT": "0"}
+    environment = {
+        "KUBECONFIG": str(control_plane.kubeconfig),
+        "SDSERVICE_PROBE_PORT": "0",
+        "SDSERVICE_METRICS_PORT": "0",
+    }
     control_plane.processes.start("operator", [sys.executable, "-m", "sd_operator"], environment)
     process = control_plane.processes.running("operator")
     if process is None:

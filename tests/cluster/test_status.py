@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the status says in the words of a real scheduler and API server, and `why` about it."""
 
+import asyncio
 import base64
 import copy
 import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 
 import pytest
 import yaml
@@ -15,6 +17,7 @@ from sd_testkit.programs import ensure
 
 pytestmark = pytest.mark.usefixtures("operator")
 
+PHASES = ("node", "image", "ray", "weights", "pipeline", "compile", "warmup")
 PULL_WORDS = 'failed to resolve reference "example.org/worker:none": example.org/worker:none: not found'
 
 
@@ -121,3 +124,50 @@ async def test_why_without_a_service_fails_in_one_line(namespace, kubectl_sdserv
     assert answer.stderr.startswith(
         f"sdservice: there is no StableDiffusionService nothing in namespace {namespace}"
     )
+
+
+async def test_a_start_ends_with_its_phases_on_record(
+    serving, get, eventually, through_service, kubectl_sdservice, namespace
+):
+    await serving()
+    await eventually(lambda: get("sdservice")["status"]["coldStart"])
+    found = get("sdservice")["status"]["coldStart"]
+    seconds = [found[f"{phase}Seconds"] for phase in PHASES]
+    assert found["totalSeconds"] == pytest.approx(sum(seconds))
+    assert all(found[f"{phase}Seconds"] > 0 for phase in ("ray", "weights", "pipeline", "warmup")), found
+    pod = get("pod", found["worker"])
+    ready, created = (
+        datetime.fromisoformat(each) for each in (found["readyAt"], pod["metadata"]["creationTimestamp"])
+    )
+    # Kubernetes' times are whole seconds, and a phase ends where the next begins.
+    assert found["totalSeconds"] == pytest.approx((ready - created).total_seconds(), abs=2.5)
+    assert "firstPictureSeconds" not in found, "nobody asked for one"
+
+    status, body = await through_service("GET", "imagine-serve-svc:serve", "/imagine?prompt=a")
+    assert status == 200, body
+    await eventually(lambda: get("sdservice")["status"]["coldStart"]["firstPictureSeconds"] > 0)
+    after = get("sdservice")["status"]["coldStart"]
+    assert {**after, "firstPictureSeconds": None} == {**found, "firstPictureSeconds": None}
+
+    # Off the loop, which runs the dashboards too.
+    answer = await asyncio.to_thread(kubectl_sdservice, "why", "imagine", "-n", namespace)
+    assert answer.returncode == 0, answer.stderr
+    assert f"Last start: worker {found['worker']}, " in answer.stdout
+    assert f"{found['raySeconds']:6.1f} s" in answer.stdout
+
+
+async def test_a_start_under_way_is_shown_as_far_as_it_is(
+    apply, service, kubectl, eventually, kubectl_sdservice, namespace
+):
+    apply(service(spec={"workerGroups": [{"name": "gpu", "nodeSelector": {"zone": "nowhere"}}]}))
+
+    def workers():
+        listed = kubectl("get", "pods", "-n", namespace, "-l", "ray.io/node-type=worker", "-o", "json").stdout
+        return json.loads(listed)["items"]
+
+    await eventually(workers)
+    answer = kubectl_sdservice("why", "imagine", "-n", namespace)
+    assert answer.returncode == 0, answer.stderr
+    assert f"Worker {workers()[0]['metadata']['name']} is starting, for " in answer.stdout
+    (line,) = [each for each in answer.stdout.splitlines() if each.endswith("← now")]
+    assert line.startswith("  node  ▒")

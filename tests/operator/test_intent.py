@@ -29,6 +29,7 @@ def both(resource):
         {"replicas": {"min": 2, "max": 6}, "gpusPerReplica": 2, "workerGroups": [{"name": "a", "gpusPerWorker": 8}]},
         {"gpusPerReplica": 1, "replicasPerGpu": 3, "workerGroups": GROUPS},
         {"image": {"repository": "example.org/worker", "tag": "v9"}, "warmup": {"shapes": [{"width": 64, "height": 64}]}},
+        {"autoscaling": {"downscaleDelaySeconds": 44, "idleWorkerSeconds": 55}},
         {"upgrade": {"strategy": "InPlaceOnly"}},
         {"upgrade": {"strategy": "Incremental", "incremental": {"gatewayClassName": "istio"}}},
         {"head": {"redis": {"address": "redis:6379"}}},

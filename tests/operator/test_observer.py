@@ -17,7 +17,7 @@ from sd_operator.node_reader import NodeReader
 from sd_operator.observer import Observer
 from sd_operator.preload_reader import PreloadReader
 from sd_operator.reconcile import Reconciler
-from sd_operator.serve_reader import ServeReader
+from sd_operator.serve_reader import Asks, ServeReader
 from sd_operator.settings import Settings
 
 KEY = Key("team", "imagine")
@@ -97,7 +97,7 @@ async def silent(place):
 def observing(cluster, *clock):
     """An observer whose dashboards do not answer."""
     preloads = PreloadReader(cluster, NodeReader(cluster))
-    return Observer(cluster, ServeReader(silent, *clock), DeviceReader(cluster), preloads)
+    return Observer(cluster, ServeReader(Asks(silent, silent), *clock), DeviceReader(cluster), preloads)
 
 
 @pytest.fixture

@@ -56,8 +56,12 @@ async def test_no_answer():
             await dashboard.application()
 
 
-async def test_dashboards_are_asked_at_the_address_of_their_cluster(ray):
+async def test_heads_are_asked_at_the_addresses_of_their_cluster(ray):
+    place = Place("team", "imagine-abcde", "head-1", TOKEN)
     async with connections(5) as session:
-        ask = directly(session, ray[0] + "/{namespace}/{cluster}")
-        assert await ask(Place("team", "imagine-abcde", "head-1", TOKEN)) == ANSWER
-    assert ray[1] == ["/team/imagine-abcde/api/serve/applications/"]
+        url = ray[0] + "/{namespace}/{cluster}"
+        asks = directly(session, url, f"{url}/proxy")
+        assert await asks.serve(place) == ANSWER
+        with pytest.raises(RayUnavailable, match="401"):
+            await asks.starts(place)  # Ray's token is for the dashboard alone
+    assert ray[1] == ["/team/imagine-abcde/api/serve/applications/", "/team/imagine-abcde/proxy/startz"]

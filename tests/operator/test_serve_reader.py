@@ -5,7 +5,7 @@ import pytest
 
 from sd_operator.errors import RayUnavailable
 from sd_operator.naming import Key
-from sd_operator.serve_reader import Place, ServeReader
+from sd_operator.serve_reader import Asks, Place, ServeReader
 
 KEY = Key("team", "imagine")
 PLACE = Place("team", "imagine-abcde", "head-1", "token")
@@ -14,13 +14,15 @@ UNHEALTHY = {"applications": {"imagine": {"status": "UNHEALTHY"}}}
 
 
 class Ray:
-    """A dashboard that answers as told, and a clock."""
+    """A head that answers as told, and a clock."""
 
     def __init__(self):
         self.answer = RUNNING
         self.asked = 0
+        self.starts = {}
+        self.asked_for_starts = 0
         self.now = datetime(2026, 1, 2, tzinfo=UTC)
-        self.reader = ServeReader(self.ask, lambda: self.now)
+        self.reader = ServeReader(Asks(self.ask, self.ask_for_starts), lambda: self.now)
         self.changed = []
 
     async def ask(self, place):
@@ -28,6 +30,12 @@ class Ray:
         if self.answer is None:
             raise RayUnavailable("no answer from Ray")
         return self.answer
+
+    async def ask_for_starts(self, place):
+        self.asked_for_starts += 1
+        if self.starts is None:
+            raise RayUnavailable("Ray answers 404: Not Found")
+        return {"starts": self.starts}
 
     async def read(self, place=PLACE):
         return (await self.reader.read(KEY, [place])).get(place.cluster)
@@ -131,3 +139,64 @@ async def test_deployments_are_remembered_while_an_application_is_built(ray):
     assert (await ray.read()).state.running("model") == 1
     ray.later(60)
     assert (await ray.read()).state.running("model") == 1
+
+
+def holds(**states):
+    """Serve's answer with these replicas of the model."""
+    replicas = [{"replica_id": name, "state": state, "node_ip": "10.0.0.2"} for name, state in states.items()]
+    model = {"status": "UPDATING", "target_num_replicas": 1, "replicas": replicas}
+    return {"applications": {"imagine": {"status": "RUNNING", "deployments": {"model": model}}}}
+
+
+def report(phase="", picture=None):
+    return {
+        "began": 100.0,
+        "seconds": {"import": 9.5},
+        "phase": phase,
+        "since": 109.5,
+        "first_picture_seconds": picture,
+    }
+
+
+async def test_a_start_is_asked_about_until_its_first_picture(ray):
+    ray.answer, ray.starts = holds(a="STARTING"), {"a": report("weights")}
+    assert (await ray.read()).starts["a"].phase == "weights"
+    ray.answer, ray.starts = holds(a="RUNNING"), {"a": report()}
+    assert await ray.poll() == [KEY]
+    ray.starts = {"a": report(picture=3.0)}
+    assert await ray.poll() == [KEY]
+    assert await ray.poll() == []
+    assert (await ray.read()).starts["a"].first_picture_seconds == 3.0
+    assert ray.asked_for_starts == 3, "there was nothing more to learn"
+
+
+async def test_who_tells_nothing_is_asked_for_ten_minutes(ray):
+    """A picture that never comes, and an image of another release."""
+    for starts in ({"a": report()}, {}, None):
+        ray.reader.forget(KEY)
+        ray.answer, ray.starts, ray.asked_for_starts = holds(a="RUNNING"), starts, 0
+        for _ in range(30):
+            await ray.read()
+            ray.later(30)
+        assert ray.asked_for_starts == 20, starts
+
+
+async def test_a_long_start_is_asked_about_to_its_end(ray):
+    ray.answer, ray.starts = holds(a="STARTING"), {"a": report("weights")}
+    await ray.read()
+    ray.later(3600)
+    ray.answer, ray.starts = holds(a="RUNNING"), {"a": report()}
+    assert (await ray.read()).starts["a"].phase == ""
+
+
+async def test_what_a_replica_told_goes_with_it(ray):
+    ray.answer, ray.starts = holds(a="RUNNING"), {"a": report(picture=3.0), "another": report()}
+    assert set((await ray.read()).starts) == {"a"}
+    ray.answer = holds(b="RUNNING")
+    assert set((await ray.read()).starts) == set()
+
+
+async def test_a_head_without_an_answer_about_starts_still_tells_of_serve(ray):
+    ray.answer, ray.starts = holds(a="RUNNING"), None
+    found = await ray.read()
+    assert (found.fresh, found.state.running("model"), found.starts) == (True, 1, {})

@@ -6,10 +6,13 @@ import pytest
 
 from sd_operator import status
 from sd_operator.api import Status
-from sd_operator.api.status import Reason
+from sd_operator.api.status import ColdStart, Reason
+from sd_operator.cli.start_chart import chart
 from sd_operator.cli.why import lines
+from sd_operator.cold_start import Phase
+from sd_operator.observed import PodTimes
 from sd_operator.trouble import Trouble
-from sd_operator.why import explain
+from sd_operator.why import StartBar, explain
 
 WORDS = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 
@@ -92,6 +95,92 @@ def event(name, reason, at, message="m", kind="Warning"):
         "message": message,
         "lastTimestamp": at,
     }
+
+
+@pytest.fixture
+def starting(scene):
+    """Workers whose pods wait for a node, the first for 90 s, the others for less."""
+
+    def build(count):
+        pods = [
+            scene.but(
+                scene.worker,
+                name=f"w{number}",
+                ready=False,
+                times=PodTimes(scene.now - timedelta(seconds=90 - number)),
+            )
+            for number in range(count)
+        ]
+        return scene.observed(pods=(scene.head, *pods), serve=scene.serve(model=0, target=count))
+
+    return build
+
+
+def test_a_start_that_runs_is_shown_with_its_phases(told, starting):
+    assert told(starting(1)).starts == (
+        StartBar("Worker w0 is starting, for 90 s", {Phase.NODE: 90.0}, Phase.NODE),
+    )
+
+
+def test_of_many_starts_the_oldest_are_shown(told, starting):
+    assert [each.title for each in told(starting(5)).starts] == [
+        "Worker w0 is starting, for 90 s",
+        "Worker w1 is starting, for 89 s",
+        "Worker w2 is starting, for 88 s (2 more start)",
+    ]
+
+
+LAST = ColdStart(
+    worker="w",
+    ready_at="2026-01-02T01:04:05Z",
+    total_seconds=206.5,
+    node_seconds=13,
+    image_seconds=121,
+    ray_seconds=53,
+    weights_seconds=17.8,
+    pipeline_seconds=1.7,
+    first_picture_seconds=2.5,
+)
+
+
+def test_else_the_last_start_is_shown(scene, resource, starting):
+    def shown(observed):
+        after = status.compute(resource(), observed, "image:1", Status(cold_start=LAST), scene.now)
+        return explain(live(), after, observed, (), scene.now).starts
+
+    (bar,) = shown(scene.observed(serve=scene.serve()))
+    assert bar.title == "Last start: worker w, 3 min, 2 h 0 min ago; its first picture took 2.5 s"
+    assert (sum(bar.seconds.values()), bar.running) == (206.5, None)
+    assert [each.running for each in shown(starting(1))] == [Phase.NODE]
+
+
+def test_a_worker_on_record_has_started_whatever_is_told_of_it_now(scene, resource, starting):
+    """Ray may not be asked, or may not answer, at this moment."""
+    last = LAST.model_copy(update={"worker": "w0"})
+    after = status.compute(resource(), starting(2), "image:1", Status(cold_start=last), scene.now)
+    titles = [each.title for each in explain(live(), after, starting(2), (), scene.now).starts]
+    assert titles == ["Worker w1 is starting, for 89 s"]
+
+
+def test_a_chart_places_each_phase_where_the_one_before_ends():
+    seconds = {Phase.NODE: 10.0, Phase.IMAGE: 29.6, Phase.WEIGHTS: 0.0, Phase.PIPELINE: 0.4}
+    assert list(chart(StartBar("", seconds, Phase.PIPELINE))) == [
+        f"  node      {'█' * 10:<40}    10.0 s",
+        f"  image     {' ' * 10}{'█' * 30:<30}    29.6 s",
+        f"  weights   {' ' * 39}█     0.0 s",
+        f"  pipeline  {' ' * 39}▒     0.4 s  ← now",
+    ]
+
+
+def test_delays_that_do_not_fit_are_told_of_although_nothing_is_wrong(told, scene, resource):
+    slow = LAST.model_copy(update={"total_seconds": 900.0})
+    asked = resource(replicas={"min": 1, "max": 2})
+    observed = scene.observed(serve=scene.serve(spec=asked))
+    after = status.compute(asked, observed, "image:1", Status(cold_start=slow), scene.now)
+    found = explain(live(), after, observed, (), scene.now)
+    assert found.good
+    assert [finding.title.split(":")[0] for finding in found.findings] == ["Ready", "ConfigApplied"]
+    assert "set autoscaling.idleWorkerSeconds to 600 or more" in found.findings[1].words
 
 
 def test_the_latest_warning_of_each_kind_is_shown(told, scene):

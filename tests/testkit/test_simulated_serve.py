@@ -109,7 +109,7 @@ def cluster(**group):
 
 def session(serve):
     found = Session("head", AT_ONCE, "", serve)
-    found.join("head", NODES["head"])
+    found.join("head", NODES["head"], "10.64.0.1")
     return found
 
 
@@ -125,7 +125,7 @@ def test_worker_is_asked_for_by_a_replica_that_fits_nowhere(config):
 def test_idle_worker_goes_after_a_while_but_not_below_the_floor():
     serve = Serve(AT_ONCE)
     here = session(serve)
-    here.join("w", NODES["worker"])
+    here.join("w", NODES["worker"], "10.64.0.2")
     autoscaler = Autoscaler()
     assert autoscaler.plans(cluster(replicas=1), here, {"gpu": ["w"]}, 0.0) == []
     assert autoscaler.plans(cluster(replicas=1), here, {"gpu": ["w"]}, 6.0) == [Plan(0, 0, ("w",))]

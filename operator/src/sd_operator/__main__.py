@@ -14,6 +14,7 @@ from sd_operator import handlers
 from sd_operator.cluster import connect
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import SdServiceError
+from sd_operator.metrics import Metrics
 from sd_operator.node_reader import NodeReader
 from sd_operator.observer import Observer
 from sd_operator.preload_reader import PreloadReader
@@ -36,16 +37,19 @@ async def operate(settings: Settings) -> None:
         connect(settings.request_timeout_seconds) as cluster,
         connections(_DASHBOARD_SECONDS) as session,
     ):
-        ask = (
-            directly(session, settings.dashboard_url)
+        asks = (
+            directly(session, settings.dashboard_url, settings.proxy_url)
             if settings.dashboard_url
             else through_api_server(cluster)
         )
-        serve = ServeReader(ask)
+        serve = ServeReader(asks)
+        metrics = Metrics()
+        if settings.metrics_port:
+            metrics.serve(settings.metrics_port)
         preloads = PreloadReader(cluster, NodeReader(cluster), settings.node_status_max_images)
         observer = Observer(cluster, serve, DeviceReader(cluster), preloads)
         queue = WorkQueue(
-            Reconciler(cluster, settings, observer).reconcile,
+            Reconciler(cluster, settings, observer, metrics=metrics).reconcile,
             workers=settings.workers,
             retry_base_seconds=settings.retry_base_seconds,
             retry_cap_seconds=settings.retry_cap_seconds,

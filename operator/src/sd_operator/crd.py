@@ -23,6 +23,7 @@ _COLUMNS = (
     ("URL", ".status.url", 0),
     ("RayService", ".status.rayService", 1),
     ("Image", ".status.image", 1),
+    ("ColdStartSeconds", ".status.coldStart.totalSeconds", 1),
 )
 _DROPPED = {"title", "additionalProperties", "propertyNames", "anyOf", "$defs"}
 

@@ -13,7 +13,7 @@ import yaml
 
 from sd_operator.api import Spec
 from sd_operator.api.capacity import replicas_per_worker
-from sd_operator.api.serving import Limits
+from sd_operator.api.serving import Autoscaling, Limits
 from sd_operator.api.status import ModelStatus
 from sd_operator.builders.ray_service import STRATEGIES
 from sd_operator.builders.serve_config import serve_config
@@ -31,6 +31,8 @@ class Intent:
         image: reference of the runtime image.
         low: fewest replicas of the model; `high` the most.
         hold_seconds: how long a request is held while a replica wakes from zero.
+        downscale_seconds: how long load has to be low before a replica is given up.
+        idle_seconds: how long a worker without a replica is kept.
         groups: replicas that one worker holds, by worker group.
         preloads: whether the image is brought to nodes beforehand.
         strategy: the upgrade strategy, in the words of the spec.
@@ -43,6 +45,8 @@ class Intent:
     low: int
     high: int
     hold_seconds: int
+    downscale_seconds: int
+    idle_seconds: int
     groups: Mapping[str, int]
     preloads: bool
     strategy: str
@@ -64,6 +68,8 @@ def of_spec(spec: Spec, image: str) -> Intent:
         low=spec.replicas.min,
         high=spec.replicas.max,
         hold_seconds=spec.limits.cold_start_timeout_seconds,
+        downscale_seconds=spec.autoscaling.downscale_delay_seconds,
+        idle_seconds=spec.autoscaling.idle_worker_seconds,
         groups={group.name: replicas_per_worker(spec, group) for group in spec.worker_groups},
         preloads=spec.image_preload.mode != "Disabled",
         strategy=spec.upgrade.strategy,
@@ -94,6 +100,12 @@ def of_ray_service(live: Json, *, preloads: bool) -> Intent:
         high=scaling.get("max_replicas", 1),
         hold_seconds=limits.get(
             "cold_start_timeout_seconds", Limits.model_fields["cold_start_timeout_seconds"].default
+        ),
+        downscale_seconds=scaling.get(
+            "downscale_delay_s", Autoscaling.model_fields["downscale_delay_seconds"].default
+        ),
+        idle_seconds=_at(cluster, "autoscalerOptions").get(
+            "idleTimeoutSeconds", Autoscaling.model_fields["idle_worker_seconds"].default
         ),
         groups={each["groupName"]: int(_at(each, "rayStartParams").get("num-cpus", 1)) for each in groups},
         preloads=preloads,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sd_operator import naming, trouble
+from sd_operator import naming, times, trouble
 from sd_operator.preload_state import PreloadState
 from sd_operator.serve_state import Reading
 from sd_operator.trouble import Trouble
@@ -61,6 +61,22 @@ class RayServiceView:
 
 
 @dataclass(frozen=True)
+class PodTimes:
+    """When a pod took the steps of its start; None for a step it has not taken.
+
+    Attributes:
+        scheduled: it got a node.
+        pulled: its first container ran, an init container included; all of a Ray pod's have one image.
+        started: its Ray container ran.
+    """
+
+    created: datetime
+    scheduled: datetime | None = None
+    pulled: datetime | None = None
+    started: datetime | None = None
+
+
+@dataclass(frozen=True)
 class PodView:
     """A Ray pod.
 
@@ -69,6 +85,7 @@ class PodView:
         running: its containers were started and it is not on its way out. A head that is deleted still counts: Ray in it
             does not hear SIGTERM and works until the grace period is over, so its dashboard may answer.
         trouble: what keeps it from running.
+        times: of its start; None for a pod that is on its way out or has ended.
     """
 
     cluster: str
@@ -81,6 +98,7 @@ class PodView:
     in_service: bool = False
     running: bool = True
     trouble: Trouble | None = None
+    times: PodTimes | None = None
 
 
 @dataclass(frozen=True)
@@ -219,7 +237,38 @@ def _pod(live: Json) -> PodView:
         in_service=labels.get("ray.io/serve", "false" if is_head else "true") == "true",
         running=status.get("phase") == "Running" and (is_head or not leaving),
         trouble=None if leaving else trouble.of_pod(live),
+        times=None if leaving or status.get("phase") in {"Failed", "Succeeded"} else _times(live),
     )
+
+
+def _times(live: Json) -> PodTimes | None:
+    metadata, status = live["metadata"], live.get("status") or {}
+    created = _time(metadata.get("creationTimestamp"))
+    if created is None:
+        return None
+    conditions = {each["type"]: each for each in status.get("conditions", [])}
+    scheduled = conditions.get("PodScheduled", {})
+    own = [_ran(each) for each in status.get("containerStatuses", [])]
+    init = [_ran(each) for each in status.get("initContainerStatuses", [])]
+    # KubeRay reads and writes the Ray container as the first one of the spec; statuses come sorted by name.
+    ray = live.get("spec", {}).get("containers", [{}])[0].get("name")
+    names = [each.get("name") for each in status.get("containerStatuses", [])]
+    ran = [each for each in (*init, *own) if each is not None]
+    return PodTimes(
+        created=created,
+        scheduled=_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
+        pulled=min(ran, default=None),
+        started=own[names.index(ray)] if ray in names else None,
+    )
+
+
+def _ran(container: Json) -> datetime | None:
+    state = container.get("state") or {}
+    return _time((state.get("running") or state.get("terminated") or {}).get("startedAt"))
+
+
+def _time(stamp: str | None) -> datetime | None:
+    return times.parsed(stamp) if stamp else None
 
 
 def _labels(live: Json) -> Mapping[str, str]:

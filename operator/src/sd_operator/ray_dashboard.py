@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only Serve knows: its applications, read and written through the dashboard's REST API.
+"""What only Serve knows: its applications, read and written through the dashboard's REST API; and how replicas start.
 
 https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api; KubeRay uses the same PUT.
 """
@@ -14,6 +14,7 @@ from sd_operator.errors import RayUnavailable
 from sd_operator.serve_state import ServeState, read
 
 APPLICATIONS = "/api/serve/applications/"
+STARTS = "/startz"
 Session = aiohttp.ClientSession
 _OK = 200
 
@@ -47,16 +48,19 @@ class RayDashboard:
         return await self._request("GET")
 
     async def _request(self, method: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        try:
-            url = self._url + APPLICATIONS
-            async with self._session.request(method, url, json=body, headers=self._headers) as response:
-                if response.status != _OK:
-                    raise RayUnavailable(f"Ray answers {response.status}: {await response.text()}")
-                text = await response.text()
-                answer: dict[str, Any] = await response.json() if text.startswith("{") else {}
-                return answer
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise RayUnavailable(f"no answer from Ray: {error or type(error).__name__}") from error
+        return await _json(self._session, method, self._url + APPLICATIONS, json=body, headers=self._headers)
+
+
+async def _json(session: Session, method: str, url: str, **sent: Any) -> dict[str, Any]:
+    try:
+        async with session.request(method, url, **sent) as response:
+            if response.status != _OK:
+                raise RayUnavailable(f"Ray answers {response.status}: {await response.text()}")
+            text = await response.text()
+            answer: dict[str, Any] = await response.json() if text.startswith("{") else {}
+            return answer
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise RayUnavailable(f"no answer from Ray: {error or type(error).__name__}") from error
 
 
 @asynccontextmanager
@@ -71,6 +75,15 @@ async def connections(timeout_seconds: float) -> AsyncIterator[Session]:
     """Connections to any number of dashboards, with a deadline on each request."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_seconds)) as session:
         yield session
+
+
+async def starts(session: Session, url: str) -> dict[str, Any]:
+    """What the service answers about the starts of its replicas, asked at a proxy.
+
+    Raises:
+        RayUnavailable: no answer, or no such route.
+    """
+    return await _json(session, "GET", url + STARTS)
 
 
 async def get_json(url: str, timeout_seconds: float = 10) -> tuple[int, dict[str, Any]]:

@@ -65,6 +65,11 @@ REASONS = {
         "Requests are answered, by fewer replicas or by a former version than asked for.",
         "Read the error in the message; the replicas that answer go on until a change succeeds.",
     ),
+    Reason.DELAYS_TOO_SHORT: Meaning(
+        "Ray runs the configuration of this spec, but a worker takes longer to start than autoscaling keeps one, or than a"
+        " request waits for one.",
+        "Raise the fields that the message names, or make the start shorter: `status.coldStart` says where its time goes.",
+    ),
     Reason.DISABLED: Meaning("There is nothing to preload."),
     Reason.HEAD_NOT_READY: Meaning(
         "The head pod is gone or not ready.",

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sd_operator import naming, status
+from sd_operator import cold_start, naming, status
 from sd_operator.api import KIND, Resource, Status, parse, recorded_status
 from sd_operator.api.resource import API_VERSION
+from sd_operator.api.status import ColdStart
 from sd_operator.builders.pod import image
 from sd_operator.builders.preload import preload_images
 from sd_operator.builders.token_secret import token_of, token_secret
@@ -42,6 +43,7 @@ from sd_operator.errors import (
 from sd_operator.events import Note, adjusted, changes, event, flips
 from sd_operator.intent import of_ray_service
 from sd_operator.live_cluster import live_patch
+from sd_operator.metrics import Metrics
 from sd_operator.naming import Key
 from sd_operator.observed import Observed
 from sd_operator.observer import Children as LiveChildren
@@ -87,13 +89,14 @@ class Applied(NamedTuple):
 
 @dataclass(frozen=True)
 class Reconciler:
-    """Everything that acts, as arguments: the cluster, the settings, what it observes with, the clock, the source of tokens."""
+    """Everything that acts, as arguments: the cluster, the settings, what it observes with, the clock, the source of tokens, the metrics."""
 
     cluster: Cluster
     settings: Settings
     observer: Observer
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     draw_token: Callable[[], str] = field(default=lambda: secrets.token_hex(32))
+    metrics: Metrics = field(default_factory=Metrics)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the children and the status of one resource in line with its spec.
@@ -114,11 +117,12 @@ class Reconciler:
             done = await self._apply(resource)
             ray_clusters = await self._ray_clusters(resource)
             notes = done.notes + await self._adjust(resource, done.children, ray_clusters)
-            after = await self._status(resource, done, ray_clusters, before)
+            after, observed = await self._status(resource, done, ray_clusters, before)
         except (InvalidResource, NameConflict, KubeRayMissing, KubeRayTooOld, Refused) as error:
             notes = []
-            after = await self._refused(live, error, before)
+            after, observed = await self._refused(live, error, before)
         await self._report(live, before, after, notes)
+        self._measure(observed, before.cold_start, after.cold_start)
         return status.look_again_seconds(after)
 
     async def _apply(self, resource: Resource) -> Applied:
@@ -214,8 +218,8 @@ class Reconciler:
 
     async def _status(
         self, resource: Resource, done: Applied, ray_clusters: list[Json], before: Status
-    ) -> Status:
-        """The status that the children, their pods and Ray's answers amount to."""
+    ) -> tuple[Status, Observed]:
+        """The status that the children, their pods and Ray's answers amount to; and these."""
         key, live = Key(resource.namespace, resource.name), done.live(resource)
         asked = Asked(resource.spec, preload_images(resource.spec, self.settings))
         observed = await self.observer.look(key, live, ray_clusters, done.token, asked)
@@ -227,7 +231,7 @@ class Reconciler:
             key, observed, lambda seen: status.compute(resource, seen, reference, before, now, held=held)
         )
 
-    async def _refused(self, live: Json, error: SdServiceError, before: Status) -> Status:
+    async def _refused(self, live: Json, error: SdServiceError, before: Status) -> tuple[Status, Observed]:
         """The status where the spec cannot be acted on: that, and how what runs is doing."""
         metadata, now = live["metadata"], self.clock()
         key = Key(metadata["namespace"], metadata["name"])
@@ -236,21 +240,23 @@ class Reconciler:
         try:
             running = await self.observer.running(key, metadata["uid"])
         except Refused as hidden:
-            return status.unseen(refusal, str(hidden), before, now)
+            return status.unseen(refusal, str(hidden), before, now), Observed()
         if running is None:
-            return status.refused(refusal, None, before, now)
+            return status.refused(refusal, None, before, now), Observed()
         intent, observed = running
         return await self._explained(
             key, observed, lambda seen: status.refused(refusal, (intent, seen), before, now)
         )
 
-    async def _explained(self, key: Key, observed: Observed, compute: Callable[[Observed], Status]) -> Status:
+    async def _explained(
+        self, key: Key, observed: Observed, compute: Callable[[Observed], Status]
+    ) -> tuple[Status, Observed]:
         """The status. Pods that end and are replaced leave no trace but Events: those are read where nothing else tells."""
         after = compute(observed)
         if not status.is_unexplained(after):
-            return after
-        events = await self.observer.events(key.namespace, observed)
-        return compute(observed.with_events(events, self.clock()))
+            return after, observed
+        observed = observed.with_events(await self.observer.events(key.namespace, observed), self.clock())
+        return compute(observed), observed
 
     async def _report(self, live: Json, before: Status, after: Status, notes: list[Note]) -> None:
         """Write the status if it changed, and an Event for each change."""
@@ -260,6 +266,15 @@ class Reconciler:
             metadata = live["metadata"]
             logger.info("%s/%s: %s", metadata["namespace"], metadata["name"], note.message)
             await self._tell(event(note, live, self.clock()))
+
+    def _measure(self, observed: Observed, before: ColdStart | None, after: ColdStart | None) -> None:
+        """Count each start that has ended, once: those that the status on record did not know."""
+        for start in cold_start.news(observed, before, self.clock()):
+            self.metrics.started(start)
+        picture = after.first_picture_seconds if after else None
+        told = before is not None and after is not None and before.worker == after.worker
+        if picture is not None and not (told and before and before.first_picture_seconds is not None):
+            self.metrics.drew(picture)
 
     async def _tell(self, body: Json) -> None:
         """Create an Event; one that is refused (a full quota, a namespace on its way out) is not worth a retry."""

@@ -12,12 +12,21 @@ from datetime import datetime
 from typing import Any
 
 from sd_operator import naming
+from sd_operator.start_report import StartReport
 
 Json = dict[str, Any]
 
 NOT_STARTED = "NOT_STARTED"
 FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
 """Statuses of an application that does not come up, or has stopped working, by itself."""
+
+
+@dataclass(frozen=True)
+class ReplicaState:
+    """One replica that has a place: the IP address of its pod, and whether it takes requests yet."""
+
+    address: str
+    running: bool
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class DeploymentState:
         running: replicas that take requests.
         config: the options in effect, Serve's defaults included.
         addresses: IP addresses of the pods that hold the running replicas.
+        replicas: those that start or run in a pod, by Serve's id.
     """
 
     status: str
@@ -38,6 +48,7 @@ class DeploymentState:
     running: int
     config: Json = field(default_factory=dict)
     addresses: frozenset[str] = frozenset()
+    replicas: Mapping[str, ReplicaState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,12 @@ class ServeState:
         found = self.deployments.get(deployment)
         return found.running if found else 0
 
+    @property
+    def models(self) -> Mapping[str, ReplicaState]:
+        """Replicas of the model that start or run in a pod, by Serve's id."""
+        found = self.deployments.get(naming.MODEL_DEPLOYMENT)
+        return found.replicas if found else {}
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -75,11 +92,13 @@ class Reading:
     Attributes:
         at: when Ray answered.
         fresh: Ray has answered the latest question; else this is remembered.
+        starts: what replicas of the model told of their start, by Serve's id.
     """
 
     state: ServeState
     at: datetime
     fresh: bool = True
+    starts: Mapping[str, StartReport] = field(default_factory=dict)
 
 
 def read(answer: Mapping[str, Any]) -> ServeState:
@@ -109,7 +128,8 @@ def carry_over(state: ServeState, before: ServeState | None) -> ServeState:
 
 
 def _deployment(found: Mapping[str, Any]) -> DeploymentState:
-    running = [each for each in found.get("replicas") or [] if each.get("state") == "RUNNING"]
+    placed = [each for each in found.get("replicas") or [] if each.get("state") in {"STARTING", "RUNNING"}]
+    running = [each for each in placed if each["state"] == "RUNNING"]
     return DeploymentState(
         status=found.get("status", ""),
         message=found.get("message", ""),
@@ -117,4 +137,9 @@ def _deployment(found: Mapping[str, Any]) -> DeploymentState:
         running=len(running),
         config=found.get("deployment_config") or {},
         addresses=frozenset(each["node_ip"] for each in running if each.get("node_ip")),
+        replicas={
+            each["replica_id"]: ReplicaState(each["node_ip"], running=each in running)
+            for each in placed
+            if each.get("node_ip") and each.get("replica_id")
+        },
     )

@@ -68,6 +68,11 @@ class Settings(BaseSettings):
         default="http://{cluster}-head-svc.{namespace}.svc:8265",
         description="Address of the dashboard of a RayCluster; empty: through the API server's service proxy.",
     )
+    proxy_url: str = Field(
+        default="http://{cluster}-head-svc.{namespace}.svc:8000",
+        description="Address of the proxy on the head of a RayCluster, where replicas tell of their start; unused where"
+        " `dashboard_url` is empty.",
+    )
     node_cache_directory: str = Field(
         default="",
         pattern="^(/[^/]+)*$",
@@ -77,6 +82,9 @@ class Settings(BaseSettings):
         ),
     )
     probe_port: int = Field(default=8080, ge=0, le=65535, description="Port of /healthz; 0 turns it off.")
+    metrics_port: int = Field(
+        default=8081, ge=0, le=65535, description="Port of /metrics for Prometheus; 0 turns it off."
+    )
     log_format: str = Field(default="plain", pattern="^(plain|json)$", description="plain or json.")
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from typing import Any
 from sd_operator import times
 from sd_operator.api import Condition, Status
 from sd_operator.api.status import ConditionType, Reason
+from sd_operator.cold_start import Phase, of_record, starts
 from sd_operator.observed import Observed
 from sd_operator.reasons import REASONS
 
@@ -21,6 +22,7 @@ Json = Mapping[str, Any]
 
 _SINCE = re.compile(r"since (\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z)")
 _EVENTS = 8
+_STARTS = 3
 _GOOD = {ConditionType.UPGRADING.value: "False", ConditionType.SUSPENDED.value: "False"}
 _BEHIND = (
     "status.observedGeneration is {seen}, the resource is at generation {generation}",
@@ -54,12 +56,22 @@ class Row:
 
 
 @dataclass(frozen=True)
+class StartBar:
+    """The start of a worker: its title, its phases with seconds in order, and which of them runs now, if any."""
+
+    title: str
+    seconds: Mapping[Phase, float]
+    running: Phase | None = None
+
+
+@dataclass(frozen=True)
 class Explanation:
-    """The state of one service."""
+    """The state of one service; `starts` are those of workers that start now, or else the last one."""
 
     headline: str
     good: bool
     findings: tuple[Finding, ...]
+    starts: tuple[StartBar, ...]
     conditions: tuple[Row, ...]
     pods: tuple[Row, ...]
     events: tuple[Row, ...]
@@ -87,6 +99,7 @@ def explain(
         headline=f"{name} {state}: {ready.reason}, for {elapsed}{replicas}",
         good=ready.status == "True" and ready.reason != Reason.DEGRADED,
         findings=(*_behind(live, status), *_findings(status, now)),
+        starts=tuple(_bars(status, observed, now)),
         conditions=tuple(_condition_row(condition, now) for condition in status.conditions),
         pods=tuple(_pod_rows(observed)),
         events=tuple(_event_rows(events, now)),
@@ -109,11 +122,11 @@ def _behind(live: Json, status: Status) -> list[Finding]:
 
 
 def _findings(status: Status, now: datetime) -> list[Finding]:
-    """Ready first, then what else is not as it should be and says something new."""
+    """Ready first, then what else a person can act on and says something new."""
     found: list[Finding] = []
     for condition in status.conditions:
         told = REASONS[Reason(condition.reason)]
-        worth_telling = condition.type == ConditionType.READY or (not _is_good(condition) and told.advice)
+        worth_telling = condition.type == ConditionType.READY or told.advice
         words = _SINCE.sub(lambda since: f"for {_elapsed(since[1], now)}", condition.message)
         if worth_telling and all(told.advice != each.advice or not told.advice for each in found):
             title = f"{condition.type}: {told.meaning}"
@@ -123,6 +136,26 @@ def _findings(status: Status, now: datetime) -> list[Finding]:
 
 def _is_good(condition: Condition) -> bool:
     return condition.status == _GOOD.get(condition.type, "True")
+
+
+def _bars(status: Status, observed: Observed, now: datetime) -> Iterable[StartBar]:
+    """The oldest of the starts under way, or else the last one."""
+    last = status.cold_start
+    over = last.worker if last else ""  # also where Ray cannot be asked now
+    found = [start for start in starts(observed, now) if start.running and start.worker != over]
+    for start in found[:_STARTS]:
+        more = (
+            f" ({len(found) - _STARTS} more start)"
+            if len(found) > _STARTS and start is found[_STARTS - 1]
+            else ""
+        )
+        title = f"Worker {start.worker} is starting, for {_duration(start.total)}{more}"
+        yield StartBar(title, start.seconds, start.running)
+    if last is not None and not found:
+        picture = last.first_picture_seconds
+        drawn = "" if picture is None else f"; its first picture took {picture:.1f} s"
+        title = f"Last start: worker {last.worker}, {_duration(last.total_seconds)}, {_elapsed(last.ready_at, now)} ago{drawn}"
+        yield StartBar(title, of_record(last).seconds)
 
 
 def _condition_row(condition: Condition, now: datetime) -> Row:
@@ -159,7 +192,11 @@ def _elapsed(stamp: str, now: datetime) -> str:
         then = times.parsed(stamp)
     except ValueError:
         return "an unknown time"
-    seconds = max(0, int((now - then).total_seconds()))
+    return _duration((now - then).total_seconds())
+
+
+def _duration(length: float) -> str:
+    seconds = max(0, int(length))
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if minutes < 2:  # noqa: PLR2004 - two minutes in seconds still read well
         return f"{seconds} s"

@@ -19,6 +19,7 @@ class OperatorProcess:
         self._environment = {
             "KUBECONFIG": str(control_plane.kubeconfig),
             "SDSERVICE_PROBE_PORT": "0",
+            "SDSERVICE_METRICS_PORT": "0",
             "SDSERVICE_RESYNC_SECONDS": "2",
             "SDSERVICE_NODE_CACHE_DIRECTORY": "/mnt/weights",
             # Outside the cluster its service names mean nothing.

@@ -24,6 +24,7 @@ def up(folder: Path = FOLDER) -> str:
     environment = {
         "KUBECONFIG": str(control_plane.kubeconfig),
         "SDSERVICE_PROBE_PORT": "0",
+        "SDSERVICE_METRICS_PORT": "0",
         # Outside the cluster its service names mean nothing.
         "SDSERVICE_DASHBOARD_URL": "",
     }

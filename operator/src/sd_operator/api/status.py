@@ -43,6 +43,7 @@ class Reason(StrEnum):
     CREATING = "Creating"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     DEGRADED = "Degraded"
+    DELAYS_TOO_SHORT = "DelaysTooShort"
     DISABLED = "Disabled"
     HEAD_NOT_READY = "HeadNotReady"
     IMAGES_PRESENT = "ImagesPresent"
@@ -141,6 +142,41 @@ class PreloadStatus(Model):
     )
 
 
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class ColdStart(Model):
+    """The last start of a worker, from its pod to a replica that can draw: the phases, in order, add up to the total."""
+
+    worker: Annotated[str, Field(max_length=63)] = Field(description="Name of the worker pod.")
+    ready_at: Annotated[str, Field(max_length=32)] = Field(
+        description="When its first replica could draw, in UTC.",
+        json_schema_extra={"format": "date-time"},
+    )
+    total_seconds: Seconds = Field(description="From the pod's creation until its first replica could draw.")
+    node_seconds: Seconds = Field(description="Until the pod had a node.")
+    image_seconds: Seconds = Field(
+        description="From there until its first container ran: volumes, and the pull of the image."
+    )
+    ray_seconds: Seconds = Field(
+        description="Until the replica turned to the weights: the wait for the head, Ray, Serve's placing, imports."
+    )
+    weights_seconds: Seconds = Field(
+        description="Until the weights were there: download, or a look at the cache."
+    )
+    pipeline_seconds: Seconds = Field(description="Until the pipeline was on its device.")
+    compile_seconds: Seconds = Field(
+        default=0, description="Compiling and capturing; 0 where neither is asked for."
+    )
+    warmup_seconds: Seconds = Field(
+        default=0, description="Drawing the sizes of `warmup`; 0 where there are none."
+    )
+    first_picture_seconds: Seconds | None = Field(
+        default=None,
+        description="What its first picture took once a request came; not part of the total. Absent if none came within ten minutes.",
+    )
+
+
 class WarmStatus(Model):
     """Places kept for spare workers."""
 
@@ -180,6 +216,9 @@ class Status(Model):
     )
     preload: PreloadStatus | None = Field(default=None, description="How far the images are on the nodes.")
     warm_nodes: WarmStatus | None = Field(default=None, description="Places kept for spare workers.")
+    cold_start: ColdStart | None = Field(
+        default=None, description="How long the last start of a worker took."
+    )
     model: ModelStatus | None = Field(default=None, description="The weights in use.")
     image: Annotated[str, Field(max_length=512)] | None = Field(
         default=None, description="The runtime image asked for."

@@ -14,6 +14,7 @@ import typer
 from sd_operator import naming, status
 from sd_operator.api import Resource, Status, parse, recorded_status
 from sd_operator.api.status import ConditionType, Reason
+from sd_operator.cli.start_chart import chart
 from sd_operator.cluster import (
     CORE_EVENT,
     RAY_CLUSTER,
@@ -183,6 +184,10 @@ def lines(explanation: Explanation, width: int | None) -> Iterator[str]:
         yield from _wrapped(finding.words, width, "  ")
         if finding.advice:
             yield from _wrapped(f"→ {finding.advice}", width, "  ", "    ")
+    for start in explanation.starts:
+        yield ""
+        yield typer.style(start.title, bold=True)
+        yield from chart(start)
     yield from _table("Conditions", ("CONDITION", "STATUS", "REASON", "FOR"), explanation.conditions, width)
     yield from _table("Pods", ("POD", "GROUP", "STATE"), explanation.pods, width)
     yield from _table("Latest warnings", ("AGO", "REASON", "OBJECT", "MESSAGE"), explanation.events, width)

@@ -8,9 +8,9 @@ an earlier spec left running, by the intent read back from its RayService.
 from dataclasses import dataclass
 from datetime import datetime
 
-from sd_operator import naming
+from sd_operator import cold_start, naming
 from sd_operator.api import Condition, Resource, Spec, Status
-from sd_operator.api.status import ConditionType, Reason
+from sd_operator.api.status import ColdStart, ConditionType, Reason
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.errors import (
     InvalidResource,
@@ -27,6 +27,7 @@ from sd_operator.preload_gate import Hold
 from sd_operator.status.conditions import accepted, suspended
 from sd_operator.status.config import config_applied
 from sd_operator.status.counts import replicas, workers
+from sd_operator.status.delays import delays
 from sd_operator.status.history import conditions
 from sd_operator.status.model import model_available
 from sd_operator.status.preload import preload_status, preloaded, waiting, warm_status
@@ -74,19 +75,21 @@ def compute(
         resource: the resource as parsed.
         observed: its live children.
         image: reference of the runtime image asked for.
-        previous: the status on record, for transition times only.
+        previous: the status on record, for transition times, and for the last start of a worker.
         now: the time of conditions that flip, UTC.
         held: what keeps the RayService from becoming what the spec asks for.
     """
     intent = of_spec(resource.spec, image)
     runs = (held and held.running) or intent
     config = waiting(held.hold) if held else config_applied(intent, observed)
-    verdicts = _verdicts(runs, observed, accepted(observed), config, now)
+    recorded = cold_start.last(observed, previous.cold_start, now)
+    verdicts = _verdicts(runs, observed, accepted(observed), delays(config, recorded, runs), now)
     if held is not None:
         verdicts[ConditionType.IMAGES_PRELOADED] = preloaded(intent, observed, held.hold)
         verdicts[ConditionType.UPGRADING if held.running else ConditionType.READY] = waiting(held.hold)
     found = conditions(verdicts, previous, resource.generation, now)
-    return _status(Key(resource.namespace, resource.name), resource.generation, found, runs, observed)
+    key = Key(resource.namespace, resource.name)
+    return _status(key, resource.generation, found, runs, observed, recorded=recorded)
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def refused(
     Args:
         refusal: of which spec, and why.
         running: what an earlier spec left running; None where it has no RayService of its own.
-        previous: the status on record, for transition times, and for the words about a service that is not there.
+        previous: the status on record, for transition times, for the last start of a worker, and for the words about a
+            service that is not there.
         now: the time of conditions that flip, UTC.
     """
     why, asked, generation = refusal.why, refusal.asked, refusal.generation
@@ -129,15 +133,17 @@ def refused(
             conditions=conditions(verdicts, previous, generation, now),
             url=previous.url,
             selector=previous.selector,
+            cold_start=previous.cold_start,
             model=previous.model,
             image=previous.image,
         )
     intent, observed = running
     runs_what_is_asked = asked is not None and serve_config(asked) == intent.config
     config = config_applied(intent, observed) if runs_what_is_asked else why
-    verdicts = _verdicts(intent, observed, why, config, now)
+    recorded = cold_start.last(observed, previous.cold_start, now)
+    verdicts = _verdicts(intent, observed, why, delays(config, recorded, intent), now)
     found = conditions(verdicts, previous, generation, now)
-    return _status(refusal.key, generation, found, intent, observed)
+    return _status(refusal.key, generation, found, intent, observed, recorded=recorded)
 
 
 def unseen(refusal: Refusal, hidden: str, previous: Status, now: datetime) -> Status:
@@ -172,7 +178,13 @@ def _verdicts(
 
 
 def _status(
-    key: Key, generation: int, found: tuple[Condition, ...], intent: Intent, observed: Observed
+    key: Key,
+    generation: int,
+    found: tuple[Condition, ...],
+    intent: Intent,
+    observed: Observed,
+    *,
+    recorded: ColdStart | None,
 ) -> Status:
     view = observed.ray_service
     return Status(
@@ -184,6 +196,7 @@ def _status(
         workers=workers(intent, observed),
         preload=preload_status(intent, observed),
         warm_nodes=warm_status(observed),
+        cold_start=recorded,
         model=intent.model,
         image=intent.image,
         ray_service=key.name if view else None,

@@ -30,7 +30,9 @@ def missing_image(pod: Json) -> str | None:
 
 def running(pod: Json, address: str, *, ready: bool) -> Json:
     """Its containers run; ready means that its readiness probe holds."""
-    status = _status(pod, "Running", ready=ready, state={"running": {"startedAt": now()}})
+    told = (pod.get("status") or {}).get("containerStatuses") or [{}]
+    known = (told[0].get("state") or {}).get("running") or {"startedAt": now()}
+    status = _status(pod, "Running", ready=ready, state={"running": known})
     return {**status, "podIP": address, "podIPs": [{"ip": address}], "hostIP": "10.0.0.1"}
 
 

@@ -58,14 +58,15 @@ def _deployment(serve: Serve, name: str, target: Json, now: float) -> Json:
         "message": message,
         "deployment_config": target,
         "target_num_replicas": serve.target(name),
-        "replicas": [_replica(each, number) for number, each in enumerate(replicas)],
+        "replicas": [_replica(each, serve.addresses.get(each.node)) for each in replicas],
     }
 
 
-def _replica(replica: Replica, number: int) -> Json:
+def _replica(replica: Replica, address: str | None) -> Json:
     return {
-        "replica_id": f"{replica.deployment}{number}",
+        "replica_id": replica.id,
         "node_id": replica.node,
+        "node_ip": address,
         "state": "RUNNING" if replica.running else "STARTING",
         "start_time_s": replica.started,
     }

@@ -8,6 +8,7 @@ it fails, the replicas of the old one serve on; the status names none of them.
 
 import importlib.util
 import math
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,14 +24,21 @@ _PENDING_TOO_LONG = 30.0
 
 @dataclass
 class Replica:
-    """One replica: where it is, and whether it runs yet."""
+    """One replica: where it is, and whether it runs yet.
+
+    Attributes:
+        started: when its process began, monotonic seconds; likewise `ready`, since when it runs.
+        first_picture_seconds: what its first picture took; None before that.
+    """
 
     deployment: str
     node: str
     demand: Amounts
     started: float
     running: bool = False
-    idle_since: float = 0.0
+    ready: float = 0.0
+    first_picture_seconds: float | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
 
 @dataclass
@@ -42,6 +50,7 @@ class Serve:
         status: of the application; empty where there is none.
         failure: what the constructor of a deployment that failed had to say.
         ongoing: requests that wait or are drawn, by which deployments are scaled.
+        addresses: IP addresses of the nodes.
     """
 
     pace: Pace
@@ -51,6 +60,7 @@ class Serve:
     ongoing: int = 0
     failure: str = ""
     replicas: list[Replica] = field(default_factory=list)
+    addresses: dict[str, str] = field(default_factory=dict)
     _targets: dict[str, Json] = field(default_factory=dict)
     _stage_since: float = 0.0
     _lacking_since: float | None = None
@@ -188,7 +198,7 @@ class Serve:
             return
         uri = str(((self._application() or {}).get("args") or {}).get("model", {}).get("uri", ""))
         if not uri.startswith("file://") or replica.deployment != list(self._targets)[-1]:
-            replica.running = True
+            replica.running, replica.ready = True, now
             return
         self.replicas.remove(replica)
         self._failures += 1

@@ -11,7 +11,7 @@ from aiohttp import web
 from sd_testkit.ray.pace import Pace
 from sd_testkit.ray.resources import Amounts
 from sd_testkit.ray.rest import applications
-from sd_testkit.ray.serve import Serve
+from sd_testkit.ray.serve import Replica, Serve
 
 Json = dict[str, Any]
 
@@ -42,8 +42,9 @@ class Session:
     proxy_starts: bool = True
     _proxied: dict[str, float] = field(default_factory=dict)
 
-    def join(self, node: str, amounts: Amounts) -> None:
+    def join(self, node: str, amounts: Amounts, address: str) -> None:
         """A node comes; workers are filled before the head."""
+        self.serve.addresses[node] = address
         head = self.nodes.pop(self.head, None)
         self.nodes[node] = amounts
         if head is not None:
@@ -85,6 +86,7 @@ class Session:
         application = web.Application()
         application.router.add_get("/-/healthz", healthz)
         application.router.add_get("/readyz", self._readyz)
+        application.router.add_get("/startz", self._startz)
         application.router.add_route("*", "/{path:.*}", self._draw)
         return application
 
@@ -113,6 +115,12 @@ class Session:
             {"ready": running or at_zero, "phase": phase}, status=200 if running or at_zero else 503
         )
 
+    async def _startz(self, _: web.Request) -> web.Response:
+        if not self.serve.running(INGRESS):
+            return _no_route("/startz")
+        models = [each for each in self.serve.replicas if each.deployment == MODEL]
+        return web.json_response({"starts": {each.id: _report(each) for each in models}})
+
     async def _draw(self, request: web.Request) -> web.Response:
         """A picture, once a replica can draw; one that is to come is waited for."""
         if not self.serve.routed:
@@ -125,6 +133,8 @@ class Session:
                     return web.Response(status=503, text="no replica", headers={"Retry-After": "1"})
                 await asyncio.sleep(_POLL_SECONDS)
             await asyncio.sleep(self.pace.drawing)
+            for each in self.serve.running(MODEL)[:1]:
+                each.first_picture_seconds = each.first_picture_seconds or self.pace.drawing
         finally:
             self.serve.ongoing -= 1
         return web.Response(body=_PICTURE, content_type="image/png")
@@ -138,6 +148,23 @@ class Session:
         limits = ((self.serve.deployments.get(INGRESS) or {}).get("user_config") or {}).get("limits") or {}
         name = "cold_start_timeout_seconds" if self._at_zero() else "timeout_seconds"
         return float(limits.get(name, 120))
+
+
+def _report(replica: Replica) -> Json:
+    """What a replica tells of its start; its phases have a fixed share of it, and one that runs is at the weights."""
+    now = time.monotonic()
+    began = time.time() - (now - replica.started)
+    length = replica.ready - replica.started if replica.running else now - replica.started
+    seconds = {"import": length / 2}
+    if replica.running:
+        seconds |= {"weights": length / 8, "pipeline": length / 8, "warmup": length / 4}
+    return {
+        "began": began,
+        "seconds": seconds,
+        "phase": "" if replica.running else "weights",
+        "since": began + sum(seconds.values()),
+        "first_picture_seconds": replica.first_picture_seconds,
+    }
 
 
 async def _version(_: web.Request) -> web.Response:

@@ -156,8 +156,8 @@ class Ray:
         elif mine.session is None or not mine.session.head_alive:
             return  # its init container waits for the head
         session = mine.session
-        session.join(name, of_node(group))
         life.address, life.session, life.since = next(self._addresses), session, time.monotonic()
+        session.join(name, of_node(group), life.address)
         await self._server.merge_status(pod, kubelet.running(pod, life.address, ready=False))
 
     async def _probe(self, pod: Json, life: _Life, mine: _Cluster, ray_service: Json | None) -> None:

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The start of a worker as text: a line per phase, each bar where the one before ends."""
+
+from collections.abc import Iterator
+
+from sd_operator.why import StartBar
+
+_COLUMNS = 40
+
+
+def chart(start: StartBar) -> Iterator[str]:
+    """Phase, bar and seconds; the phase that runs now is marked."""
+    total = sum(start.seconds.values()) or 1.0
+    names = max(len(phase) for phase in start.seconds)
+    gone = 0.0
+    for phase, seconds in start.seconds.items():
+        # At least one column: a phase that took no time was gone through all the same.
+        begin = min(_COLUMNS - 1, round(_COLUMNS * gone / total))
+        length = max(1, round(_COLUMNS * (gone + seconds) / total) - begin)
+        bar = " " * begin + ("▒" if phase == start.running else "█") * length
+        mark = "  ← now" if phase == start.running else ""
+        yield f"  {phase:<{names}}  {bar:<{_COLUMNS}}  {seconds:6.1f} s{mark}"
+        gone += seconds

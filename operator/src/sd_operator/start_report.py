@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What replicas tell of their start: the runtime's answer to `GET /startz`, read into facts (pure).
+
+Nothing in it is relied upon: an image of another release may answer something else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+IMPORT = "import"
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """The start of one replica, so far.
+
+    Attributes:
+        began: when its process began with it.
+        seconds: of each phase that is over, by the runtime's name.
+        phase: the one that runs; empty once the replica can draw.
+        since: when that one began; once the replica can draw, since when it can.
+        first_picture_seconds: what its first picture took; None before that is drawn.
+    """
+
+    began: datetime
+    seconds: Mapping[str, float]
+    phase: str
+    since: datetime
+    first_picture_seconds: float | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """There is nothing more to learn."""
+        return not self.phase and self.first_picture_seconds is not None
+
+
+def read_starts(answer: Mapping[str, Any]) -> dict[str, StartReport]:
+    """Reports by Serve's id of the replica; those that cannot be read are left out."""
+    found = answer.get("starts")
+    reports = ((name, _report(each)) for name, each in found.items()) if isinstance(found, dict) else ()
+    return {name: report for name, report in reports if report is not None}
+
+
+def _report(found: Any) -> StartReport | None:
+    try:
+        picture = found.get("first_picture_seconds")
+        return StartReport(
+            began=datetime.fromtimestamp(found["began"], UTC),
+            seconds={str(name): float(seconds) for name, seconds in found["seconds"].items()},
+            phase=str(found["phase"]),
+            since=datetime.fromtimestamp(found["since"], UTC),
+            first_picture_seconds=None if picture is None else float(picture),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a replica tells of its start, the operator can read: by the names and the form of both sides."""
+
+import json
+from dataclasses import asdict
+from typing import get_args
+
+from sd_operator.cold_start import RUNTIME_PHASES
+from sd_operator.start_report import IMPORT, read_starts
+from sd_runtime.starting import Phase, Starting
+
+
+def test_both_sides_have_the_same_phases_in_the_same_order():
+    assert (IMPORT, *RUNTIME_PHASES) == get_args(Phase)
+
+
+def test_a_report_is_read_as_it_was_told():
+    told, now = [], [0.0]
+    starting = Starting(told.append, lambda: now[0], began=1000.0)
+    for phase in get_args(Phase):
+        starting.enter(phase)
+        now[0] += 1.5
+    starting.done()
+    starting.drew(3.0)
+    answer = json.loads(json.dumps({"starts": {str(n): asdict(each) for n, each in enumerate(told)}}))
+    read = read_starts(answer)
+    assert len(read) == len(told)
+    for number, report in enumerate(told):
+        found = read[str(number)]
+        assert (found.began.timestamp(), found.since.timestamp()) == (report.began, report.since)
+        assert (found.seconds, found.phase) == (report.seconds, report.phase)
+    assert read["6"].is_complete
+    assert not read["5"].is_complete
