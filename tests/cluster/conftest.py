@@ -103,7 +103,7 @@ def eventually(kubectl):
                 found = kubectl("get", kinds, "-A", "-o", "wide").stdout
                 told = kubectl("get", "sdservice,rayservice", "-A", "-o", "yaml").stdout
                 raise AssertionError(f"not within {within} s\n{found}\n{told}") from failure
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.7)  # each look starts kubectl
 
     return wait
 

@@ -27,6 +27,8 @@ HERE = Path(__file__).parent
 LIMIT_SECONDS = 90  # far enough for a machine with other things to do
 # 33 s: longer than Ray by itself gives a replica, 20 s, and a node, 30 s.
 LONG = {"prompt": "a red circle", "steps": 330}
+# How long Ray waits for its own processes: on a busy machine a node would end itself, and no kubelet starts it again.
+PATIENCE = {"RAY_raylet_start_wait_time_s": "300", "RAY_agent_register_timeout_ms": "300000"}
 CONFIG = {
     "gpusPerReplica": 0,
     "limits": {"timeoutSeconds": LIMIT_SECONDS, "maxSteps": 1000},
@@ -80,7 +82,7 @@ class Cluster:
     def __init__(self, body):
         self._body = body
         (self._port,) = ray_process.free_ports(1)
-        modules = {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+        modules = PATIENCE | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
         environment = modules | variables(head_template(self._resource(), Settings()))
         self._head = ray_process.start(gpus=0, cpus=0, environment=environment)
         (gcs,) = [each for each in self._head.process.args if str(each).startswith("--port=")]
