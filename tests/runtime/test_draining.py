@@ -72,6 +72,10 @@ class Worker:
     def gone(self):
         return self._process.poll() is not None
 
+    def said(self):
+        """What Ray wrote while it started."""
+        return self._ray.output.read_text(errors="replace")
+
     def stop(self):
         self._ray.stop()
 
@@ -140,6 +144,11 @@ class Cluster:
         except httpx.TransportError:
             return False
 
+    def nodes(self):
+        """How many nodes are alive, the head among them."""
+        summary = self._dashboard.get("/nodes", params={"view": "summary"}).json()["data"]["summary"]
+        return sum(each["raylet"].get("state") == "ALIVE" for each in summary)
+
     def replicas(self):
         """Ids of the replicas that run, if no other is there; else none."""
         applications = self._dashboard.get("/api/serve/applications/").json()["applications"]
@@ -166,8 +175,12 @@ def worker(cluster, eventually):
         ended.callback(eventually, lambda: not cluster.replicas())
 
         def start():
+            before = cluster.nodes()
             worker = cluster.worker()
             ended.callback(worker.stop)
+            # One after another: Ray gives a node 30 s to come up, and no kubelet starts it again here.
+            eventually(lambda: worker.gone() or cluster.nodes() > before)
+            assert not worker.gone(), worker.said()
             return worker
 
         yield start
