@@ -43,7 +43,7 @@ async def default_namespace(context: str | None = None) -> str:
     if _inside():
         return "default"
     try:
-        contexts, current = await config.list_kube_config_contexts()
+        contexts, current = config.list_kube_config_contexts()
     except (config.ConfigException, OSError, ValueError):
         return "default"  # connecting tells what is wrong
     chosen = next((each for each in contexts if each["name"] == context), current)
