@@ -271,10 +271,10 @@ class Reconciler:
         """Count each start that has ended, once: those that the status on record did not know."""
         for start in cold_start.news(observed, before, self.clock()):
             self.metrics.started(start)
-        picture = after.first_picture_seconds if after else None
-        told = before is not None and after is not None and before.worker == after.worker
-        if picture is not None and not (told and before and before.first_picture_seconds is not None):
-            self.metrics.drew(picture)
+        if after is None or after.first_picture_seconds is None:
+            return
+        if before is None or before.worker != after.worker or before.first_picture_seconds is None:
+            self.metrics.drew(after.first_picture_seconds)
 
     async def _tell(self, body: Json) -> None:
         """Create an Event; one that is refused (a full quota, a namespace on its way out) is not worth a retry."""
