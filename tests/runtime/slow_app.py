@@ -7,12 +7,10 @@ import io
 from PIL import Image
 from ray import serve
 
-from sd_runtime import json_logs, start_board
 from sd_runtime.config import RuntimeConfig
 from sd_runtime.engine import EngineInfo, Picture, Progress
 from sd_runtime.ingress import Ingress
 from sd_runtime.replica import ModelReplica
-from sd_runtime.starting import Starting
 
 STEP_SECONDS = 0.1
 
@@ -42,10 +40,8 @@ class SlowEngine:
 
 
 class SlowReplica(ModelReplica):
-    def __init__(self, config):
-        json_logs.install()
-        self._starting, self._note = Starting(start_board.tell), None
-        self._engine = SlowEngine()
+    def _load(self, config):
+        return SlowEngine()
 
 
 def build_app(args):

@@ -29,7 +29,10 @@ class ModelReplica:
         json_logs.install()
         self._starting = Starting(start_board.tell)
         self._note: asyncio.Future[None] | None = None
-        self._engine = load_engine(config, self._starting)
+        self._engine = self._load(config)
+
+    def _load(self, config: RuntimeConfig) -> Engine:
+        return load_engine(config, self._starting)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Take over a LiveConfig without a restart."""
