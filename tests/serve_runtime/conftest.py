@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bundled model and a tiny SDXL, each loaded once, and a studio that tests drive tick by tick."""
 
+import json
+import logging
 from importlib.resources import files
 
 import diffusers
@@ -12,6 +14,7 @@ from sd_runtime.config import Batching, LiveConfig, ModelConfig, RuntimeConfig
 from sd_runtime.diffusion import DiffusionEngine, load, schedulers
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.studios import studio
+from sd_runtime.json_logs import JsonLines
 from sd_runtime.observer import Silent
 
 
@@ -19,6 +22,18 @@ from sd_runtime.observer import Silent
 def _few_threads():
     """Small matrices gain nothing from threads, and other programs may use the cores."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def lines(caplog):
+    """Log lines of the runtime, as a replica writes them: threads of other tiers may log in this process too."""
+    caplog.set_level(logging.INFO, "sd_runtime")
+
+    def read():
+        told = [each for each in caplog.records if each.name.partition(".")[0] == "sd_runtime"]
+        return [json.loads(JsonLines().format(each)) for each in told]
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
-import logging
 
 import pytest
 
 from sd_runtime import prefetch
 
 
-@pytest.fixture(autouse=True)
-def _told(caplog):
-    caplog.set_level(logging.INFO, logger="sd_runtime")
-
-
-def test_weights_are_fetched(caplog):
+def test_weights_are_fetched(lines):
     assert prefetch.main([json.dumps({"model": {"uri": "bundled://shapes"}})]) == 0
-    assert "the weights of bundled://shapes are here" in caplog.text
+    assert "the weights of bundled://shapes are here" in [each["message"] for each in lines()]
 
 
 @pytest.mark.parametrize(
@@ -31,9 +25,9 @@ def test_weights_are_fetched(caplog):
         ({}, "model"),
     ],
 )
-def test_what_cannot_be_had_is_told_in_one_line(config, says, caplog):
+def test_what_cannot_be_had_is_told_in_one_line(config, says, lines):
     assert prefetch.main([json.dumps(config)]) == 1
-    (line,) = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+    (line,) = [each["message"] for each in lines() if each["level"] == "error"]
     assert says in line
     assert "\n" not in line
 

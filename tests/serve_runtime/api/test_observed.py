@@ -2,8 +2,6 @@
 """What a request leaves behind: a log line, a count, a span; never a prompt."""
 
 import asyncio
-import json
-import logging
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -11,17 +9,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from sd_runtime.drawer import QueueFull
-from sd_runtime.json_logs import JsonLines
 from sd_runtime.tracing import Tracing
 
 QUERY = {"prompt": "zebra", "seed": 1}
-
-
-@pytest.fixture
-def lines(caplog):
-    """Log lines as the ingress writes them."""
-    caplog.set_level(logging.INFO, "sd_runtime")
-    return lambda: [json.loads(JsonLines().format(record)) for record in caplog.records]
 
 
 async def test_a_request_is_one_json_line_without_its_prompt(http, lines):
