@@ -57,3 +57,38 @@ async def test_a_crd_without_a_field_we_need_is_a_condition(
     assert "spec.suspend" in told("Accepted")[2]
     crds_come_back()
     await eventually(lambda: condition("Ready") == ("True", "Serving"))
+
+
+@pytest.fixture
+def patient_operator(operator):
+    """The operator with a resync so rare that what happens is not its doing; the usual one comes back afterwards."""
+    operator.stop()
+    operator.start(SDSERVICE_RESYNC_SECONDS="3600")
+    yield operator
+    operator.stop()
+    operator.start()
+
+
+async def test_kinds_that_go_and_come_back_are_a_condition_meanwhile(
+    patient_operator, serving, get, kubectl, namespace, eventually, condition, crds_come_back
+):
+    """`helm uninstall` and a cleaning-up take the kinds, and with them every RayService, while the operator runs."""
+    await serving()
+    process = patient_operator.process().pid
+    before = get("rayservice")["metadata"]["uid"]
+    found = kubectl("get", "crd", "-o", "name").stdout.split()
+    kinds = [name for name in found if name.endswith(".ray.io")]
+    assert kubectl("delete", *kinds, "--wait=false").returncode == 0
+
+    await eventually(lambda: condition("Accepted") == ("False", "KubeRayMissing"), within=150)
+    await eventually(lambda: not kubectl("get", "crd", CRD, "--ignore-not-found").stdout, within=150)
+    await eventually(lambda: condition("Ready") == ("False", "KubeRayMissing"), within=150)
+
+    crds_come_back()
+    await eventually(lambda: condition("Ready") == ("True", "Serving"), within=150)
+    assert get("rayservice")["metadata"]["uid"] != before
+    # Its events are heard again: neither resync nor the poll of dashboards tells of this.
+    assert kubectl("delete", "rayservice", "imagine", "-n", namespace, "--wait=false").returncode == 0
+    await eventually(lambda: condition("Ready")[0] == "False")
+    await eventually(lambda: condition("Ready") == ("True", "Serving"))
+    assert patient_operator.process().pid == process, "it was not started anew"

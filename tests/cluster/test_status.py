@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from sd_testkit.programs import ensure
+from sd_testkit.ray.pace import HOLD
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -116,6 +117,48 @@ async def test_the_running_configuration_is_read_back_through_the_api_server(
     await put(config)
     await eventually(lambda: told("ConfigApplied")[:2] == ("True", "ApplicationRunning"), within=150)
     assert told("ConfigApplied")[2] == "Ray runs the configuration of this spec."
+
+
+async def test_former_replicas_are_seen_to_answer_by_an_operator_that_was_started_since(
+    serving, operator, told, eventually, get, put, kubectl, namespace
+):
+    """Ray names no deployment after a failed import, so the service itself is asked."""
+    await serving()
+    config = yaml.safe_load(get("rayservice")["spec"]["serveConfigV2"])
+    broken = copy.deepcopy(config)
+    broken["applications"][0]["import_path"] = "no_such_module:build_app"
+    await put(broken)
+    operator.stop()
+    operator.start()
+    await eventually(lambda: told("Ready")[2].startswith("Replicas in "))
+    assert told("Ready")[:2] == ("True", "Degraded")
+    assert "The Serve application is DEPLOY_FAILED" in told("Ready")[2]
+    assert "No module named 'no_such_module'" in told("Ready")[2]
+
+    workers = ("-l", "ray.io/node-type=worker", "-n", namespace)
+    assert kubectl("delete", "pods", *workers, "--wait=false").returncode == 0
+    await eventually(lambda: told("Ready")[:2] == ("False", "ApplicationFailed"), within=150)
+    await put(config)
+    await eventually(lambda: told("Ready")[:2] == ("True", "Serving"), within=150)
+
+
+async def test_workers_that_answer_without_a_head_are_ready_until_ray_ends_them(
+    serving, told, eventually, kubectl, namespace
+):
+    await serving()
+
+    def annotate(annotation):
+        arguments = ("rayservice", "imagine", "-n", namespace, annotation)
+        assert kubectl("annotate", *arguments).returncode == 0
+
+    annotate(f"{HOLD}=head")
+    heads = ("-l", "ray.io/node-type=head", "-n", namespace)
+    assert kubectl("delete", "pods", *heads, "--wait=false").returncode == 0
+    await eventually(lambda: told("Ready")[:2] == ("True", "Degraded"))
+    assert "is gone or not ready" in told("Ready")[2]
+    await eventually(lambda: told("Ready")[:2] == ("False", "HeadNotReady"))
+    annotate(f"{HOLD}-")
+    await eventually(lambda: told("Ready")[:2] == ("True", "Serving"))
 
 
 async def test_why_without_a_service_fails_in_one_line(namespace, kubectl_sdservice):

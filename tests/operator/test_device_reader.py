@@ -6,6 +6,7 @@ import pytest
 from sd_operator.cluster import NODE, POD
 from sd_operator.device_reader import KEPT_SECONDS, DeviceReader, Devices
 from sd_operator.errors import ClusterUnavailable, Refused
+from sd_operator.node_reader import NodeReader
 
 NODES = [{"metadata": {"name": "a"}}]
 
@@ -45,7 +46,7 @@ def now():
 
 @pytest.fixture
 def reader(lists, now):
-    return DeviceReader(lists, lambda: now[0])
+    return DeviceReader(lists, NodeReader(lists, lambda: now[0]), lambda: now[0])
 
 
 async def test_services_that_upgrade_at_once_share_one_read(reader, lists):

@@ -7,6 +7,8 @@ from sd_operator.cluster import RAY_SERVICE, SECRET, SERVICE
 from sd_operator.cluster.failures import failure, names_an_object
 from sd_operator.errors import ClusterUnavailable, KubeRayMissing, KubeRayTooOld, Refused
 
+TERMINATING = "create not allowed while custom resource definition is terminating"
+
 
 def status(code, message="no", **details):
     return json.dumps({"kind": "Status", "code": code, "message": message, "details": details}).encode()
@@ -17,6 +19,9 @@ def status(code, message="no", **details):
     [
         (RAY_SERVICE, 404, b"404 page not found\n", KubeRayMissing),
         (RAY_SERVICE, 404, status(404, name="imagine"), Refused),
+        (RAY_SERVICE, 403, status(403, f"forbidden: {TERMINATING}"), KubeRayMissing),
+        (RAY_SERVICE, 403, status(403, "forbidden: exceeded quota"), Refused),
+        (SECRET, 403, status(403, TERMINATING), Refused),
         (SECRET, 401, status(401), ClusterUnavailable),
         (SECRET, 403, status(403), Refused),
         (SECRET, 409, status(409), ClusterUnavailable),

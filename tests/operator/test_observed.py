@@ -83,17 +83,3 @@ def test_every_recorded_status_can_be_read(root):
                 found.upgrading,
             }
     assert {"RUNNING", "DEPLOYING", "DEPLOY_FAILED", "refused", True, False} <= seen
-
-
-def test_a_cluster_with_its_state_in_redis_outlives_its_head():
-    with_redis = {"metadata": {"name": "a"}, "spec": {"gcsFaultToleranceOptions": {"redisAddress": "r:6379"}}}
-    without = {"metadata": {"name": "b"}, "spec": {}}
-    assert observe(None, [], [with_redis, without]).outlive_head == {"a"}
-
-
-def test_the_address_of_a_pod_is_known():
-    labels = {"ray.io/is-ray-node": "yes"}
-    (found,) = observe(
-        None, [{"metadata": {"name": "p", "labels": labels}, "status": {"podIP": "10.0.0.2"}}], []
-    ).pods
-    assert found.ip == "10.0.0.2"

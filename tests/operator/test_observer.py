@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from sd_operator import service_probe
 from sd_operator.builders.preload import preload_daemon_set
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.cli.why import gather
 from sd_operator.cluster import DAEMON_SET, GATEWAY, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
 from sd_operator.device_reader import DeviceReader
-from sd_operator.errors import KubeRayMissing, RayUnavailable, Refused
+from sd_operator.errors import ClusterUnavailable, KubeRayMissing, RayUnavailable, Refused
 from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
 from sd_operator.observer import Observer
@@ -96,8 +97,9 @@ async def silent(place):
 
 def observing(cluster, *clock):
     """An observer whose dashboards do not answer."""
-    preloads = PreloadReader(cluster, NodeReader(cluster))
-    return Observer(cluster, ServeReader(Asks(silent, silent), *clock), DeviceReader(cluster), preloads)
+    nodes, probe = NodeReader(cluster), service_probe.through_api_server(cluster)
+    devices, preloads = DeviceReader(cluster, nodes), PreloadReader(cluster, nodes)
+    return Observer(cluster, ServeReader(Asks(silent, silent), *clock), probe, devices, preloads)
 
 
 @pytest.fixture
@@ -262,3 +264,56 @@ async def test_why_tells_a_change_that_waits_for_its_image(held, state, told):
     rows = {row.cells[0]: row.cells[2] for row in explanation.conditions}
     assert {kind: rows[kind] for kind in told} == told
     assert rows["Ready"] == "Serving"
+
+
+class Serves(FewObjects):
+    """One whose Services lead to replicas that answer as told."""
+
+    def __init__(self, objects, ready):
+        super().__init__(objects)
+        self.ready, self.asked = ready, []
+
+    async def get_through_service(self, namespace, service, path, headers):
+        self.asked.append((namespace, service, path))
+        if isinstance(self.ready, Exception):
+            raise self.ready
+        return {"ready": True}
+
+
+@pytest.fixture
+def ready(objects):
+    """Ready after one pass over what is left without a head, and what was asked for."""
+
+    async def reconcile(answer, ray_service_spec=None):
+        (live,) = objects[RAY_SERVICE]
+        live = {**live, "spec": ray_service_spec or live["spec"]}
+        cluster = Serves({**objects, RAY_SERVICE: [live], POD: objects[POD][1:]}, answer)
+        observer = observing(cluster, lambda: NOW)
+        await Reconciler(cluster, Settings(), observer, lambda: NOW).reconcile(KEY)
+        found = cluster.written[0]["conditions"][0]
+        return (found["status"], found["reason"]), cluster.asked
+
+    return reconcile
+
+
+async def test_a_service_without_a_head_is_asked_itself(ready):
+    asked = [("team", "imagine-serve-svc:serve", "/readyz")]
+    assert await ready({}) == (("True", "Degraded"), asked)
+
+
+@pytest.mark.parametrize("error", [ClusterUnavailable("503"), Refused("404"), TimeoutError()], ids=repr)
+async def test_without_a_yes_of_the_service_it_is_not_ready(ready, error):
+    found, asked = await ready(error)
+    assert found == ("False", "HeadNotReady")
+    assert asked
+
+
+async def test_while_requests_move_in_steps_each_cluster_has_a_service(ready, resource):
+    steps = ray_service(resource(upgrade=STEPS), Settings())["spec"]
+    assert (await ready({}, steps))[1] == [("team", "imagine-a-serve-svc:serve", "/readyz")]
+
+
+async def test_a_service_whose_head_is_there_is_not_asked(objects):
+    cluster = Serves(objects, {})
+    await Reconciler(cluster, Settings(), observing(cluster), lambda: NOW).reconcile(KEY)
+    assert cluster.asked == []

@@ -70,28 +70,6 @@ async def test_silence_is_bridged_for_two_minutes_by_what_was_told_last(ray):
     assert await ray.read() is None
 
 
-async def test_what_a_head_told_outlives_it_where_its_state_does(ray):
-    def place(head):
-        return Place("team", "imagine-abcde", head, "token", outlives_head=True)
-
-    told = ray.now
-    await ray.read(place("head-1"))
-    ray.later(60)
-    found = await ray.read(place(None))
-    assert (found.at, found.fresh, ray.asked) == (told, False, 1)
-    ray.answer = None
-    assert (await ray.read(place("head-2"))).at == told
-    ray.later(20)
-    ray.answer = UNHEALTHY
-    assert (await ray.read(place("head-2"))).state.status == "UNHEALTHY"
-    ray.later(130)
-    assert await ray.poll() == []
-    assert (await ray.read(place(None))).fresh is False
-    ray.later(130)
-    assert await ray.poll() == [KEY], "its time is over although nothing else happened"
-    assert await ray.read(place(None)) is None
-
-
 async def test_what_a_former_head_told_is_forgotten(ray):
     await ray.read()
     ray.answer = None

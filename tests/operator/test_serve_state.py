@@ -54,9 +54,7 @@ def test_nothing_is_carried_over_to_an_application_that_is_gone(answer):
     assert carry_over(gone, answer("running")) == gone
 
 
-def test_where_running_replicas_are_is_known():
-    replicas = [{"state": "RUNNING", "node_ip": "10.0.0.2"}, {"state": "STARTING", "node_ip": "10.0.0.3"}]
-    replicas += [{"state": "RUNNING", "node_ip": None}]
+def test_replicas_that_run_are_counted():
+    replicas = [{"state": "RUNNING"}, {"state": "STARTING"}, {"state": "RUNNING"}]
     answer = {"applications": {"imagine": {"deployments": {"model": {"replicas": replicas}}}}}
-    found = read(answer).deployments["model"]
-    assert (found.running, found.addresses) == (2, {"10.0.0.2"})
+    assert read(answer).deployments["model"].running == 2

@@ -10,6 +10,7 @@ from sd_operator.api import Status
 from sd_operator.api.status import Reason
 from sd_operator.observed import Application
 from sd_operator.serve_state import ServeState
+from sd_operator.status.ready import is_unheard
 from sd_operator.trouble import Trouble
 
 NO_GPU = Trouble(
@@ -67,53 +68,80 @@ def test_a_head_that_misses_a_probe_and_answers_us_is_there(scene, ready):
 
 
 @pytest.fixture
-def headless(scene):
-    """The head is gone: Ray told last which pods hold which replicas, and the workers are ready."""
+def unheard(scene):
+    """Scenes in which Ray leaves open whether requests are answered, by name; a worker is ready in each."""
+    told = scene.but(scene.view, active_application=Application("DEPLOY_FAILED", "ModuleNotFoundError: nope"))
+    unready = scene.but(scene.head, ready=False, uid="head-2")
+    return {
+        "no head": scene.observed(pods=(scene.worker,)),
+        "head not ready": scene.observed(pods=(unready, scene.worker)),
+        "a head that fell silent": scene.observed(
+            pods=(unready, scene.worker), serve=scene.stale(scene.serve())
+        ),
+        "new head": scene.observed(serve=ServeState("NOT_STARTED")),
+        "another version is built": scene.observed(serve=ServeState("DEPLOYING")),
+        "another version could not be built": scene.observed(
+            serve=ServeState("DEPLOY_FAILED", "ValueError: x")
+        ),
+        "by KubeRay's word": scene.observed(told),
+    }
 
-    def build(ingress="10.0.0.2", model="10.0.0.2", *, redis=True, **worker):
-        told = scene.serve()
-        places = {"ingress": ingress, "model": model}
-        deployments = {
-            name: scene.but(each, addresses=frozenset({places[name]}))
-            for name, each in told.deployments.items()
-        }
-        state = scene.but(told, deployments=deployments)
-        pods = (scene.but(scene.worker, ip="10.0.0.2", **worker),)
-        outlive = frozenset({scene.cluster} if redis else ())
-        return scene.observed(serve=scene.stale(state), pods=pods, outlive_head=outlive)
 
-    return build
+UNHEARD = [
+    ("no head", "HeadNotReady"),
+    ("head not ready", "HeadNotReady"),
+    ("a head that fell silent", "HeadNotReady"),
+    ("new head", "ApplicationDeploying"),
+    ("another version is built", "ApplicationDeploying"),
+    ("another version could not be built", "ApplicationFailed"),
+    ("by KubeRay's word", "ApplicationFailed"),
+]
 
 
-def test_workers_serve_on_without_a_head_whose_state_is_in_redis(scene, headless):
-    found = scene.conditions(headless())["Ready"]
-    assert (found.status, found.reason) == ("True", "Serving")
+@pytest.mark.parametrize(("name", "otherwise"), UNHEARD, ids=[name for name, _ in UNHEARD])
+def test_where_ray_leaves_it_open_the_services_own_word_counts(scene, unheard, name, otherwise):
+    observed = unheard[name]
+    assert is_unheard(observed)
+    assert scene.told("Ready", observed) == ("False", otherwise)
+    assert scene.told("Ready", scene.but(observed, answers=True)) == ("True", "Degraded")
+
+
+def test_the_services_own_word_hides_no_cause(scene, unheard):
+    found = scene.conditions(scene.but(unheard["no head"], answers=True))["Ready"]
     assert found.message == (
-        "Serving from imagine-abcde, as Ray told at 2026-01-02T03:04:05Z; it has not answered since. The head is gone;"
-        " workers serve on until another one takes over its state from Redis."
+        "Replicas in imagine-abcde still answer. The head pod of imagine-abcde is gone or not ready."
     )
-    coming = scene.but(scene.head, ready=False, uid="head-2")
-    observed = headless()
-    assert scene.told("Ready", scene.but(observed, pods=(coming, *observed.pods))) == ("True", "Serving")
+    failed = scene.but(unheard["another version could not be built"], answers=True)
+    assert scene.conditions(failed)["Ready"].message == (
+        "Replicas in imagine-abcde still answer. The Serve application is DEPLOY_FAILED: ValueError: x"
+    )
 
 
+@pytest.mark.parametrize("name", [name for name, _ in UNHEARD])
 @pytest.mark.parametrize(
-    "scenery",
-    [
-        {"redis": False},
-        {"ingress": "10.0.0.1"},
-        {"model": "10.0.0.1"},
-        {"ready": False},
-        {"in_service": False},
-    ],
-    ids=["no Redis", "ingress on the head", "model elsewhere", "worker not ready", "not in service"],
+    "worker", [{"ready": False}, {"in_service": False}, {"cluster": "imagine-other"}], ids=str
 )
-def test_without_a_head_and_without_all_that_a_request_needs_it_is_not_ready(scene, headless, scenery):
-    assert scene.told("Ready", headless(**scenery)) == ("False", "HeadNotReady")
+def test_a_service_without_a_worker_that_takes_requests_is_not_asked(scene, unheard, name, worker):
+    pods = [pod if pod.is_head else scene.but(pod, **worker) for pod in unheard[name].pods]
+    assert not is_unheard(scene.but(unheard[name], pods=tuple(pods)))
 
 
-def test_a_lost_head_that_told_nothing_lately_is_not_ready(scene, headless):
-    assert scene.told("Ready", scene.but(headless(), serve={})) == ("False", "HeadNotReady")
+def test_a_service_is_not_asked_what_ray_tells_or_what_nobody_wants_to_know(scene):
+    unready = (scene.but(scene.head, ready=False), scene.worker)
+    told = {
+        "counted": scene.observed(serve=scene.serve()),
+        "counted, and none left": scene.observed(serve=scene.serve(model=0, target=1)),
+        "counted a moment ago": scene.observed(serve=scene.stale(scene.serve())),
+        "counted by a head that misses a probe": scene.observed(serve=scene.serve(), pods=unready),
+        "by KubeRay's word": scene.observed(),
+        "not serving yet": scene.observed(scene.but(scene.view, active="", pending=scene.cluster)),
+    }
+    assert {name for name, observed in told.items() if is_unheard(observed)} == set()
+
+
+def test_suspended_is_suspended_though_replicas_answer_for_a_moment(scene, resource):
+    observed = scene.observed(pods=(scene.worker,), answers=True)
+    assert scene.told("Ready", observed, resource(suspend=True)) == ("False", "Suspended")
 
 
 def test_silence_of_the_dashboard_flips_nothing_and_its_age_is_told(scene):

@@ -64,7 +64,7 @@ def probe(model, monkeypatch):
     monkeypatch.setattr(readiness, "serve", controller)
     monkeypatch.setattr(readiness, "_FRESH_SECONDS", 0.0)
     probe = ReadinessProbe(model)
-    probe.names = found.deployments
+    probe.names, probe.controller = found.deployments, controller
     return probe
 
 
@@ -74,6 +74,16 @@ async def test_replicas_of_this_version_answer_while_another_is_built_or_failed_
     assert await probe.read() == STARTING
     model.gone = False
     assert await probe.read() == READY
+
+
+async def test_a_replica_is_asked_where_the_controller_is_gone_with_the_head(probe, model):
+    def gone():
+        raise RayActorError
+
+    probe.controller.status = gone
+    assert await probe.read() == READY
+    model.gone = True
+    assert await probe.read() == STARTING
 
 
 async def test_what_the_controller_names_needs_no_question_to_a_replica(probe, model):

@@ -9,8 +9,9 @@ import logging
 import sys
 
 import kopf
+from kopf._cogs.clients.errors import APINotFoundError  # kopf raises it and does not export it
 
-from sd_operator import handlers
+from sd_operator import handlers, serve_reader, service_probe
 from sd_operator.cluster import connect
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import SdServiceError
@@ -21,7 +22,7 @@ from sd_operator.preload_reader import PreloadReader
 from sd_operator.ray_dashboard import connections
 from sd_operator.reconcile import Reconciler
 from sd_operator.resync import Resync
-from sd_operator.serve_reader import ServeReader, directly, through_api_server
+from sd_operator.serve_reader import ServeReader
 from sd_operator.settings import Settings
 from sd_operator.work_queue import WorkQueue
 
@@ -32,22 +33,20 @@ _DASHBOARD_SECONDS = 5.0
 
 async def operate(settings: Settings) -> None:
     """Run until a signal, or until a part of us ends that must not."""
-    stop = asyncio.Event()
     async with (
         connect(settings.request_timeout_seconds) as cluster,
         connections(_DASHBOARD_SECONDS) as session,
     ):
-        asks = (
-            directly(session, settings.dashboard_url, settings.proxy_url)
-            if settings.dashboard_url
-            else through_api_server(cluster)
-        )
-        serve = ServeReader(asks)
-        metrics = Metrics()
+        if settings.dashboard_url:
+            asks = serve_reader.directly(session, settings.dashboard_url, settings.proxy_url)
+            probe = service_probe.directly()
+        else:
+            asks, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
+        serve, nodes, metrics = ServeReader(asks), NodeReader(cluster), Metrics()
         if settings.metrics_port:
             metrics.serve(settings.metrics_port)
-        preloads = PreloadReader(cluster, NodeReader(cluster), settings.node_status_max_images)
-        observer = Observer(cluster, serve, DeviceReader(cluster), preloads)
+        preloads = PreloadReader(cluster, nodes, settings.node_status_max_images)
+        observer = Observer(cluster, serve, probe, DeviceReader(cluster, nodes), preloads)
         queue = WorkQueue(
             Reconciler(cluster, settings, observer, metrics=metrics).reconcile,
             workers=settings.workers,
@@ -56,15 +55,24 @@ async def operate(settings: Settings) -> None:
         )
         resync = Resync(cluster, queue.add, settings)
 
-        async def background() -> None:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(queue.run(), name="work queue")
-                    group.create_task(resync.run(), name="resync")
-                    group.create_task(serve.run(queue.add), name="reading of dashboards")
-            finally:
-                stop.set()
+        while not await _watch(settings, queue, resync, serve):
+            logger.warning("a kind that was watched is gone; what there is now is watched anew")
 
+
+async def _watch(settings: Settings, queue: WorkQueue, resync: Resync, serve: ServeReader) -> bool:
+    """Work, and have kopf watch, until a signal; False where a watch ended because its kind did, which ends all of kopf."""
+    stop = asyncio.Event()
+
+    async def background() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(queue.run(), name="work queue")
+                group.create_task(resync.run(), name="resync")
+                group.create_task(serve.run(queue.add), name="reading of dashboards")
+        finally:
+            stop.set()
+
+    try:
         await kopf.operator(
             registry=handlers.registry(queue, resync.age_seconds, background),
             standalone=True,
@@ -75,6 +83,9 @@ async def operate(settings: Settings) -> None:
             else None,
             stop_flag=stop,
         )
+    except APINotFoundError:
+        return False
+    return True
 
 
 def main() -> int:

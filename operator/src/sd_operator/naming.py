@@ -71,6 +71,11 @@ def warm(name: str) -> str:
     return f"{name}-warm"
 
 
-def serve_url(name: str, namespace: str) -> str:
-    """Address inside the cluster of the Service that KubeRay makes for requests."""
-    return f"http://{name}-serve-svc.{namespace}.svc:{SERVE_PORT}"
+def serve_service(name: str) -> str:
+    """Name of the Service that KubeRay makes for requests to a RayService; while they move in steps, to a RayCluster."""
+    return f"{name}-serve-svc"
+
+
+def serve_url(service: str, namespace: str) -> str:
+    """Address inside the cluster of such a Service."""
+    return f"http://{service}.{namespace}.svc:{SERVE_PORT}"

@@ -119,8 +119,8 @@ class Observed:
         warm: places kept for spare workers, None where none are asked for.
         cluster_troubles: what keeps KubeRay from creating pods, by RayCluster.
         deaths: Ray pods that end again and again.
-        outlive_head: RayClusters whose state is kept outside the head, in Redis, so that workers serve on without it.
         serve: what Ray's dashboards told, by RayCluster.
+        answers: the service itself said that it would draw; asked only where Ray leaves that open.
         gateway: address of the Gateway by which requests move from cluster to cluster; empty where there is none.
     """
 
@@ -130,8 +130,8 @@ class Observed:
     warm: WarmView | None = None
     cluster_troubles: Mapping[str, Trouble] = field(default_factory=dict)
     deaths: Trouble | None = None
-    outlive_head: frozenset[str] = frozenset()
     serve: Mapping[str, Reading] = field(default_factory=dict)
+    answers: bool = False
     upgrade: UpgradeState = field(default_factory=UpgradeState)
     gateway: str = ""
 
@@ -182,11 +182,6 @@ def observe(
         pods=tuple(map(_pod, ray_pods)),
         warm=None if warm is None else _warm(warm, pods),
         cluster_troubles={name: found for name, found in troubles if found},
-        outlive_head=frozenset(
-            each["metadata"]["name"]
-            for each in ray_clusters
-            if each.get("spec", {}).get("gcsFaultToleranceOptions")
-        ),
     )
 
 

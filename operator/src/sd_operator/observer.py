@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One look at everything that is live of a resource beside its children: pods, RayClusters, Ray's answers, Events."""
+"""One look at everything that is live of a resource beside its children: pods, RayClusters, Ray's answers, the service's, Events."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +27,8 @@ from sd_operator.observed import Observed, observe
 from sd_operator.ownership import belongs_to, owner
 from sd_operator.preload_reader import Asked, PreloadReader
 from sd_operator.serve_reader import Place, ServeReader
+from sd_operator.service_probe import Probe
+from sd_operator.status.ready import is_unheard
 from sd_operator.upgrade_state import upgrade_state
 
 Json = dict[str, Any]
@@ -47,6 +49,7 @@ class Observer:
 
     cluster: Cluster
     serve: ServeReader
+    probe: Probe
     devices: DeviceReader
     preloads: PreloadReader
 
@@ -68,16 +71,14 @@ class Observer:
         by_name = {each["metadata"]["name"]: each for each in ray_clusters}
         lacking = await self._shortage(asked.spec if asked else None, observed)
         upgrade = upgrade_state(ray_service, by_name.get(observed.active), lacking)
-        places = []
-        for name in observed.clusters:
-            head, outlives = observed.head(name), name in observed.outlive_head
-            if head or outlives:
-                places.append(Place(key.namespace, name, head.uid if head else None, token, outlives))
+        heads = ((name, observed.head(name)) for name in observed.clusters)
+        places = [Place(key.namespace, name, head.uid, token) for name, head in heads if head]
+        observed = replace(observed, serve=await self.serve.read(key, places))
         return replace(
             observed,
+            answers=is_unheard(observed) and await self._answers(key, ray_service, observed.active),
             upgrade=upgrade,
             preload=await self.preloads.read(children.daemon_sets, pods, asked),
-            serve=await self.serve.read(key, places),
             gateway=await self._gateway(key, ray_service),
         )
 
@@ -140,6 +141,11 @@ class Observer:
             return ""
         ours = live is not None and owner(live) == ray_service["metadata"]["uid"]
         return gateway.url(live) if live is not None and ours else ""
+
+    async def _answers(self, key: Key, ray_service: Json | None, cluster: str) -> bool:
+        """Whether the service itself says that it would draw; while requests move in steps, each RayCluster has a Service."""
+        in_steps = ray_service is not None and moves_in_steps(ray_service)
+        return await self.probe(key.namespace, naming.serve_service(cluster if in_steps else key.name))
 
     async def _shortage(self, spec: Spec | None, observed: Observed) -> str:
         """What a second cluster lacks; unknown where we may not read nodes and the pods of others."""

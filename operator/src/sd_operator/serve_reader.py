@@ -4,10 +4,9 @@
 What replicas tell of their start is asked for along with it: while one starts, and for ten minutes once it runs, or
 until it has told of its first picture.
 
-The memory is of one head: what a former head told says nothing of the cluster now, unless the cluster outlives its
-heads; then it stands until the next one answers. It lasts two minutes after the last answer, so that a dashboard that
-is busy or cut off for a moment flips no condition. It is lost with this process, and nothing depends on it but
-smoothness: Ray is asked anew.
+The memory is of one head: what a former head told says nothing of the cluster now. It lasts two minutes after the last
+answer, so that a dashboard that is busy or cut off for a moment flips no condition. It is lost with this process, and
+nothing depends on it but smoothness: Ray is asked anew.
 """
 
 import asyncio
@@ -41,16 +40,14 @@ class Place:
 
     Attributes:
         cluster: the RayCluster.
-        head_uid: which pod is its head; without one nobody is asked.
+        head_uid: which pod is its head.
         token: Ray's token.
-        outlives_head: what one head told is true beyond it.
     """
 
     namespace: str
     cluster: str
-    head_uid: str | None
+    head_uid: str
     token: str
-    outlives_head: bool = False
 
 
 Ask = Callable[[Place], Awaitable[dict[str, Any]]]
@@ -165,10 +162,8 @@ class ServeReader:
 
     async def _look(self, place: Place, before: _Memory | None) -> _Memory:
         now = self._clock()
-        if before is None or (before.place.head_uid != place.head_uid and not place.outlives_head):
+        if before is None or before.place.head_uid != place.head_uid:
             before = _Memory(place)
-        if place.head_uid is None:
-            return replace(before, place=place, reading=self._aged(before.reading, now), failed_at=None)
         if before.failed_at is not None and now - before.failed_at < _PAUSE_AFTER_FAILURE:
             return replace(before, place=place)
         try:

@@ -38,7 +38,6 @@ class DeploymentState:
         target: replicas that Serve wants now.
         running: replicas that take requests.
         config: the options in effect, Serve's defaults included.
-        addresses: IP addresses of the pods that hold the running replicas.
         replicas: those that start or run in a pod, by Serve's id.
     """
 
@@ -47,7 +46,6 @@ class DeploymentState:
     target: int
     running: int
     config: Json = field(default_factory=dict)
-    addresses: frozenset[str] = frozenset()
     replicas: Mapping[str, ReplicaState] = field(default_factory=dict)
 
 
@@ -136,7 +134,6 @@ def _deployment(found: Mapping[str, Any]) -> DeploymentState:
         target=found.get("target_num_replicas", 0),
         running=len(running),
         config=found.get("deployment_config") or {},
-        addresses=frozenset(each["node_ip"] for each in running if each.get("node_ip")),
         replicas={
             each["replica_id"]: ReplicaState(each["node_ip"], running=each in running)
             for each in placed

@@ -66,7 +66,10 @@ class Settings(BaseSettings):
     )
     dashboard_url: str = Field(
         default="http://{cluster}-head-svc.{namespace}.svc:8265",
-        description="Address of the dashboard of a RayCluster; empty: through the API server's service proxy.",
+        description=(
+            "Address of the dashboard of a RayCluster; empty: dashboards and services are asked through the API server's"
+            " service proxy."
+        ),
     )
     proxy_url: str = Field(
         default="http://{cluster}-head-svc.{namespace}.svc:8000",

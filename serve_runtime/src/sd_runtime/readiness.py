@@ -41,7 +41,8 @@ def judge(replicas: Mapping[str, int], status: str, *, scale_to_zero: bool) -> R
 class ReadinessProbe:
     """Reads replica states from Serve's controller, at most once a second.
 
-    Without an answer the last one stands: replicas serve on while the controller restarts.
+    Where it does not answer, a replica is asked: without a head, and so without a controller, replicas on workers serve on
+    until Ray ends those.
 
     Attributes:
         scale_to_zero: whether having no replica is as it should be.
@@ -60,8 +61,7 @@ class ReadinessProbe:
         """The state, at most a second old."""
         async with self._lock:
             if time.monotonic() - self._read_at >= _FRESH_SECONDS:
-                with suppress(*_NO_ANSWER):
-                    self._last = await self._ask_controller() or await self._ask_replica()
+                self._last = await self._ask_controller() or await self._ask_replica()
                 self._read_at = time.monotonic()
         return self._last
 
@@ -74,9 +74,12 @@ class ReadinessProbe:
         return self._info
 
     async def _ask_controller(self) -> Readiness | None:
-        """The state; None where it names no deployment: another version is built, or building it has failed."""
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            status = await asyncio.to_thread(serve.status)
+        """The state; None without an answer, or where that names no deployment: another version is built, or could not be."""
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                status = await asyncio.to_thread(serve.status)
+        except _NO_ANSWER:
+            return None
         application = status.applications.get(self._application)
         if application is None:
             return self._last

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sd_operator import naming, status
+from sd_operator import naming, serve_reader, service_probe, status
 from sd_operator.api import Resource, Status, parse, recorded_status
 from sd_operator.api.status import ConditionType, Reason
 from sd_operator.cli.start_chart import chart
@@ -33,7 +33,7 @@ from sd_operator.observed import Observed
 from sd_operator.observer import Observer
 from sd_operator.preload_gate import hold
 from sd_operator.preload_reader import Asked, PreloadReader
-from sd_operator.serve_reader import ServeReader, through_api_server
+from sd_operator.serve_reader import ServeReader
 from sd_operator.status.verdict import Verdict
 from sd_operator.why import Explanation, Row, explain
 
@@ -135,9 +135,10 @@ def _held(
 
 
 def _observer(cluster: Cluster) -> Observer:
-    preloads = PreloadReader(cluster, NodeReader(cluster))
-    serve = ServeReader(through_api_server(cluster))
-    return Observer(cluster, serve, DeviceReader(cluster), preloads)
+    serve, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
+    nodes = NodeReader(cluster)
+    devices, preloads = DeviceReader(cluster, nodes), PreloadReader(cluster, nodes)
+    return Observer(cluster, ServeReader(serve), probe, devices, preloads)
 
 
 async def _observe(

@@ -13,6 +13,7 @@ _CONFLICT = 409
 _TOO_MANY = 429
 _UNAUTHORIZED = 401
 _SERVER_ERROR = 500
+_GOING = "custom resource definition is terminating"
 
 
 def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> SdServiceError:
@@ -21,6 +22,10 @@ def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> Sd
     if status == _GONE and kind.name in {"RayService", "RayCluster"} and not names_an_object(body):
         return KubeRayMissing(
             "the cluster has no kind RayService (ray.io/v1): install KubeRay 1.7 or newer, then this goes on by itself"
+        )
+    if kind.name in {"RayService", "RayCluster"} and _GOING in message:
+        return KubeRayMissing(
+            "the kind RayService (ray.io/v1) is being deleted: install KubeRay 1.7 or newer, then this goes on by itself"
         )
     field = _unknown_field(message)
     if kind.name == "RayService" and field:

@@ -190,7 +190,7 @@ def _status(
     return Status(
         observed_generation=generation,
         conditions=found,
-        url=observed.gateway or naming.serve_url(key.name, key.namespace),
+        url=observed.gateway or naming.serve_url(naming.serve_service(key.name), key.namespace),
         replicas=replicas(intent, observed),
         selector=f"{naming.NAME_LABEL}={key.name},ray.io/node-type=worker",
         workers=workers(intent, observed),

@@ -5,7 +5,6 @@ Ray's fresh answer wins. While its dashboard does not answer, the status is Kube
 replica counts are those last read from the same head: a failed read alone flips nothing.
 """
 
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from sd_operator import naming, times
@@ -53,14 +52,6 @@ class Known:
     def routed(self) -> bool:
         """Whether a request would find its way to the ingress."""
         return bool(self.reading and self.reading.state.running(naming.INGRESS_DEPLOYMENT))
-
-    def held_by(self, addresses: AbstractSet[str]) -> bool:
-        """Whether both the ingress and the model have a replica in the pods of these addresses."""
-        return self.reading is not None and all(
-            name in self.reading.state.deployments
-            and not addresses.isdisjoint(self.reading.state.deployments[name].addresses)
-            for name in (naming.INGRESS_DEPLOYMENT, naming.MODEL_DEPLOYMENT)
-        )
 
     @property
     def fresh(self) -> bool:

@@ -9,14 +9,13 @@ application UNHEALTHY. These flips are damped so:
 - a dashboard that does not answer: what it told last counts for two minutes, and the message says how old it is;
 - one replica, worker or pod of several that restarts: the others answer, so Ready stays True (Serving or Degraded);
 - a head that misses its probe while its dashboard answers: requests go to the workers;
-- a head that is gone or not ready while its state is in Redis: for the same two minutes, if by what it told last ingress and model
-  have replicas in workers that are ready. A worker's readiness probe asks its proxy, and does not fail for want of a head
-  (https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/rayservice-high-availability.html).
+- Ray tells of no replica while workers are ready, since the head is gone or new, or since another version is built or
+  could not be: the service itself is asked, and believed where it says that it would draw (Degraded).
 
-Nothing delays bad news that is known: any other lost head, the last replica gone, a failed first deployment.
+Nothing delays bad news that is known: the last replica gone, a failed first deployment.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -48,12 +47,6 @@ class _Scene:
     def pods(self) -> list[PodView]:
         return pods_of(self.observed, self.cluster)
 
-    @property
-    def outlives_head(self) -> bool:
-        """Whether workers serve on without a head, as far as is known."""
-        workers = {pod.ip for pod in self.pods if pod.ready and pod.in_service and not pod.is_head and pod.ip}
-        return self.cluster in self.observed.outlive_head and self.application.held_by(workers)
-
     def trouble(self) -> Trouble | None:
         """The first thing that keeps pods of the cluster from running."""
         return next(iter(troubles(self.observed, self.cluster)), None)
@@ -66,18 +59,24 @@ def ready(intent: Intent, observed: Observed, now: datetime) -> Verdict:
         return Verdict("False", Reason.CREATING, "The RayService does not exist yet.")
     cluster = view.active or view.pending
     scene = _Scene(intent, observed, view, cluster, known(observed, cluster), now)
-    checks: Iterable[Callable[[_Scene], Verdict | None]] = (
-        _is_suspended,
-        _is_refused,
-        _is_starting,
-        _has_no_head,
-        _has_no_replicas,
-        _has_failed,
-        _is_unknown,
-        _has_no_endpoints,
-        _is_at_zero,
-    )
-    return next(filter(None, (check(scene) for check in checks)), None) or _serving(scene)
+    verdict = _first(scene, _BEFORE_IT_SERVES)
+    if verdict is not None:
+        return verdict
+    verdict = _first(scene, _WHILE_IT_SERVES) or _serving(scene)
+    if observed.answers and verdict.status == "False":
+        return Verdict("True", Reason.DEGRADED, f"Replicas in {cluster} still answer. {verdict.message}")
+    return verdict
+
+
+def is_unheard(observed: Observed) -> bool:
+    """Whether Ray leaves open if requests are answered while there are workers that could: the service is to be asked."""
+    if not observed.active:
+        return False
+    pods, application = pods_of(observed, observed.active), known(observed, observed.active)
+    if not any(pod.ready and pod.in_service and not pod.is_head for pod in pods):
+        return False
+    is_told = application.counted or application.status == "RUNNING"
+    return not (is_told and (application.fresh or any(pod.ready and pod.is_head for pod in pods)))
 
 
 def _is_suspended(scene: _Scene) -> Verdict | None:
@@ -111,8 +110,6 @@ def _has_no_head(scene: _Scene) -> Verdict | None:
     heads = [pod for pod in scene.pods if pod.is_head]
     answers = scene.application.fresh and scene.application.serves
     if any(pod.ready for pod in heads) or (answers and any(pod.running for pod in heads)):
-        return None
-    if scene.outlives_head:
         return None
     missing = f"The head pod of {scene.cluster} is gone or not ready"
     trouble = next((pod.trouble for pod in heads if pod.trouble), None)
@@ -190,9 +187,23 @@ def _serving(scene: _Scene) -> Verdict:
         count = f"{application.model} of {max(application.target, application.model)} replicas answer"
         message = f"{serving}; {count}, and the application is {application.status}: {application.reason}"
         return Verdict("True", Reason.DEGRADED, message)
-    if not application.fresh and not any(pod.is_head and pod.ready for pod in scene.pods):
-        serving += ". The head is gone; workers serve on until another one takes over its state from Redis"
     return Verdict("True", Reason.SERVING, f"{serving}.")
+
+
+_Check = Callable[[_Scene], Verdict | None]
+_BEFORE_IT_SERVES: tuple[_Check, ...] = (_is_suspended, _is_refused, _is_starting)
+_WHILE_IT_SERVES: tuple[_Check, ...] = (
+    _has_no_head,
+    _has_no_replicas,
+    _has_failed,
+    _is_unknown,
+    _has_no_endpoints,
+    _is_at_zero,
+)
+
+
+def _first(scene: _Scene, checks: tuple[_Check, ...]) -> Verdict | None:
+    return next(filter(None, (check(scene) for check in checks)), None)
 
 
 def _woken_in_vain(scene: _Scene) -> bool:

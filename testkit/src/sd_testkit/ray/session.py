@@ -28,6 +28,7 @@ class Session:
     Attributes:
         head: name of the head pod.
         head_alive: the head's processes run; without them nothing is scheduled, but replicas elsewhere serve on.
+        head_lost: since when they do not, monotonic seconds.
         nodes: resources of every node that joined, by pod name; the head's are last.
         proxy_starts: the head's proxy comes up with the first config.
         token: what the dashboard wants to see; empty lets everyone in.
@@ -38,6 +39,7 @@ class Session:
     token: str
     serve: Serve
     head_alive: bool = True
+    head_lost: float | None = None
     nodes: dict[str, Amounts] = field(default_factory=dict)
     proxy_starts: bool = True
     _proxied: dict[str, float] = field(default_factory=dict)
@@ -55,7 +57,7 @@ class Session:
         self.nodes.pop(node, None)
         self.serve.replicas = [each for each in self.serve.replicas if each.node != node]
         if node == self.head:
-            self.head_alive = False
+            self.head_alive, self.head_lost = False, time.monotonic()
 
     def has_proxy(self, node: str) -> bool:
         """A proxy runs on the head, and on nodes with a replica (`proxy_location: EveryNode`) and some time longer."""

@@ -183,7 +183,9 @@ class Ray:
             await self._server.merge_status(pod, kubelet.running(pod, life.address, ready=ready))
 
     def _is_lost(self, session: Session, mine: _Cluster) -> bool:
-        """A worker of an earlier head ends itself when the next head, which does not know it, builds something."""
+        """A worker ends itself when its head has been gone for long, or when the next one, which does not know it, builds something."""
+        if session.head_lost is not None and time.monotonic() - session.head_lost > self.pace.orphan:
+            return True
         latest = mine.session
         return latest is not None and latest is not session and bool(latest.serve.deployments)
 
