@@ -27,16 +27,20 @@ class Network:
         self._servers: dict[tuple[str, int], web.AppRunner] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="sd-pods-")
         self._tunnel: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Listen for the API server."""
         self._socket.unlink(missing_ok=True)
-        self._tunnel = await asyncio.start_unix_server(self._serve, str(self._socket))
+        self._tunnel = await asyncio.start_unix_server(self._connect, str(self._socket))
 
     async def close(self) -> None:
-        """End every server."""
+        """End every server and every connection."""
         if self._tunnel is not None:
             self._tunnel.close()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
         for address, port in list(self._servers):
             await self.stop(address, port)
         self._folder.cleanup()
@@ -59,18 +63,26 @@ class Network:
     def _path(self, address: str, port: int) -> Path:
         return Path(self._folder.name) / f"{address}-{port}"
 
+    def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.create_task(self._serve(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
+        with (
+            contextlib.closing(writer),
+            contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError),
+        ):
             head = await reader.readuntil(b"\r\n\r\n")
             address, _, port = head.split()[1].decode().rpartition(":")
             try:
                 inner = await asyncio.open_unix_connection(str(self._path(address.strip("[]"), int(port))))
             except OSError:
                 writer.write(b"HTTP/1.1 503 connection refused\r\n\r\n")
-            else:
-                writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                return
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            with contextlib.closing(inner[1]):
                 await asyncio.gather(_copy(reader, inner[1]), _copy(inner[0], writer))
-        writer.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
