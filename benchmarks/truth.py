@@ -33,6 +33,7 @@ from sd_testkit.truth_meter import Meter, Sample, Verdict, judge
 
 EXAMPLE = Path(__file__).parent.parent / "examples/cpu.yaml"
 NAMESPACE = "truth-meter"
+READING_SECONDS = 15.0
 HEADER = ("scenario", "seconds", "ours wrong", "KubeRay's wrong")
 
 
@@ -41,7 +42,7 @@ async def measure(scenarios: list[Scenario], patience: float) -> list[tuple[str,
     verdicts = []
     async with cluster() as (control_plane, api):
         control_plane.kubectl("create", "namespace", NAMESPACE)
-        user = User(api, NAMESPACE, yaml.safe_load(EXAMPLE.read_text()), patience)
+        user = User(api, NAMESPACE, yaml.safe_load(EXAMPLE.read_text()), patience, READING_SECONDS)
         try:
             await user.apply()
             await user.until_condition("Ready", "True")

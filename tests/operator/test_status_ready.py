@@ -139,6 +139,14 @@ def test_a_service_is_not_asked_what_ray_tells_or_what_nobody_wants_to_know(scen
     assert {name for name, observed in told.items() if is_unheard(observed)} == set()
 
 
+def test_a_cluster_that_has_just_taken_over_serves_by_the_services_own_word(scene):
+    """KubeRay counts its endpoints a pass later."""
+    observed = scene.observed(scene.but(scene.view, endpoints=0), serve=scene.serve())
+    assert is_unheard(observed)
+    assert scene.told("Ready", observed) == ("False", "NoEndpoints")
+    assert scene.told("Ready", scene.but(observed, answers=True)) == ("True", "Serving")
+
+
 def test_suspended_is_suspended_though_replicas_answer_for_a_moment(scene, resource):
     observed = scene.observed(pods=(scene.worker,), answers=True)
     assert scene.told("Ready", observed, resource(suspend=True)) == ("False", "Suspended")

@@ -10,7 +10,8 @@ application UNHEALTHY. These flips are damped so:
 - one replica, worker or pod of several that restarts: the others answer, so Ready stays True (Serving or Degraded);
 - a head that misses its probe while its dashboard answers: requests go to the workers;
 - Ray tells of no replica while workers are ready, since the head is gone or new, or since another version is built or
-  could not be: the service itself is asked, and believed where it says that it would draw (Degraded).
+  could not be: the service itself is asked, and believed where it says that it would draw (Degraded);
+- KubeRay counts no endpoint yet of a cluster that has just taken over: likewise (Serving).
 
 Nothing delays bad news that is known: the last replica gone, a failed first deployment.
 """
@@ -69,12 +70,15 @@ def ready(intent: Intent, observed: Observed, now: datetime) -> Verdict:
 
 
 def is_unheard(observed: Observed) -> bool:
-    """Whether Ray leaves open if requests are answered while there are workers that could: the service is to be asked."""
-    if not observed.active:
+    """Whether KubeRay and Ray leave open if requests are answered, while workers could: the service is to be asked."""
+    view = observed.ray_service
+    if view is None or not view.active:
         return False
-    pods, application = pods_of(observed, observed.active), known(observed, observed.active)
+    pods, application = pods_of(observed, view.active), known(observed, view.active)
     if not any(pod.ready and pod.in_service and not pod.is_head for pod in pods):
         return False
+    if view.endpoints == 0:
+        return True
     is_told = application.counted or application.status == "RUNNING"
     return not (is_told and (application.fresh or any(pod.ready and pod.is_head for pod in pods)))
 
@@ -159,6 +163,8 @@ def _has_no_endpoints(scene: _Scene) -> Verdict | None:
     ready_pods = any(pod.ready and pod.in_service for pod in scene.pods)
     if scene.view.endpoints > 0 and (ready_pods or scene.intent.low == 0):
         return None
+    if ready_pods and scene.observed.answers:
+        return None  # a cluster that has just taken over
     message = "No pod takes requests"
     return _blocked(scene, message) or Verdict("False", Reason.NO_ENDPOINTS, f"{message}.")
 

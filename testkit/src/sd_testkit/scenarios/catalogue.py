@@ -73,10 +73,11 @@ async def new_cluster(user: User) -> None:
 
 
 async def bad_model(user: User) -> None:
-    """Weights that are not there: the change fails and says so, and its revert heals the service."""
+    """Weights that are not there: the change fails and says so, and its revert, by a person, heals the service."""
     await _up(user)
     await user.apply(model={"preset": None, "uri": "file:///no/such/model"})
     await user.until_condition("ConfigApplied", "False", "ApplicationFailed")
+    await user.read()
     await user.apply()
     await user.until_changed()
     await user.until_served()
@@ -116,6 +117,7 @@ async def suspend(user: User) -> None:
         return not await user.list("Pod", f"sdservice.dev/name={NAME},ray.io/is-ray-node=yes")
 
     await user.until("no Ray pod", no_pods)
+    await user.read()
     await user.apply()
     await user.until_condition("Ready", "True", "Serving")
     await user.until_served()

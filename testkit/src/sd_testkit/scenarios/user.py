@@ -41,12 +41,14 @@ class User:
     Attributes:
         base: the StableDiffusionService that every change is merged over.
         patience: seconds until something expected is given up.
+        reading: seconds to read what the status says; nobody undoes a change the moment that it fails.
     """
 
     api: ApiClient
     namespace: str
     base: Json
     patience: float = 120.0
+    reading: float = 0.0
     quiet: bool = False
     _server: ApiServer = field(init=False)
 
@@ -69,6 +71,10 @@ class User:
         live = await self.service()
         if live is not None:
             await self._server.delete(live)
+
+    async def read(self) -> None:
+        """Read what the status says."""
+        await asyncio.sleep(self.reading)
 
     async def service(self) -> Json | None:
         """The live StableDiffusionService."""
