@@ -17,11 +17,18 @@ _WORTH = 512  # cells of latents; for fewer, what Python does between the operat
 
 
 class Lanes:
-    """A call like the one it is given, on `cores` cores if it is large enough."""
+    """A call like the one it is given, on `cores` cores if it is large enough; below that one core is left to others.
 
-    def __init__(self, call: Forward, cores: int) -> None:
+    Attributes:
+        one_by_one_at_first: the lanes of a shape that was not there before wait for one another, so that what the
+            first of them compiles is found by the others.
+    """
+
+    def __init__(self, call: Forward, cores: int, *, one_by_one_at_first: bool = False) -> None:
+        self.one_by_one_at_first = one_by_one_at_first
         self._call = call
         self._cores = cores
+        self._known: set[torch.Size] = set()
         self._others = ThreadPoolExecutor(max(1, cores - 1), thread_name_prefix="lane")
 
     def __call__(
@@ -30,7 +37,7 @@ class Lanes:
         """`samples` (rows, channels, height, width) and `timesteps` (rows,); conditions by rows too."""
         rows, _, height, width = samples.shape
         if rows * height * width < _WORTH:
-            return self._call(samples, timesteps, conditions)
+            return self._compute(max(1, self._cores - 1), samples, timesteps, conditions)
         lanes = min(rows, self._cores)
         threads = self._cores // lanes
         by_name = {name: tensor.tensor_split(lanes) for name, tensor in conditions.items()}
@@ -40,6 +47,9 @@ class Lanes:
                 zip(samples.tensor_split(lanes), timesteps.tensor_split(lanes), strict=True)
             )
         ]
+        if self.one_by_one_at_first and samples.shape not in self._known:
+            self._known.add(samples.shape)
+            return torch.cat([self._compute(threads, *share) for share in [first, *others]])
         running = [self._others.submit(self._compute, threads, *share) for share in others]
         results = [self._compute(threads, *first)]
         return torch.cat(results + [each.result() for each in running])
