@@ -25,6 +25,7 @@ from kubernetes.aio import config, watch
 from kubernetes.aio.client import ApiClient, Configuration, CustomObjectsApi
 
 from sd_testkit.control_plane import ControlPlane
+from sd_testkit.operator_process import outside
 from sd_testkit.playground import install_crds
 
 EXAMPLE = Path(__file__).parent.parent / "examples/quickstart.yaml"
@@ -77,12 +78,8 @@ async def measure(control_plane: ControlPlane, services: int, rate: float, prelo
 
 def start_operator(control_plane: ControlPlane) -> int:
     """Start the operator as a process of its own; return its id."""
-    environment = {
-        "KUBECONFIG": str(control_plane.kubeconfig),
-        "SDSERVICE_PROBE_PORT": "0",
-        "SDSERVICE_METRICS_PORT": "0",
-    }
-    control_plane.processes.start("operator", [sys.executable, "-m", "sd_operator"], environment)
+    command = [sys.executable, "-m", "sd_operator"]
+    control_plane.processes.start("operator", command, outside(control_plane))
     process = control_plane.processes.running("operator")
     if process is None:
         raise RuntimeError("the operator did not start")

@@ -10,20 +10,25 @@ from sd_testkit.control_plane import ControlPlane
 from sd_testkit.processes import Processes
 
 
+def outside(control_plane: ControlPlane) -> dict[str, str]:
+    """Environment of an operator beside a cluster: no ports of its own, and names of Services mean nothing there."""
+    return {
+        "KUBECONFIG": str(control_plane.kubeconfig),
+        "SDSERVICE_PROBE_PORT": "0",
+        "SDSERVICE_METRICS_PORT": "0",
+        "SDSERVICE_DASHBOARD_URL": "",
+    }
+
+
 class OperatorProcess:
     """The operator of this checkout; its log is in the folder."""
 
     def __init__(self, control_plane: ControlPlane, folder: Path) -> None:
         self._processes = Processes(folder)
         self._log = folder / "operator.log"
-        self._environment = {
-            "KUBECONFIG": str(control_plane.kubeconfig),
-            "SDSERVICE_PROBE_PORT": "0",
-            "SDSERVICE_METRICS_PORT": "0",
+        self._environment = outside(control_plane) | {
             "SDSERVICE_RESYNC_SECONDS": "2",
             "SDSERVICE_NODE_CACHE_DIRECTORY": "/mnt/weights",
-            # Outside the cluster its service names mean nothing.
-            "SDSERVICE_DASHBOARD_URL": "",
         }
 
     def start(self, **more: str) -> None:

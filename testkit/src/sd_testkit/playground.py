@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sd_testkit.control_plane import ControlPlane
 from sd_testkit.crds import kuberay_crds
+from sd_testkit.operator_process import outside
 from sd_testkit.programs import ROOT, ensure
 
 FOLDER = ROOT / ".cache" / "cluster"
@@ -21,13 +22,7 @@ def up(folder: Path = FOLDER) -> str:
     if control_plane.processes.running("kube-apiserver") is None:
         control_plane.start()
     install_crds(control_plane)
-    environment = {
-        "KUBECONFIG": str(control_plane.kubeconfig),
-        "SDSERVICE_PROBE_PORT": "0",
-        "SDSERVICE_METRICS_PORT": "0",
-        # Outside the cluster its service names mean nothing.
-        "SDSERVICE_DASHBOARD_URL": "",
-    }
+    environment = outside(control_plane)
     commands = {
         "kuberay": [sys.executable, "-m", "sd_testkit", "kuberay", str(control_plane.pod_network)],
         "operator": [sys.executable, "-m", "sd_operator"],
