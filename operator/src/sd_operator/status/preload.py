@@ -87,7 +87,7 @@ def _found(state: PreloadState) -> Verdict:
         missing = f"; {state.unmade} have no preload pod yet" if state.unmade else ""
         return Verdict("False", Reason.PULLING, f"{nodes}{missing}.")
     if unknown:
-        message = f"{nodes}; {unknown} do not tell, since a node lists its largest images only."
+        message = f"{nodes}; {unknown} do not tell: a node lists its largest images only, and none at first."
         return Verdict("Unknown", Reason.IMAGES_UNSEEN, message)
     several = [each.image for each in state.images if each.digests > 1]
     differs = (
