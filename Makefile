@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Compiled modules: without them every Ray process compiles torch and diffusers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test setup run fmt check generate constraints model evaluate cluster cluster-stop e2e truth clean
+.PHONY: test setup run fmt check generate constraints model evaluate cluster cluster-stop node e2e truth clean
 test: setup check
 	$(BIN)/python -m sd_testkit build
 	$(BIN)/pytest -n 3
@@ -63,6 +63,10 @@ cluster: setup
 
 cluster-stop: setup
 	$(BIN)/python -m sd_testkit down
+
+node: setup  # image preload on a real kubelet and containerd; needs root, runc, CNI plugins and a static busybox
+	$(BIN)/python -m sd_testkit build --node
+	SDSERVICE_NODE=1 $(BIN)/pytest tests/node
 
 e2e: setup  # the scenario list on the cluster that KUBECONFIG names, which needs KubeRay
 	$(BIN)/pytest tests/e2e

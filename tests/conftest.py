@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every tier uses: a valid resource, and changes merged over it."""
+"""What every tier uses: a valid resource, changes merged over it, and, with a control plane, kubectl and waiting."""
 
+import asyncio
+import json
+import re
+import subprocess
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +46,98 @@ def resource(service):
         return parse(service(metadata=identity, spec=spec))
 
     return build
+
+
+@pytest.fixture(scope="session")
+def kubectl(control_plane):
+    """Run kubectl; the test looks at the exit code."""
+
+    def run(*arguments, stdin=None) -> subprocess.CompletedProcess[str]:
+        return control_plane.kubectl(*arguments, stdin=stdin, check=False)
+
+    return run
+
+
+@pytest.fixture
+def namespace(kubectl, request):
+    """A fresh namespace, deleted with everything in it."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:30].strip("-")
+    name = f"{words}-{uuid.uuid4().hex[:6]}"
+    kubectl("create", "namespace", name)
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def eventually(kubectl):
+    """Wait until a condition holds; the bound is generous, and on failure the state of the cluster is told."""
+
+    async def wait(condition, within=240):
+        deadline = time.monotonic() + within
+        while True:
+            failure = None
+            try:
+                # Conditions call kubectl: off the loop, which also runs the stand-in.
+                if await asyncio.to_thread(condition):
+                    return
+            except (KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
+                failure = error
+            if time.monotonic() > deadline:
+                kinds = "sdservice,rayservice,raycluster,pods"
+                found = kubectl("get", kinds, "-A", "-o", "wide").stdout
+                told = kubectl("get", "sdservice,rayservice", "-A", "-o", "yaml").stdout
+                raise AssertionError(f"not within {within} s\n{found}\n{told}") from failure
+            await asyncio.sleep(0.7)  # each look starts kubectl
+
+    return wait
+
+
+@pytest.fixture
+def get(kubectl, namespace):
+    """The live object, or None."""
+
+    def read(kind, name="imagine"):
+        result = kubectl(
+            "get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found", "--show-managed-fields"
+        )
+        return json.loads(result.stdout) if result.stdout else None
+
+    return read
+
+
+@pytest.fixture
+def apply(kubectl, namespace):
+    def send(body):
+        result = kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", stdin=json.dumps(body))
+        assert result.returncode == 0, result.stderr
+
+    return send
+
+
+@pytest.fixture
+def told(get):
+    """(status, reason, message) of a condition, once it was computed from the latest spec; else None."""
+
+    def read(kind, name="imagine"):
+        live = get("sdservice", name) or {}
+        status = live.get("status", {})
+        if status.get("observedGeneration") != live.get("metadata", {}).get("generation"):
+            return None
+        found = (each for each in status.get("conditions", []) if each["type"] == kind)
+        return next(((each["status"], each["reason"], each["message"]) for each in found), None)
+
+    return read
+
+
+@pytest.fixture
+def condition(told):
+    """(status, reason) of a condition, likewise."""
+
+    def read(kind, name="imagine"):
+        found = told(kind, name)
+        return None if found is None else found[:2]
+
+    return read
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

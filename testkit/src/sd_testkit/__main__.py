@@ -17,9 +17,11 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 @app.command()
-def build() -> None:
+def build(
+    node: Annotated[bool, typer.Option("--node", help="And those of a real node.")] = False,
+) -> None:
     """Build every program of the control plane into the cache."""
-    for program in programs.PROGRAMS:
+    for program in (*programs.PROGRAMS, *(programs.NODE_PROGRAMS if node else ())):
         began = time.monotonic()
         programs.ensure(program.name)
         print(f"{program.name} {program.version}: {time.monotonic() - began:.1f} s")

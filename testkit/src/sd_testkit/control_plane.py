@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from sd_testkit.programs import ensure
 _READY_SECONDS = 180.0
 _POLL_SECONDS = 0.2
 _OK = 200
+_SIMULATED = "kwok.x-k8s.io/node"
 
 GPU_NODES = 2
 GPUS_PER_NODE = 8
@@ -34,6 +35,8 @@ class ControlPlane:
     """A control plane whose files, processes and logs are in one folder."""
 
     folder: Path
+    address: str = field(default="", init=False)
+    _authority: Authority = field(init=False, repr=False, compare=False)
 
     @property
     def kubeconfig(self) -> Path:
@@ -58,11 +61,12 @@ class ControlPlane:
         """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        etcd, peer, api = _free_ports(3)
-        self._credentials(f"https://127.0.0.1:{api}")
+        etcd, peer, api = free_ports(3)
+        self.address = f"https://127.0.0.1:{api}"
+        self._credentials()
         self._start_etcd(etcd, peer)
         self._start_api_server(etcd, api)
-        self._until_ready(f"https://127.0.0.1:{api}/readyz")
+        self._until_ready(f"{self.address}/readyz")
         self._start_controllers()
         for node in _nodes():
             self.kubectl("create", "-f", "-", stdin=json.dumps(node))
@@ -79,9 +83,16 @@ class ControlPlane:
         command = [str(ensure("kubectl")), "--kubeconfig", str(self.kubeconfig), *arguments]
         return subprocess.run(command, input=stdin, capture_output=True, text=True, check=check, timeout=120)
 
-    def _credentials(self, server: str) -> None:
-        authority = Authority(self.folder)
-        authority.server("apiserver")
+    def add_user(self, name: str, user: str, group: str = "") -> Path:
+        """NAME.kubeconfig by which a program proves to be `user` of `group`, on a control plane started here."""
+        self._authority.client(name, user, group)
+        kubeconfig = self.folder / f"{name}.kubeconfig"
+        kubeconfig.write_text(yaml.safe_dump(self._kubeconfig(name)))
+        return kubeconfig
+
+    def _credentials(self) -> None:
+        self._authority = Authority(self.folder)
+        self._authority.server("apiserver")
         service_account_key(self.folder)
         users = {
             "admin": ("admin", "system:masters"),
@@ -90,15 +101,14 @@ class ControlPlane:
             "kwok": ("kwok", "system:masters"),
         }
         for name, (user, group) in users.items():
-            authority.client(name, user, group)
-            (self.folder / f"{name}.kubeconfig").write_text(yaml.safe_dump(self._kubeconfig(name, server)))
+            self.add_user(name, user, group)
 
-    def _kubeconfig(self, name: str, server: str) -> dict[str, object]:
+    def _kubeconfig(self, name: str) -> dict[str, object]:
         files = {
             "client-certificate": str(self.folder / f"{name}.crt"),
             "client-key": str(self.folder / f"{name}.key"),
         }
-        cluster = {"server": server, "certificate-authority": str(self.folder / "ca.crt")}
+        cluster = {"server": self.address, "certificate-authority": str(self.folder / "ca.crt")}
         return {
             "apiVersion": "v1",
             "kind": "Config",
@@ -185,7 +195,7 @@ class ControlPlane:
                 ensure("kwok"),
                 f"--kubeconfig={at / 'kwok.kubeconfig'}",
                 f"--config={Path(__file__).with_name('stages.yaml')}",
-                "--manage-all-nodes=true",
+                f"--manage-nodes-with-annotation-selector={_SIMULATED}=fake",
                 "--node-lease-duration-seconds=40",
                 "--node-port=0",
             ],
@@ -246,14 +256,15 @@ def simulated_node(name: str, extra: dict[str, str], taints: list[dict[str, str]
         "metadata": {
             "name": name,
             "labels": {"kubernetes.io/hostname": name},
-            "annotations": {"kwok.x-k8s.io/node": "fake"},
+            "annotations": {_SIMULATED: "fake"},
         },
         "spec": {"taints": taints},
         "status": {"allocatable": amounts, "capacity": amounts},
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

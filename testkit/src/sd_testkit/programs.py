@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Go programs of a control plane: built once from `tools/go/<program>` into a cache keyed by version."""
+"""Go programs, of a control plane and of a real node: built once from `tools/go/<program>` into a cache keyed by version."""
 
 import fcntl
 import os
@@ -14,7 +14,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 MODULES = ROOT / "tools" / "go"
-_MINUTES = {"etcd": 2, "kube-apiserver": 6, "kube-controller-manager": 4, "kwok": 3}
+_MINUTES = {
+    "etcd": 2,
+    "kube-apiserver": 6,
+    "kube-controller-manager": 4,
+    "kwok": 3,
+    "containerd": 2,
+    "kubelet": 3,
+}
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,10 @@ PROGRAMS = tuple(
         "glua",
     )
 )
+# Built when a real node is asked for: `make test` takes long enough without them.
+NODE_PROGRAMS = tuple(
+    Program(name) for name in ("containerd", "containerd-shim-runc-v2", "ctr", "kubelet", "crane")
+)
 
 
 def cache() -> Path:
@@ -92,7 +103,7 @@ def ensure(name: str) -> Path:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and (Path(assets) / name).is_file():
         return Path(assets) / name
-    program = next(each for each in PROGRAMS if each.name == name)
+    program = next(each for each in (*PROGRAMS, *NODE_PROGRAMS) if each.name == name)
     target = cache() / name / program.version / f"{sys.platform}-{platform.machine()}" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / "lock").open("w") as lock:

@@ -31,11 +31,12 @@ class KubeRay:
     Args:
         api: a client that may do everything.
         socket: where the API server dials pods (`ControlPlane.pod_network`).
+        real_nodes: names of nodes whose kubelet is not simulated.
     """
 
-    def __init__(self, api: ApiClient, socket: Path) -> None:
+    def __init__(self, api: ApiClient, socket: Path, real_nodes: frozenset[str] = frozenset()) -> None:
         self._server = ApiServer(api)
-        self._ray = Ray(self._server, socket)
+        self._ray = Ray(self._server, socket, real_nodes)
         self._services = RayServices(self._server, SimulatedDashboards(self._ray))
         self._clusters = RayClusters(self._server)
 

@@ -2,7 +2,7 @@
 """The objects KubeRay makes: clusters, pods and Services (pure).
 
 https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/common. Left out: the autoscaler's
-sidecar, ServiceAccount, Role and RoleBinding, probes, commands and init containers; nothing here would run them.
+sidecar, ServiceAccount, Role and RoleBinding, probes and init containers; nothing here would run them.
 """
 
 import copy
@@ -18,6 +18,7 @@ GROUPS = "ray.io/num-worker-groups"
 VERSION = "ray.io/kuberay-version"
 SERVE_LABEL = "ray.io/serve"
 _DEFAULT_PORTS = {"gcs-server": 6379, "dashboard": 8265, "metrics": 8080, "client": 10001, "serve": 8000}
+_COMMAND = ["sh", "-c", "trap exit TERM; sleep 2147483647 & wait"]
 _BY = {"app.kubernetes.io/created-by": "kuberay-operator", "app.kubernetes.io/name": "kuberay"}
 
 
@@ -50,7 +51,7 @@ def ray_cluster(ray_service: Json, name: str) -> Json:
 
 
 def pod(cluster: Json, node_type: str, group_spec: Json) -> Json:
-    """A pod of the head group or of a worker group."""
+    """A pod of the head group or of a worker group; where Ray would be started, the container waits for its end."""
     name = cluster["metadata"]["name"]
     group = "headgroup" if node_type == "head" else group_spec["groupName"]
     template = copy.deepcopy(group_spec["template"])
@@ -72,6 +73,7 @@ def pod(cluster: Json, node_type: str, group_spec: Json) -> Json:
         },
     }
     template["spec"].setdefault("restartPolicy", "Never")
+    template["spec"]["containers"][0]["command"] = _COMMAND
     return {"apiVersion": "v1", "kind": "Pod", **template}
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring every Ray pod and what runs in it one step forward: kubelet, Ray, Serve and autoscaler in one place."""
+"""Bring every Ray pod and what runs in it one step forward: kubelet, Ray, Serve and autoscaler in one place.
+
+On nodes that are real the kubelet is too: it starts and ends the containers, and only the Ray in them is simulated.
+"""
 
 import base64
 import itertools
@@ -56,12 +59,26 @@ class _Cluster:
 
 
 class Ray:
-    """Every simulated Ray cluster of a Kubernetes cluster."""
+    """Every simulated Ray cluster of a Kubernetes cluster.
 
-    def __init__(self, server: ApiServer, socket: Path, pace: Pace | None = None) -> None:
+    Args:
+        server: the API server.
+        socket: where that dials pods.
+        real_nodes: names of nodes whose kubelet is not simulated.
+        pace: how long things take.
+    """
+
+    def __init__(
+        self,
+        server: ApiServer,
+        socket: Path,
+        real_nodes: frozenset[str] = frozenset(),
+        pace: Pace | None = None,
+    ) -> None:
         self.network = Network(socket)
         self.pace = pace or Pace()
         self._server = server
+        self._real_nodes = real_nodes
         self._lives: dict[str, _Life] = {}
         self._clusters: dict[str, _Cluster] = {}
         # Not those of an earlier run, which may still stand in the status of pods.
@@ -129,6 +146,9 @@ class Ray:
     ) -> None:
         metadata = pod["metadata"]
         life = self._lives.setdefault(metadata["uid"], _Life(metadata["name"], time.monotonic()))
+        if pod["spec"].get("nodeName") in self._real_nodes:
+            await self._follow(pod, life, mine, groups)
+            return
         if "deletionTimestamp" in metadata:
             await self._die(pod, life)
             return
@@ -149,6 +169,24 @@ class Ray:
         group = groups.get(pod["metadata"]["labels"]["ray.io/group"])
         if group is None or kubelet.missing_image(pod) or time.monotonic() - life.since < self.pace.start:
             return
+        await self._join(pod, life, mine, group)
+        if life.session is not None:
+            await self._server.merge_status(pod, kubelet.running(pod, life.address, ready=False))
+
+    async def _follow(self, pod: Json, life: _Life, mine: _Cluster, groups: dict[str, Json]) -> None:
+        """A pod of a real kubelet is a node of Ray while its container runs; nothing is written to it."""
+        group = groups.get(pod["metadata"]["labels"]["ray.io/group"])
+        if not _container_runs(pod):
+            await self._end(life)
+        elif life.session is None and group is not None:
+            await self._join(pod, life, mine, group, pod["status"]["podIP"])
+        if life.session is not None:
+            await self._listen(pod, life, life.session)
+
+    async def _join(
+        self, pod: Json, life: _Life, mine: _Cluster, group: Json, address: str | None = None
+    ) -> None:
+        """Ray starts in a pod: a head begins a session, a worker joins that of its head."""
         name = pod["metadata"]["name"]
         if _is_head(pod):
             token = await self._token(pod)
@@ -156,9 +194,15 @@ class Ray:
         elif mine.session is None or not mine.session.head_alive:
             return  # its init container waits for the head
         session = mine.session
-        life.address, life.session, life.since = next(self._addresses), session, time.monotonic()
+        life.address, life.session, life.since = address or next(self._addresses), session, time.monotonic()
         session.join(name, of_node(group), life.address)
-        await self._server.merge_status(pod, kubelet.running(pod, life.address, ready=False))
+
+    async def _listen(self, pod: Json, life: _Life, session: Session) -> None:
+        """Dashboard and proxy answer."""
+        if _is_head(pod):
+            await self.network.start(life.address, DASHBOARD_PORT, session.dashboard())
+        if session.has_proxy(life.name):
+            await self.network.start(life.address, SERVE_PORT, session.proxy(life.name))
 
     async def _probe(self, pod: Json, life: _Life, mine: _Cluster, ray_service: Json | None) -> None:
         session = life.session
@@ -230,6 +274,12 @@ def _scripted(ray_service: Json | None, cluster: Json) -> str:
     if pending and pending != cluster["metadata"]["name"]:
         return ""
     return str((ray_service["metadata"].get("annotations") or {}).get(APPLICATION, ""))
+
+
+def _container_runs(pod: Json) -> bool:
+    """Whether the Ray container runs, by its kubelet."""
+    told = (pod.get("status") or {}).get("containerStatuses") or [{}]
+    return "running" in (told[0].get("state") or {})
 
 
 def _is_head(pod: Json) -> bool:

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real node on this host: kubelet, containerd and runc, pulling images from a registry on loopback.
+
+It joins a `ControlPlane` that this process has started, beside the simulated nodes. Pods have addresses of a bridge of
+its own; the API server reaches what is simulated in them through `ControlPlane.pod_network`, as everywhere here. There
+is no kube-proxy and no DNS.
+"""
+
+from sd_testkit.node.host import obstacle
+from sd_testkit.node.node import NODE, Node
+from sd_testkit.node.registry import Registry
+
+__all__ = ["NODE", "Node", "Registry", "obstacle"]

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a real node needs of the host, and what it leaves there: mounts, control groups, a bridge."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+PLUGINS = Path("/usr/lib/cni")
+BRIDGE = "sdservice0"
+CGROUP = "sdservice-node"
+
+_LOG_LINKS = Path("/var/log/containers")
+_RUN = Path("/run/containerd")
+_CGROUPS = Path("/sys/fs/cgroup")
+_PACKAGES = {
+    "runc": "runc",
+    "ip": "iproute2",
+    "umount": "mount",
+    "busybox": "busybox-static",
+}
+_CNI_PLUGINS = ("bridge", "host-local", "loopback")
+
+
+def obstacle() -> str:
+    """Why this host cannot run a node; empty where it can."""
+    if sys.platform != "linux":
+        return f"a real node needs Linux, not {sys.platform}"
+    if os.geteuid() != 0:
+        return "a real node needs root: containers, mounts and control groups"
+    if not _hierarchies():
+        return f"a real node needs control groups with a memory controller below {_CGROUPS}"
+    missing = {package for program, package in _PACKAGES.items() if shutil.which(program) is None}
+    if any(not (PLUGINS / each).exists() for each in _CNI_PLUGINS):
+        missing.add("containernetworking-plugins")
+    return f"a real node needs apt-get install {' '.join(sorted(missing))}" if missing else ""
+
+
+def make_bridge(address: str) -> None:
+    """The bridge that pods are on, with the node's address, such as 10.244.0.1/24."""
+    remove_bridge()
+    _run("ip", "link", "add", BRIDGE, "type", "bridge")
+    _run("ip", "address", "add", address, "dev", BRIDGE)
+    _run("ip", "link", "set", BRIDGE, "up")
+
+
+def remove_bridge() -> None:
+    """The bridge goes, where there is one."""
+    if Path("/sys/class/net", BRIDGE).exists():
+        _run("ip", "link", "delete", BRIDGE)
+
+
+def make_cgroups() -> None:
+    """The group below which the kubelet makes those of pods."""
+    for each in _hierarchies():
+        (each / CGROUP).mkdir(exist_ok=True)
+
+
+def remove_cgroups() -> None:
+    """The group and all below it; those in which a process still runs stay."""
+    for each in _hierarchies():
+        below = sorted((each / CGROUP).rglob("*/"), key=lambda path: -len(path.parts))
+        for group in (*below, each / CGROUP):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+
+
+def unmount_below(folder: Path) -> None:
+    """Everything that is mounted below a folder, the innermost first."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    points = [line.split()[1].replace("\\040", " ") for line in lines]
+    for point in reversed(points):
+        if Path(point).is_relative_to(folder):
+            subprocess.run(["umount", "--lazy", point], check=False, capture_output=True, timeout=60)
+
+
+def remove_links(folder: Path) -> None:
+    """Links into a folder that the kubelet makes for log readers, and the folder of containerd's sockets if unused."""
+    for link in _LOG_LINKS.glob("*.log"):
+        if link.is_symlink() and link.readlink().is_relative_to(folder):
+            link.unlink()
+    for each in (_LOG_LINKS, *(_RUN / name for name in ("s", "fifo", ""))):
+        with contextlib.suppress(OSError):
+            each.rmdir()
+
+
+def end_shims(folder: Path) -> None:
+    """Shims of a containerd in this folder that outlived it."""
+    found = [
+        each for each in psutil.process_iter(["cmdline"]) if _is_shim(each.info["cmdline"] or [], folder)
+    ]
+    for each in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(found, timeout=20)
+
+
+def _is_shim(command: list[str], folder: Path) -> bool:
+    """By its program, and by the socket of containerd that it is told."""
+    is_one = bool(command) and Path(command[0]).name.startswith("containerd-shim")
+    return is_one and any(part.startswith(f"{folder}/") for part in command)
+
+
+def _hierarchies() -> list[Path]:
+    """Folders of the hierarchies: one of version 2, or one per controller of version 1."""
+    if (_CGROUPS / "cgroup.controllers").exists():
+        return [_CGROUPS]
+    if not (_CGROUPS / "memory").is_dir():
+        return []
+    return [each for each in _CGROUPS.iterdir() if (each / "cgroup.procs").exists() and not each.is_symlink()]
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, timeout=60)

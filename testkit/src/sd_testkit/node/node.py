@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start and end the node: bridge, control groups, containerd, kubelet; and leave nothing of them."""
+
+import fcntl
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import TextIO
+
+import yaml
+
+from sd_testkit.control_plane import ControlPlane, free_ports
+from sd_testkit.node import host
+from sd_testkit.node.containerd import Containerd
+from sd_testkit.node.kubelet import configuration
+from sd_testkit.node.registry import Registry
+from sd_testkit.processes import Processes
+from sd_testkit.programs import cache, ensure
+
+NODE = "real-0"
+"""Its name, and its `kubernetes.io/hostname`."""
+
+_ADDRESS = "10.244.0.1"
+_READY_SECONDS = 120.0
+_GPU = "nvidia.com/gpu"
+_GPU_PATH = r"{.status.allocatable.nvidia\.com/gpu}"
+
+
+class Node:
+    """The one real node of a control plane; a second one on this host waits until it has stopped.
+
+    Args:
+        control_plane: it was started by this process.
+        registry: the only one that images are pulled from.
+        gpus: GPUs the node says to have. No device is behind them: the scheduler counts them, containers see nothing.
+    """
+
+    def __init__(self, control_plane: ControlPlane, registry: Registry, gpus: int = 1) -> None:
+        self._control_plane = control_plane
+        self._registry = registry
+        self._gpus = gpus
+        self._folder = control_plane.folder / "node"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._processes = Processes(self._folder)
+        self._lock: TextIO | None = None
+        self.containerd = Containerd(self._folder, self._processes)
+
+    def start(self) -> None:
+        """Start it and wait until it is Ready.
+
+        Raises:
+            RuntimeError: the host cannot, a program ended, or it is not Ready in time; with the end of the log.
+        """
+        if found := host.obstacle():
+            raise RuntimeError(found)
+        self._lock = _alone_on_this_host()
+        host.make_bridge(f"{_ADDRESS}/24")
+        host.make_cgroups()
+        self.containerd.start(self._registry)
+        self._start_kubelet()
+        self._until('{.status.conditions[?(@.type=="Ready")].status}', "True")
+        amounts = json.dumps({"status": {"capacity": {_GPU: str(self._gpus)}}})
+        self._control_plane.kubectl("patch", "node", NODE, "--subresource=status", "-p", amounts)
+        # The kubelet takes it over with its next look at itself, ten seconds later.
+        self._until(_GPU_PATH, str(self._gpus))
+
+    def stop(self) -> None:
+        """End it with all its containers; mounts, control groups and the bridge go with it, and all files but logs."""
+        if self._lock is None:
+            return  # what is there now is another one's
+        self._processes.stop("kubelet")
+        sockets = self.containerd.shim_sockets()
+        if self._processes.running("containerd") is not None:
+            self.containerd.end_containers()
+        self._processes.stop("containerd")
+        host.end_shims(self._folder)
+        for each in sockets:
+            each.unlink(missing_ok=True)
+        host.unmount_below(self._folder)
+        host.remove_cgroups()
+        host.remove_bridge()
+        host.remove_links(self._folder)
+        for each in filter(Path.is_dir, self._folder.iterdir()):
+            shutil.rmtree(each, ignore_errors=True)
+        self._lock.close()
+
+    def run_in(self, container: str, *applet: str) -> str:
+        """What a command of busybox says in a container."""
+        name = f"run-{time.monotonic_ns()}"
+        told = self.containerd.ctr(
+            "tasks", "exec", "--exec-id", name, container, "/bin/busybox", *applet, check=False
+        )
+        return told.stdout.strip()
+
+    def log(self, name: str) -> str:
+        """What `kubelet` or `containerd` said so far."""
+        return (self._folder / f"{name}.log").read_text(errors="replace")
+
+    def _start_kubelet(self) -> None:
+        kubeconfig = self._control_plane.add_user("kubelet", f"system:node:{NODE}", "system:nodes")
+        (port,) = free_ports(1)
+        settings = configuration(
+            self._folder, self.containerd.socket, self._control_plane.folder / "ca.crt", _ADDRESS, port
+        )
+        file = self._folder / "kubelet.yaml"
+        file.write_text(yaml.safe_dump(settings))
+        self._processes.start(
+            "kubelet",
+            [
+                ensure("kubelet"),
+                f"--config={file}",
+                f"--kubeconfig={kubeconfig}",
+                f"--root-dir={self._folder / 'kubelet'}",
+                f"--cert-dir={self._folder / 'pki'}",
+                f"--hostname-override={NODE}",
+                f"--node-ip={_ADDRESS}",
+            ],
+        )
+
+    def _until(self, path: str, value: str) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while True:
+            self._processes.check("kubelet")
+            found = self._control_plane.kubectl("get", "node", NODE, "-o", f"jsonpath={path}", check=False)
+            if found.stdout == value:
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the node is not ready, {path}:\n{self.log('kubelet')[-3000:]}")
+            time.sleep(0.5)
+
+
+def _alone_on_this_host() -> TextIO:
+    """Wait until no other node runs here; closing the file lets the next one start."""
+    cache().mkdir(parents=True, exist_ok=True)
+    file = (cache() / "node.lock").open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file

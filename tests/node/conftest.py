@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One real node for all tests of this tier: `make node`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from sd_testkit.node import NODE, obstacle
+from sd_testkit.node.cluster import real_cluster
+
+GPUS = 8  # pods of a test that is over may hold theirs a little longer
+
+
+def pytest_collection_modifyitems(items):
+    """Say once why these are skipped."""
+    asked = os.environ.get("SDSERVICE_NODE") == "1"
+    reason = obstacle() if asked else "a real node takes root and more programs: make node builds and runs it"
+    for item in items:
+        if reason and item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.skip(reason))
+
+
+@pytest.fixture(scope="session")
+async def real(tmp_path_factory):
+    """The cluster with the node."""
+    async with real_cluster(tmp_path_factory.mktemp("real"), GPUS) as running:
+        yield running
+        sys.stdout.write(running.operator.log()[-20000:])
+
+
+@pytest.fixture(scope="session")
+def control_plane(real):
+    return real.control_plane
+
+
+@pytest.fixture
+def namespace(kubectl, namespace):
+    """It refuses pods that are not restricted."""
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    return namespace
+
+
+@pytest.fixture
+def on_node(service):
+    """A service whose head and workers belong on the real node, with an image of the registry."""
+
+    def build(tag, **spec):
+        place = {
+            "nodeSelector": {"kubernetes.io/hostname": NODE},
+            "resources": {"cpu": "50m", "memory": "64Mi"},
+        }
+        image = {"repository": "registry.test/worker", "tag": tag}
+        groups = [{"name": "gpu", **place}]
+        return service(spec={"image": image, "head": place, "workerGroups": groups, **spec})
+
+    return build
+
+
+@pytest.fixture
+def pods(kubectl, namespace):
+    """Pods with a label, those that are on their way out left out."""
+
+    def find(selector):
+        listed = kubectl("get", "pods", "-n", namespace, "-l", selector, "-o", "json").stdout
+        return [each for each in json.loads(listed)["items"] if "deletionTimestamp" not in each["metadata"]]
+
+    return find
+
+
+@pytest.fixture
+def messages(kubectl, namespace):
+    """Messages of the Events about a pod, by reason."""
+
+    def find(pod):
+        about = f"involvedObject.uid={pod['metadata']['uid']}"
+        listed = kubectl("get", "events", "-n", namespace, "--field-selector", about, "-o", "json").stdout
+        return {each["reason"]: each["message"] for each in json.loads(listed)["items"]}
+
+    return find

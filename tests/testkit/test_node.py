@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+import tarfile
+import tomllib
+
+import pytest
+
+from sd_testkit.node import host
+from sd_testkit.node.layers import compressed, marked_layer, variant
+from sd_testkit.node.toml import toml
+
+
+@pytest.fixture
+def layer(tmp_path):
+    """A layer of one file."""
+    content = tmp_path / "packages"
+    (content / "torch").mkdir(parents=True)
+    (content / "torch/weights").write_bytes(b"x" * 100_000)
+    target = tmp_path / "layer.tar.gz"
+    compressed(target, content, ["torch"])
+    return target
+
+
+def entries(path):
+    with tarfile.open(path) as archive:
+        return {each.name: archive.extractfile(each).read() for each in archive if each.isfile()}
+
+
+def test_variants_of_a_layer_hold_the_same_and_differ(tmp_path, layer):
+    for mark in ("1", "2"):
+        variant(tmp_path / mark, layer, mark)
+        assert entries(tmp_path / mark) == {**entries(layer), "mark": mark.encode()}
+    assert (tmp_path / "1").read_bytes() != (tmp_path / "2").read_bytes()
+
+
+def test_marked_layer_is_one_file(tmp_path):
+    marked_layer(tmp_path / "layer", "new")
+    assert entries(tmp_path / "layer") == {"mark": b"new"}
+
+
+def test_toml_says_what_the_dictionary_says():
+    values = {"version": 3, "plugins": {"io.cri.v1": {"dirs": ["/a: b", "/c"], "on": True, "none": {}}}}
+    assert tomllib.loads(toml(values)) == values
+
+
+@pytest.mark.parametrize(
+    ("where", "attribute", "value", "words"),
+    [
+        ("sys", "platform", "darwin", "a real node needs Linux, not darwin"),
+        ("os", "geteuid", lambda: 1000, "a real node needs root: containers, mounts and control groups"),
+    ],
+    ids=["Linux", "root"],
+)
+def test_a_host_that_cannot_says_why(monkeypatch, where, attribute, value, words):
+    monkeypatch.setattr(getattr(host, where), attribute, value)
+    assert host.obstacle() == words
