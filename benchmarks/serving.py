@@ -14,13 +14,18 @@ much longer than another, and leave memory flat. Writes serving.json, serving.md
 import argparse
 import asyncio
 import json
+import multiprocessing
 import os
 import platform
 import random
 import statistics
+import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +38,7 @@ from matplotlib.figure import Figure
 from sd_operator import local_ray, ray_process
 from sd_operator.api import parse
 from sd_runtime.config import LiveConfig, ModelConfig, Optimizations, RuntimeConfig
-from sd_runtime.diffusion import DiffusionEngine, load
+from sd_runtime.diffusion import DiffusionEngine, compile_cache, load
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.engine import ImageRequest, Picture
 
@@ -47,7 +52,7 @@ DRAW_LIMIT_SECONDS = 300
 ALONE = "stock pipeline, one at a time"
 
 Draw = Callable[[int], Awaitable[None]]
-Side = Callable[[], dict[str, float]]
+Program = Callable[[], dict[str, dict[str, float]]]
 
 
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -93,24 +98,33 @@ async def opened(draw: Draw, rate: float, pictures: int) -> dict[str, float]:
     return {"rate/s": round(rate, 2), **quantiles(seconds)}
 
 
-def in_turn(sides: Mapping[str, Side], rounds: int) -> dict[str, dict[str, float]]:
-    """Every side once in each round; of each its median round."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+def in_turn(programs: Sequence[Program], rounds: int) -> dict[str, dict[str, float]]:
+    """Every program once in each round, in a process of its own; of each of their sides the median round."""
+    found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for number in range(rounds):
         print(f"# round {number + 1} of {rounds}", flush=True)
-        for name, side in sides.items():
-            found[name].append(side())
+        for program in programs:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+                for name, figures in process.submit(program).result().items():
+                    found[name].append(figures)
     return {
         name: sorted(each, key=lambda figures: figures["pictures/s"])[rounds // 2]
         for name, each in found.items()
     }
 
 
-def stock(pipeline: Any, at_once: int, pictures: int) -> dict[str, float]:
-    """The pipeline as diffusers has it, so many pictures a call."""
+def loaded(**optimizations: bool) -> LoadedModel:
+    """The bundled model as a replica loads it."""
+    shapes = ModelConfig(uri="bundled://shapes")
+    return load(RuntimeConfig(model=shapes, optimizations=Optimizations(**optimizations)))
+
+
+def stock(pictures: int) -> dict[str, dict[str, float]]:
+    """The pipeline as diffusers has it, one picture at a time and eight at once."""
+    pipeline = loaded().pipeline
     torch.set_num_threads(os.cpu_count() or 1)  # as a program has it that does not ask for less
 
-    def call(number: int) -> float:
+    def call(at_once: int, number: int) -> float:
         began = time.monotonic()
         pipeline(
             [PROMPT] * at_once,
@@ -122,47 +136,51 @@ def stock(pipeline: Any, at_once: int, pictures: int) -> dict[str, float]:
         )
         return time.monotonic() - began
 
-    call(0)
-    seconds = [call(number) for number in range(pictures // at_once)]
-    return {"pictures/s": round(at_once * len(seconds) / sum(seconds), 2), **quantiles(seconds)}
+    def side(at_once: int) -> dict[str, float]:
+        call(at_once, 0)
+        seconds = [call(at_once, number) for number in range(pictures // at_once)]
+        return {"pictures/s": round(at_once * len(seconds) / sum(seconds), 2), **quantiles(seconds)}
+
+    return {ALONE: side(1), "stock pipeline, calls of eight": side(8)}
 
 
-async def engine(model: LoadedModel, clients: int, pictures: int) -> dict[str, float]:
-    """The engine in this process."""
-    running = DiffusionEngine(model, LiveConfig())
+def engine(name: str, clients: int, pictures: int, **optimizations: bool) -> dict[str, dict[str, float]]:
+    """The engine in its process, with a lone client and with several."""
+    model = loaded(**optimizations)
 
-    async def draw(number: int) -> None:
-        request = ImageRequest(PROMPT, "", SIDE, SIDE, STEPS, GUIDANCE, seed=number)
-        async with aclosing(running.generate(request)) as updates:
-            if not [update async for update in updates if isinstance(update, Picture)]:
-                raise RuntimeError("no picture")
+    async def both() -> dict[str, dict[str, float]]:
+        running = DiffusionEngine(model, LiveConfig())
 
-    try:
-        await closed(draw, clients, 2 * clients)
-        return await closed(draw, clients, pictures)
-    finally:
-        running.close()
+        async def draw(number: int) -> None:
+            request = ImageRequest(PROMPT, "", SIDE, SIDE, STEPS, GUIDANCE, seed=number)
+            async with aclosing(running.generate(request)) as updates:
+                if not [update async for update in updates if isinstance(update, Picture)]:
+                    raise RuntimeError("no picture")
+
+        try:
+            await closed(draw, clients, 2 * clients)
+            return {
+                f"{name}, one client": await closed(draw, 1, pictures),
+                f"{name}, {clients} clients": await closed(draw, clients, 2 * pictures),
+            }
+        finally:
+            running.close()
+
+    return asyncio.run(both())
 
 
-def sides(clients: int, pictures: int) -> dict[str, Side]:
-    """What is compared without HTTP."""
-
-    def loaded(**optimizations: bool) -> LoadedModel:
-        shapes = ModelConfig(uri="bundled://shapes")
-        return load(RuntimeConfig(model=shapes, optimizations=Optimizations(**optimizations)))
-
-    plain = loaded()
-    print("# compiling", flush=True)
-    compiled = loaded(compile=True)
-    pipeline = loaded().pipeline
-    return {
-        ALONE: lambda: stock(pipeline, 1, pictures),
-        "stock pipeline, calls of eight": lambda: stock(pipeline, 8, pictures),
-        "engine, one client": lambda: asyncio.run(engine(plain, 1, pictures)),
-        f"engine, {clients} clients": lambda: asyncio.run(engine(plain, clients, 2 * pictures)),
-        "engine compiled, one client": lambda: asyncio.run(engine(compiled, 1, pictures)),
-        f"engine compiled, {clients} clients": lambda: asyncio.run(engine(compiled, clients, 2 * pictures)),
-    }
+def without_http(clients: int, pictures: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Stock pipeline, engine, and engine compiled."""
+    # What is told to torch's threads for the sake of other programs would slow the stock pipeline alone.
+    os.environ.pop("OMP_WAIT_POLICY", None)
+    programs = (
+        partial(stock, pictures),
+        partial(engine, "engine", clients, pictures),
+        partial(engine, "engine compiled", clients, pictures, compile=True),
+    )
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ.setdefault(compile_cache.VARIABLE, cache)
+        return in_turn(programs, rounds)
 
 
 def ratios(figures: Mapping[str, dict[str, float]], clients: int) -> dict[str, float]:
@@ -287,7 +305,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(".cache/benchmarks"))
     asked = parser.parse_args()
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
-    figures: dict[str, Any] = in_turn(sides(asked.clients, asked.pictures), asked.rounds)
+    figures: dict[str, Any] = without_http(asked.clients, asked.pictures, asked.rounds)
     figures |= local_ray.run(service(asked.clients, asked.pictures, asked.mixed))
     figures["ratios"] = ratios(figures, asked.clients)
     asked.output.mkdir(parents=True, exist_ok=True)
