@@ -55,11 +55,6 @@ class Containerd:
                 raise RuntimeError(f"containerd does not answer in {_READY_SECONDS:.0f} s")
             time.sleep(0.2)
 
-    def end_containers(self) -> None:
-        """Kill every container, whatever the kubelet thinks of it."""
-        for each in self.ctr("containers", "list", "--quiet").stdout.split():
-            self.ctr("tasks", "delete", "--force", each, check=False)
-
     def shim_sockets(self) -> list[Path]:
         """Sockets of the shims that run: they are outside the folder, and stay where a shim is killed."""
         found = self._folder.glob("state/io.containerd.runtime.v2.task/*/*/bootstrap.json")

@@ -60,6 +60,13 @@ def make_cgroups() -> None:
         (each / CGROUP).mkdir(exist_ok=True)
 
 
+def end_containers() -> None:
+    """Kill every process in the group: no kubelet, containerd or shim has to be there for it."""
+    files = [file for each in _hierarchies() for file in (each / CGROUP).rglob("cgroup.procs")]
+    found = {int(line) for file in files for line in file.read_text().split()}
+    _kill([psutil.Process(pid) for pid in found if psutil.pid_exists(pid)])
+
+
 def remove_cgroups() -> None:
     """The group and all below it; those in which a process still runs stay."""
     for each in _hierarchies():
@@ -93,10 +100,14 @@ def end_shims(folder: Path) -> None:
     found = [
         each for each in psutil.process_iter(["cmdline"]) if _is_shim(each.info["cmdline"] or [], folder)
     ]
-    for each in found:
+    _kill(found)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for each in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.kill()
-    psutil.wait_procs(found, timeout=20)
+    psutil.wait_procs(processes, timeout=20)
 
 
 def _is_shim(command: list[str], folder: Path) -> bool:

@@ -71,8 +71,7 @@ class Node:
             return  # what is there now is another one's
         self._processes.stop("kubelet")
         sockets = self.containerd.shim_sockets()
-        if self._processes.running("containerd") is not None:
-            self.containerd.end_containers()
+        host.end_containers()
         self._processes.stop("containerd")
         host.end_shims(self._folder)
         for each in sockets:
