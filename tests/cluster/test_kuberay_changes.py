@@ -81,7 +81,7 @@ async def test_kinds_that_go_and_come_back_are_a_condition_meanwhile(
     assert kubectl("delete", *kinds, "--wait=false").returncode == 0
 
     await eventually(lambda: condition("Accepted") == ("False", "KubeRayMissing"), within=150)
-    await eventually(lambda: not kubectl("get", "crd", CRD, "--ignore-not-found").stdout, within=150)
+    await eventually(lambda: not kubectl("get", *kinds, "--ignore-not-found").stdout, within=150)
     await eventually(lambda: condition("Ready") == ("False", "KubeRayMissing"), within=150)
 
     crds_come_back()

@@ -18,7 +18,7 @@ SMALL = [
     "--decoder-steps",
     "8",
     "--unet-steps",
-    "60",
+    "30",
     "--masks",
     "40",
     "--captions",
@@ -58,19 +58,24 @@ def finished(process):
     return out
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(training):
-    process, whole = training("whole")
-    out = finished(process)
-    assert "unet: step 60 of 60, loss " in out
-    assert "min left" in out
-    process, cut = training("cut", "--save-seconds", "1")
+def killed_with(process, file):
+    """Kill it once the file is there."""
     deadline = time.monotonic() + 900
-    while not (cut / "unet.pt").exists():
+    while not file.exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(training):
+    process, whole = training("whole")
+    out = finished(process)
+    assert "unet: step 30 of 30, loss " in out
+    assert "min left" in out
+    process, cut = training("cut", "--save-seconds", "1")
+    killed_with(process, cut / "unet.pt")
     out = finished(training("cut")[0])
     assert "decoder: step" not in out  # finished before the kill, so only read
     for part in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"):
@@ -83,7 +88,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(training):
 
 
 def test_a_folder_of_another_plan_is_refused_in_one_line(training):
-    finished(training("mine")[0])
+    process, mine = training("mine")
+    killed_with(process, mine / "text.pt")
     process, _ = training("mine", "--seed", "5")
     _, err = process.communicate(timeout=900)
     assert process.returncode == 1

@@ -25,7 +25,7 @@ class Pace:
     replica: float = 0.4
     grace: float = 1.0
     drain: float = 5.0
-    orphan: float = 8.0
+    orphan: float = 30.0
     """A worker whose head is gone ends itself after these: a minute of Ray's, gcs_rpc_server_reconnect_timeout_s."""
     drawing: float = 0.05
 
