@@ -101,10 +101,18 @@ def test_compiled_sizes_are_warmed_for_every_padded_batch(compiled, monkeypatch)
     assert "compile" in model.seconds
 
 
-def test_a_size_that_cannot_be_drawn_fails_the_start(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory"),
+        (OSError("no C++\ncompiler"), r"the pipeline failed with OSError: no C\+\+ compiler"),
+    ],
+    ids=["memory", "foreign"],
+)
+def test_a_size_that_cannot_be_drawn_fails_the_start(monkeypatch, error, told):
     def broken(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr("sd_runtime.diffusion.trajectory.randn_tensor", broken)
-    with pytest.raises(ModelUnavailable, match="warmup: 64x64: out of memory"):
+    with pytest.raises(ModelUnavailable, match=f"warmup: 64x64: {told}"):
         tuned((64, 64))
