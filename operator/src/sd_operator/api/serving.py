@@ -113,7 +113,8 @@ class Optimizations(Model):
     )
     fuse_qkv: bool = Field(default=False, description="Compute query, key and value in one multiplication.")
     compile: bool = Field(
-        default=False, description="Compile the model for the shapes in warmup: a slower start, faster steps."
+        default=False,
+        description="Compile the model for the shapes in warmup: a slower start, faster steps. It takes a C++ compiler in the image.",
     )
     cuda_graphs: bool = Field(
         default=False,
