@@ -25,8 +25,8 @@ def lanes(calls):
             raise AssertionError("gradients are kept")
         return samples * timesteps[:, None, None, None] + conditions["text"][:, None, None]
 
-    def build(cores, **more):
-        return Lanes(call, cores, **more)
+    def build(cores):
+        return Lanes(call, cores)
 
     yield build
     torch.set_num_threads(1)
@@ -73,15 +73,6 @@ def test_a_share_that_fails_fails_the_call():
 
     with torch.inference_mode(), pytest.raises(MemoryError, match="no room"):
         Lanes(call, 2)(*inputs(4))
-
-
-def test_lanes_of_a_new_shape_wait_for_what_the_first_compiles(lanes, calls):
-    shared = lanes(2, one_by_one_at_first=True)
-    with torch.inference_mode():
-        for _ in range(2):
-            shared(*inputs(4))
-    assert len({thread for thread, _, _ in calls[:2]}) == 1
-    assert len({thread for thread, _, _ in calls[2:]}) == 2
 
 
 def test_a_small_call_is_made_on_as_many_threads_whatever_was_before(lanes, calls):

@@ -71,7 +71,7 @@ def test_padding_changes_no_picture(bench, model, compiled, unet_calls):
     padded = tuned(compile=True)
     rows = unet_calls(padded)
     together = bench(padded).latents(RED, *COMPANY)
-    assert sum(rows) == 8 * RED.steps
+    assert set(rows) == {8}  # one call: two threads at once would compile anew
     for found, request in zip(together, (RED, *COMPANY), strict=True):
         assert (found - bench(model).latents(request)[0]).abs().max() <= 1e-4
 

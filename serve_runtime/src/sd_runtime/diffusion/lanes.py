@@ -17,18 +17,11 @@ _WORTH = 512  # cells of latents; for fewer, what Python does between the operat
 
 
 class Lanes:
-    """A call like the one it is given, on `cores` cores if it is large enough; below that one core is left to others.
+    """A call like the one it is given, on `cores` cores if it is large enough; below that one core is left to others."""
 
-    Attributes:
-        one_by_one_at_first: the lanes of a shape that was not there before wait for one another, so that what the
-            first of them compiles is found by the others.
-    """
-
-    def __init__(self, call: Forward, cores: int, *, one_by_one_at_first: bool = False) -> None:
-        self.one_by_one_at_first = one_by_one_at_first
+    def __init__(self, call: Forward, cores: int) -> None:
         self._call = call
         self._cores = cores
-        self._known: set[torch.Size] = set()
         self._others = ThreadPoolExecutor(max(1, cores - 1), thread_name_prefix="lane")
 
     def __call__(
@@ -47,9 +40,6 @@ class Lanes:
                 zip(samples.tensor_split(lanes), timesteps.tensor_split(lanes), strict=True)
             )
         ]
-        if self.one_by_one_at_first and samples.shape not in self._known:
-            self._known.add(samples.shape)
-            return torch.cat([self._compute(threads, *share) for share in [first, *others]])
         running = [self._others.submit(self._compute, threads, *share) for share in others]
         results = [self._compute(threads, *first)]
         return torch.cat(results + [each.result() for each in running])

@@ -54,9 +54,9 @@ def _call(unet: Any, effective: Mapping[str, bool], device: Device, loras: LoraS
     call = forward(unet)
     if effective["cuda_graphs"]:
         return Graphs(call, loras)
-    if device.kind == "cpu" and cores() > 1:
-        return Lanes(call, cores(), one_by_one_at_first=effective["compile"])
-    return call
+    # Compiled code is called by one thread: torch's guards, when two check them at once, fail and compile anew.
+    shared_out = device.kind == "cpu" and cores() > 1 and not effective["compile"]
+    return Lanes(call, cores()) if shared_out else call
 
 
 def _channels_last(pipeline: Any, device: Device) -> bool:
