@@ -6,9 +6,10 @@
 All sides run in one run, with bundled://shapes at 64x64, 15 steps and guidance: the stock diffusers pipeline one
 picture at a time and eight at once, the engine alone and with `--clients` in parallel, as it is and compiled
 (`optimizations.compile`). They take turns, `--rounds` times, so that a slow minute of the machine slows all of them; of
-each the median round counts. Then the engine as it is over HTTP through Ray Serve, and open-loop load: requests arrive by a Poisson process at shares of the closed-loop rate. Last a mixed
-load: three sizes, 5 to 50 steps, a fifth of the clients leave early; it must end without an error, let no size wait
-much longer than another, and leave memory flat. Writes serving.json, serving.md and serving.png.
+each the median round counts. Then the engine as it is over HTTP through Ray Serve, and open-loop load: requests arrive
+by a Poisson process at shares of the closed-loop rate. Last a mixed load: three sizes, 5 to 50 steps, a fifth of the
+clients leave early; it must end without an error, let no size wait much longer than another, and leave memory flat.
+Writes serving.json, serving.md and serving.png.
 """
 
 import argparse

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One service that serves, as its children and Ray tell of it; tests change what they are about."""
 
+import threading
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -83,3 +86,33 @@ class Scene:
 @pytest.fixture
 def scene(resource):
     return Scene(resource)
+
+
+@pytest.fixture
+def http_server():
+    """Answer GETs on this machine with what a function makes of their headers, code and body; gives address and paths."""
+    with ExitStack() as ended:
+
+        def start(answer):
+            asked = []
+
+            class Handler(BaseHTTPRequestHandler):
+                def do_GET(self):
+                    asked.append(self.path)
+                    code, body = answer(self.headers)
+                    self.send_response(code)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+                def log_message(self, *_):
+                    """Quiet."""
+
+            server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            ended.callback(server.server_close)
+            ended.callback(server.shutdown)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            return f"http://127.0.0.1:{server.server_port}", asked
+
+        yield start

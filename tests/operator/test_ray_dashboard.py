@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -14,29 +12,14 @@ TOKEN = "t" * 64
 
 
 @pytest.fixture
-def ray():
+def ray(http_server):
     """A dashboard that wants Ray's token; gives its address and the paths it was asked for."""
-    asked = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            allowed = self.headers["Authorization"] == f"Bearer {TOKEN}"
-            body = json.dumps(ANSWER).encode() if allowed else b"Unauthorized"
-            self.send_response(200 if allowed else 401)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(headers):
+        allowed = headers["Authorization"] == f"Bearer {TOKEN}"
+        return (200, json.dumps(ANSWER).encode()) if allowed else (401, b"Unauthorized")
 
-        def log_message(self, *_):
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
+    return http_server(answer)
 
 
 async def test_state_of_the_application(ray):

@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 LIMIT_SECONDS = 90  # far enough for a machine with other things to do
 # 33 s: longer than Ray by itself gives a replica, 20 s, and a node, 30 s.
 LONG = {"prompt": "a red circle", "steps": 330}
-# How long a node waits for its own processes: on a busy machine it would end itself, and no kubelet starts it again.
+# How long a node waits for its agent: on a busy machine it would end itself with what it holds.
 PATIENCE = {"RAY_agent_register_timeout_ms": "300000"}
 CONFIG = {
     "gpusPerReplica": 0,

@@ -31,10 +31,20 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def told(error: Exception, request_id: str) -> RuntimeFailure:
-    """The error as a client may see it: never the words of a foreign one, which may hold the prompt.
+def one_line(error: Exception) -> str:
+    """Kind and words of an error, 300 characters at most."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def told(error: Exception, request_id: str, *, quoted: bool = False) -> RuntimeFailure:
+    """The error as a client may see it: not the words of a foreign one, which may hold the prompt.
 
     What a foreign one is and where it came from goes to the log, under the id of the request.
+
+    Args:
+        error: what was raised.
+        request_id: whose picture it was.
+        quoted: tell its words too, where there was no client and so no prompt.
     """
     if isinstance(error, RuntimeFailure):
         return error
@@ -44,4 +54,4 @@ def told(error: Exception, request_id: str) -> RuntimeFailure:
     place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
     kind, extra = type(error).__name__, json_logs.of_request(request_id)
     logger.error("a picture failed: %s at %s", kind, place, extra=extra)
-    return GenerationFailed(f"the pipeline failed with {type(error).__name__}")
+    return GenerationFailed(f"the pipeline failed with {one_line(error) if quoted else kind}")

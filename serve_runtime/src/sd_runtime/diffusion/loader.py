@@ -12,7 +12,7 @@ from diffusers import DiffusionPipeline
 
 from sd_runtime import sources
 from sd_runtime.config import ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import compile_cache, device, loras, previews, tuning
+from sd_runtime.diffusion import compile_cache, device, failures, loras, previews, tuning
 from sd_runtime.diffusion.decoding import widen
 from sd_runtime.diffusion.families import family_of
 from sd_runtime.diffusion.model import LoadedModel, OwnDefaults
@@ -92,8 +92,9 @@ def _pipeline(folder: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
             local_files_only=True,
         )
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ModelUnavailable(f"model.uri: got {model.uri!r}: the folder does not load: {reason}") from error
+        raise ModelUnavailable(
+            f"model.uri: got {model.uri!r}: the folder does not load: {failures.one_line(error)}"
+        ) from error
     if model.scheduler is not None:
         if family_of(pipeline) is None:
             raise ConfigError(

@@ -7,6 +7,7 @@ from typing import Any
 
 from sd_runtime import sources
 from sd_runtime.config import Lora
+from sd_runtime.diffusion import failures
 from sd_runtime.errors import ConfigError, ModelUnavailable
 
 
@@ -70,9 +71,8 @@ def _attach(pipeline: Any, lora: Lora, file: Path) -> None:
                 file.parent, weight_name=file.name, adapter_name=adapter(lora.name), use_safetensors=True
             )
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ModelUnavailable(
-            f"loras: {lora.name}: got {lora.uri!r}: it does not fit the model: {reason}"
+            f"loras: {lora.name}: got {lora.uri!r}: it does not fit the model: {failures.one_line(error)}"
         ) from error
     if adapter(lora.name) not in {each for found in pipeline.get_list_adapters().values() for each in found}:
         raise ModelUnavailable(

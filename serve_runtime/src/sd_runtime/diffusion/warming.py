@@ -12,11 +12,10 @@ from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import padded_rows
 from sd_runtime.diffusion.studios import studio
 from sd_runtime.engine import ImageRequest
-from sd_runtime.errors import ModelUnavailable, RuntimeFailure
+from sd_runtime.errors import ModelUnavailable
 from sd_runtime.observer import Silent
 from sd_runtime.starting import Starting
 
-_ID = "warmup"
 _STEPS = 2  # schedulers of several orders begin otherwise than they go on
 
 
@@ -45,14 +44,6 @@ def batches(most: int) -> tuple[int, ...]:
     return tuple(sorted({padded_rows(count) for count in range(1, most + 1)}))
 
 
-def _words(error: Exception) -> str:
-    """Also those of a foreign error, such as that there is no compiler: nobody's prompt can be in them here."""
-    told = str(failures.told(error, _ID))
-    if isinstance(error, RuntimeFailure) or failures.out_of_memory(error):
-        return told
-    return f"{told}: {' '.join(str(error).split())[:300]}"
-
-
 def _draw(model: LoadedModel, shape: WarmupShape, count: int) -> None:
     drawing_room = studio(model, Silent())
     request = ImageRequest(
@@ -62,7 +53,7 @@ def _draw(model: LoadedModel, shape: WarmupShape, count: int) -> None:
         steps=_STEPS,
         guidance=model.defaults.guidance,
         count=count,
-        id=_ID,
+        id="warmup",
     )
     rows = 1 if model.family is None else model.family.rows(model.defaults.guidance)
     drawings = [Drawing(request, index, rows) for index in range(count)]
@@ -71,7 +62,8 @@ def _draw(model: LoadedModel, shape: WarmupShape, count: int) -> None:
         drawing_room.join(drawing)
     while drawing_room.drawings():
         for _, error in drawing_room.tick().failed:
-            raise ModelUnavailable(f"warmup: {shape.width}x{shape.height}: {_words(error)}") from error
+            told = failures.told(error, request.id, quoted=True)
+            raise ModelUnavailable(f"warmup: {shape.width}x{shape.height}: {told}") from error
     if isinstance(drawing_room, Denoiser):
         with torch.inference_mode():
             Decoder(model.pipeline).decode([drawings[0].trajectory.latents])
