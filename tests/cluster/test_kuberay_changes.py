@@ -78,7 +78,9 @@ async def test_kinds_that_go_and_come_back_are_a_condition_meanwhile(
     before = get("rayservice")["metadata"]["uid"]
     found = kubectl("get", "crd", "-o", "name").stdout.split()
     kinds = [name for name in found if name.endswith(".ray.io")]
-    assert kubectl("delete", *kinds, "--wait=false").returncode == 0
+    # Clusters first, as Helm does: KubeRay's finalizer keeps the RayService until no cluster of it is seen.
+    assert kubectl("delete", "crd", "rayclusters.ray.io").returncode == 0
+    assert kubectl("delete", *kinds, "--wait=false", "--ignore-not-found").returncode == 0
 
     await eventually(lambda: condition("Accepted") == ("False", "KubeRayMissing"), within=150)
     await eventually(lambda: not kubectl("get", *kinds, "--ignore-not-found").stdout, within=150)

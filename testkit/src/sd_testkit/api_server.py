@@ -56,9 +56,14 @@ class ApiServer:
         self._client: DynamicClient | None = None
 
     async def list_all(self, kind: str, **selectors: str) -> list[Json]:
-        """Every object of a kind, in all namespaces."""
+        """Every object of a kind, in all namespaces; none where the kind itself is gone."""
         resource = await self._resource(kind)
-        found = (await resource.get(_request_timeout=_TIMEOUT_SECONDS, **selectors)).to_dict()["items"]
+        try:
+            found = (await resource.get(_request_timeout=_TIMEOUT_SECONDS, **selectors)).to_dict()["items"]
+        except ApiException as error:
+            if error.status != _GONE:
+                raise
+            return []
         return [{"apiVersion": _KINDS[kind], "kind": kind, **each} for each in found]
 
     async def create(self, body: Json) -> Json | None:
