@@ -4,12 +4,14 @@
 import json
 import os
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 
 from sd_testkit.node import NODE, obstacle
 from sd_testkit.node.cluster import real_cluster
+from sd_testkit.node.layers import marked_layer
 
 GPUS = 8  # pods of a test that is over may hold theirs a little longer
 
@@ -80,3 +82,28 @@ def messages(kubectl, namespace):
         return {each["reason"]: each["message"] for each in json.loads(listed)["items"]}
 
     return find
+
+
+@pytest.fixture
+def tag():
+    """One that no other test has pulled."""
+    return uuid.uuid4().hex[:8]
+
+
+@pytest.fixture
+def push(real, tmp_path):
+    """Push the worker's image by a tag, with layers that no other tag has; return its digest."""
+
+    def send(tag):
+        layer = tmp_path / f"{tag}.tar.gz"
+        marked_layer(layer, tag)
+        real.registry.push(f"worker:{tag}", [layer])
+        return real.registry.digest(f"worker:{tag}")
+
+    return send
+
+
+@pytest.fixture
+def preloaded(get):
+    """status.preload of the runtime image."""
+    return lambda: get("sdservice")["status"]["preload"]["images"][0]

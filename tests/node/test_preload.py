@@ -1,34 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image preload where a real kubelet and containerd pull from a real registry; Ray in the pods is simulated."""
 
-import uuid
-
 import pytest
-
-from sd_testkit.node.layers import marked_layer
 
 PRELOAD = "app.kubernetes.io/component=preload-gpu"
 WORKER = "ray.io/node-type=worker"
 REQUIRED = {"mode": "Required"}
-
-
-@pytest.fixture
-def tag():
-    """One that no other test has pulled."""
-    return uuid.uuid4().hex[:8]
-
-
-@pytest.fixture
-def push(real, tmp_path):
-    """Push the worker's image by a tag, with layers that no other tag has; return its digest."""
-
-    def send(tag):
-        layer = tmp_path / f"{tag}.tar.gz"
-        marked_layer(layer, tag)
-        real.registry.push(f"worker:{tag}", [layer])
-        return real.registry.digest(f"worker:{tag}")
-
-    return send
 
 
 @pytest.fixture
@@ -43,12 +20,6 @@ def worker_image(get):
         return group["template"]["spec"]["containers"][0]["image"]
 
     return read
-
-
-@pytest.fixture
-def preloaded(get):
-    """status.preload of the runtime image."""
-    return lambda: get("sdservice")["status"]["preload"]["images"][0]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ is no kube-proxy and no DNS.
 
 from sd_testkit.node.host import obstacle
 from sd_testkit.node.node import NODE, Node
+from sd_testkit.node.private import PRIVATE_HOST, PrivateRegistry
 from sd_testkit.node.registry import Registry
 
-__all__ = ["NODE", "Node", "Registry", "obstacle"]
+__all__ = ["NODE", "PRIVATE_HOST", "Node", "PrivateRegistry", "Registry", "obstacle"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sd_testkit.node.host import BRIDGE, PLUGINS
-from sd_testkit.node.registry import HOST, PAUSE, Registry
+from sd_testkit.node.registry import PAUSE, Registry
 from sd_testkit.node.toml import toml
 from sd_testkit.processes import Processes
 from sd_testkit.programs import ensure
@@ -42,7 +42,8 @@ class Containerd:
         Raises:
             RuntimeError: it ended or does not answer in time, with the end of its log.
         """
-        self._write("certs.d/" + HOST + "/hosts.toml", toml(_hosts(registry)))
+        for host, url in registry.hosts.items():
+            self._write(f"certs.d/{host}/hosts.toml", toml(_mirror(url)))
         self._write("cni/pods.conflist", json.dumps(_network(self._folder)))
         self._write("config.toml", toml(_configuration(self._folder, self.socket)))
         shim = ensure("containerd-shim-runc-v2").parent
@@ -100,8 +101,8 @@ def _configuration(folder: Path, socket: Path) -> dict[str, Any]:
     }
 
 
-def _hosts(registry: Registry) -> dict[str, Any]:
-    return {"server": registry.url, "host": {registry.url: {"capabilities": ["pull", "resolve"]}}}
+def _mirror(url: str) -> dict[str, Any]:
+    return {"server": url, "host": {url: {"capabilities": ["pull", "resolve"]}}}
 
 
 def _network(folder: Path) -> dict[str, Any]:

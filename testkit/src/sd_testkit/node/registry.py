@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sd_testkit.control_plane import free_ports
 from sd_testkit.node.layers import busybox_layer
+from sd_testkit.node.private import PRIVATE_HOST, PrivateRegistry
 from sd_testkit.processes import Processes
 from sd_testkit.programs import ensure
 
@@ -25,6 +26,9 @@ class Registry:
 
     Args:
         folder: for its files; whoever made it removes it.
+
+    Attributes:
+        private: the same images, for those who have a password.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,6 +36,12 @@ class Registry:
         self._folder = folder
         self._processes = Processes(folder)
         (self._port,) = free_ports(1)
+        self.private = PrivateRegistry(self.url)
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """Where the registries that nodes know by name listen."""
+        return {HOST: self.url, PRIVATE_HOST: self.private.url}
 
     @property
     def url(self) -> str:
@@ -60,9 +70,11 @@ class Registry:
         self._crane("mutate", "--set-platform=linux/amd64", "-t", self._at("base:1"), self._at("base:1"))
         entry = "--entrypoint=/bin/sleep,2147483647"
         self._crane("mutate", entry, "-t", self._at("pause:1"), self._at("base:1"))
+        self.private.start()
 
     def stop(self) -> None:
         """End it; what was pushed is lost."""
+        self.private.stop()
         self._processes.stop()
         shutil.rmtree(self._folder / "blobs", ignore_errors=True)
 
