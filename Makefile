@@ -42,7 +42,8 @@ check: setup
 
 generate: setup
 	$(BIN)/sdservice crd > crds/$(CRD)
-	cp crds/$(CRD) charts/stable-diffusion-operator/crds/$(CRD)
+	cp crds/$(CRD) charts/stable-diffusion-operator/files/crds/$(CRD)
+	$(BIN)/python -m sd_testkit chart
 	$(BIN)/python -c 'from sd_operator import reasons; print(reasons.page(), end="")' > docs/reasons.md
 
 constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes the newest

@@ -9,12 +9,20 @@ import uuid
 
 import pytest
 
+from sd_testkit.chart import rendered
 from sd_testkit.control_plane import simulated_node
 
 NEW = {"repository": "missing.example/worker", "tag": "2"}
 DIGEST = "sha256:" + "ab" * 32
 LONG_AGO = "2026-01-01T00:00:00Z"
 REQUIRED = {"mode": "Required"}
+
+
+@pytest.fixture
+def warm_class(kubectl):
+    """The PriorityClass that the chart makes."""
+    (made,) = (body for body in rendered() if body["kind"] == "PriorityClass")
+    kubectl("apply", "-f", "-", stdin=json.dumps(made))
 
 
 @pytest.fixture
@@ -234,10 +242,9 @@ async def test_external_images_are_verified_on_the_nodes(
 
 
 async def test_pods_are_admitted_where_pod_security_is_restricted(
-    operator, apply, service, group, kubectl, namespace, root, pod_of, eventually
+    operator, warm_class, apply, service, group, kubectl, namespace, pod_of, eventually
 ):
     kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
-    kubectl("apply", "-f", str(root / "deploy/warm-priority-class.yaml"))
     preload = {"images": ["example.org/more:1"], "warmNodes": 1}
     apply(service(spec={"imagePreload": preload, "workerGroups": [group]}))
     await eventually(lambda: pod_of("preload-gpu") and pod_of("warm"))
@@ -257,9 +264,8 @@ async def test_preload_pods_that_may_not_be_made_are_told(
 
 
 async def test_a_worker_evicts_a_placeholder(
-    serving, apply, service, group, get, kubectl, root, pod_of, eventually
+    serving, warm_class, apply, service, group, get, pod_of, eventually
 ):
-    kubectl("apply", "-f", str(root / "deploy/warm-priority-class.yaml"))
     preload = {"mode": "Disabled", "warmNodes": 1}
 
     def counts():

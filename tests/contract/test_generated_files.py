@@ -7,8 +7,9 @@ import yaml
 from sd_operator import reasons
 from sd_operator.api.status import ConditionType, Reason
 from sd_operator.crd import custom_resource_definition
+from sd_testkit.chart.files import values_schema, values_yaml
 
-COPIES = ("crds", "charts/stable-diffusion-operator/crds")
+COPIES = ("crds", "charts/stable-diffusion-operator/files/crds")
 NAME = "sdservice.dev_stablediffusionservices.yaml"
 SOURCES = ("*.py", "*.sh", "Makefile")
 
@@ -22,6 +23,14 @@ def test_crd_copy_is_current(root, folder):
 def test_both_copies_are_the_same_bytes(root):
     first, second = ((root / folder / NAME).read_bytes() for folder in COPIES)
     assert first == second, "run `make generate` and commit the result"
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("values.yaml", values_yaml), ("values.schema.json", values_schema)]
+)
+def test_values_of_the_chart_are_current(root, name, wanted):
+    found = (root / "charts/stable-diffusion-operator" / name).read_text()
+    assert found == wanted(), "run `make generate` and commit the result"
 
 
 def test_every_condition_and_reason_is_described():

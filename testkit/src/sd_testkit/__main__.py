@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m sd_testkit build | up | down | kuberay`."""
+"""`python -m sd_testkit build | chart | up | down | kuberay`."""
 
 import asyncio
 import time
@@ -11,6 +11,8 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from sd_testkit import playground, programs
+from sd_testkit.chart import CHART
+from sd_testkit.chart.files import values_schema, values_yaml
 from sd_testkit.kuberay import KubeRay
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -25,6 +27,13 @@ def build(
         began = time.monotonic()
         programs.ensure(program.name)
         print(f"{program.name} {program.version}: {time.monotonic() - began:.1f} s")
+
+
+@app.command()
+def chart() -> None:
+    """Write values.yaml and values.schema.json of the Helm chart."""
+    (CHART / "values.yaml").write_text(values_yaml())
+    (CHART / "values.schema.json").write_text(values_schema())
 
 
 @app.command()

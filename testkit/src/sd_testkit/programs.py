@@ -19,6 +19,7 @@ _MINUTES = {
     "kube-apiserver": 6,
     "kube-controller-manager": 4,
     "kwok": 3,
+    "helm": 3,
     "containerd": 2,
     "kubelet": 3,
 }
@@ -79,6 +80,7 @@ PROGRAMS = tuple(
         "kwok",
         "kubectl",
         "glua",
+        "helm",
     )
 )
 # Built when a real node is asked for: `make test` takes long enough without them.

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from sd_operator.cli import crd, render, run, validate, why
+from sd_operator.cli import crd, render, run, self_test, validate, why
 from sd_operator.errors import InvalidResource, SdServiceError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("render")(render.render)
 app.command("crd")(crd.crd)
 app.command("run")(run.run)
 app.command("why")(why.why)
+app.command("self-test")(self_test.self_test)
 
 FAILURE, INVALID = 1, 3
 

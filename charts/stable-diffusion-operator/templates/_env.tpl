@@ -1,0 +1,31 @@
+{{/* SPDX-License-Identifier: Apache-2.0
+
+The settings of sd_operator.settings; tests/chart/test_settings.py holds both lists to each other. */}}
+
+{{- define "sdo.env" -}}
+- name: SDSERVICE_NAMESPACE
+  valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}
+- name: SDSERVICE_POD_NAME
+  valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}
+- {name: SDSERVICE_LEADER_ELECTION, value: {{ .Values.leaderElection | quote }}}
+- {name: SDSERVICE_WATCH_NAMESPACES, value: {{ join "," (uniq .Values.watchNamespaces) | quote }}}
+- {name: SDSERVICE_WATCH_OWN_NAMESPACE, value: {{ .Values.watchOwnNamespace | quote }}}
+- {name: SDSERVICE_RUNTIME_REPOSITORY, value: {{ .Values.runtime.repository | quote }}}
+- {name: SDSERVICE_RUNTIME_TAG, value: {{ .Values.runtime.tag | default .Chart.AppVersion | quote }}}
+- {name: SDSERVICE_PRELOAD_PRIORITY_CLASS, value: {{ .Values.preload.priorityClassName | quote }}}
+- {name: SDSERVICE_NODE_STATUS_MAX_IMAGES, value: {{ .Values.preload.nodeStatusMaxImages | quote }}}
+- {name: SDSERVICE_WARM_PRIORITY_CLASS, value: {{ .Values.warm.priorityClass.name | quote }}}
+- {name: SDSERVICE_WARM_IMAGE, value: {{ .Values.warm.image | quote }}}
+- {name: SDSERVICE_NODE_CACHE_DIRECTORY, value: {{ .Values.nodeCacheDirectory | quote }}}
+- {name: SDSERVICE_WORKERS, value: {{ .Values.reconciling.workers | quote }}}
+- {name: SDSERVICE_RESYNC_SECONDS, value: {{ .Values.reconciling.resyncSeconds | quote }}}
+- {name: SDSERVICE_REQUEST_TIMEOUT_SECONDS, value: {{ .Values.reconciling.requestTimeoutSeconds | quote }}}
+- {name: SDSERVICE_RETRY_BASE_SECONDS, value: {{ .Values.reconciling.retryBaseSeconds | quote }}}
+- {name: SDSERVICE_RETRY_CAP_SECONDS, value: {{ .Values.reconciling.retryCapSeconds | quote }}}
+{{- if .Values.ray.throughApiServer }}
+- {name: SDSERVICE_DASHBOARD_URL, value: ""}
+{{- end }}
+- {name: SDSERVICE_PROBE_PORT, value: "8080"}
+- {name: SDSERVICE_METRICS_PORT, value: "8081"}
+- {name: SDSERVICE_LOG_FORMAT, value: {{ .Values.logFormat | quote }}}
+{{- end }}

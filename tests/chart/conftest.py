@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the chart renders, as objects with types: a field that Kubernetes does not know is refused."""
+
+import functools
+import json
+
+import pytest
+import yaml
+from kubernetes.aio import client
+
+from sd_testkit.chart import rendered
+from sd_testkit.merging import merged
+
+
+@functools.cache
+def _rendered(values, namespace):
+    return rendered(json.loads(values), namespace=namespace)
+
+
+class Objects:
+    """Objects of one rendering."""
+
+    UNTYPED = frozenset({"PodMonitor", "PrometheusRule"})
+    """Kinds of the Prometheus operator, of which there are no Python classes."""
+
+    def __init__(self, bodies):
+        self.bodies = bodies
+
+    def all(self, kind):
+        """Those of a kind, typed."""
+        return [typed(body) for body in self.bodies if body["kind"] == kind]
+
+    def one(self, kind, name=None):
+        """The only one, of a kind or of a name too."""
+        (found,) = (each for each in self.all(kind) if name in {None, each.metadata.name})
+        return found
+
+    def typed(self):
+        return [typed(body) for body in self.bodies if body["kind"] not in self.UNTYPED]
+
+    def raw(self, kind):
+        return [body for body in self.bodies if body["kind"] == kind]
+
+
+def typed(body):
+    """The object as a class of the Kubernetes client; unknown fields are refused."""
+    version = body["apiVersion"].rpartition("/")[2]
+    return getattr(client, f"{version.upper()[0]}{version[1:]}{body['kind']}").model_validate(body)
+
+
+@pytest.fixture(scope="session")
+def chart():
+    """Render the chart with changes merged over the default values."""
+
+    def build(namespace="sdservice-system", **values):
+        return Objects(_rendered(json.dumps(values, sort_keys=True), namespace))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def examples(root):
+    return yaml.safe_load((root / "tests/data/chart-values.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def everything(examples):
+    """Values with every optional object: the examples, but nothing switched off."""
+    on = {
+        "image": {"tag": ""},
+        "leaderElection": True,
+        "watchOwnNamespace": False,
+        "crd": {"install": True},
+        "rbac": {"create": True, "clusterReads": True, "aggregate": True},
+        "serviceAccount": {"create": True},
+        "warm": {"priorityClass": {"create": True}},
+        "podDisruptionBudget": {"enabled": True},
+        "networkPolicy": {"enabled": True},
+    }
+    return merged(examples["values"], on)
