@@ -169,3 +169,28 @@ async def test_concurrency_is_bounded():
             queue.add(Key("ns", str(number)))
         await until(queue.idle)
     assert most == 3
+
+
+async def test_what_comes_all_at_once_is_spread():
+    """Two seconds' worth at once, the others at the rate; the clock of the test stands still, so nothing is saved anew."""
+    seen = []
+
+    async def work(key):
+        seen.append(key)
+
+    keys = [Key("ns", str(number)) for number in range(60)]
+    queue = WorkQueue(
+        work, workers=4, retry_base_seconds=0.01, retry_cap_seconds=0.05, per_second=20, clock=lambda: 100.0
+    )
+    task = asyncio.create_task(queue.run())
+    try:
+        for key in keys:
+            queue.add(key)
+        await until(lambda: len(seen) >= 40)
+        assert queue.waiting() <= 20
+        assert len(seen) < 60, "the rest has to wait for the rate"
+        await until(lambda: len(seen) == 60)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert set(seen) == set(keys)

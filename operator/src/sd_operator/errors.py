@@ -8,11 +8,12 @@
     ├── KubeRayTooOld       its RayService lacks a field that we need
     ├── Refused             the API server refused a write for good (403, 422); needs a person
     ├── ClusterUnavailable  the API server is away, overloaded or in conflict; try again
+    ├── LeadershipLost      another operator writes now; this process ends
     ├── RayUnavailable      Ray's dashboard did not answer, or not as expected
     └── LocalRunFailed      `sdservice run` could not bring the service up on this machine
 
 They are translated in two places only: `reconcile` turns the first five into conditions,
-`work_queue` turns ClusterUnavailable into back-off, `cli` turns all of them into one line.
+`work_queue` turns ClusterUnavailable into back-off, `__main__` and `cli` turn all of them into one line.
 """
 
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ class ClusterUnavailable(SdServiceError):
     def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
         self.retry_after_seconds = retry_after_seconds
         super().__init__(message)
+
+
+class LeadershipLost(SdServiceError):
+    """The Lease is not ours any more: whatever we know may be old, so the process ends."""
 
 
 class RayUnavailable(SdServiceError):

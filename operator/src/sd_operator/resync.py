@@ -1,48 +1,139 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The periodic LIST: what the watch lost, reordered or never said is found here."""
+"""The periodic LIST: what the watch lost, reordered or never said is found here.
+
+It compares versions with those of the last time and asks for a pass over what differs, so that a cluster in which
+nothing happens costs a few requests however many resources it holds. What no version tells of, such as a deleted
+Secret, waits for the full pass over everything, which is rare.
+"""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from sd_operator.cluster import SERVICE, Cluster
-from sd_operator.errors import SdServiceError
+from sd_operator import naming
+from sd_operator.cluster import SERVICE, Cluster, Kind
+from sd_operator.errors import KubeRayMissing, Refused, SdServiceError
 from sd_operator.naming import Key
+from sd_operator.node_reader import NodeReader
 from sd_operator.settings import Settings
+from sd_operator.watched import CHILDREN
+
+Json = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 5.0
+RETRY_SECONDS = 5.0
+GIVE_UP_SECONDS = 600.0
 
 
 class Resync:
-    """Adds every resource to the queue, at the start and every `resync_seconds`."""
+    """Puts resources into the queue.
 
-    def __init__(self, cluster: Cluster, add: Callable[[Key], None], settings: Settings) -> None:
+    All of them at the start and every `full_resync_seconds`; every `resync_seconds` those that differ from the last
+    time: themselves, their children, or what the nodes hold.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        nodes: NodeReader,
+        add: Callable[[Key], None],
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._cluster = cluster
+        self._nodes = nodes
         self._add = add
         self._settings = settings
-        self._last_good = time.monotonic()
+        self._clock = clock
+        self._known: Mapping[Key, int] = {}
+        self._of_nodes = 0
+        self._full_at = float("-inf")
+        self._last_good = clock()
 
     def age_seconds(self) -> float:
         """Seconds since the last complete LIST; what the liveness probe reports."""
-        return time.monotonic() - self._last_good
+        return self._clock() - self._last_good
 
     async def run(self) -> None:
-        """Resync until cancelled; a failed LIST is tried again soon."""
+        """Resync until cancelled; a failed LIST is tried again soon.
+
+        Raises:
+            SdServiceError: none has succeeded for ten minutes more than there should have been between two.
+        """
+        self._full_at = float("-inf")  # what ran before may have been cut off in the middle
         while True:
             try:
                 await self.once()
             except SdServiceError as error:
-                logger.warning("resync: %s; again in %.0f s", error, _RETRY_SECONDS)
-                await asyncio.sleep(_RETRY_SECONDS)
+                if self.age_seconds() > self._settings.resync_seconds + GIVE_UP_SECONDS:
+                    raise
+                logger.warning("resync: %s; again in %.0f s", error, RETRY_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
             else:
                 await asyncio.sleep(self._settings.resync_seconds)
 
     async def once(self) -> None:
         """One complete LIST of the watched namespaces."""
-        for namespace in self._settings.served_namespaces or (None,):
-            for live in await self._cluster.list(SERVICE, namespace):
-                self._add(Key(live["metadata"]["namespace"], live["metadata"]["name"]))
-        self._last_good = time.monotonic()
+        found, of_nodes = await self._versions(), await self._node_images()
+        everything = of_nodes != self._of_nodes or self._clock() >= self._full_at
+        for key in found.keys() | self._known.keys():
+            if everything or found.get(key) != self._known.get(key):
+                self._add(key)
+        self._known, self._of_nodes = found, of_nodes
+        self._last_good = self._clock()
+        if everything:
+            self._full_at = self._last_good + self._settings.full_resync_seconds
+
+    async def _versions(self) -> Mapping[Key, int]:
+        """Of each resource, a number that changes with any version of it or of its children.
+
+        Raises:
+            Refused: no namespace may be listed; one that may not keeps none of the others.
+        """
+        versions, refused = defaultdict[Key, int](int), list[Refused]()
+        namespaces = self._settings.served_namespaces or (None,)
+        for namespace in namespaces:
+            try:
+                listed = await self._cluster.list_metadata(SERVICE, namespace)
+            except Refused as error:
+                logger.warning("resync: %s", error)
+                refused.append(error)
+                continue
+            for live in listed:
+                versions[Key(live["namespace"], live["name"])] ^= _fingerprint(SERVICE, live)
+            for watched in CHILDREN:
+                for live in await self._children(watched.kind, namespace, watched.selector):
+                    key = Key(live["namespace"], live["labels"][naming.NAME_LABEL])
+                    if key in versions:
+                        versions[key] ^= _fingerprint(watched.kind, live)
+        if len(refused) == len(namespaces):
+            raise refused[0]
+        return dict(versions)
+
+    async def _children(self, kind: Kind, namespace: str | None, selector: str) -> list[Json]:
+        """Metadata of children; none where there is no such kind, or we may not list it: a pass tells of that."""
+        try:
+            return await self._cluster.list_metadata(kind, namespace, selector)
+        except (KubeRayMissing, Refused) as error:
+            logger.debug("resync: %s", error)
+            return []
+
+    async def _node_images(self) -> int:
+        """A number that changes with the images that nodes hold: they send no event that concerns us."""
+        nodes = await self._nodes.read() or {}
+        images = {
+            (name, image)
+            for name, live in nodes.items()
+            for each in (live.get("status") or {}).get("images") or []
+            for image in each.get("names") or []
+        }
+        return hash(frozenset(images))
+
+
+def _fingerprint(kind: Kind, metadata: Json) -> int:
+    # Numbers that are joined by exclusive or do not depend on the order of a list.
+    return hash((kind.name, metadata["uid"], metadata["resourceVersion"]))

@@ -51,9 +51,26 @@ class Settings(BaseSettings):
     namespace: str = Field(
         default="", description="Namespace the operator runs in; a pod gets it from metadata.namespace."
     )
+    leader_election: bool = Field(
+        default=False,
+        description="Take a Lease in `namespace` before writing anything, so that one of several operators does.",
+    )
+    pod_name: str = Field(
+        default="",
+        description="Who holds the Lease; a pod gets it from metadata.name. Empty: host and process.",
+    )
     workers: int = Field(default=8, ge=1, le=64, description="Services reconciled at the same time.")
+    passes_per_second: float = Field(
+        default=100,
+        gt=0,
+        le=10000,
+        description="Services reconciled per second over time; twice as many at once.",
+    )
     resync_seconds: float = Field(
-        default=300, ge=1, le=3600, description="Seconds between two full comparisons with the cluster."
+        default=300, ge=1, le=3600, description="Seconds between two looks for changes that no watch told of."
+    )
+    full_resync_seconds: float = Field(
+        default=21600, ge=1, le=86400, description="Seconds between two passes over every service."
     )
     request_timeout_seconds: float = Field(
         default=20, ge=1, le=30, description="Seconds until a request to the API server is given up."
@@ -98,6 +115,8 @@ class Settings(BaseSettings):
             )
         if self.watch_own_namespace and not self.namespace:
             raise ValueError("SDSERVICE_WATCH_OWN_NAMESPACE needs SDSERVICE_NAMESPACE")
+        if self.leader_election and not self.namespace:
+            raise ValueError("SDSERVICE_LEADER_ELECTION needs SDSERVICE_NAMESPACE")
         return self
 
     @property

@@ -3,18 +3,40 @@
 
 A key added while it is being worked on is worked on once more afterwards, so no event is lost. A key that fails
 comes back after a pause of its own that doubles, so one poisoned resource does not slow the others. Work may ask to
-be done again after a while; whatever comes first, that time or an event, does it.
+be done again after a while; whatever comes first, that time or an event, does it. A token bucket spreads what comes
+all at once, such as every resource after a start.
 """
 
 import asyncio
 import logging
+import math
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 from sd_operator.errors import SdServiceError
 from sd_operator.naming import Key
 
 logger = logging.getLogger(__name__)
+
+_SAVED_SECONDS = 2.0
+
+
+class TokenBucket:
+    """So many at a rate, and at once what two seconds of quiet have saved."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float]) -> None:
+        self._rate = per_second
+        self._clock = clock
+        self._full_at = float("-inf")
+
+    async def take(self) -> None:
+        """Wait for a token; who asks first gets the first."""
+        # When the bucket will be full again tells how much is in it.
+        self._full_at = max(self._full_at, self._clock()) + 1 / self._rate
+        wait = self._full_at - self._clock() - _SAVED_SECONDS
+        if wait > 0:
+            await asyncio.sleep(wait)
 
 
 class WorkQueue:
@@ -27,11 +49,14 @@ class WorkQueue:
         workers: int,
         retry_base_seconds: float,
         retry_cap_seconds: float,
+        per_second: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._work = work
         self._workers = workers
         self._base = retry_base_seconds
         self._cap = retry_cap_seconds
+        self._bucket = TokenBucket(per_second, clock)
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._waiting: set[Key] = set()
         self._running: set[Key] = set()
@@ -56,6 +81,10 @@ class WorkQueue:
         if key not in self._timers and key not in self._waiting:
             self._come_again_in(seconds, key)
 
+    def waiting(self) -> int:
+        """How many keys wait to be worked on; those that pause after a failure do not count."""
+        return len(self._waiting)
+
     def idle(self) -> bool:
         """Nothing waits, runs or is to be tried again; a later look that work asked for does not count."""
         return not (self._waiting or self._running or self._timers)
@@ -69,6 +98,7 @@ class WorkQueue:
     async def _worker(self) -> None:
         while True:
             key = await self._ready.get()
+            await self._bucket.take()
             self._waiting.discard(key)
             self._running.add(key)
             try:

@@ -28,6 +28,7 @@ class OperatorProcess:
         self._log = folder / "operator.log"
         self._environment = outside(control_plane) | {
             "SDSERVICE_RESYNC_SECONDS": "2",
+            "SDSERVICE_FULL_RESYNC_SECONDS": "2",
             "SDSERVICE_NODE_CACHE_DIRECTORY": "/mnt/weights",
         }
 
@@ -48,6 +49,10 @@ class OperatorProcess:
         """
         self._processes.check("operator")
         return self._processes.running("operator")
+
+    def exit_code(self) -> int | None:
+        """How it has ended by itself; None while it runs."""
+        return self._processes.exit_code("operator")
 
     def log(self) -> str:
         """What it said so far."""

@@ -23,7 +23,9 @@ class Processes:
     def start(
         self, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
     ) -> None:
-        """Start a program; its output goes to NAME.log."""
+        """Start a program, one that has ended perhaps; its output goes to NAME.log."""
+        if self.running(name) is None:
+            self._reap(int(self._known().get(name, (0,))[0]))
         with (self._folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [str(part) for part in command],
@@ -53,6 +55,10 @@ class Processes:
         if self.running(name) is None:
             log = (self._folder / f"{name}.log").read_text(errors="replace")
             raise RuntimeError(f"{name} has ended:\n{log[-3000:]}")
+
+    def exit_code(self, name: str) -> int | None:
+        """How a process that was started here has ended (minus the signal's number); None while it runs."""
+        return self._children[int(self._known()[name][0])].poll()
 
     def stop(self, *names: str) -> None:
         """End processes, in the given order; none named: all, the last started first."""

@@ -2,7 +2,7 @@
 """Read, apply, patch, create and delete, with a deadline on each request and errors of our own."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -20,6 +20,9 @@ _CONFLICT = 409
 _UNPROCESSABLE = 422
 _APPLY = "application/apply-patch+yaml"
 _JSON_PATCH = "application/json-patch+json"
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+_PAGE = 500
+_UNTIL_IT_LEADS = 2.0
 
 
 class Cluster:
@@ -29,13 +32,37 @@ class Cluster:
     KubeRayTooOld.
     """
 
-    def __init__(self, api: ApiClient, request_timeout_seconds: float) -> None:
+    def __init__(
+        self, api: ApiClient, request_timeout_seconds: float, may_write: Callable[[], bool] = lambda: True
+    ) -> None:
         self._api = api
         self._timeout = request_timeout_seconds
+        self._may_write = may_write
+
+    def but(
+        self, *, request_timeout_seconds: float | None = None, may_write: Callable[[], bool] | None = None
+    ) -> "Cluster":
+        """The same API server by the same connections, with another deadline, or asking before each write."""
+        return Cluster(self._api, request_timeout_seconds or self._timeout, may_write or self._may_write)
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """The live object, or None where there is none."""
         return await self._request("GET", kind, kind.path(namespace, name), may_be_gone=True)
+
+    async def list_metadata(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Json]:
+        """Metadata alone of the objects of a namespace (None: of all) that a label selector picks, read by pages."""
+        query, found = {"labelSelector": selector, "limit": str(_PAGE)}, list[Json]()
+        while True:
+            answer = await self._request(
+                "GET", kind, kind.path(namespace), query, headers={"Accept": _METADATA_ONLY}
+            )
+            if answer is None:
+                return found
+            found += [item["metadata"] for item in answer["items"] or ()]
+            rest = answer["metadata"].get("continue")
+            if not rest:
+                return found
+            query["continue"] = rest
 
     async def list(
         self,
@@ -97,6 +124,13 @@ class Cluster:
         path = kind.path(body["metadata"]["namespace"])
         return await self._request("POST", kind, path, query, body, may_exist=True)
 
+    async def replace(self, body: Json, manager: str) -> Json | None:
+        """Replace an object; None where it is gone, or not of the version that the body names any more."""
+        kind, metadata = kind_of(body), body["metadata"]
+        path = kind.path(metadata["namespace"], metadata["name"])
+        query = {"fieldManager": manager}
+        return await self._request("PUT", kind, path, query, body, may_be_gone=True, may_not_fit=True)
+
     async def delete(self, kind: Kind, live: Json) -> None:
         """Delete exactly this object: one of the same name and another uid stays."""
         metadata = live["metadata"]
@@ -123,6 +157,10 @@ class Cluster:
         may_exist: bool = False,
         may_not_fit: bool = False,
     ) -> Json | None:
+        if method != "GET" and not self._may_write():
+            raise ClusterUnavailable(
+                "nothing is written: this operator does not hold the Lease", _UNTIL_IT_LEADS
+            )
         sent = {"Accept": "application/json", "Content-Type": content_type, **(headers or {})}
         status, told, data = await self._send(method, path, query or {}, body, sent)
         if 200 <= status < 300:  # noqa: PLR2004 - success

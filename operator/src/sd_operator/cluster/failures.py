@@ -10,6 +10,7 @@ from sd_operator.errors import ClusterUnavailable, KubeRayMissing, KubeRayTooOld
 
 _GONE = 404
 _CONFLICT = 409
+_EXPIRED = 410
 _TOO_MANY = 429
 _UNAUTHORIZED = 401
 _SERVER_ERROR = 500
@@ -33,7 +34,7 @@ def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> Sd
             f"KubeRay's RayService has no field {field}: install KubeRay 1.7 or newer with its CustomResourceDefinitions"
             " (Helm does not upgrade those), then this goes on by itself"
         )
-    if status in {_UNAUTHORIZED, _CONFLICT, _TOO_MANY} or status >= _SERVER_ERROR:
+    if status in {_UNAUTHORIZED, _CONFLICT, _EXPIRED, _TOO_MANY} or status >= _SERVER_ERROR:
         return ClusterUnavailable(f"{kind.name}: {message}", _seconds(retry_after))
     return Refused(f"the API server refuses the {kind.name}: {message}")
 

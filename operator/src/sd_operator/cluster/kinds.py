@@ -14,6 +14,12 @@ class Kind:
     name: str
     plural: str
 
+    @property
+    def resource(self) -> tuple[str, str, str]:
+        """(group, version, plural)."""
+        group, _, version = self.api_version.rpartition("/")
+        return group, version, self.plural
+
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
         """Path of an object, or of all of them in a namespace (None: everywhere)."""
         parts = ["apis" if "/" in self.api_version else "api", self.api_version]
@@ -28,6 +34,7 @@ RAY_SERVICE = Kind("ray.io/v1", "RayService", "rayservices")
 RAY_CLUSTER = Kind("ray.io/v1", "RayCluster", "rayclusters")
 DAEMON_SET = Kind("apps/v1", "DaemonSet", "daemonsets")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
+LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 NODE = Kind("v1", "Node", "nodes")
 POD = Kind("v1", "Pod", "pods")
 GATEWAY = Kind("gateway.networking.k8s.io/v1", "Gateway", "gateways")
@@ -38,7 +45,7 @@ EVENT = Kind("events.k8s.io/v1", "Event", "events")
 
 _BY_NAME = {
     (kind.api_version, kind.name): kind
-    for kind in (SERVICE, RAY_SERVICE, DAEMON_SET, DEPLOYMENT, POD, SECRET, EVENT)
+    for kind in (SERVICE, RAY_SERVICE, DAEMON_SET, DEPLOYMENT, POD, SECRET, EVENT, LEASE)
 }
 
 

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a LIST finds that no watch told of; the cluster is lists of metadata in memory."""
+
+import asyncio
+
+import pytest
+
+from sd_operator import resync as module
+from sd_operator.cluster import DAEMON_SET, POD, RAY_CLUSTER, RAY_SERVICE, SERVICE
+from sd_operator.errors import ClusterUnavailable, KubeRayMissing, Refused
+from sd_operator.naming import NAME_LABEL, Key
+from sd_operator.resync import Resync
+from sd_operator.settings import Settings
+
+A, B = Key("team", "a"), Key("team", "b")
+
+
+class Lists:
+    """The API server: metadata by kind, or an error; and nodes."""
+
+    def __init__(self):
+        self.found = {SERVICE: {A: "1", B: "1"}, RAY_SERVICE: {A: "1"}, DAEMON_SET: {A: "1", B: "1"}}
+        self.images = ["one:1"]
+        self.forbidden = set()
+
+    async def list_metadata(self, kind, namespace, selector=""):
+        found = self.found.get(kind, {})
+        if isinstance(found, Exception):
+            raise found
+        if namespace in self.forbidden:
+            raise Refused(f"{namespace} is forbidden")
+        return [
+            {
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": key.name,
+                "resourceVersion": version,
+                "labels": {NAME_LABEL: key.name},
+            }
+            for key, version in found.items()
+            if namespace in {None, key.namespace}
+        ]
+
+    async def read(self):
+        return {"node": {"status": {"images": [{"names": self.images}]}}}
+
+
+@pytest.fixture
+def lists():
+    return Lists()
+
+
+@pytest.fixture
+def looks(lists):
+    """Resync once; what it asked for. Settings and seconds that have passed are arguments."""
+    asked, now = [], [0.0]
+
+    def build(**settings):
+        resync = Resync(lists, lists, asked.append, Settings(**settings), clock=lambda: now[0])
+
+        async def look(later=0.0):
+            asked.clear()
+            now[0] += later
+            await resync.once()
+            return set(asked)
+
+        look.resync = resync
+        return look
+
+    return build
+
+
+async def test_the_first_look_asks_for_everything_and_the_next_for_nothing(looks):
+    look = looks()
+    assert await look() == {A, B}
+    assert await look() == set()
+
+
+@pytest.mark.parametrize(
+    "kind", [SERVICE, RAY_SERVICE, RAY_CLUSTER, DAEMON_SET, POD], ids=lambda kind: kind.name
+)
+async def test_a_version_that_changed_unheard_is_found(looks, lists, kind):
+    look = looks()
+    await look()
+    lists.found[kind] = {**lists.found.get(kind, {}), A: "2"}
+    assert await look() == {A}
+    assert await look() == set()
+
+
+async def test_a_child_that_went_unheard_is_found(looks, lists):
+    look = looks()
+    await look()
+    del lists.found[RAY_SERVICE][A]
+    assert await look() == {A}
+
+
+async def test_a_resource_that_went_or_came_unheard_is_found(looks, lists):
+    look = looks()
+    await look()
+    lists.found[SERVICE] = {Key("team", "c"): "1", B: "1"}
+    assert await look() == {A, Key("team", "c")}
+
+
+async def test_objects_that_carry_the_label_of_nobody_are_nothing(looks, lists):
+    look = looks()
+    await look()
+    lists.found[POD] = {Key("team", "stranger"): "1"}
+    assert await look() == set()
+
+
+async def test_other_images_on_the_nodes_concern_everyone(looks, lists):
+    look = looks()
+    await look()
+    lists.images.append("two:1")
+    assert await look() == {A, B}
+
+
+async def test_everything_is_looked_at_once_in_a_long_while(looks):
+    look = looks(full_resync_seconds=600)
+    await look()
+    assert await look(later=599) == set()
+    assert await look(later=1) == {A, B}
+    assert await look(later=1) == set()
+
+
+@pytest.mark.parametrize("error", [KubeRayMissing("no such kind"), Refused("not yours")], ids=type)
+async def test_a_kind_that_cannot_be_listed_is_left_out(looks, lists, error):
+    lists.found[RAY_SERVICE] = error
+    look = looks()
+    assert await look() == {A, B}
+    assert await look() == set()
+
+
+async def test_namespaces_that_are_not_served_are_not_listed(looks, lists):
+    lists.found[SERVICE][Key("other", "a")] = "1"
+    assert await looks(watch_namespaces="team")() == {A, B}
+
+
+async def test_a_forbidden_namespace_keeps_none_of_the_others(looks, lists):
+    lists.forbidden = {"secret"}
+    look = looks(watch_namespaces="secret,team")
+    assert await look() == {A, B}
+    lists.forbidden = {"secret", "team"}
+    with pytest.raises(Refused):
+        await look(later=5)
+    assert look.resync.age_seconds() == 5
+
+
+async def test_a_failed_list_counts_for_nothing_and_ends_the_process_after_ten_minutes(
+    looks, lists, monkeypatch
+):
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.001)
+    look = looks(resync_seconds=300)
+    await look()
+    lists.found[SERVICE] = ClusterUnavailable("away")
+    with pytest.raises(ClusterUnavailable):
+        await look(later=100)
+    assert look.resync.age_seconds() == 100
+    running = asyncio.create_task(look.resync.run())
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    with pytest.raises(ClusterUnavailable):
+        await look(later=801)
+    with pytest.raises(ClusterUnavailable, match="away"):
+        await asyncio.wait_for(running, 30)
