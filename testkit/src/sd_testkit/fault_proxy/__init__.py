@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A reverse proxy between a client and the API server that does, on request, what networks and API servers do at times."""
+
+from sd_testkit.fault_proxy.faults import (
+    Cut,
+    Delay,
+    Drop,
+    Edit,
+    Fault,
+    Forward,
+    Hold,
+    Lines,
+    Replay,
+    Reply,
+    Twice,
+)
+from sd_testkit.fault_proxy.journal import Entry, Journal
+from sd_testkit.fault_proxy.proxy import FaultProxy
+from sd_testkit.fault_proxy.request import WRITES, ApiRequest
+from sd_testkit.fault_proxy.rules import Match, Rule
+
+__all__ = [
+    "WRITES",
+    "ApiRequest",
+    "Cut",
+    "Delay",
+    "Drop",
+    "Edit",
+    "Entry",
+    "Fault",
+    "FaultProxy",
+    "Forward",
+    "Hold",
+    "Journal",
+    "Lines",
+    "Match",
+    "Replay",
+    "Reply",
+    "Rule",
+    "Twice",
+]
