@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -42,9 +44,31 @@ def test_the_servers_words_are_kept():
     assert "exceeded quota" in str(failure(SECRET, 403, status(403, "exceeded quota"), None))
 
 
-def test_retry_after_is_honoured():
-    assert failure(SECRET, 429, status(429), "7").retry_after_seconds == 7
-    assert failure(SECRET, 429, status(429), "Wed, 21 Oct 2026 07:28:00 GMT").retry_after_seconds is None
+def after(retry_after):
+    return failure(SECRET, 429, status(429), retry_after).retry_after_seconds
+
+
+def test_retry_after_is_honoured_as_number_and_as_time():
+    assert (after("7"), after("0.5")) == (7, 0.5)
+    coming = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert 55 < after(coming) <= 60
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "pause"),
+    [
+        ("86400", 300),
+        ("inf", 300),
+        ("0", None),
+        ("-1", None),
+        ("nan", None),
+        ("soon", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00", None),
+    ],
+)
+def test_retry_after_that_helps_nobody_leaves_the_pause_to_us(retry_after, pause):
+    assert after(retry_after) == pause
 
 
 def test_a_missing_object_is_told_from_a_missing_kind():

@@ -3,6 +3,8 @@
 
 import json
 import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from sd_operator.cluster.kinds import Kind
@@ -14,6 +16,7 @@ _EXPIRED = 410
 _TOO_MANY = 429
 _UNAUTHORIZED = 401
 _SERVER_ERROR = 500
+_LONGEST_PAUSE = 300.0
 _GOING = "custom resource definition is terminating"
 
 
@@ -69,4 +72,15 @@ def _status(body: bytes) -> dict[str, Any]:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    return float(retry_after) if retry_after and retry_after.isdigit() else None
+    """The pause that a Retry-After asks for, as a number or as a time; none longer than five minutes."""
+    if not retry_after:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
+        except (TypeError, ValueError):  # neither; or a time without its zone
+            return None
+    # Neither a time that is over nor one far away keeps a service from its own back-off.
+    return min(seconds, _LONGEST_PAUSE) if seconds > 0 else None
