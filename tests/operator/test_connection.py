@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The namespace that a command without `-n` takes."""
+"""The namespace that a command without `-n` takes, and the token of a pod."""
 
+import certifi
 import pytest
 import yaml
 
-from sd_operator.cluster.connection import default_namespace
+from sd_operator.cluster.connection import connect, default_namespace
 
 
 @pytest.fixture
@@ -42,3 +43,28 @@ async def test_it_is_that_of_the_context(kubeconfig, context, namespace):
 async def test_it_is_default_without_a_kubeconfig(kubeconfig):
     kubeconfig.unlink()
     assert await default_namespace() == "default"
+
+
+@pytest.fixture
+def pod(tmp_path, monkeypatch):
+    """Inside a cluster; gives the file of the token."""
+    token, authority = tmp_path / "token", tmp_path / "ca.crt"
+    token.write_text("one\n")
+    authority.write_text(certifi.contents())
+    monkeypatch.setattr("kubernetes.aio.config.incluster_config.SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr("kubernetes.aio.config.incluster_config.SERVICE_CERT_FILENAME", str(authority))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    return token
+
+
+async def test_a_token_that_is_replaced_is_sent_with_the_next_request(pod):
+    async with connect(5) as cluster:
+
+        async def sent():
+            return await cluster._api.configuration.get_api_key_with_prefix("BearerToken")
+
+        assert await sent() == "Bearer one"
+        pod.write_text("two\n")
+        assert await sent() == "Bearer two"

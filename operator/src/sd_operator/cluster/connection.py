@@ -4,6 +4,7 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
@@ -56,6 +57,13 @@ def _inside() -> bool:
 
 async def _load(configuration: Configuration, context: str | None) -> None:
     if _inside():
-        config.load_incluster_config(client_configuration=configuration)
+        config.load_incluster_config(client_configuration=configuration, try_refresh_token=False)
+        configuration.refresh_api_key_hook = _read_token
     else:
         await config.load_kube_config(context=context, client_configuration=configuration)
+
+
+def _read_token(configuration: Configuration) -> None:
+    """Before each request: the client would go on for a minute with a token that was replaced since."""
+    token = Path(config.incluster_config.SERVICE_TOKEN_FILENAME).read_text().strip()
+    configuration.api_key["BearerToken"] = f"Bearer {token}"
