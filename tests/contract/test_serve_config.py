@@ -4,6 +4,8 @@
 import hypothesis.strategies as st
 import yaml
 from hypothesis import HealthCheck, assume, given, settings
+from ray.serve._private.http_util import validate_http_proxy_callback_return
+from ray.serve._private.utils import call_function_from_import_path
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
 
@@ -11,12 +13,15 @@ from sd_operator.api import parse, serving
 from sd_operator.api.model import PRESETS, Scheduler
 from sd_operator.api.serving import Limits
 from sd_operator.builders.ray_service import ray_service
+from sd_operator.builders.ray_variables import ray_variables
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.errors import InvalidResource
 from sd_operator.settings import Settings
 from sd_runtime import config
 from sd_runtime.config import LiveConfig, RuntimeConfig
+from sd_runtime.proxy import LostIngress
 
+RAY_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 SIDES = st.integers(8, 512).map(lambda eighth: eighth * 8)
 
 
@@ -168,6 +173,12 @@ def test_a_misspelt_key_would_be_noticed(resource):
         "target_num_ongoing_requests_per_replica"
     ] = 1
     assert lost_in_ray(sent) == [".target_num_ongoing_requests_per_replica"]
+
+
+def test_ray_finds_what_the_proxies_add(resource):
+    variables = ray_variables(resource().spec)
+    found = call_function_from_import_path(variables[RAY_CALLBACK])
+    assert [each.cls for each in validate_http_proxy_callback_return(found)] == [LostIngress]
 
 
 def test_both_sides_offer_the_same_schedulers_and_defaults(resource):

@@ -22,6 +22,7 @@ APPLICATION = "imagine"
 INGRESS_DEPLOYMENT = "ingress"
 MODEL_DEPLOYMENT = "model"
 IMPORT_PATH = "sd_runtime.app:build_app"
+PROXY_IMPORT_PATH = "sd_runtime.proxy:middlewares"
 HEAD_RESOURCE = "sdservice-head"
 """Ray resource that only the head has; what carries it stays there."""
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 
+from sd_operator import naming
 from sd_operator.api import Spec
 
 # Each request crosses from the ingress to a model replica. Ray gives user code and routers an event loop each, so that
@@ -12,6 +13,8 @@ _SERVE = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    # Where the ingress is lost, the proxies would answer a bare 500.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": naming.PROXY_IMPORT_PATH,
 }
 
 
