@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real Ray on this host: the head and the workers of a RayService, each the process that KubeRay starts in a pod.
+
+They share one address, so what is bound to a port of a pod gets a free one; Serve's proxies share theirs, as pods do
+behind a Service.
+"""
+
+import json
+import os
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sd_testkit.control_plane import free_ports
+
+Json = dict[str, Any]
+
+_ADDRESS = "127.0.0.1"
+_ANSWER_SECONDS = 120.0
+# How long a node waits for its agent: on a busy machine it would end itself with what it holds.
+_PATIENCE = {"RAY_agent_register_timeout_ms": "300000"}
+
+
+class RayNode:
+    """One of its nodes: `ray start --block` below a shell.
+
+    Args:
+        command: the shell's.
+        environment: all of it.
+    """
+
+    def __init__(self, command: str, environment: Mapping[str, str]) -> None:
+        # Short: Ray's sockets lie below it, and a socket path has 107 characters at most.
+        self._folder = Path(tempfile.mkdtemp(prefix="sds-"))
+        with (self._folder / "ray-start.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                ["/bin/bash", "-c", "--", f"ulimit -n 65536; {command}"],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env={**environment, "RAY_TMPDIR": str(self._folder)},
+                start_new_session=True,
+            )
+
+    def delete(self) -> None:
+        """Ask it to go, as the kubelet does."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End every process of it at once, as a machine that fails."""
+        ours = [each for each in psutil.process_iter() if _is_of(each, self._process.pid)]
+        for each in ours:
+            each.kill()
+        self._process.wait()
+
+    def gone(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
+
+    def stop(self) -> None:
+        """Leave nothing of it."""
+        self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class RayHost:
+    """A head and workers of one RayService; whoever starts one stops it.
+
+    Args:
+        service: the RayService.
+        variables: further variables of all nodes.
+
+    Attributes:
+        url: of its Serve proxies.
+    """
+
+    def __init__(self, service: Json, variables: Mapping[str, str] | None = None) -> None:
+        self._cluster = service["spec"]["rayClusterConfig"]
+        self._variables = _PATIENCE | dict(variables or {})
+        self._token = secrets.token_hex(32)
+        self._gcs, self._dashboard, self._port = free_ports(3)
+        self.url = f"http://{_ADDRESS}:{self._port}"
+
+    def head(self) -> RayNode:
+        """Start the head, or another one in its place."""
+        agent, agent_grpc, client, metrics = free_ports(4)
+        group = self._cluster["headGroupSpec"]
+        options = {
+            "port": self._gcs,
+            "dashboard-port": self._dashboard,
+            "dashboard-agent-listen-port": agent,
+            "dashboard-agent-grpc-port": agent_grpc,
+            "ray-client-server-port": client,
+            "metrics-export-port": metrics,
+            **group["rayStartParams"],
+            "dashboard-host": _ADDRESS,
+        }
+        return RayNode(_ray_start("--head", options), self._environment(group["template"]))
+
+    def worker(self) -> RayNode:
+        """Start one more worker, of the first group."""
+        agent, agent_grpc, metrics = free_ports(3)
+        group = self._cluster["workerGroupSpecs"][0]
+        options = {
+            "address": self._gcs_address,
+            "dashboard-agent-listen-port": agent,
+            "dashboard-agent-grpc-port": agent_grpc,
+            "metrics-export-port": metrics,
+            **group["rayStartParams"],
+        }
+        return RayNode(_ray_start("", options), self._environment(group["template"]))
+
+    def before_the_head_goes(self) -> subprocess.Popen[bytes]:
+        """Begin what the kubelet runs in the head's pod before it asks it to go."""
+        template = self._cluster["headGroupSpec"]["template"]
+        command = _container(template)["lifecycle"]["preStop"]["exec"]["command"]
+        return subprocess.Popen(command, env=self._environment(template))
+
+    def apply(self, config: Json) -> bool:
+        """PUT a Serve config, as KubeRay does; whether it was taken."""
+        body = config | {"http_options": {"host": _ADDRESS, "port": self._port}}
+        return self._send("PUT", "/api/serve/applications/", body) is not None
+
+    def answers(self) -> bool:
+        """Whether Ray's dashboard does."""
+        return self._send("GET", "/api/serve/applications/") is not None
+
+    def nodes(self) -> set[str]:
+        """Ids of the nodes that Ray holds for alive, also of such as have just been killed."""
+        told = self._send("GET", "/nodes?view=summary") or {"data": {"summary": []}}
+        found = (each["raylet"] for each in told["data"]["summary"])
+        return {each["nodeId"] for each in found if each.get("state") == "ALIVE"}
+
+    def application(self, name: str) -> Json:
+        """What Serve tells of an application; empty where it knows none."""
+        told = self._send("GET", "/api/serve/applications/") or {"applications": {}}
+        found: Json = told["applications"].get(name, {})
+        return found
+
+    @property
+    def _gcs_address(self) -> str:
+        return f"{_ADDRESS}:{self._gcs}"
+
+    def _environment(self, template: Json) -> dict[str, str]:
+        given = {each["name"]: each["value"] for each in _container(template)["env"] if "value" in each}
+        return {
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "RAY_ADDRESS": self._gcs_address,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self._token,
+            **given,
+            **self._variables,
+        }
+
+    def _send(self, method: str, path: str, body: Json | None = None) -> Json | None:
+        """What the dashboard answers; None where it does not, or refuses."""
+        request = urllib.request.Request(
+            f"http://{_ADDRESS}:{self._dashboard}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
+                text = answer.read()
+        except OSError:
+            return None
+        told: Json = json.loads(text) if text.strip().startswith(b"{") else {}
+        return told
+
+
+def _ray_start(role: str, options: Mapping[str, Any]) -> str:
+    """A shell command; values of rayStartParams are quoted for a shell already."""
+    given = " ".join(f"--{name}={value}" for name, value in options.items())
+    python = shlex.quote(sys.executable)
+    common = (
+        f"--block --disable-usage-stats --node-ip-address={_ADDRESS} --min-worker-port=0 --max-worker-port=0"
+    )
+    return f"{python} -m ray.scripts.scripts start {role} {common} {given}"
+
+
+def _container(template: Json) -> Json:
+    found: Json = template["spec"]["containers"][0]
+    return found
+
+
+def _is_of(process: psutil.Process, session: int) -> bool:
+    try:
+        return os.getsid(process.pid) == session
+    except (ProcessLookupError, PermissionError):
+        return False
