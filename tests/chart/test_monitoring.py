@@ -25,7 +25,9 @@ def of_the_runtime(root):
 
 @pytest.fixture(scope="module")
 def series(root):
-    described = {each.name: each.type for each in Metrics().registry.collect()}
+    measured = Metrics()
+    measured.watch(leads=bool, resync_age=float, waiting=int)
+    described = {each.name: each.type for each in measured.registry.collect()}
     ours = {
         f"{name}{suffix}" for name, kind in described.items() for suffix in OPERATOR_SERIES[kind.capitalize()]
     }

@@ -52,7 +52,7 @@ def test_all_namespaces_are_served_by_a_cluster_role(chart):
 
 @pytest.mark.parametrize(
     ("scope", "namespaces"),
-    [({"watchNamespaces": ["a", "b"]}, {"a", "b"}), ({"watchOwnNamespace": True}, {"sdservice-system"})],
+    [({"watchNamespaces": ["a", "b"]}, ["a", "b"]), ({"watchOwnNamespace": True}, ["sdservice-system"])],
     ids=str,
 )
 def test_listed_namespaces_have_a_role_each_and_the_cluster_is_only_read(chart, scope, namespaces):
@@ -60,9 +60,9 @@ def test_listed_namespaces_have_a_role_each_and_the_cluster_is_only_read(chart, 
     roles = [
         each for each in objects.all("Role") if any("rayservices" in rule.resources for rule in each.rules)
     ]
-    assert {each.metadata.namespace for each in roles} == namespaces
+    assert {each.metadata.namespace for each in roles} == {*namespaces}
     bound = [each for each in objects.all("RoleBinding") if each.role_ref.name == roles[0].metadata.name]
-    assert {each.metadata.namespace for each in bound} == namespaces
+    assert {each.metadata.namespace for each in bound} == {*namespaces}
     role = objects.one("ClusterRole", "sdservice-system-sdservice-stable-diffusion-operator")
     assert {
         (resource, verb) for rule in role.rules for resource in rule.resources for verb in rule.verbs

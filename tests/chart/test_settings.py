@@ -6,11 +6,11 @@ import pytest
 from sd_operator.settings import Settings
 
 PREFIX = "SDSERVICE_"
-OF_THE_POD = {"namespace", "pod_name", "leader_election"}
+OF_THE_POD = {"namespace", "pod_name"}
 ELSEWHERE = {"dashboard_url", "proxy_url"}
 """What names the Services of Ray: by default they are right inside a cluster; `ray.throughApiServer` empties the first."""
-OTHERWISE = {"log_format": "json"}
-"""Where the chart's default is not the operator's: logs of pods are read by machines first."""
+OTHERWISE = {"log_format": "json", "leader_election": True}
+"""Where the chart's default is not the operator's: logs of pods are read by machines first, and a rollout has two pods."""
 
 
 def variables(objects):
@@ -33,7 +33,7 @@ def settings(monkeypatch):
 
 
 def test_every_setting_is_a_variable_and_every_variable_a_setting(chart):
-    assert set(variables(chart())) | ELSEWHERE == set(Settings.model_fields) | OF_THE_POD
+    assert set(variables(chart())) | ELSEWHERE == set(Settings.model_fields)
 
 
 def test_defaults_are_those_of_the_operator(chart, settings):
@@ -52,7 +52,8 @@ def test_every_value_arrives(chart, everything, settings):
     assert found.node_status_max_images == -1
     assert (found.warm_priority_class, found.warm_image) == ("warm", "registry.example/pause:3")
     assert found.node_cache_directory == "/var/cache/weights"
-    assert (found.workers, found.resync_seconds, found.request_timeout_seconds) == (4, 60, 10)
+    assert (found.workers, found.passes_per_second, found.request_timeout_seconds) == (4, 20, 10)
+    assert (found.resync_seconds, found.full_resync_seconds) == (60, 3600)
     assert (found.retry_base_seconds, found.retry_cap_seconds) == (1, 30)
     assert found.dashboard_url == ""
     assert found.log_format == "plain"

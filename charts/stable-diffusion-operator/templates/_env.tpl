@@ -18,7 +18,9 @@ The settings of sd_operator.settings; tests/chart/test_settings.py holds both li
 - {name: SDSERVICE_WARM_IMAGE, value: {{ .Values.warm.image | quote }}}
 - {name: SDSERVICE_NODE_CACHE_DIRECTORY, value: {{ .Values.nodeCacheDirectory | quote }}}
 - {name: SDSERVICE_WORKERS, value: {{ .Values.reconciling.workers | quote }}}
+- {name: SDSERVICE_PASSES_PER_SECOND, value: {{ .Values.reconciling.passesPerSecond | quote }}}
 - {name: SDSERVICE_RESYNC_SECONDS, value: {{ .Values.reconciling.resyncSeconds | quote }}}
+- {name: SDSERVICE_FULL_RESYNC_SECONDS, value: {{ .Values.reconciling.fullResyncSeconds | quote }}}
 - {name: SDSERVICE_REQUEST_TIMEOUT_SECONDS, value: {{ .Values.reconciling.requestTimeoutSeconds | quote }}}
 - {name: SDSERVICE_RETRY_BASE_SECONDS, value: {{ .Values.reconciling.retryBaseSeconds | quote }}}
 - {name: SDSERVICE_RETRY_CAP_SECONDS, value: {{ .Values.reconciling.retryCapSeconds | quote }}}

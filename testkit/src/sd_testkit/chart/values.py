@@ -160,8 +160,17 @@ class Reconciling(Part):
     """Pace of the operator."""
 
     workers: int = Field(default=8, ge=1, le=64, description="Services reconciled at the same time.")
+    passes_per_second: float = Field(
+        default=100,
+        gt=0,
+        le=10000,
+        description="Services reconciled per second over time; twice as many at once.",
+    )
     resync_seconds: int = Field(
-        default=300, ge=1, le=3600, description="Seconds between two full comparisons with the cluster."
+        default=300, ge=1, le=3600, description="Seconds between two looks for changes that no watch told of."
+    )
+    full_resync_seconds: int = Field(
+        default=21600, ge=1, le=86400, description="Seconds between two passes over every service."
     )
     request_timeout_seconds: int = Field(
         default=20, ge=1, le=30, description="Seconds until a request to the API server is given up."
