@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import itertools
 
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
@@ -160,6 +161,17 @@ async def test_a_replica_that_is_replaced_gives_a_request_the_time_of_a_cold_sta
     """There is one when the request comes and none at the end of its time."""
     phases = iter(["ready", "starting"])
     monkeypatch.setattr(Probe, "phase", property(lambda _: next(phases)))
+    handle.slow = 1.5
+    assert await draw(drawer, Limits(timeout_seconds=1, cold_start_timeout_seconds=600)) == PICTURES
+
+
+@both
+async def test_so_does_one_that_is_lost_and_back_before_the_end_of_its_time(
+    drawer, handle, draw, monkeypatch
+):
+    phases = itertools.chain(["ready", "ready", "starting"], itertools.repeat("ready"))
+    monkeypatch.setattr(Probe, "phase", property(lambda _: next(phases)))
+    monkeypatch.setattr("sd_runtime.serve_drawer._LOOK_SECONDS", 0.02)
     handle.slow = 1.5
     assert await draw(drawer, Limits(timeout_seconds=1, cold_start_timeout_seconds=600)) == PICTURES
 

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 _LOST = (RayActorError, ReplicaUnavailableError, RequestCancelledError, TaskCancelledError)
 _HEAD_SECONDS = 2.0
+_LOOK_SECONDS = 5.0
 _NOT_SERVED = (BackPressureError, DeploymentUnavailableError, TimeoutError, RayTaskError, *_LOST)
 
 
@@ -105,7 +106,8 @@ class ServeDrawer:
 class _Patience:
     """How long a request may take: the time limit, and a cold start more once it finds no replica.
 
-    It may find none at its beginning, or at the end of its time: the one it waited for was replaced then.
+    It may find none at its beginning, or later: the one it waited for was lost or is replaced then, and Ray gives it to
+    the next one.
 
     Attributes:
         seconds: from its beginning.
@@ -131,13 +133,15 @@ class _Patience:
         waiting.add_done_callback(_look_at)
         try:
             while not waiting.done():
-                left = self._began + self.seconds - asyncio.get_running_loop().time()
-                await asyncio.wait({waiting}, timeout=max(0.0, left))
-                if not waiting.done() and not await self._grow():
+                await asyncio.wait({waiting}, timeout=max(0.0, min(self._left(), _LOOK_SECONDS)))
+                if not waiting.done() and not await self._grow() and self._left() <= 0:
                     raise TimeoutError
             return waiting.result()
         finally:
             waiting.cancel()
+
+    def _left(self) -> float:
+        return self._began + self.seconds - asyncio.get_running_loop().time()
 
     async def _grow(self) -> bool:
         """Add the time of a cold start, once."""
