@@ -31,7 +31,7 @@ from sd_testkit.ray_host import RayHost, RayNode
 
 EXAMPLE = Path(__file__).parent.parent / "examples/quickstart.yaml"
 OUTCOMES = ("answered", "retryable", "refused", "lost")
-LIMIT_SECONDS = 90
+LIMIT_SECONDS = 60
 STEPS = 40
 BUSY = 3
 """Requests that are under way when it happens."""
@@ -148,6 +148,16 @@ async def worker_killed(fire: Fire) -> None:
     await fire.until(lambda: len(fire.replicas()) == 2 and fire.replicas() != before)  # noqa: PLR2004
 
 
+async def worker_silent(fire: Fire) -> None:
+    """The same, but connections to it do not end: nobody is told until Ray misses it."""
+    before = fire.replicas()
+    silent = fire.workers.pop(0)
+    silent.freeze()
+    await fire.add_worker()
+    await fire.until(lambda: len(fire.replicas()) == 2 and fire.replicas() != before)  # noqa: PLR2004
+    await asyncio.to_thread(silent.stop)
+
+
 async def head_killed(fire: Fire) -> None:
     """Its machine fails; another head comes, and workers that ended with the old one, and KubeRay applies again."""
     before = fire.replicas()
@@ -190,6 +200,7 @@ SCENARIOS: dict[str, tuple[dict[str, int], Scenario]] = {
     "only replica killed": ({"workers": 2, "replicas": 1}, only_replica_killed),
     "ingress killed": ({"workers": 2, "replicas": 2}, ingress_killed),
     "worker killed": ({"workers": 2, "replicas": 2}, worker_killed),
+    "worker silent": ({"workers": 2, "replicas": 2}, worker_silent),
     "rolling update": ({"workers": 3, "replicas": 2}, rolling_update),
     "update of one replica": ({"workers": 3, "replicas": 1}, update_of_one),
     "scale down": ({"workers": 3, "replicas": 3}, scale_down),

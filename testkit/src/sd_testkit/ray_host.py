@@ -5,11 +5,13 @@ They share one address, so what is bound to a port of a pod gets a free one; Ser
 behind a Service.
 """
 
+import contextlib
 import json
 import os
 import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,11 +59,13 @@ class RayNode:
         self._process.terminate()
 
     def kill(self) -> None:
-        """End every process of it at once, as a machine that fails."""
-        ours = [each for each in psutil.process_iter() if _is_of(each, self._process.pid)]
-        for each in ours:
-            each.kill()
+        """End every process of it at once: its machine fails, and connections to it end."""
+        self._signal(signal.SIGKILL)
         self._process.wait()
+
+    def freeze(self) -> None:
+        """Stop every process of it where it is: its machine is not heard of any more, and connections stay."""
+        self._signal(signal.SIGSTOP)
 
     def gone(self) -> bool:
         """Whether it has ended."""
@@ -71,6 +75,12 @@ class RayNode:
         """Leave nothing of it."""
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for each in psutil.process_iter():
+            if _is_of(each, self._process.pid):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.send_signal(number)
 
 
 class RayHost:
