@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 CONSTRAINTS := -c operator/constraints.txt -c serve_runtime/constraints.txt -c constraints-dev.txt
 COMPILE := $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate
+BOM := PYTHONWARNINGS=ignore $(BIN)/uv tool run -q -c constraints-dev.txt --from cyclonedx-bom cyclonedx-py requirements --output-reproducible
 SHAPES := serve_runtime/src/sd_runtime/models/shapes
 CRD := sdservice.dev_stablediffusionservices.yaml
 export KUBERAY_CRDS ?= $(abspath $(wildcard ../shared/kuberay-crds))
@@ -12,7 +13,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Compiled modules: without them every Ray process compiles torch and diffusers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test setup run fmt check generate constraints model evaluate cluster cluster-stop node e2e truth clean
+.PHONY: test setup run fmt check generate constraints outdated audit version dist images model evaluate cluster cluster-stop node e2e truth clean \
+	helm cosign
 test: setup check
 	$(BIN)/python -m sd_testkit build
 	$(BIN)/pytest -n 3
@@ -39,19 +41,46 @@ check: setup
 	$(BIN)/ruff format -q --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint Dockerfile.*
+	$(BIN)/zizmor --offline --quiet .github
 
 generate: setup
 	$(BIN)/sdservice crd > crds/$(CRD)
 	cp crds/$(CRD) charts/stable-diffusion-operator/files/crds/$(CRD)
 	$(BIN)/python -m sd_testkit chart
 	$(BIN)/python -c 'from sd_operator import reasons; print(reasons.page(), end="")' > docs/reasons.md
+	$(BIN)/python -m sd_testkit licences
 
 constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes the newest
 	$(COMPILE) $(UPGRADE) operator/pyproject.toml -o operator/constraints.txt
 	$(COMPILE) $(UPGRADE) serve_runtime/pyproject.toml --extra serve --extra otel -c operator/constraints.txt \
 		-o serve_runtime/constraints.txt
-	$(COMPILE) $(UPGRADE) testkit/pyproject.toml --group pyproject.toml:dev --group pyproject.toml:go \
+	$(COMPILE) $(UPGRADE) testkit/pyproject.toml --group pyproject.toml:dev --group pyproject.toml:release --group pyproject.toml:go \
 		-c operator/constraints.txt -c serve_runtime/constraints.txt -o constraints-dev.txt
+
+outdated: setup  # what has a newer release than the one pinned
+	$(BIN)/python -m sd_testkit outdated
+
+version: setup  # make version VERSION=1.2.3
+	$(BIN)/python -m sd_testkit version $(VERSION)
+
+audit: setup  # known vulnerabilities of what the images hold; asks a database
+	for each in operator serve_runtime; do \
+		$(BIN)/uv tool run -q -c constraints-dev.txt pip-audit --disable-pip --require-hashes -r $$each/constraints.txt || exit 1; done
+
+dist: setup helm  # what a release consists of, images apart: wheels, chart, and a bill of materials of each image's packages
+	rm -rf dist
+	for each in operator serve_runtime; do \
+		$(BIN)/uv build -q --wheel --build-constraints constraints-dev.txt -o dist $$each || exit 1; done
+	$(BIN)/helm package charts/stable-diffusion-operator -d dist
+	$(BOM) --pyproject operator/pyproject.toml -o dist/operator.cdx.json operator/constraints.txt
+	$(BOM) --pyproject serve_runtime/pyproject.toml -o dist/worker.cdx.json serve_runtime/constraints.txt
+
+helm cosign: setup  # built from Go modules, into the virtual environment
+	ln -sf "$$($(BIN)/python -m sd_testkit program $@ | tail -n 1)" $(BIN)/$@
+
+images: setup  # operator and worker, by buildah on a Debian of debootstrap, and how large they are; needs root and 15 GB
+	$(BIN)/python -m sd_testkit images
 
 model: setup  # trains bundled://shapes anew: under three hours on two cores; goes on where it was stopped
 	$(BIN)/python -m sd_training train
@@ -65,7 +94,7 @@ cluster: setup
 cluster-stop: setup
 	$(BIN)/python -m sd_testkit down
 
-node: setup  # image preload on a real kubelet and containerd; needs root, runc, CNI plugins and a static busybox
+node: setup  # preload, and the installation to a picture, on a real node; needs root, 60 GB, packages that it names
 	$(BIN)/python -m sd_testkit build --node
 	SDSERVICE_NODE=1 $(BIN)/pytest tests/node
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m sd_testkit build | chart | up | down | kuberay`."""
+"""`python -m sd_testkit build | program | chart | licences | images | outdated | version | up | down | kuberay`."""
 
 import asyncio
 import time
@@ -13,7 +13,12 @@ from kubernetes.aio.client import ApiClient, Configuration
 from sd_testkit import playground, programs
 from sd_testkit.chart import CHART
 from sd_testkit.chart.files import values_schema, values_yaml
+from sd_testkit.images import IMAGES, Store, obstacle
+from sd_testkit.images import build as build_image
 from sd_testkit.kuberay import KubeRay
+from sd_testkit.licences import page
+from sd_testkit.outdated import outdated as newer_releases
+from sd_testkit.versions import stamp
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -30,10 +35,35 @@ def build(
 
 
 @app.command()
+def program(name: Annotated[str, typer.Argument(help="Such as helm.")]) -> None:
+    """Build one program into the cache, and say where it is."""
+    print(programs.ensure(name))
+
+
+@app.command()
 def chart() -> None:
     """Write values.yaml and values.schema.json of the Helm chart."""
     (CHART / "values.yaml").write_text(values_yaml())
     (CHART / "values.schema.json").write_text(values_schema())
+
+
+@app.command()
+def licences() -> None:
+    """Write docs/licences.md."""
+    (programs.ROOT / "docs/licences.md").write_text(page())
+
+
+@app.command()
+def outdated() -> None:
+    """Say what has a newer release than the one pinned here."""
+    for each in newer_releases():
+        print(f"{each.name}: {each.pinned} -> {each.newest}")
+
+
+@app.command()
+def version(number: Annotated[str, typer.Argument(help="Three numbers, such as 1.2.3.")]) -> None:
+    """Write the version of a release everywhere."""
+    stamp(number)
 
 
 @app.command()
@@ -46,6 +76,28 @@ def up() -> None:
 def down() -> None:
     """End it."""
     playground.down()
+
+
+@app.command()
+def images(
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove them, and what they were built from.")
+    ] = False,
+) -> None:
+    """Build the images, and say how large their layers are."""
+    store = Store(programs.cache() / "images")
+    if remove:
+        store.remove()
+        return
+    if found := obstacle():
+        raise SystemExit(found)
+    for image in IMAGES:
+        began = time.monotonic()
+        reference = build_image(store, image)
+        megabytes = [round(layer.size / 1e6, 1) for layer in store.layers(reference)]
+        print(
+            f"{reference}: {time.monotonic() - began:.0f} s, {sum(megabytes):.0f} MB, by layers {megabytes}"
+        )
 
 
 @app.command()

@@ -22,6 +22,7 @@ _MINUTES = {
     "helm": 3,
     "containerd": 2,
     "kubelet": 3,
+    "coredns": 3,
 }
 
 
@@ -44,8 +45,12 @@ class Program:
     @property
     def version(self) -> str:
         """Version of the module that holds the package."""
-        requires = re.findall(r"^(?:require |\t)(\S+) (v\S+)", self._go_mod(), re.MULTILINE)
-        return str(next(version for module, version in requires if self.package.startswith(module)))
+        return self._required()[1]
+
+    @property
+    def module(self) -> str:
+        """That module."""
+        return self._required()[0]
 
     def flags(self) -> str:
         """Linker flags: no symbols, and the version where the program would say v0.0.0."""
@@ -59,6 +64,10 @@ class Program:
             "k8s.io/client-go/pkg/version.gitVersion": self.version,
         }
         return "-s -w " + " ".join(f"-X {name}={value}" for name, value in stamps.items())
+
+    def _required(self) -> tuple[str, str]:
+        requires = re.findall(r"^(?:require |\t)(\S+) (v\S+)", self._go_mod(), re.MULTILINE)
+        return next((module, version) for module, version in requires if self.package.startswith(module))
 
     def _find(self, pattern: str) -> str:
         found = re.search(pattern, self._go_mod(), re.MULTILINE)
@@ -85,8 +94,13 @@ PROGRAMS = tuple(
 )
 # Built when a real node is asked for: `make test` takes long enough without them.
 NODE_PROGRAMS = tuple(
-    Program(name) for name in ("containerd", "containerd-shim-runc-v2", "ctr", "kubelet", "crane")
+    Program(name)
+    for name in ("containerd", "containerd-shim-runc-v2", "ctr", "kubelet", "kube-proxy", "coredns", "crane")
 )
+
+# Built when a release is signed.
+RELEASE_PROGRAMS = (Program("cosign"),)
+ALL_PROGRAMS = (*PROGRAMS, *NODE_PROGRAMS, *RELEASE_PROGRAMS)
 
 
 def cache() -> Path:
@@ -105,7 +119,7 @@ def ensure(name: str) -> Path:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and (Path(assets) / name).is_file():
         return Path(assets) / name
-    program = next(each for each in (*PROGRAMS, *NODE_PROGRAMS) if each.name == name)
+    program = next(each for each in ALL_PROGRAMS if each.name == name)
     target = cache() / name / program.version / f"{sys.platform}-{platform.machine()}" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / "lock").open("w") as lock:

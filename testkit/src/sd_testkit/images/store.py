@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images and their layers in a folder of our own: buildah with its storage there."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROGRAMS = ("buildah", "debootstrap")
+_BUILD_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of an image.
+
+    Attributes:
+        digest: of its contents, uncompressed.
+        size: bytes of its contents.
+    """
+
+    digest: str
+    size: int
+
+
+def obstacle() -> str:
+    """Why this host cannot build images; empty where it can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "building images needs root on Linux"
+    missing = [each for each in _PROGRAMS if shutil.which(each) is None]
+    return f"building images needs apt-get install {' '.join(missing)}" if missing else ""
+
+
+class Store:
+    """Where images are built and kept.
+
+    Args:
+        folder: for everything; it grows to about 10 GB.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def has(self, name: str) -> bool:
+        """Whether there is an image of that name."""
+        return self._run("inspect", "--type", "image", name, check=False).returncode == 0
+
+    def build(self, name: str, dockerfile: Path, context: Path, arguments: Sequence[str] = ()) -> None:
+        """Build an image; steps whose inputs are the same as before are not repeated.
+
+        Raises:
+            RuntimeError: a step failed; with the end of what was said.
+        """
+        options = ["--isolation", "chroot", "--layers", "--format", "oci", *arguments]
+        done = self._run("bud", *options, "-f", str(dockerfile), "-t", name, str(context), check=False)
+        if done.returncode:
+            raise RuntimeError(f"building {name} failed:\n{(done.stdout + done.stderr)[-4000:]}")
+
+    def save(self, name: str, file: Path, reference: str) -> None:
+        """Write an image into an archive, by a reference under which a node is to know it."""
+        self._run("push", "--disable-compression", name, f"docker-archive:{file}:{reference}")
+
+    def run(self, name: str, *command: str) -> str:
+        """What a command says in an image, as the image's user.
+
+        Raises:
+            subprocess.CalledProcessError: it failed.
+        """
+        container = self._run("from", name).stdout.strip()
+        try:
+            return self._run("run", "--isolation", "chroot", container, "--", *command).stdout
+        finally:
+            self._run("rm", container)
+
+    def layers(self, name: str) -> list[Layer]:
+        """Layers of an image, the lowest first."""
+        told = json.loads(self._run("inspect", "--type", "image", name).stdout)
+        records = self.folder / "storage/overlay-layers/layers.json"
+        sizes = {
+            each.get("diff-digest"): each.get("diff-size", 0) for each in json.loads(records.read_text())
+        }
+        return [Layer(digest, sizes.get(digest, 0)) for digest in told["OCIv1"]["rootfs"]["diff_ids"]]
+
+    def remove(self) -> None:
+        """Everything."""
+        self._run("rmi", "--all", "--force", check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        places = ["--root", str(self.folder / "storage"), "--runroot", str(self.folder / "run")]
+        command = ["buildah", *places, "--storage-driver", "overlay", *arguments]
+        return subprocess.run(command, check=check, capture_output=True, text=True, timeout=_BUILD_SECONDS)
