@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast and how light the operator is on the real control plane.
+"""How fast and how light the operator is on the real control plane, with a bare one beside it for comparison.
 
-    .venv/bin/python benchmarks/operator_load.py [--services N] [--rate PER_SECOND] [--preload MODE]
+    .venv/bin/python benchmarks/operator_load.py [--services N] [--rate PER_SECOND] [--preload MODE] [--churn N] [--bare]
 
-Creates N services at a steady rate and watches their RayServices appear. Printed as JSON: latency from the creation
-of a service to that of its RayService (milliseconds, p50 / p95 / p99), resident memory of the operator idle and with
-all services (MB), its CPU share idle, and objects that changed in 20 idle seconds. Neither KubeRay nor the stand-in
-runs. With `--preload Opportunistic` each service also has a DaemonSet with a pod on each of the three simulated
-nodes, which the other programs of the control plane, on the same cores, have to start.
+Creates N services at a steady rate and watches their RayServices appear; then leaves it idle, edits RayServices by hand,
+and starts the operator anew. Printed as JSON:
+
+- latency from the creation of a service to that of its RayService, and of drift repair from an edit to its undoing
+  (milliseconds, p50 / p95 / p99);
+- resident memory of the operator idle and with all services (MB), CPU milliseconds per service;
+- idle: requests to the API server per second, counted by it, with the operator less without it; objects that changed. The
+  services are suspended for it, since those that wait for KubeRay, which is not there, are looked at every 30 s;
+- restart: seconds until every service had its pass and none waits, and objects that changed meanwhile;
+- with `--churn N`: so many services created and deleted again, and by how much memory grows per 1,000 of them (slope of a
+  line through the second half).
+
+`--bare` measures `bare_operator.py` first, on the same control plane: kopf, one queue, server-side apply, nothing else.
+Neither KubeRay nor the stand-in runs. With `--preload Opportunistic` each service also has a DaemonSet with a pod on each
+of the three simulated nodes, which the other programs of the control plane, on the same cores, have to start.
 """
 
 import argparse
@@ -17,123 +27,374 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import yaml
 from kubernetes.aio import config, watch
-from kubernetes.aio.client import ApiClient, Configuration, CustomObjectsApi
+from kubernetes.aio.client import ApiClient, ApiException, Configuration, CustomObjectsApi
 
+from sd_operator.ray_process import free_ports
 from sd_testkit.control_plane import ControlPlane
 from sd_testkit.operator_process import outside
 from sd_testkit.playground import install_crds
 
-EXAMPLE = Path(__file__).parent.parent / "examples/quickstart.yaml"
+HERE = Path(__file__).parent
+EXAMPLE = HERE.parent / "examples/quickstart.yaml"
 OURS = ("sdservice.dev", "v1alpha1", "default", "stablediffusionservices")
 THEIRS = ("ray.io", "v1", "default", "rayservices")
-LIMIT_SECONDS = 300
+PAGE = 500
+IDLE_SECONDS = 60
+EDITS = 50
+LIMIT_SECONDS = 1800
+MB = 1e6
 
 
-async def measure(control_plane: ControlPlane, services: int, rate: float, preload: str) -> dict[str, float]:
-    """Run the load and return the figures."""
-    configuration = Configuration()
-    await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
-    async with ApiClient(configuration) as api:
-        client = CustomObjectsApi(api)
-        operator = psutil.Process(start_operator(control_plane))
-        await create(client, "warm-up", preload)
-        await until(client, 1)
+@dataclass
+class Seen:
+    """When each RayService was first seen, and when each was last as the operator wants it."""
+
+    made: dict[str, float] = field(default_factory=dict)
+    right: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Load:
+    """A control plane and a client of it.
+
+    Attributes:
+        control_plane: where it all runs.
+        api: its client.
+        preload: mode of every service.
+    """
+
+    control_plane: ControlPlane
+    api: ApiClient
+    preload: str
+
+    @property
+    def objects(self) -> CustomObjectsApi:
+        """Calls for services and RayServices."""
+        return CustomObjectsApi(self.api)
+
+    async def create(self, name: str) -> None:
+        """Create the quick start's service under another name."""
+        body = yaml.safe_load(EXAMPLE.read_text())
+        body["metadata"]["name"] = name
+        body["spec"]["imagePreload"] = {"mode": self.preload}
+        await self.objects.create_namespaced_custom_object(*OURS, body=body)
+
+    async def delete(self, place: tuple[str, str, str, str], name: str) -> None:
+        """Delete one; its children follow by garbage collection."""
+        await self.objects.delete_namespaced_custom_object(*place, name)
+
+    async def versions(self) -> dict[str, str]:
+        """Resource versions of all services and RayServices."""
+        found = {}
+        for place in (OURS, THEIRS):
+            query: dict[str, Any] = {"limit": PAGE}
+            while True:
+                page = await self.objects.list_namespaced_custom_object(*place, **query)
+                for item in page["items"]:
+                    found[f"{place[3]}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
+                if not page["metadata"].get("continue"):
+                    break
+                query["_continue"] = page["metadata"]["continue"]
+        return found
+
+    async def requests(self) -> float:
+        """Requests that the API server has answered since it started."""
+        request = await self.api.param_serialize(
+            "GET", "/metrics", header_params={"Accept": "*/*"}, auth_settings=["BearerToken"]
+        )
+        text = (await (await self.api.call_api(*request)).read()).decode()
+        lines = (line for line in text.splitlines() if line.startswith("apiserver_request_total{"))
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    @asynccontextmanager
+    async def watching(self) -> Any:
+        """Note when RayServices are seen."""
+        seen = Seen()
+        task = asyncio.create_task(self._watch(seen))
+        try:
+            yield seen
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _watch(self, seen: Seen) -> None:
+        while True:
+            try:
+                async for event in watch.Watch().stream(
+                    self.objects.list_namespaced_custom_object, *THEIRS, timeout_seconds=600
+                ):
+                    live, now = event["object"], time.monotonic()
+                    if event["type"] == "DELETED":
+                        continue
+                    seen.made.setdefault(live["metadata"]["name"], now)
+                    if "import_path" in live["spec"].get("serveConfigV2", ""):
+                        seen.right[live["metadata"]["name"]] = now
+            except ApiException:
+                await asyncio.sleep(0.1)  # too old a version: begin anew
+
+
+class Operator:
+    """An operator as a process of its own."""
+
+    def __init__(self, control_plane: ControlPlane, *command: str) -> None:
+        self._processes = control_plane.processes
+        self._command = [sys.executable, *command]
+        (self._port,) = free_ports(1)
+        self._environment = outside(control_plane) | {"SDSERVICE_METRICS_PORT": str(self._port)}
+
+    def start(self) -> None:
+        """Start it."""
+        self._processes.start("operator", self._command, self._environment)
+
+    @property
+    def process(self) -> psutil.Process:
+        """The running process; RuntimeError with the end of its log where it has ended."""
+        process = self._processes.running("operator")
+        if process is None:
+            self._processes.check("operator")
+            raise RuntimeError("it has just ended")
+        return process
+
+    def stop(self) -> None:
+        """End it."""
+        self._processes.stop("operator")
+
+    def metric(self, name: str) -> float:
+        """A figure of its own; zero while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return 0.0
+        return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+
+
+def quantiles(name: str, milliseconds: list[float]) -> dict[str, float]:
+    """p50, p95 and p99."""
+    cuts = statistics.quantiles(milliseconds, n=100)
+    return {f"{name} p{cut} ms": cuts[cut - 1] for cut in (50, 95, 99)}
+
+
+def cpu(process: psutil.Process) -> float:
+    """CPU seconds that it has used."""
+    used = process.cpu_times()
+    return float(used.user + used.system)
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], pause: float = 0.2) -> None:
+    """Wait for it, within reason."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while True:
+            met = condition()
+            if met if isinstance(met, bool) else await met:
+                return
+            await asyncio.sleep(pause)
+
+
+def say(stage: str) -> None:
+    """Tell how far it is."""
+    print(f"{time.strftime('%H:%M:%S')} {stage}", file=sys.stderr, flush=True)
+
+
+async def creating(
+    load: Load, operator: Operator, services: int, rate: float, prefix: str
+) -> dict[str, float]:
+    """Create services at a rate; latency, memory and CPU."""
+    async with load.watching() as seen:
+        await load.create(f"{prefix}-warm-up")
+        await until(lambda: operator.process.is_running() and f"{prefix}-warm-up" in seen.made)
         await asyncio.sleep(3)
-        idle = operator.memory_info().rss
+        idle, before = operator.process.memory_info().rss, cpu(operator.process)
         created: dict[str, float] = {}
-        appeared: dict[str, float] = {}
-        watching = asyncio.create_task(watch_ray_services(client, appeared))
+        began = time.monotonic()
         for number in range(services):
-            name = f"imagine-{number}"
+            name = f"{prefix}-{number}"
             created[name] = time.monotonic()
-            await create(client, name, preload)
-            await asyncio.sleep(max(0.0, created[f"imagine-{0}"] + (number + 1) / rate - time.monotonic()))
-        await until(client, services + 1)
+            await load.create(name)
+            await asyncio.sleep(max(0.0, began + (number + 1) / rate - time.monotonic()))
+        offered = services / (time.monotonic() - began)
+        await until(lambda: operator.process.is_running() and all(name in seen.made for name in created))
         await asyncio.sleep(5)
-        watching.cancel()
-        before = await versions(client)
-        cpu = sum(operator.cpu_times()[:2])
-        await asyncio.sleep(20)
-        after = await versions(client)
-        latencies = sorted((appeared[name] - at) * 1000 for name, at in created.items() if name in appeared)
-        quantiles = statistics.quantiles(latencies, n=100)
         return {
             "services": services,
-            "rate per second": rate,
-            "seen": len(latencies),
-            "p50 ms": quantiles[49],
-            "p95 ms": quantiles[94],
-            "p99 ms": quantiles[98],
-            "RSS idle MB": idle / 1e6,
-            "RSS with all MB": operator.memory_info().rss / 1e6,
-            "objects changed in 20 idle s": sum(before[name] != after[name] for name in before),
-            "CPU share idle": (sum(operator.cpu_times()[:2]) - cpu) / 20,
+            "created per second": offered,
+            **quantiles("RayService", [(seen.made[name] - at) * 1000 for name, at in created.items()]),
+            "RSS idle MB": idle / MB,
+            "RSS with all MB": operator.process.memory_info().rss / MB,
+            "CPU ms per service": (cpu(operator.process) - before) / services * 1000,
         }
 
 
-def start_operator(control_plane: ControlPlane) -> int:
-    """Start the operator as a process of its own; return its id."""
-    command = [sys.executable, "-m", "sd_operator"]
-    control_plane.processes.start("operator", command, outside(control_plane))
-    process = control_plane.processes.running("operator")
-    if process is None:
-        raise RuntimeError("the operator did not start")
-    return process.pid
+async def suspending(load: Load, operator: Operator, services: int, prefix: str) -> None:
+    """Suspend every service, and wait until the operator has nothing to do."""
+    for number in range(services):
+        edit = {"spec": {"suspend": True}}
+        await load.objects.patch_namespaced_custom_object(*OURS, f"{prefix}-{number}", edit)
+
+    async def quiet() -> bool:
+        passes = operator.metric("sdservice_reconcile_seconds_count")
+        await asyncio.sleep(10)
+        return operator.metric("sdservice_reconcile_seconds_count") == passes
+
+    await until(quiet)
 
 
-async def create(client: CustomObjectsApi, name: str, preload: str) -> None:
-    """Create the quick start's service under another name."""
-    body = yaml.safe_load(EXAMPLE.read_text())
-    body["metadata"]["name"] = name
-    body["spec"]["imagePreload"] = {"mode": preload}
-    await client.create_namespaced_custom_object(*OURS, body=body)
+async def idling(load: Load, operator: Operator) -> dict[str, float]:
+    """Nothing happens: what the operator asks for, against a control plane without it, for which it is ended."""
+    before, used, asked = await load.versions(), cpu(operator.process), await load.requests()
+    await asyncio.sleep(IDLE_SECONDS)
+    asked, used = await load.requests() - asked, cpu(operator.process) - used
+    after = await load.versions()
+    operator.stop()
+    alone = await load.requests()
+    await asyncio.sleep(IDLE_SECONDS)
+    alone = await load.requests() - alone
+    return {
+        "idle requests per second": (asked - alone) / IDLE_SECONDS,
+        "idle CPU share": used / IDLE_SECONDS,
+        "objects changed while idle": changed(before, after),
+    }
 
 
-async def watch_ray_services(client: CustomObjectsApi, appeared: dict[str, float]) -> None:
-    """Note when each RayService is first seen."""
-    async for event in watch.Watch().stream(client.list_namespaced_custom_object, *THEIRS):
-        appeared.setdefault(event["object"]["metadata"]["name"], time.monotonic())
+async def restarting(
+    load: Load, operator: Operator, services: int, before: Mapping[str, str]
+) -> dict[str, float]:
+    """Seconds from the start of an operator until every service had a pass and none waits; and what that changed."""
+    began = time.monotonic()
+
+    def quiet() -> bool:
+        passes = operator.metric("sdservice_reconcile_seconds_count")
+        return passes >= services and operator.metric("sdservice_queue_depth") == 0
+
+    await until(quiet)
+    return {
+        "restart to quiet s": time.monotonic() - began,
+        "objects changed by restart": changed(before, await load.versions()),
+    }
 
 
-async def versions(client: CustomObjectsApi) -> dict[str, str]:
-    """Resource versions of all services and RayServices."""
-    found = {}
-    for place in (OURS, THEIRS):
-        for item in (await client.list_namespaced_custom_object(*place))["items"]:
-            found[f"{place[3]}/{item['metadata']['name']}"] = item["metadata"]["resourceVersion"]
-    return found
+async def repairing(load: Load, prefix: str) -> dict[str, float]:
+    """Edit RayServices by hand, one at a time, and see each undone."""
+    async with load.watching() as seen:
+        names = [f"{prefix}-{number}" for number in range(EDITS)]
+        await until(lambda: all(name in seen.right for name in names))
+        took = []
+        for name in names:
+            edit = {"spec": {"serveConfigV2": "applications: []"}}
+            at = time.monotonic()
+            await load.objects.patch_namespaced_custom_object(*THEIRS, name, edit)
+            edited = time.monotonic()
+            await until(lambda name=name, edited=edited: seen.right[name] > edited, pause=0.005)
+            took.append((seen.right[name] - at) * 1000)
+        return quantiles("drift repair", took)
 
 
-async def until(client: CustomObjectsApi, count: int) -> None:
-    """Wait until there are so many RayServices."""
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while len((await client.list_namespaced_custom_object(*THEIRS))["items"]) < count:  # noqa: ASYNC110
-            await asyncio.sleep(0.5)
+async def churning(load: Load, operator: Operator, services: int, rate: float) -> dict[str, float]:
+    """Create and delete; growth of memory."""
+    samples = []
+    async with load.watching() as seen:
+        for start in range(0, services, PAGE):
+            names = [f"churn-{number}" for number in range(start, min(start + PAGE, services))]
+            began = time.monotonic()
+            for number, name in enumerate(names):
+                await load.create(name)
+                await asyncio.sleep(max(0.0, began + (number + 1) / rate - time.monotonic()))
+            await until(lambda names=names: all(name in seen.made for name in names))
+            for name in names:
+                await load.delete(OURS, name)
+            samples.append((start + len(names), operator.process.memory_info().rss / MB))
+    later = samples[len(samples) // 2 :]
+    slope = statistics.linear_regression(*zip(*later, strict=True)).slope if len(later) > 1 else 0.0
+    return {
+        "churned": services,
+        "RSS after churn MB": samples[-1][1],
+        "RSS growth per 1,000 MB": slope * 1000,
+    }
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str]) -> int:
+    """How many objects have another version."""
+    return sum(version != after.get(name) for name, version in before.items())
+
+
+async def measure(control_plane: ControlPlane, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Everything that was asked for, in one run."""
+    configuration = Configuration()
+    await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
+    figures: dict[str, dict[str, float]] = {}
+    async with ApiClient(configuration) as api:
+        load = Load(control_plane, api, arguments.preload)
+        if arguments.bare:
+            bare = Operator(control_plane, str(HERE / "bare_operator.py"))
+            bare.start()
+            say("bare operator: creating")
+            figures["bare"] = await creating(load, bare, arguments.services, arguments.rate, "bare")
+            bare.stop()
+            for name in list(await load.versions()):
+                if name.startswith(OURS[3]):
+                    await load.delete(OURS, name.partition("/")[2])
+            say("deleting its services")
+            await until(lambda: empty(load))
+        operator = Operator(control_plane, "-m", "sd_operator")
+        operator.start()
+        say("operator: creating")
+        ours = figures["sd_operator"] = await creating(
+            load, operator, arguments.services, arguments.rate, "imagine"
+        )
+        if arguments.services >= EDITS:
+            say("repairing drift")
+            ours |= await repairing(load, "imagine")
+        say("suspending them")
+        await suspending(load, operator, arguments.services, "imagine")
+        before = await load.versions()
+        say("idle, with and without it")
+        ours |= await idling(load, operator)
+        operator.start()
+        ours |= await restarting(load, operator, arguments.services, before)
+        if arguments.churn:
+            say("creating and deleting")
+            ours |= await churning(load, operator, arguments.churn, arguments.rate)
+    return figures
+
+
+async def empty(load: Load) -> bool:
+    """Whether garbage collection is through."""
+    return not await load.versions()
 
 
 def main() -> None:
     """Start a control plane, measure, print, and end it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--services", type=int, default=200)
     parser.add_argument("--rate", type=float, default=10)
     parser.add_argument("--preload", choices=("Disabled", "Opportunistic"), default="Disabled")
+    parser.add_argument("--churn", type=int, default=0)
+    parser.add_argument("--bare", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         control_plane = ControlPlane(Path(folder) / "control-plane")
         try:
             control_plane.start()
             install_crds(control_plane)
-            figures = asyncio.run(
-                measure(control_plane, arguments.services, arguments.rate, arguments.preload)
-            )
+            figures = asyncio.run(measure(control_plane, arguments))
         finally:
             control_plane.processes.stop()
-        print(json.dumps({name: round(value, 2) for name, value in figures.items()}, indent=1))
+    rounded = {
+        side: {name: round(value, 2) for name, value in each.items()} for side, each in figures.items()
+    }
+    print(json.dumps(rounded, indent=1))
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def settings() -> kopf.OperatorSettings:
     """How kopf behaves: deadlines on everything, pauses that do not run out, and nothing written by it."""
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
+    chosen.persistence.diffbase_storage = _NoDiffs()
     chosen.networking.request_timeout = 30
     chosen.networking.connect_timeout = 10
     chosen.networking.error_backoffs = _EndlessBackoff()
@@ -62,6 +63,19 @@ def settings() -> kopf.OperatorSettings:
         group, _, plural = child.kind.resource
         chosen.watching.label_selectors[f"{plural}.{group}" if group else plural] = child.selector
     return chosen
+
+
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Nothing is kept of earlier states: our handlers see events only, and kopf would copy each object for a diff."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Store nothing."""
 
 
 class _EndlessBackoff:

@@ -5,6 +5,7 @@ It is the same pass for create, edit, child event, resync and restart; every ste
 may be cut off anywhere and run again.
 """
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable
@@ -69,6 +70,17 @@ Children = dict[Identity, Json]
 KINDS = {kind.name: kind for kind in (RAY_SERVICE, DAEMON_SET, DEPLOYMENT)}
 
 
+class Found(NamedTuple):
+    """What there is of a resource: its children, the Secret with Ray's token, and the RayClusters that KubeRay made.
+
+    KubeRay gives a RayCluster the labels of its RayService.
+    """
+
+    children: Children
+    secret: Json | None
+    ray_clusters: list[Json]
+
+
 class Applied(NamedTuple):
     """The children after they were applied, what was done, Ray's token, and what keeps the RayService as it was."""
 
@@ -114,10 +126,10 @@ class Reconciler:
         before = recorded_status(live)
         try:
             resource = parse(live)
-            done = await self._apply(resource)
-            ray_clusters = await self._ray_clusters(resource)
-            notes = done.notes + await self._adjust(resource, done.children, ray_clusters)
-            after, observed = await self._status(resource, done, ray_clusters, before)
+            found = await self._read(resource)
+            done = await self._apply(resource, found)
+            notes = done.notes + await self._adjust(resource, done.children, found.ray_clusters)
+            after, observed = await self._status(resource, done, found.ray_clusters, before)
         except (InvalidResource, NameConflict, KubeRayMissing, KubeRayTooOld, Refused) as error:
             notes = []
             after, observed = await self._refused(live, error, before)
@@ -125,11 +137,24 @@ class Reconciler:
         self._measure(observed, before.cold_start, after.cold_start)
         return status.look_again_seconds(after)
 
-    async def _apply(self, resource: Resource) -> Applied:
+    async def _read(self, resource: Resource) -> Found:
+        """What there is of a resource, all asked for at once; waiting for one answer after the other is most of a pass."""
+        namespace, labels = resource.namespace, naming.labels(resource.name)
+        daemon_sets, deployments, ray_service, secret, ray_clusters = await asyncio.gather(
+            self.cluster.list(DAEMON_SET, namespace, labels),
+            self.cluster.list(DEPLOYMENT, namespace, labels),
+            self.cluster.get(RAY_SERVICE, namespace, resource.name),
+            self.cluster.get(SECRET, namespace, naming.token_secret(resource.name)),
+            self.cluster.list(RAY_CLUSTER, namespace, labels),
+        )
+        children = [*daemon_sets, *deployments, *([ray_service] if ray_service else [])]
+        return Found({_identity(each): each for each in children}, secret, ray_clusters)
+
+    async def _apply(self, resource: Resource, found: Found) -> Applied:
         """Apply what differs, delete what is ours and no longer wanted; a RayService may have to wait for its image."""
         wanted = {_identity(body): body for body in desired(resource, self.settings)}
-        children = await self._read(resource, wanted)
-        token = await self._ensure_token(resource)
+        children = await self._owned(resource, found.children, wanted)
+        token = await self._ensure_token(resource, found.secret)
         applied, held = list[Json](), None
         for identity, body in wanted.items():
             live = children.get(identity)
@@ -155,20 +180,15 @@ class Reconciler:
             await self.cluster.delete(kind_of(live), live)
         return Applied(children, changes(applied, unwanted), token, held)
 
-    async def _read(self, resource: Resource, wanted: Iterable[Identity]) -> Children:
-        """Live children: those that carry our label, and whatever has a name that we want.
+    async def _owned(self, resource: Resource, found: Children, wanted: Iterable[Identity]) -> Children:
+        """Live children: those that carry our label, and whatever has a name that we want and carries it no more.
 
         Raises:
             NameConflict: an object of a wanted name is not ours.
         """
-        labels = naming.labels(resource.name)
-        children = {
-            _identity(each): each
-            for kind in (DAEMON_SET, DEPLOYMENT)
-            for each in await self.cluster.list(kind, resource.namespace, labels)
-        }
+        children = dict(found)
         for identity in wanted:
-            if identity not in children:
+            if identity not in children and identity.kind != RAY_SERVICE.name:
                 live = await self.cluster.get(KINDS[identity.kind], resource.namespace, identity.name)
                 if live is not None:
                     children[identity] = live
@@ -179,10 +199,9 @@ class Reconciler:
                 )
         return children
 
-    async def _ensure_token(self, resource: Resource) -> str:
+    async def _ensure_token(self, resource: Resource, live: Json | None) -> str:
         """Create the Secret with Ray's token where there is none; an existing one is never written. Return the token."""
         name = naming.token_secret(resource.name)
-        live = await self.cluster.get(SECRET, resource.namespace, name)
         if live is None:
             token = self.draw_token()
             await self.cluster.create(token_secret(resource, token), naming.FIELD_MANAGER)
@@ -190,10 +209,6 @@ class Reconciler:
         if not belongs_to(live, resource.uid):
             raise NameConflict(f"Secret {name} exists and belongs to someone else; delete or rename it")
         return token_of(live)
-
-    async def _ray_clusters(self, resource: Resource) -> list[Json]:
-        """RayClusters that KubeRay made for the RayService; it gives them the RayService's labels."""
-        return await self.cluster.list(RAY_CLUSTER, resource.namespace, naming.labels(resource.name))
 
     async def _adjust(self, resource: Resource, children: Children, ray_clusters: list[Json]) -> list[Note]:
         """Patch bounds and tolerations into running RayClusters: KubeRay itself never does.

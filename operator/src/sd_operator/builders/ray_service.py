@@ -45,7 +45,7 @@ def ray_service(resource: Resource, settings: Settings) -> Json:
         "kind": KIND,
         "metadata": {**owned_metadata(resource, resource.name), "annotations": annotations},
         "spec": {
-            "serveConfigV2": yaml.safe_dump(serve_config(spec), sort_keys=False),
+            "serveConfigV2": yaml.dump(serve_config(spec), Dumper=yaml.CSafeDumper, sort_keys=False),
             "upgradeStrategy": _upgrade_strategy(spec),
             # At zero only the head can take a request and wake the service.
             "excludeHeadPodFromServeSvc": spec.replicas.min > 0,
