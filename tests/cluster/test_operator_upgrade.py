@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Another version of the operator takes over services that run, and gives them back: nothing is made anew."""
+
+import io
+import json
+import subprocess
+import tarfile
+
+import pytest
+
+EARLIER = "d573ae62555b"
+"""A commit before Lease, Helm chart and NetworkPolicy; a tag once there is a release."""
+
+
+@pytest.fixture(scope="session")
+def earlier_operator(root, tmp_path_factory):
+    """Folder with the source of the earlier operator."""
+    archive = subprocess.run(
+        ["git", "-C", root, "archive", EARLIER, "operator/src"], capture_output=True, check=False
+    )
+    if archive.returncode:
+        pytest.skip(f"this clone does not hold commit {EARLIER}")
+    folder = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    return folder / "operator/src"
+
+
+@pytest.fixture
+def replaced(operator):
+    """End the operator and start another version; the usual one comes back afterwards."""
+
+    def replace(**environment):
+        operator.stop()
+        operator.start(**environment)
+
+    yield replace
+    replace()
+
+
+@pytest.fixture
+def made(kubectl, namespace):
+    """Who the objects of the service are: uids of children, clusters and pods."""
+
+    def read():
+        kinds = "rayservice,raycluster,daemonset,secret,service,pod"
+        listed = kubectl(
+            "get", kinds, "-n", namespace, "-o", "jsonpath={range .items[*]}{.metadata.uid} {end}"
+        )
+        return set(listed.stdout.split())
+
+    return read
+
+
+async def test_an_upgrade_and_a_downgrade_make_nothing_anew(
+    replaced, earlier_operator, serving, apply, service, get, eventually, condition, made
+):
+    replaced(PYTHONPATH=str(earlier_operator))
+    await serving()
+    await eventually(lambda: condition("ImagesPreloaded")[0] == "True")
+    before = made()
+
+    replaced()
+    # An edit that only the new one can have seen: then it has had its pass.
+    apply(service(spec={"limits": {"maxSteps": 33}}))
+    await eventually(lambda: "max_steps: 33" in get("rayservice")["spec"]["serveConfigV2"])
+    await eventually(lambda: condition("Ready") == ("True", "Serving"))
+    assert before <= made(), "a child, a cluster or a pod was made anew"
+
+    replaced(PYTHONPATH=str(earlier_operator))
+    apply(service(spec={"limits": {"maxSteps": 34}}))
+    await eventually(lambda: "max_steps: 34" in get("rayservice")["spec"]["serveConfigV2"])
+    await eventually(lambda: condition("Ready") == ("True", "Serving"))
+    assert before <= made()
+
+
+async def test_a_field_that_the_next_version_does_not_know_goes_with_it(
+    serving, operator, kubectl, namespace, get, eventually
+):
+    """What a later version applied under our name and this one does not want: as after a downgrade."""
+    await serving()
+    operator.stop()
+    later = get("rayservice")
+    later["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["metadata"]["labels"]["later"] = "true"
+    fields = {key: later[key] for key in ("apiVersion", "kind", "spec")}
+    metadata = {key: later["metadata"][key] for key in ("name", "namespace", "labels", "ownerReferences")}
+    applied = kubectl(
+        "apply", "--server-side", "--force-conflicts", "--field-manager=sd-operator", "-f", "-",
+        stdin=json.dumps({**fields, "metadata": metadata}),
+    )  # fmt: skip
+    assert applied.returncode == 0, applied.stderr
+    assert "later" in json.dumps(get("rayservice")["spec"])
+    operator.start()
+    await eventually(lambda: "later" not in json.dumps(get("rayservice")["spec"]))
