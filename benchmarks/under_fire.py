@@ -234,7 +234,7 @@ async def running() -> AsyncGenerator[Fire]:
 
 
 def row(name: str, answers: list[Answer]) -> str:
-    """One line of the table, and one for each kind of answer that is no picture."""
+    """One line of the table."""
     counts = shares(answers)
     slowest = max((each.seconds for each in answers if each.outcome == "answered"), default=0.0)
     failed = max((each.seconds for each in answers if each.outcome != "answered"), default=0.0)

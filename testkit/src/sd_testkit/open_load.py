@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 _OK = 200
-_LATER = {429, 502, 503, 504}
+_LATER = {429, 503, 504}
 _GIVE_UP_SECONDS = 600.0
 
 
