@@ -29,6 +29,7 @@ _KINDS = {
     "Service": "v1",
     "Event": "v1",
     "EndpointSlice": "discovery.k8s.io/v1",
+    "Lease": "coordination.k8s.io/v1",
 }
 _SUFFIX = string.ascii_lowercase + string.digits
 
@@ -87,7 +88,7 @@ class ApiServer:
             **_place(body),
             content_type=_APPLY,
             field_manager=_MANAGER,
-            force=True,
+            force_conflicts=True,
             _request_timeout=_TIMEOUT_SECONDS,
         )
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -36,6 +37,7 @@ class ControlPlane:
 
     folder: Path
     address: str = field(default="", init=False)
+    _etcd: str = field(default="", init=False)
     _authority: Authority = field(init=False, repr=False, compare=False)
 
     @property
@@ -62,15 +64,35 @@ class ControlPlane:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         etcd, peer, api = free_ports(3)
-        self.address = f"https://127.0.0.1:{api}"
+        self.address, self._etcd = f"https://127.0.0.1:{api}", f"http://127.0.0.1:{etcd}"
         self._credentials()
         self._start_etcd(etcd, peer)
         self._start_api_server(etcd, api)
-        self._until_ready(f"{self.address}/readyz")
+        self._until_ready()
         self._start_controllers()
         for node in _nodes():
             self.kubectl("create", "-f", "-", stdin=json.dumps(node))
         self._until(lambda: self.kubectl("get", "serviceaccount", "default", check=False).returncode == 0)
+
+    def crash(self, name: str) -> None:
+        """End etcd or the API server without a word; `revive` starts it again."""
+        self.processes.kill(name)
+
+    def revive(self, name: str) -> None:
+        """Start a program that crashed on the port and the data it had, and wait until the API server answers."""
+        self.processes.restart(name)
+        self._until_ready()
+
+    def compact(self) -> None:
+        """Have etcd forget all history, so that a watch from an older version is refused."""
+        now = self._ask_etcd("kv/range", {"key": "AA=="})["header"]["revision"]
+        self._ask_etcd("kv/compaction", {"revision": now, "physical": True})
+
+    def _ask_etcd(self, path: str, body: dict[str, object]) -> dict[str, Any]:
+        request = urllib.request.Request(f"{self._etcd}/v3/{path}", json.dumps(body).encode())  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - loopback
+            told: dict[str, Any] = json.load(answer)
+        return told
 
     def stop(self) -> None:
         """End every program; etcd last, so that the API server can say good-bye."""
@@ -201,7 +223,7 @@ class ControlPlane:
             ],
         )
 
-    def _until_ready(self, url: str) -> None:
+    def _until_ready(self) -> None:
         context = ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
         context.load_cert_chain(self.folder / "admin.crt", self.folder / "admin.key")
 
@@ -209,7 +231,7 @@ class ControlPlane:
             for name in ("etcd", "kube-apiserver"):
                 self.processes.check(name)
             try:
-                with urllib.request.urlopen(url, context=context, timeout=5) as answer:  # noqa: S310 - https
+                with urllib.request.urlopen(f"{self.address}/readyz", context=context, timeout=5) as answer:  # noqa: S310 - https
                     return bool(answer.status == _OK)
             except (urllib.error.URLError, OSError):
                 return False

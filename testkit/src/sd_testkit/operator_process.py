@@ -2,6 +2,7 @@
 """`python -m sd_operator` as a process of its own, that can be stopped and started."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,10 @@ def outside(control_plane: ControlPlane) -> dict[str, str]:
 class OperatorProcess:
     """The operator of this checkout; its log is in the folder."""
 
-    def __init__(self, control_plane: ControlPlane, folder: Path) -> None:
+    def __init__(
+        self, control_plane: ControlPlane, folder: Path, command: Sequence[str] = ("-m", "sd_operator")
+    ) -> None:
+        self._command = [sys.executable, *command]
         self._processes = Processes(folder)
         self._log = folder / "operator.log"
         self._environment = outside(control_plane) | {
@@ -35,11 +39,15 @@ class OperatorProcess:
     def start(self, **more: str) -> None:
         """Start it, with more in its environment."""
         environment = {**self._environment, **more}
-        self._processes.start("operator", [sys.executable, "-m", "sd_operator"], environment)
+        self._processes.start("operator", self._command, environment)
 
     def stop(self) -> None:
         """End it."""
         self._processes.stop("operator")
+
+    def kill(self) -> None:
+        """End it without a word, as a node that dies does."""
+        self._processes.kill("operator")
 
     def process(self) -> psutil.Process | None:
         """The running process.

@@ -19,6 +19,7 @@ class Processes:
         self._folder = folder
         self._record = folder / "processes.json"
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._started: dict[str, tuple[Sequence[str | Path], Mapping[str, str] | None]] = {}
 
     def start(
         self, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
@@ -26,6 +27,7 @@ class Processes:
         """Start a program, one that has ended perhaps; its output goes to NAME.log."""
         if self.running(name) is None:
             self._reap(int(self._known().get(name, (0,))[0]))
+        self._started[name] = (command, environment)
         with (self._folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [str(part) for part in command],
@@ -39,6 +41,10 @@ class Processes:
         known = self._known()
         known[name] = [process.pid, psutil.Process(process.pid).create_time()]
         self._record.write_text(json.dumps(known))
+
+    def restart(self, name: str) -> None:
+        """Start a program again as it was started here before."""
+        self.start(name, *self._started[name])
 
     def running(self, name: str) -> psutil.Process | None:
         """The process of that name, if it still runs; a reused id is told by its start time."""
@@ -55,6 +61,14 @@ class Processes:
         if self.running(name) is None:
             log = (self._folder / f"{name}.log").read_text(errors="replace")
             raise RuntimeError(f"{name} has ended:\n{log[-3000:]}")
+
+    def kill(self, name: str) -> None:
+        """End a process as a node that dies does: it gets no say."""
+        process = self.running(name)
+        if process is not None:
+            process.kill()
+            process.wait(_STOP_SECONDS)
+            self._reap(process.pid)
 
     def exit_code(self, name: str) -> int | None:
         """How a process that was started here has ended (minus the signal's number); None while it runs."""
