@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Compiled modules: without them every Ray process compiles torch and diffusers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test setup run fmt check generate constraints outdated audit version dist images model evaluate cluster cluster-stop node e2e truth clean \
+.PHONY: test setup run fmt check generate constraints outdated audit version dist images model evaluate cluster cluster-stop node faults e2e truth clean \
 	helm cosign
 test: setup check
 	$(BIN)/python -m sd_testkit build
@@ -97,6 +97,10 @@ cluster-stop: setup
 node: setup  # preload, and the installation to a picture, on a real node; needs root, 60 GB, packages that it names
 	$(BIN)/python -m sd_testkit build --node
 	SDSERVICE_NODE=1 $(BIN)/pytest tests/node
+
+faults: setup  # the operator among faults of API server and network, row by row of docs/faults.md; long
+	$(BIN)/python -m sd_testkit build
+	$(BIN)/pytest tests/faults -m '' -n 2
 
 e2e: setup  # the scenario list on the cluster that KUBECONFIG names, which needs KubeRay
 	$(BIN)/pytest tests/e2e

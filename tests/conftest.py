@@ -19,7 +19,7 @@ from sd_operator.api import parse
 from sd_testkit.merging import merged
 
 ROOT = Path(__file__).parent.parent
-LONGEST_FIRST = ("runtime", "cluster", "training")
+LONGEST_FIRST = ("runtime", "cluster", "faults", "training")
 
 
 @pytest.fixture(scope="session")
@@ -148,10 +148,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class ByFile(LoadFileScheduling):
-    """A file of tests goes to one process, and all that share a Ray go to the same."""
+    """A file of tests goes to one process; so do all that share a Ray, and the few of tests/faults in `make test`."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "tests/runtime" if nodeid.startswith("tests/runtime/") else super()._split_scope(nodeid)
+        together = ["tests/runtime", *(["tests/faults"] if self.config.option.markexpr else [])]
+        alike = (each for each in together if nodeid.startswith(f"{each}/"))
+        return next(alike, super()._split_scope(nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A control plane of their own, since these tests stop it; an operator per test, which serves one namespace.
+
+The stand-in for KubeRay is a process of its own, and does not go through the proxy.
+"""
+
+import asyncio
+import itertools
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from sd_testkit.api_server import ApiServer, suffix
+from sd_testkit.control_plane import ControlPlane
+from sd_testkit.playground import install_crds
+from sd_testkit.proving.lane import SPEC, Lane, NotConverged
+from sd_testkit.proving.witness import Witness
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory):
+    started = ControlPlane(tmp_path_factory.mktemp("faults"))
+    try:
+        started.start()
+        install_crds(started)
+        command = [sys.executable, "-m", "sd_testkit", "kuberay", str(started.pod_network)]
+        started.processes.start("kuberay", command, {"KUBECONFIG": str(started.kubeconfig)})
+        yield started
+        started.processes.check("kuberay")
+    finally:
+        started.processes.stop("kuberay")
+        started.stop()
+
+
+@pytest.fixture(scope="session")
+async def server(control_plane):
+    configuration = Configuration()
+    await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
+    async with ApiClient(configuration) as api:
+        yield ApiServer(api)
+
+
+@pytest.fixture(scope="session")
+async def witness(control_plane):
+    async with Witness(control_plane.kubeconfig) as seeing:
+        yield seeing
+
+
+def opener(ended, control_plane, server, witness, folder):
+    """What opens lanes that are closed with `ended`."""
+    numbers = itertools.count()
+
+    async def make_namespace():
+        name = f"faults-{suffix(8)}"
+        await asyncio.to_thread(control_plane.kubectl, "create", "namespace", name)
+        gone = ("delete", "namespace", name, "--wait=false")
+        ended.push_async_callback(asyncio.to_thread, control_plane.kubectl, *gone, check=False)
+        return name
+
+    async def start(namespace=None, *, launcher=None, **environment):
+        at = folder / f"lane-{next(numbers)}"
+        namespace = namespace or await make_namespace()
+        lane = Lane(control_plane, server, witness, at, namespace, launcher=launcher)
+        await lane.open(**environment)
+        ended.push_async_callback(lane.close)
+        return lane
+
+    return start
+
+
+@pytest.fixture
+async def open_lane(control_plane, server, witness, tmp_path):
+    """Open a lane: a namespace, a proxy, an operator; with more in the operator's environment."""
+    async with AsyncExitStack() as ended:
+        yield opener(ended, control_plane, server, witness, tmp_path)
+
+
+@pytest.fixture(scope="session")
+async def standing(control_plane, server, witness, tmp_path_factory):
+    """Lanes that outlive a test, and in `served` the latest with its service."""
+    async with AsyncExitStack() as ended:
+        folder = tmp_path_factory.mktemp("standing")
+        yield SimpleNamespace(open_lane=opener(ended, control_plane, server, witness, folder), served=None)
+
+
+@pytest.fixture
+async def served(standing):
+    """A lane with a service in it: the lane, its name, its end. They are those of the last test where that can be mended."""
+    if standing.served is not None:
+        lane, name, wanted = standing.served
+        try:
+            await lane.clear(but=name)
+            await lane.apply(name, SPEC)
+            await lane.reaches(name, wanted, within=60)
+        except NotConverged:
+            await lane.kill()
+            standing.served = None
+    if standing.served is None:
+        lane = await standing.open_lane()
+        standing.served = lane, *await lane.serve()
+    standing.served[0].kubelet.codes.clear()
+    return standing.served
+
+
+@pytest.fixture
+async def lane(open_lane):
+    return await open_lane()
+
+
+@pytest.fixture
+def figure(record_property):
+    """Tell a figure of a row of docs/faults.md; all of them are printed at the end."""
+
+    def tell(row, text):
+        record_property("figure", f"{row}: {text}")
+
+    return tell
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """All of them together take half an hour: `make test` takes those that are quick."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and "quick" not in item.keywords:
+            item.add_marker("slow")
+
+
+def pytest_terminal_summary(terminalreporter):
+    told = [
+        value
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in report.user_properties
+        if name == "figure"
+    ]
+    if told:
+        terminalreporter.section("figures")
+        for line in told:
+            terminalreporter.line(line)
