@@ -93,6 +93,13 @@ def test_groups_are_preferred_in_their_order(built):
     assert built()["spec"]["rayClusterConfig"]["autoscalerOptions"]["version"] == "v2"
 
 
+def test_the_sidecar_of_the_autoscaler_is_as_restricted_as_ray(built):
+    """KubeRay adds it without a security context of its own."""
+    cluster = built()["spec"]["rayClusterConfig"]
+    (ray,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    assert cluster["autoscalerOptions"]["securityContext"] == ray["securityContext"]
+
+
 def test_a_group_that_is_appended_changes_no_other(built):
     """So KubeRay adds it to the running cluster; any difference in the others would be a new one."""
     one, both = (

@@ -15,7 +15,7 @@ from sd_operator.api import Resource, Spec, WorkerGroup
 from sd_operator.api.capacity import Bounds, gpus_per_worker, replicas_per_worker, worker_bounds
 from sd_operator.api.placement import MAX_WORKER_GROUPS
 from sd_operator.builders.metadata import owned_metadata
-from sd_operator.builders.pod import head_template, worker_template
+from sd_operator.builders.pod import head_template, security_context, worker_template
 from sd_operator.builders.serve_config import grace_seconds, serve_config
 from sd_operator.live_cluster import fingerprint
 from sd_operator.settings import Settings
@@ -67,6 +67,8 @@ def _ray_cluster(resource: Resource, settings: Settings) -> Json:
             "idleTimeoutSeconds": spec.autoscaling.idle_worker_seconds,
             "imagePullPolicy": spec.image.pull_policy,
             "env": [_ALLOCATE_TIMEOUT],
+            # KubeRay gives its sidecar none, and a namespace that enforces `restricted` would refuse the head.
+            "securityContext": security_context(),
         },
         "authOptions": {"mode": "token", "secretName": naming.token_secret(resource.name)},
         "headGroupSpec": {
