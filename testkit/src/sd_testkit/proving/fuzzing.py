@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random lives of services: each ends as its twin does, which was made from its last spec and left in peace.
+
+Many live at a time. They are created, edited, meddled with, deleted and made anew.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis.strategies as st
+from kubernetes.aio.client import ApiException
+
+from sd_testkit.proving import oracles, state
+from sd_testkit.proving.lane import Lane, fresh_name
+from sd_testkit.random_resources import broken, values
+from sd_testkit.random_specs import specs
+
+Json = dict[str, Any]
+
+_BASE: Json = {"model": {"preset": "shapes"}, "replicas": {"min": 1, "max": 1}}
+_POLL = 1.0
+_WITHIN = 150.0
+_LOOKS = 25
+"""Some children never come, since they are not wanted or the spec was refused."""
+_NOBODY = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "name": "nobody",
+    "uid": "00000000-0000-0000-0000-000000000000",
+    "controller": True,
+}
+EDITS: dict[str, Json | None] = {
+    "delete": None,
+    "no label": {"metadata": {"labels": {state.NAME_LABEL: None}}},
+    "label of another": {"metadata": {"labels": {state.NAME_LABEL: "another"}}},
+    "no owner": {"metadata": {"ownerReferences": []}},
+    "owner that is not there": {"metadata": {"ownerReferences": [_NOBODY]}},
+    "neither label nor owner": {"metadata": {"labels": {state.NAME_LABEL: None}, "ownerReferences": []}},
+    "selector": {"spec": {"template": {"spec": {"nodeSelector": {"example.org/none": "x"}}}}},
+    "config": {"spec": {"serveConfigV2": "applications: []"}},
+}
+
+
+@dataclass(frozen=True)
+class Meddling:
+    """A hand edit of a child: of which kind, and which of `EDITS`."""
+
+    kind: str
+    edit: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """One life.
+
+    Attributes:
+        specs: applied one after the other; those that are refused change nothing.
+        meddling: done while they are applied.
+        deleted: whether it is deleted and made anew before the last of them.
+    """
+
+    specs: tuple[Json, ...]
+    meddling: tuple[Meddling, ...]
+    deleted: bool
+
+
+def cases(schema: Json) -> st.SearchStrategy[Case]:
+    """Random lives; `schema` is that of the spec."""
+    valid = st.one_of(values(schema).map(_possible), specs(), specs())
+    any_spec = st.one_of(valid, valid, valid, broken(schema).map(_possible), broken(schema))
+    quiet = st.one_of(*[any_spec.map(_without_pods)] * 3, any_spec)
+    meddling = st.builds(
+        Meddling,
+        st.sampled_from(["RayService", "RayService", "DaemonSet", "Secret"]),
+        st.sampled_from(sorted(EDITS)),
+    ).map(_bearable)
+    return st.builds(
+        Case,
+        st.lists(quiet, min_size=1, max_size=3).map(tuple),
+        st.lists(meddling, max_size=3).map(tuple),
+        st.booleans(),
+    )
+
+
+def _possible(spec: Json) -> Json:
+    """A model that the rules beyond the schema allow more often than not."""
+    model = spec.get("model")
+    return {**_BASE, **spec, "model": _BASE["model"]} if isinstance(model, dict) else {**_BASE, **spec}
+
+
+def _without_pods(spec: Json) -> Json:
+    """Preload pods cost the control plane more than all the rest."""
+    return {**spec, "imagePreload": {"mode": "Disabled"}}
+
+
+def _bearable(meddling: Meddling) -> Meddling:
+    """The Secret is never written again, so that its edits stay; only that it goes is mended."""
+    return Meddling("Secret", "delete") if meddling.kind == "Secret" else meddling
+
+
+@dataclass
+class Tally:
+    """What became of the cases so far: how many, how many whose every spec was refused, and what went wrong."""
+
+    cases: int = 0
+    refused: int = 0
+    edits: int = 0
+    broken: tuple[str, ...] = ()
+
+
+async def run(lane: Lane, batch: list[Case], tally: Tally) -> None:
+    """Play cases side by side, then compare each with its twin."""
+    names = [fresh_name() for _ in batch]
+    edits = await asyncio.gather(*(_live(lane, name, case) for name, case in zip(names, batch, strict=True)))
+    tally.cases, tally.edits = tally.cases + len(batch), tally.edits + sum(edits)
+    twins: dict[str, tuple[str, Case]] = {}
+    for name, case in zip(names, batch, strict=True):
+        live = await lane.service(name)
+        if live is None:
+            tally.refused += 1
+            continue
+        twin = fresh_name()
+        await lane.apply(twin, live["spec"])
+        twins[name] = (twin, case)
+    tally.broken += tuple(await _compare(lane, twins))
+    for name, (twin, _) in twins.items():
+        await asyncio.gather(lane.delete(name), lane.delete(twin))
+
+
+async def _live(lane: Lane, name: str, case: Case) -> int:
+    """One life; return how many edits found their child."""
+    edits = asyncio.create_task(_meddle(lane, name, case.meddling))
+    for number, spec in enumerate(case.specs):
+        if case.deleted and number == len(case.specs) - 1:
+            await lane.delete(name)
+        await _try(lane.apply(name, spec))
+    return await edits
+
+
+async def _meddle(lane: Lane, name: str, meddling: tuple[Meddling, ...]) -> int:
+    done = 0
+    for each in meddling:
+        for _ in range(_LOOKS):
+            live = await _child(lane, name, each.kind)
+            if live is not None:
+                done += await _edit(lane, live, EDITS[each.edit])
+                break
+            await asyncio.sleep(_POLL / 5)
+    return done
+
+
+async def _child(lane: Lane, name: str, kind: str) -> Json | None:
+    names = {"RayService": name, "DaemonSet": f"{name}-preload-gpu", "Secret": f"{name}-ray-token"}
+    return await lane.server.get(kind, lane.namespace, names[kind])
+
+
+async def _edit(lane: Lane, live: Json, patch: Json | None) -> bool:
+    return await _try(lane.server.delete(live) if patch is None else lane.server.merge(live, patch))
+
+
+async def _try(request: Any) -> bool:
+    try:
+        await request
+    except ApiException as error:
+        # Refused, gone, or changed meanwhile: all of that is part of a life. What fits no type is told by a 500.
+        if error.status not in {400, 404, 409, 422} and b"typed patch" not in _bytes(error.body):
+            raise
+        return False
+    return True
+
+
+def _bytes(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else str(body).encode()
+
+
+async def _compare(lane: Lane, twins: dict[str, tuple[str, Case]]) -> list[str]:
+    """Wait until each is as its twin; what is not in time."""
+    deadline = time.monotonic() + _WITHIN
+    while True:
+        found = await _differences(lane, twins)
+        if not found or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(_POLL)
+
+
+async def _differences(lane: Lane, twins: dict[str, tuple[str, Case]]) -> list[str]:
+    children = await lane.children()
+    services = await lane.services()
+    by_name = {each["metadata"]["name"]: each for each in services}
+    found = []
+    for name, (twin, case) in twins.items():
+        one, other = (state.of(by_name[each], children) for each in (name, twin))
+        wrong = [*oracles.told_truly(by_name[name], {}), *oracles.same_end(other, one)]
+        found += [f"{name}: {each}; {case.meddling}, deleted: {case.deleted}" for each in wrong[:3]]
+    return found
