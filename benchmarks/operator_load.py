@@ -23,6 +23,7 @@ of the three simulated nodes, which the other programs of the control plane, on 
 import argparse
 import asyncio
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -170,13 +171,13 @@ class Operator:
         self._processes.stop("operator")
 
     def metric(self, name: str) -> float:
-        """A figure of its own; zero while it does not answer."""
+        """A figure of its own; NaN, which equals nothing, while it does not answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
                 lines = answer.read().decode().splitlines()
         except OSError:
-            return 0.0
-        return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0.0)
+            return math.nan
+        return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), math.nan)
 
 
 def quantiles(name: str, milliseconds: list[float]) -> dict[str, float]:
@@ -280,6 +281,7 @@ async def restarting(
     return {
         "restart to quiet s": time.monotonic() - began,
         "objects changed by restart": changed(before, await load.versions()),
+        "RSS after restart MB": operator.process.memory_info().rss / MB,
     }
 
 

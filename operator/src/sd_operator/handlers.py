@@ -59,6 +59,9 @@ def settings() -> kopf.OperatorSettings:
     chosen.networking.error_backoffs = _EndlessBackoff()
     chosen.watching.connect_timeout = 10
     chosen.watching.reconnect_backoff = 1.0
+    # Few objects in memory at a time: lists come by pages, and who was told of an object forgets it soon.
+    chosen.watching.chunk_size = 20
+    chosen.queueing.idle_timeout = 0.05
     for child in CHILDREN:
         group, _, plural = child.kind.resource
         chosen.watching.label_selectors[f"{plural}.{group}" if group else plural] = child.selector

@@ -21,7 +21,7 @@ _UNPROCESSABLE = 422
 _APPLY = "application/apply-patch+yaml"
 _JSON_PATCH = "application/json-patch+json"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-_PAGE = 500
+_PAGE = 100
 _UNTIL_IT_LEADS = 2.0
 
 
