@@ -25,17 +25,22 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def real(tmp_path_factory):
-    """The cluster with the node."""
+    """The cluster with the node; a file of tests may have another one."""
     async with real_cluster(tmp_path_factory.mktemp("real"), GPUS) as running:
         yield running
         sys.stdout.write(running.operator.log()[-20000:])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def control_plane(real):
     return real.control_plane
+
+
+@pytest.fixture(scope="module")
+def kubectl(control_plane):
+    return lambda *arguments, stdin=None: control_plane.kubectl(*arguments, stdin=stdin, check=False)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 """The tunnel leads to the server of a pod and port, and nowhere else."""
 
 import asyncio
+from ipaddress import IPv4Network
 
 import pytest
 from aiohttp import web
@@ -45,3 +46,20 @@ async def test_each_pod_has_its_own_server(network, tmp_path):
     await network.stop("10.64.0.2", 8000)
     assert (await through(tmp_path / "pods.sock", "10.64.0.2:8000"))[0] == b"503"
     assert await through(tmp_path / "pods.sock", "10.64.0.1:8000") == (b"200", b"10.64.0.1")
+
+
+async def test_addresses_of_real_nodes_are_dialled(tmp_path):
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nreal")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    network = Network(tmp_path / "pods.sock", IPv4Network("127.0.0.0/24"))
+    await network.open()
+    assert await through(tmp_path / "pods.sock", f"127.0.0.1:{port}") == (b"200", b"real")
+    assert (await through(tmp_path / "pods.sock", "127.0.1.1:80"))[0] == b"503"
+    await network.close()
+    server.close()
+    await server.wait_closed()

@@ -28,6 +28,9 @@ _KINDS = {
     "Secret": "v1",
     "Service": "v1",
     "Event": "v1",
+    "ServiceAccount": "v1",
+    "Role": "rbac.authorization.k8s.io/v1",
+    "RoleBinding": "rbac.authorization.k8s.io/v1",
     "EndpointSlice": "discovery.k8s.io/v1",
     "Lease": "coordination.k8s.io/v1",
 }

@@ -29,13 +29,21 @@ _SIMULATED = "kwok.x-k8s.io/node"
 
 GPU_NODES = 2
 GPUS_PER_NODE = 8
+SIMULATED_NODES = (*(f"gpu-{number}" for number in range(GPU_NODES)), "cpu-0")
 
 
 @dataclass
 class ControlPlane:
-    """A control plane whose files, processes and logs are in one folder."""
+    """A control plane whose files, processes and logs are in one folder.
+
+    Attributes:
+        folder: for its files.
+        advertised: address of this host at which pods of a real node find the API server behind its Service; empty: no
+            pod asks it, and it listens on loopback alone.
+    """
 
     folder: Path
+    advertised: str = ""
     address: str = field(default="", init=False)
     _etcd: str = field(default="", init=False)
     _authority: Authority = field(init=False, repr=False, compare=False)
@@ -121,6 +129,7 @@ class ControlPlane:
             "kube-controller-manager": ("system:kube-controller-manager", ""),
             "kube-scheduler": ("system:kube-scheduler", ""),
             "kwok": ("kwok", "system:masters"),
+            "kubelet-client": ("kube-apiserver", "system:masters"),
         }
         for name, (user, group) in users.items():
             self.add_user(name, user, group)
@@ -175,7 +184,7 @@ class ControlPlane:
             [
                 ensure("kube-apiserver"),
                 f"--etcd-servers=http://127.0.0.1:{etcd}",
-                "--bind-address=127.0.0.1",
+                *self._listens(),
                 f"--secure-port={port}",
                 "--service-cluster-ip-range=10.96.0.0/16",
                 f"--cert-dir={at}",
@@ -187,9 +196,17 @@ class ControlPlane:
                 f"--service-account-signing-key-file={at / 'sa.key'}",
                 "--authorization-mode=Node,RBAC",
                 f"--egress-selector-config-file={at / 'egress.yaml'}",
+                f"--kubelet-client-certificate={at / 'kubelet-client.crt'}",
+                f"--kubelet-client-key={at / 'kubelet-client.key'}",
+                "--kubelet-preferred-address-types=InternalIP",
                 "--allow-privileged=true",
             ],
         )
+
+    def _listens(self) -> list[str]:
+        if not self.advertised:
+            return ["--bind-address=127.0.0.1"]
+        return ["--bind-address=0.0.0.0", f"--advertise-address={self.advertised}"]
 
     def _start_controllers(self) -> None:
         at = self.folder
@@ -265,8 +282,8 @@ def _nodes() -> list[dict[str, object]]:
     """Simulated nodes: two with GPUs and their usual taint, one without."""
     gpu = {"nvidia.com/gpu": str(GPUS_PER_NODE)}
     taints = [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]
-    gpu_nodes = [simulated_node(f"gpu-{number}", gpu, taints) for number in range(GPU_NODES)]
-    return [*gpu_nodes, simulated_node("cpu-0", {}, [])]
+    *with_gpus, without = SIMULATED_NODES
+    return [*(simulated_node(each, gpu, taints) for each in with_gpus), simulated_node(without, {}, [])]
 
 
 def simulated_node(name: str, extra: dict[str, str], taints: list[dict[str, str]]) -> dict[str, object]:

@@ -49,13 +49,18 @@ def down(folder: Path = FOLDER) -> None:
 
 def install_crds(control_plane: ControlPlane) -> None:
     """KubeRay's CRDs and ours, established; one that is being deleted comes back once it is gone."""
+    install_kuberay_crds(control_plane)
+    install_our_crd(control_plane)
+
+
+def install_kuberay_crds(control_plane: ControlPlane) -> None:
+    """KubeRay's alone; whatever is being deleted is waited for."""
     found = json.loads(control_plane.kubectl("get", "crd", "-o", "json").stdout)["items"]
     going = [f"crd/{each['metadata']['name']}" for each in found if "deletionTimestamp" in each["metadata"]]
     if going:
         control_plane.kubectl("wait", "--for=delete", *going, "--timeout=90s")
     theirs = {"apiVersion": "v1", "kind": "List", "items": kuberay_crds()}
     control_plane.kubectl(*_APPLY, "-", stdin=json.dumps(theirs))
-    install_our_crd(control_plane)
 
 
 def install_our_crd(control_plane: ControlPlane) -> None:

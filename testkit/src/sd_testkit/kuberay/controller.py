@@ -3,7 +3,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
 
 from sd_testkit.api_server import ApiServer
+from sd_testkit.kuberay.autoscaler_rights import autoscaler_rights
 from sd_testkit.kuberay.dashboards import SimulatedDashboards
+from sd_testkit.kuberay.http_dashboards import HttpDashboards
 from sd_testkit.kuberay.ray_clusters import RayClusters
+from sd_testkit.kuberay.ray_pods import ray_pod
 from sd_testkit.kuberay.ray_services import RayServices
 from sd_testkit.ray import Ray
-from sd_testkit.snapshot import look
+from sd_testkit.ray.network import Network
+from sd_testkit.snapshot import Snapshot, look
 
 Json = dict[str, Any]
 
@@ -26,7 +31,7 @@ _FAILURES = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
 
 
 class KubeRay:
-    """KubeRay and the Ray clusters it makes, until cancelled.
+    """KubeRay and the Ray clusters it makes, which are simulated, until cancelled.
 
     Args:
         api: a client that may do everything.
@@ -37,37 +42,72 @@ class KubeRay:
     def __init__(self, api: ApiClient, socket: Path, real_nodes: frozenset[str] = frozenset()) -> None:
         self._server = ApiServer(api)
         self._ray = Ray(self._server, socket, real_nodes)
-        self._services = RayServices(self._server, SimulatedDashboards(self._ray))
-        self._clusters = RayClusters(self._server)
 
     async def run(self) -> None:
         """Work for ever; a failed round is repeated."""
+        services = RayServices(self._server, SimulatedDashboards(self._ray))
         await self._ray.network.open()
         try:
-            while True:
-                try:
-                    await self._round()
-                except _FAILURES as error:
-                    logger.warning("round failed: %s", _words(error))
-                await asyncio.sleep(_POLL_SECONDS)
+            await _for_ever(self._server, services, RayClusters(self._server), self._ray.step)
         finally:
             await self._ray.network.close()
 
-    async def _round(self) -> None:
-        seen = await look(self._server)
-        for each in seen.ray_services:
-            await self._try(each, self._services.reconcile(each, seen))
-        for each in seen.ray_clusters:
-            await self._try(each, self._clusters.reconcile(each, seen))
-        await self._ray.step(seen)
 
-    async def _try(self, live: Json, work: Awaitable[None]) -> None:
-        """One that fails, such as in a namespace that is being deleted, does not stop the others."""
+class KubeRayOfPods:
+    """KubeRay alone, until cancelled: Ray runs in the pods, whose nodes are real.
+
+    Args:
+        api: a client that may do everything.
+        socket: where the API server dials nodes and pods (`ControlPlane.pod_network`).
+        routed: their addresses.
+    """
+
+    def __init__(self, api: ApiClient, socket: Path, routed: IPv4Network) -> None:
+        self._server = ApiServer(api)
+        self._network = Network(socket, routed)
+
+    async def run(self) -> None:
+        """Work for ever; a failed round is repeated."""
+        clusters = RayClusters(self._server, ray_pod, autoscaler_rights)
+        await self._network.open()
         try:
-            await work
-        except ApiException as error:
-            metadata = live["metadata"]
-            logger.warning("%s/%s: %s", metadata["namespace"], metadata["name"], _words(error))
+            async with aiohttp.ClientSession() as session:
+                services = RayServices(self._server, HttpDashboards(self._server, session))
+                await _for_ever(self._server, services, clusters, _nothing)
+        finally:
+            await self._network.close()
+
+
+async def _for_ever(
+    server: ApiServer,
+    services: RayServices,
+    clusters: RayClusters,
+    then: Callable[[Snapshot], Awaitable[None]],
+) -> None:
+    while True:
+        try:
+            seen = await look(server)
+            for each in seen.ray_services:
+                await _try(each, services.reconcile(each, seen))
+            for each in seen.ray_clusters:
+                await _try(each, clusters.reconcile(each, seen))
+            await then(seen)
+        except _FAILURES as error:
+            logger.warning("round failed: %s", _words(error))
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _nothing(_: Snapshot) -> None:
+    """Whatever else there is, works by itself."""
+
+
+async def _try(live: Json, work: Awaitable[None]) -> None:
+    """One that fails, such as in a namespace that is being deleted, does not stop the others."""
+    try:
+        await work
+    except ApiException as error:
+        metadata = live["metadata"]
+        logger.warning("%s/%s: %s", metadata["namespace"], metadata["name"], _words(error))
 
 
 def _words(error: Exception) -> str:

@@ -16,27 +16,27 @@ class SimulatedDashboards:
     def __init__(self, ray: Ray) -> None:
         self._ray = ray
 
-    def applications(self, cluster: Json) -> dict[str, Json] | None:
+    async def applications(self, cluster: Json) -> dict[str, Json] | None:
         """Status and message of each application and of its deployments."""
         session = self._ray.session(cluster)
         if session is None:
             return None
         details = applications(session.serve, time.time())["applications"]
-        return {name: _kept(each) for name, each in details.items()}
+        return {name: kept(each) for name, each in details.items()}
 
-    def deploy(self, cluster: Json, config: Json) -> None:
+    async def deploy(self, cluster: Json, config: Json) -> None:
         """PUT a Serve config."""
         session = self._ray.session(cluster)
         if session is not None:
             session.serve.put(config, time.monotonic())
 
-    def has_healthy_proxy(self, pod: Json) -> bool:
+    async def has_healthy_proxy(self, pod: Json) -> bool:
         """Whether a head pod's `/-/healthz` answers."""
         session = self._ray.session_of(pod)
         return session is not None and session.has_proxy(pod["metadata"]["name"])
 
 
-def _kept(application: Json) -> Json:
+def kept(application: Json) -> Json:
     """What KubeRay copies; empty fields are left out, as Go's omitempty does."""
     deployments = {
         name: _said(status=each["status"], message=each["message"])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The objects KubeRay makes: clusters, pods and Services (pure).
 
-https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/common. Left out: the autoscaler's
-sidecar, ServiceAccount, Role and RoleBinding, probes and init containers; nothing here would run them.
+https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/common. Pods are for a Ray that is simulated:
+the autoscaler's sidecar, probes and init containers are left out; `ray_pods` has them.
 """
 
 import copy
@@ -52,6 +52,14 @@ def ray_cluster(ray_service: Json, name: str) -> Json:
 
 def pod(cluster: Json, node_type: str, group_spec: Json) -> Json:
     """A pod of the head group or of a worker group; where Ray would be started, the container waits for its end."""
+    body = labelled(cluster, node_type, group_spec)
+    body["spec"].setdefault("restartPolicy", "Never")
+    body["spec"]["containers"][0]["command"] = _COMMAND
+    return body
+
+
+def labelled(cluster: Json, node_type: str, group_spec: Json) -> Json:
+    """A pod of a group's template, with KubeRay's name and labels."""
     name = cluster["metadata"]["name"]
     group = "headgroup" if node_type == "head" else group_spec["groupName"]
     template = copy.deepcopy(group_spec["template"])
@@ -72,8 +80,6 @@ def pod(cluster: Json, node_type: str, group_spec: Json) -> Json:
             SERVE_LABEL: "false" if node_type == "head" else "true",
         },
     }
-    template["spec"].setdefault("restartPolicy", "Never")
-    template["spec"]["containers"][0]["command"] = _COMMAND
     return {"apiVersion": "v1", "kind": "Pod", **template}
 
 

@@ -5,6 +5,7 @@ https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/rayc
 """
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from kubernetes.aio.client import ApiException
@@ -20,10 +21,23 @@ _FORBIDDEN = 403
 
 
 class RayClusters:
-    """Makes pods and Services of RayClusters."""
+    """Makes pods and Services of RayClusters.
 
-    def __init__(self, server: ApiServer) -> None:
+    Args:
+        server: the API server.
+        build: a pod of a cluster, by type of node (`head` or `worker`) and group.
+        companions: what a cluster needs besides its Service and pods.
+    """
+
+    def __init__(
+        self,
+        server: ApiServer,
+        build: Callable[[Json, str, Json], Json] = pod,
+        companions: Callable[[Json], list[Json]] = lambda _: [],
+    ) -> None:
         self._server = server
+        self._build = build
+        self._companions = companions
 
     async def reconcile(self, cluster: Json, seen: Snapshot) -> None:
         """Make what is missing, remove what has ended, and say how it stands."""
@@ -33,6 +47,9 @@ class RayClusters:
         if await self._server.create(service) is not None:
             await self._tell(cluster, "CreatedService", "Created service", service)
         pods = seen.pods_of(cluster)
+        if not pods:
+            for each in self._companions(cluster):
+                await self._server.create(each)
         failure = await self._pods(cluster, by_group(pods))
         status = cluster_status(cluster, pods, failure)
         if status != cluster.get("status"):
@@ -72,7 +89,7 @@ class RayClusters:
             await self._add(cluster, "worker", group)
 
     async def _add(self, cluster: Json, node_type: str, group: Json) -> None:
-        body = pod(cluster, node_type, group)
+        body = self._build(cluster, node_type, group)
         if await self._server.create(body) is not None:
             reason = f"Created{node_type.capitalize()}Pod"
             await self._tell(cluster, reason, f"Created {node_type} Pod", body)

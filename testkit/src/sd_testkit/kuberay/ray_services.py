@@ -37,13 +37,13 @@ _DELETION_DELAY = 60
 class Dashboards(Protocol):
     """The Ray behind a RayCluster, as KubeRay dials it; None or False where nothing answers."""
 
-    def applications(self, cluster: Json) -> dict[str, Json] | None:
+    async def applications(self, cluster: Json) -> dict[str, Json] | None:
         """Application statuses by name."""
 
-    def deploy(self, cluster: Json, config: Json) -> None:
+    async def deploy(self, cluster: Json, config: Json) -> None:
         """PUT a Serve config."""
 
-    def has_healthy_proxy(self, pod: Json) -> bool:
+    async def has_healthy_proxy(self, pod: Json) -> bool:
         """Whether the Serve proxy of a head pod is healthy."""
 
 
@@ -211,7 +211,7 @@ class RayServices:
         head = heads[0]
         memory.heads[cluster["metadata"]["name"]] = head
         excluded = ray_service["spec"].get("excludeHeadPodFromServeSvc", False)
-        label = str(not excluded and self._dashboards.has_healthy_proxy(head)).lower()
+        label = str(not excluded and await self._dashboards.has_healthy_proxy(head)).lower()
         if head["metadata"]["labels"].get(SERVE_LABEL) != label:
             await self._server.merge(head, {"metadata": {"labels": {SERVE_LABEL: label}}})
             what = f'Updated the serve label to "{label}" for the Head Pod'
@@ -221,14 +221,14 @@ class RayServices:
         """Read the applications, then PUT the config if it is new or Ray has none."""
         if not is_true((cluster.get("status") or {}).get("conditions", []), "HeadPodReady"):
             return False, None
-        found = self._dashboards.applications(cluster)
+        found = await self._dashboards.applications(cluster)
         if found is None:
             return False, None
         config = ray_service["spec"].get("serveConfigV2", "")
         name = cluster["metadata"]["name"]
         served = self._memory(ray_service).served_configs
         if not found or served.get(name) != config:
-            self._dashboards.deploy(cluster, yaml.safe_load(config) or {})
+            await self._dashboards.deploy(cluster, yaml.safe_load(config) or {})
             served[name] = config
             what = "Updated serve applications to the RayCluster"
             await self._tell(ray_service, "UpdatedServeApplications", what, cluster)

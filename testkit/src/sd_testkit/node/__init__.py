@@ -2,8 +2,8 @@
 """A real node on this host: kubelet, containerd and runc, pulling images from a registry on loopback.
 
 It joins a `ControlPlane` that this process has started, beside the simulated nodes. Pods have addresses of a bridge of
-its own; the API server reaches what is simulated in them through `ControlPlane.pod_network`, as everywhere here. There
-is no kube-proxy and no DNS.
+its own; the API server reaches what is simulated in them through `ControlPlane.pod_network`, as everywhere here. Services
+and their names are kube-proxy's and CoreDNS's; names of the world outside are not known.
 """
 
 from sd_testkit.node.host import obstacle

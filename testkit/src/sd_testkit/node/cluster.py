@@ -1,60 +1,108 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All of it at once: control plane with CRDs, registry, real node, stand-in for KubeRay and the operator."""
+"""All of it at once: control plane, registry, real node and stand-in for KubeRay, with Ray simulated or real."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from sd_testkit.control_plane import ControlPlane
-from sd_testkit.kuberay import KubeRay
-from sd_testkit.node.node import NODE, Node
+from sd_testkit.control_plane import SIMULATED_NODES, ControlPlane
+from sd_testkit.kuberay import KubeRay, KubeRayOfPods
+from sd_testkit.node.containerd import SUBNET
+from sd_testkit.node.node import ADDRESS, NODE, Node
 from sd_testkit.node.registry import Registry
 from sd_testkit.operator_process import OperatorProcess
-from sd_testkit.playground import install_crds
+from sd_testkit.playground import install_crds, install_kuberay_crds
 
 
 @dataclass(frozen=True)
-class RealCluster:
-    """What runs while `real_cluster` is entered."""
+class RealNode:
+    """A control plane with a real node and its registry."""
 
     control_plane: ControlPlane
     registry: Registry
     node: Node
+
+
+@dataclass(frozen=True)
+class RealCluster(RealNode):
+    """What runs while `real_cluster` is entered."""
+
     operator: OperatorProcess
 
 
 @asynccontextmanager
 async def real_cluster(folder: Path, gpus: int) -> AsyncIterator[RealCluster]:
-    """Start it in a folder, and end it, the last started first.
+    """Start it in a folder, with the operator beside it, and end it, the last started first.
 
     Ray pods on the real node are made from the RayService's templates and run the image named there; in place of
     `ray start` they wait, and what the Ray in them answers is simulated.
     """
-    control_plane = ControlPlane(folder / "control-plane")
-    with ExitStack() as stack:
-        stack.callback(control_plane.stop)
+    with _real_node(folder, gpus) as real:
+        install_crds(real.control_plane)
+        operator = OperatorProcess(real.control_plane, folder)
+        operator.start()
+        try:
+            async with _client(real.control_plane) as api:
+                kuberay = KubeRay(api, real.control_plane.pod_network, frozenset({NODE}))
+                async with _running(kuberay.run()):
+                    yield RealCluster(real.control_plane, real.registry, real.node, operator)
+        finally:
+            operator.stop()
+
+
+@asynccontextmanager
+async def cluster_for_installing(folder: Path) -> AsyncIterator[RealNode]:
+    """Start it in a folder, with KubeRay's CRDs and nothing of ours, and end it, the last started first.
+
+    The real node is the only one; Ray runs in pods as KubeRay makes them.
+    """
+    with _real_node(folder, gpus=0) as real:
+        install_kuberay_crds(real.control_plane)
+        real.control_plane.kubectl("delete", "node", *SIMULATED_NODES)
+        async with _client(real.control_plane) as api:
+            kuberay = KubeRayOfPods(api, real.control_plane.pod_network, IPv4Network(SUBNET))
+            async with _running(kuberay.run()):
+                yield real
+
+
+@contextmanager
+def _real_node(folder: Path, gpus: int) -> Iterator[RealNode]:
+    control_plane = ControlPlane(folder / "control-plane", advertised=ADDRESS)
+    registry = Registry(folder / "registry")
+    try:
         control_plane.start()
-        install_crds(control_plane)
-        registry = Registry(folder / "registry")
-        stack.callback(registry.stop)
         registry.start()
         node = Node(control_plane, registry, gpus)
-        stack.callback(node.stop)
-        node.start()
-        operator = OperatorProcess(control_plane, folder)
-        stack.callback(operator.stop)
-        operator.start()
-        configuration = Configuration()
-        await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
-        async with ApiClient(configuration) as api:
-            kuberay = asyncio.create_task(KubeRay(api, control_plane.pod_network, frozenset({NODE})).run())
-            try:
-                yield RealCluster(control_plane, registry, node, operator)
-            finally:
-                kuberay.cancel()
-                await asyncio.gather(kuberay, return_exceptions=True)
+        try:
+            node.start()
+            yield RealNode(control_plane, registry, node)
+        finally:
+            node.stop()
+    finally:
+        registry.stop()
+        control_plane.stop()
+
+
+@asynccontextmanager
+async def _client(control_plane: ControlPlane) -> AsyncIterator[ApiClient]:
+    configuration = Configuration()
+    await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
+    async with ApiClient(configuration) as api:
+        yield api
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

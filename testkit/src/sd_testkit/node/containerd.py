@@ -61,6 +61,10 @@ class Containerd:
         found = self._folder.glob("state/io.containerd.runtime.v2.task/*/*/bootstrap.json")
         return [Path(json.loads(each.read_text())["address"].removeprefix("unix://")) for each in found]
 
+    def import_image(self, archive: Path) -> None:
+        """Take an image from an archive, as if it had been pulled."""
+        self.ctr("images", "import", str(archive), seconds=900)
+
     def remove_image(self, reference: str) -> None:
         """Forget an image and drop its layers, before this returns."""
         lines = self.ctr("images", "list").stdout.splitlines()[1:]
@@ -70,10 +74,12 @@ class Containerd:
         if names:
             self.ctr("images", "remove", "--sync", *names)
 
-    def ctr(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def ctr(
+        self, *arguments: str, check: bool = True, seconds: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         """Run ctr where the kubelet's images and containers are."""
         command = [str(ensure("ctr")), "--address", str(self.socket), "--namespace", _NAMESPACE, *arguments]
-        return subprocess.run(command, check=check, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, check=check, capture_output=True, text=True, timeout=seconds)
 
     def _write(self, name: str, text: str) -> None:
         target = self._folder / name
@@ -111,5 +117,5 @@ def _network(folder: Path) -> dict[str, Any]:
         "ranges": [[{"subnet": SUBNET}]],
         "dataDir": str(folder / "addresses"),
     }
-    bridge = {"type": "bridge", "bridge": BRIDGE, "isGateway": True, "ipam": addresses}
+    bridge = {"type": "bridge", "bridge": BRIDGE, "isDefaultGateway": True, "ipam": addresses}
     return {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge]}

@@ -22,6 +22,7 @@ _PACKAGES = {
     "ip": "iproute2",
     "umount": "mount",
     "busybox": "busybox-static",
+    "iptables": "iptables",
 }
 _CNI_PLUGINS = ("bridge", "host-local", "loopback")
 
@@ -52,6 +53,11 @@ def remove_bridge() -> None:
     """The bridge goes, where there is one."""
     if Path("/sys/class/net", BRIDGE).exists():
         _run("ip", "link", "delete", BRIDGE)
+
+
+def forward() -> None:
+    """Packets go from pods to pods and to the addresses of Services."""
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 
 def make_cgroups() -> None:

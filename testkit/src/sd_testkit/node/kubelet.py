@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import Any
 
+from sd_testkit.node.cluster_network import DOMAIN
 from sd_testkit.node.host import CGROUP
 
 Json = dict[str, Any]
@@ -25,8 +26,10 @@ def configuration(folder: Path, socket: Path, authority: Path, address: str, por
         "containerRuntimeEndpoint": f"unix://{socket}",
         "address": address,
         "port": port,
-        # Nobody answers there; without it each pod has a warning.
         "clusterDNS": [address],
+        "clusterDomain": DOMAIN,
+        # Few cores: requests share them, and limits hold nobody up while others rest.
+        "cpuCFSQuota": False,
         "healthzPort": 0,
         "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": str(authority)}},
         "podLogsDir": str(folder / "logs"),

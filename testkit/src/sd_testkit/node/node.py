@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start and end the node: bridge, control groups, containerd, kubelet; and leave nothing of them."""
+"""Start and end the node: bridge, control groups, containerd, kubelet, kube-proxy, CoreDNS; and leave nothing of them."""
 
 import fcntl
 import json
@@ -12,6 +12,7 @@ import yaml
 
 from sd_testkit.control_plane import ControlPlane, free_ports
 from sd_testkit.node import host
+from sd_testkit.node.cluster_network import ClusterNetwork
 from sd_testkit.node.containerd import Containerd
 from sd_testkit.node.kubelet import configuration
 from sd_testkit.node.registry import Registry
@@ -21,7 +22,9 @@ from sd_testkit.programs import cache, ensure
 NODE = "real-0"
 """Its name, and its `kubernetes.io/hostname`."""
 
-_ADDRESS = "10.244.0.1"
+ADDRESS = "10.244.0.1"
+"""Its own, on the bridge of its pods."""
+
 _READY_SECONDS = 120.0
 _GPU = "nvidia.com/gpu"
 _GPU_PATH = r"{.status.allocatable.nvidia\.com/gpu}"
@@ -44,6 +47,7 @@ class Node:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._processes = Processes(self._folder)
         self._lock: TextIO | None = None
+        self._network = ClusterNetwork(control_plane, self._folder, self._processes)
         self.containerd = Containerd(self._folder, self._processes)
 
     def start(self) -> None:
@@ -55,11 +59,17 @@ class Node:
         if found := host.obstacle():
             raise RuntimeError(found)
         self._lock = _alone_on_this_host()
-        host.make_bridge(f"{_ADDRESS}/24")
+        host.make_bridge(f"{ADDRESS}/24")
+        host.forward()
         host.make_cgroups()
         self.containerd.start(self._registry)
+        self._network.start(NODE, ADDRESS)
         self._start_kubelet()
         self._until('{.status.conditions[?(@.type=="Ready")].status}', "True")
+        if self._gpus:
+            self._add_gpus()
+
+    def _add_gpus(self) -> None:
         amounts = json.dumps({"status": {"capacity": {_GPU: str(self._gpus)}}})
         self._control_plane.kubectl("patch", "node", NODE, "--subresource=status", "-p", amounts)
         # The kubelet takes it over with its next look at itself, ten seconds later.
@@ -69,6 +79,7 @@ class Node:
         """End it with all its containers; mounts, control groups and the bridge go with it, and all files but logs."""
         if self._lock is None:
             return  # what is there now is another one's
+        self._network.stop()
         self._processes.stop("kubelet")
         sockets = self.containerd.shim_sockets()
         host.end_containers()
@@ -100,7 +111,7 @@ class Node:
         kubeconfig = self._control_plane.add_user("kubelet", f"system:node:{NODE}", "system:nodes")
         (port,) = free_ports(1)
         settings = configuration(
-            self._folder, self.containerd.socket, self._control_plane.folder / "ca.crt", _ADDRESS, port
+            self._folder, self.containerd.socket, self._control_plane.folder / "ca.crt", ADDRESS, port
         )
         file = self._folder / "kubelet.yaml"
         file.write_text(yaml.safe_dump(settings))
@@ -113,7 +124,7 @@ class Node:
                 f"--root-dir={self._folder / 'kubelet'}",
                 f"--cert-dir={self._folder / 'pki'}",
                 f"--hostname-override={NODE}",
-                f"--node-ip={_ADDRESS}",
+                f"--node-ip={ADDRESS}",
             ],
         )
 

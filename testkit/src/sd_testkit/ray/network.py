@@ -3,13 +3,14 @@
 
 The API server is told to dial pods through this socket (its egress selector), so `.../services/NAME:PORT/proxy/`
 reaches simulated pods by the addresses in EndpointSlices, without privileges and without routes. A pod whose Ray does
-not run has no server: the connection is refused.
+not run has no server: the connection is refused. What is at addresses of a real node is dialled as it is.
 """
 
 import asyncio
 import contextlib
 import logging
 import tempfile
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 
 from aiohttp import web
@@ -18,12 +19,20 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 65536
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
 
 class Network:
-    """Servers by address and port, and the tunnel that leads to them."""
+    """Servers by address and port, and the tunnel that leads to them.
 
-    def __init__(self, socket: Path) -> None:
+    Args:
+        socket: where the API server dials.
+        routed: addresses that this host has routes to; None: none.
+    """
+
+    def __init__(self, socket: Path, routed: IPv4Network | None = None) -> None:
         self._socket = socket
+        self._routed = routed
         self._servers: dict[tuple[str, int], web.AppRunner] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="sd-pods-")
         self._tunnel: asyncio.Server | None = None
@@ -76,13 +85,19 @@ class Network:
             head = await reader.readuntil(b"\r\n\r\n")
             address, _, port = head.split()[1].decode().rpartition(":")
             try:
-                inner = await asyncio.open_unix_connection(str(self._path(address.strip("[]"), int(port))))
+                inner = await self._dial(address.strip("[]"), int(port))
             except OSError:
                 writer.write(b"HTTP/1.1 503 connection refused\r\n\r\n")
                 return
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
             with contextlib.closing(inner[1]):
                 await asyncio.gather(_copy(reader, inner[1]), _copy(inner[0], writer))
+
+    async def _dial(self, address: str, port: int) -> Streams:
+        is_simulated = (address, port) in self._servers
+        if not is_simulated and self._routed is not None and ip_address(address) in self._routed:
+            return await asyncio.open_connection(address, port)
+        return await asyncio.open_unix_connection(str(self._path(address, port)))
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
