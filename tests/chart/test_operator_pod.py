@@ -29,8 +29,9 @@ def test_probes_ask_the_health_of_the_operator(pod):
     (container,) = pod().containers
     ports = {each.name: each.container_port for each in container.ports}
     assert ports == {"probes": 8080, "metrics": 8081}
-    for probe in (container.startup_probe, container.readiness_probe, container.liveness_probe):
-        assert (probe.http_get.path, probe.http_get.port) == ("/healthz", "probes")
+    probes = (container.startup_probe, container.readiness_probe, container.liveness_probe)
+    assert [each.http_get.path for each in probes] == ["/healthz", "/readyz", "/healthz"]
+    assert {each.http_get.port for each in probes} == {"probes"}
 
 
 def test_one_replica_has_no_disruption_budget(chart):

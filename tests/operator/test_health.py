@@ -22,6 +22,11 @@ class Aged:
 
     attempt_age_seconds = age_seconds
 
+    def is_complete(self):
+        return self._seconds >= 0
+
+    is_known = is_complete
+
 
 @pytest.mark.parametrize(
     ("leads", "seconds", "alive"),
@@ -39,14 +44,24 @@ def test_a_leader_is_judged_by_its_lists_and_a_standby_by_its_looks_at_the_lease
 async def test_the_probe_gets_it_over_http(alive, status):
     (port,) = free_ports(1)
     async with (
-        health.serving(port, lambda: (alive, {"role": "leader"})),
+        health.serving(port, lambda: (alive, {"role": "leader"}), lambda: not alive),
         ClientSession() as session,
         session.get(f"http://127.0.0.1:{port}/healthz") as answer,
     ):
         assert answer.status == status
         assert await answer.json() == {"role": "leader"}
+        async with session.get(f"http://127.0.0.1:{port}/readyz") as readiness:
+            assert readiness.status == (503 if alive else 200)
 
 
 async def test_port_zero_serves_nothing():
-    async with health.serving(0, lambda: (True, {})):
+    async with health.serving(0, lambda: (True, {}), lambda: True):
         pass
+
+
+@pytest.mark.parametrize("leads", [True, False])
+@pytest.mark.parametrize(("seconds", "ready"), [(-1, False), (0, True)], ids=["unheard", "heard"])
+def test_it_is_ready_once_the_api_server_has_answered_what_it_works_by(leads, seconds, ready):
+    never = Aged(float("nan"), leads)
+    leadership, resync = (never, Aged(seconds, leads)) if leads else (Aged(seconds, leads), never)
+    assert Health(leadership, resync, 300).is_ready() is ready

@@ -72,7 +72,9 @@ def looks(lists):
 
 async def test_the_first_look_asks_for_everything_and_the_next_for_nothing(looks):
     look = looks()
+    assert not look.resync.is_complete()
     assert await look() == {A, B}
+    assert look.resync.is_complete()
     assert await look() == set()
 
 

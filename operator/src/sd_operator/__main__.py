@@ -77,7 +77,7 @@ async def operate(settings: Settings) -> None:
         if settings.metrics_port:
             metrics.serve(settings.metrics_port)
         alive = health.Health(leadership, resync, settings.resync_seconds)
-        async with health.serving(settings.probe_port, alive.report):
+        async with health.serving(settings.probe_port, alive.report, alive.is_ready):
             await leadership.acquire()
             try:
                 while not await _work(settings, leadership, queue, resync, serve):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""/healthz for the liveness probe: whether this process still gets anywhere, not only whether it answers.
+"""What probes are told: whether this process gets anywhere, not only whether it answers.
 
+/readyz asks whether it ever did, so that an installation that cannot reach its API server shows; /healthz whether it still does.
 A leader is judged by its last complete LIST, one that stands by by its last look at the Lease. An API server that is away
 makes neither unhealthy for ten minutes: restarting us would not bring it back.
 """
@@ -15,6 +16,7 @@ from sd_operator.lease import Leadership
 from sd_operator.resync import GIVE_UP_SECONDS, Resync
 
 _GRACE_SECONDS = 60.0
+Report = tuple[bool, dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,11 @@ class Health:
     resync: Resync
     resync_seconds: float
 
-    def report(self) -> tuple[bool, dict[str, object]]:
+    def is_ready(self) -> bool:
+        """Whether the API server has answered what we have to know before we can work, or stand by."""
+        return self.resync.is_complete() if self.leadership.held() else self.leadership.is_known()
+
+    def report(self) -> Report:
         """Whether we are alive, and by what that is judged."""
         if self.leadership.held():
             age, longest = self.resync.age_seconds(), self.resync_seconds + GIVE_UP_SECONDS + _GRACE_SECONDS
@@ -41,23 +47,30 @@ class Health:
 
 
 @asynccontextmanager
-async def serving(port: int, report: Callable[[], tuple[bool, dict[str, object]]]) -> AsyncIterator[None]:
-    """Answer GET /healthz: 200 or 503 with a JSON object.
+async def serving(
+    port: int, report: Callable[[], Report], is_ready: Callable[[], bool]
+) -> AsyncIterator[None]:
+    """Answer GET /healthz and /readyz: 200 or 503 with a JSON object.
 
     Args:
         port: where; 0: nowhere.
         report: whether we are alive, and the object.
+        is_ready: whether we can work or stand by.
     """
     if not port:
         yield
         return
 
-    async def answer(_: web.Request) -> web.Response:
+    async def healthz(_: web.Request) -> web.Response:
         alive, told = report()
         return web.json_response(told, status=200 if alive else 503)
 
+    async def readyz(_: web.Request) -> web.Response:
+        return web.json_response(report()[1], status=200 if is_ready() else 503)
+
     application = web.Application()
-    application.router.add_get("/healthz", answer)
+    application.router.add_get("/healthz", healthz)
+    application.router.add_get("/readyz", readyz)
     runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:

@@ -40,6 +40,9 @@ class Leadership(Protocol):
     def held(self) -> bool:
         """Whether we may write now."""
 
+    def is_known(self) -> bool:
+        """Whether the API server has told who holds it."""
+
     def attempt_age_seconds(self) -> float:
         """Seconds since the API server last told who holds it."""
 
@@ -61,6 +64,10 @@ class Alone:
     """Leadership where there is one operator and no Lease."""
 
     def held(self) -> bool:
+        """Return True."""
+        return True
+
+    def is_known(self) -> bool:
         """Return True."""
         return True
 
@@ -108,6 +115,7 @@ class Lease:
         self._held_until = float("-inf")
         self._renewed_at = float("-inf")
         self._looked_at = clock()
+        self._has_looked = False
         self._live: Json | None = None
         self._changed_at = clock()
         self._said = ""
@@ -115,6 +123,10 @@ class Lease:
     def held(self) -> bool:
         """Whether we may write: we renewed it less than ten seconds ago."""
         return self._clock() < self._held_until
+
+    def is_known(self) -> bool:
+        """Whether the API server has told who holds it."""
+        return self._has_looked
 
     def attempt_age_seconds(self) -> float:
         """Seconds since the API server last told who holds it."""
@@ -187,6 +199,7 @@ class Lease:
     async def _look(self) -> Json | None:
         live = await self._cluster.get(LEASE, self._namespace, NAME)
         self._looked_at = self._clock()
+        self._has_looked = True
         if live is None or self._live is None or _version(live) != _version(self._live):
             self._changed_at = self._looked_at
         self._live = live

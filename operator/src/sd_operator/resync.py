@@ -53,6 +53,11 @@ class Resync:
         self._of_nodes = 0
         self._full_at = float("-inf")
         self._last_good = clock()
+        self._is_complete = False
+
+    def is_complete(self) -> bool:
+        """Whether everything was listed once."""
+        return self._is_complete
 
     def age_seconds(self) -> float:
         """Seconds since the last complete LIST; what the liveness probe reports."""
@@ -85,6 +90,7 @@ class Resync:
                 self._add(key)
         self._known, self._of_nodes = found, of_nodes
         self._last_good = self._clock()
+        self._is_complete = True
         if everything:
             self._full_at = self._last_good + self._settings.full_resync_seconds
 
