@@ -12,6 +12,8 @@ import pytest
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
+from sd_testkit.audit import asked
+from sd_testkit.chart import service_account
 from sd_testkit.control_plane import ControlPlane, GivenCluster
 from sd_testkit.kuberay import KubeRay
 from sd_testkit.operator_process import OperatorProcess
@@ -51,12 +53,26 @@ async def kuberay(control_plane, crds):
 
 
 @pytest.fixture(scope="session")
-def operator(kuberay, control_plane, tmp_path_factory):
-    running = OperatorProcess(control_plane, tmp_path_factory.mktemp("operator"))
+def chart_values():
+    """Values of the chart for an operator beside the cluster: names of Services mean nothing there."""
+    return {"ray": {"throughApiServer": True}}
+
+
+@pytest.fixture(scope="session")
+def account(control_plane, crds, chart_values, tmp_path_factory):
+    """Who the operator is: the ServiceAccount of the chart, with the rights that the chart grants and no others."""
+    return service_account(control_plane, tmp_path_factory.mktemp("account"), **chart_values)
+
+
+@pytest.fixture(scope="session")
+def operator(kuberay, control_plane, account, tmp_path_factory):
+    running = OperatorProcess(control_plane, tmp_path_factory.mktemp("operator"), account=account)
     running.start()
     yield running
     running.stop()
     sys.stdout.write(running.log()[-20000:])
+    if control_plane.audit_log.exists():
+        assert asked(control_plane.audit_log, account.user).refused == set(), "the chart grants too little"
 
 
 @pytest.fixture

@@ -3,40 +3,10 @@
 
 import json
 import uuid
-from pathlib import Path
 
 import pytest
-import yaml
 
-RULES = [
-    {
-        "apiGroups": ["sdservice.dev"],
-        "resources": ["stablediffusionservices"],
-        "verbs": ["get", "list", "watch"],
-    },
-    {
-        "apiGroups": ["sdservice.dev"],
-        "resources": ["stablediffusionservices/status"],
-        "verbs": ["get", "patch"],
-    },
-    {
-        "apiGroups": ["ray.io"],
-        "resources": ["rayservices"],
-        "verbs": ["get", "list", "watch", "create", "patch"],
-    },
-    {"apiGroups": ["ray.io"], "resources": ["rayclusters"], "verbs": ["get", "list", "watch", "patch"]},
-    {
-        "apiGroups": ["apps"],
-        "resources": ["daemonsets", "deployments"],
-        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
-    },
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "list"]},
-    {"apiGroups": [""], "resources": ["services/proxy"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create"]},
-    {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
-]
-"""All that the operator may do in a namespace. Nodes, and pods of other namespaces, it can do without."""
+from sd_testkit.chart import service_account
 
 
 def ray_service_of(someone, service_body):
@@ -134,26 +104,10 @@ def scoped(operator):
 
 
 @pytest.fixture
-def as_service_account(control_plane, kubectl, tmp_path):
-    """A kubeconfig of a ServiceAccount that may do what RULES say in its namespace, and nothing elsewhere."""
-
-    def grant(namespace):
-        role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "rules": RULES}
-        role["metadata"] = {"name": "operator", "namespace": namespace}
-        kubectl("create", "serviceaccount", "operator", "-n", namespace)
-        assert kubectl("create", "-f", "-", stdin=json.dumps(role)).returncode == 0
-        bound = ("rolebinding", "operator", "--role=operator", f"--serviceaccount={namespace}:operator")
-        assert kubectl("create", *bound, "-n", namespace).returncode == 0
-        token = kubectl("create", "token", "operator", "-n", namespace)
-        assert token.returncode == 0, token.stderr
-        config = yaml.safe_load(control_plane.kubeconfig.read_text())
-        for user in config["users"]:
-            user["user"] = {"token": token.stdout.strip()}
-        path = Path(tmp_path) / "kubeconfig"
-        path.write_text(yaml.safe_dump(config))
-        return str(path)
-
-    return grant
+def own(control_plane, kubectl, namespaces, tmp_path):
+    """A ServiceAccount that may do what the chart grants for its own namespace, and nothing elsewhere, nor in the cluster."""
+    alone = {"watchOwnNamespace": True, "rbac": {"clusterReads": False}, "ray": {"throughApiServer": True}}
+    return service_account(control_plane, tmp_path, namespace=namespaces[0], **alone)
 
 
 @pytest.fixture
@@ -184,21 +138,23 @@ async def test_listed_namespaces_are_served_and_no_other(
 
 
 async def test_own_namespace_is_served_with_the_permissions_of_that_namespace(
-    scoped, kubectl, namespaces, service, served, as_service_account, eventually
+    scoped, kubectl, namespaces, service, served, own, eventually
 ):
     await create_everywhere(kubectl, namespaces, service)
-    own = namespaces[0]
     scoped.start(
-        SDSERVICE_WATCH_OWN_NAMESPACE="true", SDSERVICE_NAMESPACE=own, KUBECONFIG=as_service_account(own)
+        SDSERVICE_WATCH_OWN_NAMESPACE="true",
+        SDSERVICE_NAMESPACE=own.namespace,
+        KUBECONFIG=str(own.kubeconfig),
     )
-    await eventually(lambda: served(own))
+    await eventually(lambda: served(own.namespace))
     changed = service(spec={"image": {"tag": "other"}})
-    assert kubectl("apply", "-n", own, "-f", "-", stdin=json.dumps(changed)).returncode == 0
+    assert kubectl("apply", "-n", own.namespace, "-f", "-", stdin=json.dumps(changed)).returncode == 0
 
     def upgraded():
-        listed = json.loads(kubectl("get", "rayservice", "imagine", "-n", own, "-o", "json").stdout)
+        listed = json.loads(kubectl("get", "rayservice", "imagine", "-n", own.namespace, "-o", "json").stdout)
         group = listed["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
-        return group["template"]["spec"]["containers"][0]["image"].endswith(":other") and served(own)
+        image = group["template"]["spec"]["containers"][0]["image"]
+        return image.endswith(":other") and served(own.namespace)
 
     await eventually(upgraded)
     for name in namespaces[1:]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from sd_testkit.audit import audit_policy
 from sd_testkit.certificates import Authority, service_account_key
 from sd_testkit.processes import Processes
 from sd_testkit.programs import ensure
@@ -57,6 +58,11 @@ class ControlPlane:
     def pod_network(self) -> Path:
         """Unix socket through which the API server dials pods; who simulates pods listens there."""
         return self.folder / "pods.sock"
+
+    @property
+    def audit_log(self) -> Path:
+        """What operators that run as ServiceAccounts asked for (`sd_testkit.audit`)."""
+        return self.folder / "audit.log"
 
     @cached_property
     def processes(self) -> Processes:
@@ -179,6 +185,7 @@ class ControlPlane:
     def _start_api_server(self, etcd: int, port: int) -> None:
         at = self.folder
         (at / "egress.yaml").write_text(yaml.safe_dump(self._egress()))
+        (at / "audit.yaml").write_text(yaml.safe_dump(audit_policy()))
         self.processes.start(
             "kube-apiserver",
             [
@@ -199,6 +206,9 @@ class ControlPlane:
                 f"--kubelet-client-certificate={at / 'kubelet-client.crt'}",
                 f"--kubelet-client-key={at / 'kubelet-client.key'}",
                 "--kubelet-preferred-address-types=InternalIP",
+                f"--audit-policy-file={at / 'audit.yaml'}",
+                f"--audit-log-path={self.audit_log}",
+                "--audit-log-mode=blocking",
                 "--allow-privileged=true",
             ],
         )

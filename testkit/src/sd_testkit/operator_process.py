@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from sd_testkit.chart import Account
 from sd_testkit.control_plane import ControlPlane
 from sd_testkit.processes import Processes
 
@@ -22,10 +23,22 @@ def outside(control_plane: ControlPlane) -> dict[str, str]:
 
 
 class OperatorProcess:
-    """The operator of this checkout; its log is in the folder."""
+    """The operator of this checkout; its log is in the folder.
+
+    Args:
+        control_plane: where it works.
+        folder: for its log.
+        command: what Python runs.
+        account: as whom; None: as the administrator.
+    """
 
     def __init__(
-        self, control_plane: ControlPlane, folder: Path, command: Sequence[str] = ("-m", "sd_operator")
+        self,
+        control_plane: ControlPlane,
+        folder: Path,
+        command: Sequence[str] = ("-m", "sd_operator"),
+        *,
+        account: Account | None = None,
     ) -> None:
         self._command = [sys.executable, *command]
         self._processes = Processes(folder)
@@ -35,6 +48,12 @@ class OperatorProcess:
             "SDSERVICE_FULL_RESYNC_SECONDS": "2",
             "SDSERVICE_NODE_CACHE_DIRECTORY": "/mnt/weights",
         }
+        if account is not None:
+            self._environment |= {
+                "KUBECONFIG": str(account.kubeconfig),
+                "SDSERVICE_NAMESPACE": account.namespace,
+                "SDSERVICE_LEADER_ELECTION": "true",
+            }
 
     def start(self, **more: str) -> None:
         """Start it, with more in its environment."""

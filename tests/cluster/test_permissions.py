@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rights that the chart grants are those that the operator uses: not one more, not one less.
+
+Every test of this folder runs the operator as the chart's ServiceAccount, and at the end none of its requests may have
+been refused (`operator` in conftest.py): a right that is missing is noticed there. The test below makes the operator do all
+that it ever does, and compares what the API server's audit log says it was allowed with what the Roles grant: a right that
+is in vain is noticed here. As both sets are equal, each right was used, and taking any one away refuses a request.
+"""
+
+import json
+
+import pytest
+
+from sd_testkit.audit import asked, granted
+from sd_testkit.chart import rendered, role_rules
+
+STEPS = {"strategy": "Incremental", "incremental": {"gatewayClassName": "steps"}}
+
+
+@pytest.fixture
+def used(control_plane, account):
+    if not control_plane.audit_log.exists():
+        pytest.skip("KUBECONFIG names a cluster whose audit log is not ours")
+    return lambda: asked(control_plane.audit_log, account.user).allowed
+
+
+async def test_what_is_granted_is_what_is_used(
+    serving, apply, service, kubectl, namespace, eventually, condition, get, chart_values, used
+):
+    (priority,) = (body for body in rendered() if body["kind"] == "PriorityClass")
+    kubectl("apply", "-f", "-", stdin=json.dumps(priority))
+    both = [{"name": "a"}, {"name": "b"}]
+    await serving(workerGroups=both, imagePreload={"warmNodes": 1}, upgrade=STEPS)
+    # Bounds of a running RayCluster are patched; what is not wanted any more is deleted.
+    apply(service(spec={"workerGroups": both, "upgrade": STEPS, "replicas": {"min": 1, "max": 2}}))
+    await eventually(lambda: get("deployment", "imagine-warm") is None)
+    apply(service(spec={"workerGroups": both[:1], "upgrade": STEPS, "imagePreload": {"mode": "Disabled"}}))
+    await eventually(lambda: get("daemonset", "imagine-preload-b") is None)
+    # Only Events tell why pods are not made.
+    kubectl("create", "quota", "none", "--hard=pods=0", "-n", namespace)
+    apply(service(metadata={"name": "other"}))
+    await eventually(lambda: condition("Ready", "other") == ("False", "QuotaExceeded"))
+
+    wanted = granted(role_rules(rendered(chart_values)))
+    try:
+        await eventually(lambda: used() == wanted, within=60)
+    finally:
+        found = used()
+        assert (found - wanted, wanted - found) == (set(), set()), "used but not granted; granted in vain"
