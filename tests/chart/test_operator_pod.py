@@ -3,6 +3,8 @@
 
 import pytest
 
+from sd_operator import naming
+
 
 @pytest.fixture
 def pod(chart):
@@ -74,6 +76,11 @@ def test_network_policy_lets_in_scrapes_and_out_what_is_needed(chart):
     ]
     through = chart(ray={"throughApiServer": True}).one("NetworkPolicy").spec
     assert [[port.port for port in rule.ports] for rule in through.egress] == [[53, 53], [443, 6443]]
+
+
+def test_services_let_in_the_pods_of_this_chart(chart):
+    labels = chart().one("Deployment").spec.template.metadata.labels
+    assert naming.OPERATOR_LABELS.items() <= labels.items()
 
 
 def test_placeholders_never_evict_and_come_below_every_worker(chart):

@@ -56,6 +56,8 @@ def test_every_value_arrives(chart, everything, settings):
     assert (found.resync_seconds, found.full_resync_seconds) == (60, 3600)
     assert (found.retry_base_seconds, found.retry_cap_seconds) == (1, 30)
     assert found.dashboard_url == ""
+    assert found.kuberay_namespace == "kuberay-system"
+    assert found.api_server_ports == (16443,)
     assert found.log_format == "plain"
 
 

@@ -71,7 +71,7 @@ class Services:
             status = live.get("status", {})
             settled = status.get("observedGeneration") == live["metadata"]["generation"]
             shown[live["metadata"]["name"]] = {"settled": settled, "status": _status(status), "children": {}}
-        for kind in ("RayService", "DaemonSet", "Deployment"):
+        for kind in ("RayService", "DaemonSet", "Deployment", "NetworkPolicy"):
             for child in await self.live(kind):
                 owner = child["metadata"]["labels"]["sdservice.dev/name"]
                 shown[owner]["children"][f"{kind} {child['metadata']['name']}"] = _child(child)

@@ -84,6 +84,24 @@ async def test_pruning_takes_what_is_ours_and_unwanted_and_nothing_else(
         assert get("daemonset", name), name
 
 
+async def test_policy_is_there_before_pods_is_repaired_and_goes_when_it_is_not_wanted(
+    serving, apply, service, kubectl, namespace, get, eventually
+):
+    await serving()
+    made = get("networkpolicy", "imagine-pods")
+    pods = json.loads(kubectl("get", "pods", "-n", namespace, "-o", "json").stdout)["items"]
+    assert all(
+        each["metadata"]["creationTimestamp"] >= made["metadata"]["creationTimestamp"] for each in pods
+    )
+    opened = json.dumps({"spec": {"ingress": [{}]}})
+    kubectl("patch", "networkpolicy", "imagine-pods", "-n", namespace, "--type=merge", "-p", opened)
+    await eventually(lambda: get("networkpolicy", "imagine-pods")["spec"] == made["spec"])
+    kubectl("delete", "networkpolicy", "imagine-pods", "-n", namespace)
+    await eventually(lambda: get("networkpolicy", "imagine-pods"))
+    apply(service(spec={"networkPolicy": {"enabled": False}}))
+    await eventually(lambda: get("networkpolicy", "imagine-pods") is None)
+
+
 @pytest.fixture
 def namespaces(kubectl):
     names = [f"scope-{uuid.uuid4().hex[:6]}" for _ in range(3)]

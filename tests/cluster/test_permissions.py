@@ -34,8 +34,10 @@ async def test_what_is_granted_is_what_is_used(
     # Bounds of a running RayCluster are patched; what is not wanted any more is deleted.
     apply(service(spec={"workerGroups": both, "upgrade": STEPS, "replicas": {"min": 1, "max": 2}}))
     await eventually(lambda: get("deployment", "imagine-warm") is None)
-    apply(service(spec={"workerGroups": both[:1], "upgrade": STEPS, "imagePreload": {"mode": "Disabled"}}))
+    off = {"imagePreload": {"mode": "Disabled"}, "networkPolicy": {"enabled": False}}
+    apply(service(spec={"workerGroups": both[:1], "upgrade": STEPS, **off}))
     await eventually(lambda: get("daemonset", "imagine-preload-b") is None)
+    await eventually(lambda: get("networkpolicy", "imagine-pods") is None)
     # Only Events tell why pods are not made.
     kubectl("create", "quota", "none", "--hard=pods=0", "-n", namespace)
     apply(service(metadata={"name": "other"}))

@@ -90,7 +90,7 @@ def test_usage_exits_2(sdservice, arguments):
 def test_render_prints_every_object_and_no_token(sdservice):
     result = sdservice("render", "examples/quickstart.yaml", "-n", "team")
     bodies = list(yaml.safe_load_all(result.stdout))
-    assert [body["kind"] for body in bodies] == ["Secret", "DaemonSet", "RayService"]
+    assert [body["kind"] for body in bodies] == ["Secret", "NetworkPolicy", "DaemonSet", "RayService"]
     assert {body["metadata"]["namespace"] for body in bodies} == {"team"}
     assert not {"data", "stringData"} & set(bodies[0])
     assert sdservice("render", "examples/quickstart.yaml", "-n", "team").stdout == result.stdout

@@ -61,9 +61,9 @@ def kinds(resource, **spec):
 
 def test_there_are_placeholders_while_they_are_asked_for(resource):
     warm = {"mode": "Disabled", "warmNodes": 1}
-    assert kinds(resource, imagePreload=warm) == ["Deployment", "RayService"]
-    assert kinds(resource, imagePreload=warm, suspend=True) == ["RayService"]
-    assert kinds(resource, imagePreload={"mode": "Disabled"}) == ["RayService"]
+    assert kinds(resource, imagePreload=warm) == ["NetworkPolicy", "Deployment", "RayService"]
+    assert kinds(resource, imagePreload=warm, suspend=True) == ["NetworkPolicy", "RayService"]
+    assert kinds(resource, imagePreload={"mode": "Disabled"}) == ["NetworkPolicy", "RayService"]
 
 
 def placeholder(**status):

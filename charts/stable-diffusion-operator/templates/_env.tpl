@@ -16,6 +16,8 @@ The settings of sd_operator.settings; tests/chart/test_settings.py holds both li
 - {name: SDSERVICE_NODE_STATUS_MAX_IMAGES, value: {{ .Values.preload.nodeStatusMaxImages | quote }}}
 - {name: SDSERVICE_WARM_PRIORITY_CLASS, value: {{ .Values.warm.priorityClass.name | quote }}}
 - {name: SDSERVICE_WARM_IMAGE, value: {{ .Values.warm.image | quote }}}
+- {name: SDSERVICE_KUBERAY_NAMESPACE, value: {{ .Values.ray.kuberayNamespace | quote }}}
+- {name: SDSERVICE_API_SERVER_PORTS, value: {{ join "," .Values.apiServerPorts | quote }}}
 - {name: SDSERVICE_NODE_CACHE_DIRECTORY, value: {{ .Values.nodeCacheDirectory | quote }}}
 - {name: SDSERVICE_WORKERS, value: {{ .Values.reconciling.workers | quote }}}
 - {name: SDSERVICE_PASSES_PER_SECOND, value: {{ .Values.reconciling.passesPerSecond | quote }}}

@@ -7,6 +7,7 @@ The token Secret is not among them: it is created once and never compared, so no
 from typing import Any
 
 from sd_operator.api import Resource
+from sd_operator.builders.network_policy import network_policy
 from sd_operator.builders.preload import preload_daemon_set
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.builders.warm import warm_deployment
@@ -14,14 +15,26 @@ from sd_operator.settings import Settings
 
 Json = dict[str, Any]
 
-PRUNED_KINDS = ("DaemonSet", "Deployment")
+PRUNED_KINDS = ("DaemonSet", "Deployment", "NetworkPolicy")
 """Kinds of which a resource may want fewer than it has; what is ours and not desired is deleted."""
 _WITHOUT_PODS = {"Disabled", "External"}
 
 
 def desired(resource: Resource, settings: Settings) -> list[Json]:
-    """The children of the resource: preload first, so that pulls start before pods ask for the image."""
-    return [*_preload(resource, settings), *_warm(resource, settings), ray_service(resource, settings)]
+    """The children of the resource.
+
+    What closes the pods comes before them; preload next, so that pulls start before pods ask for the image.
+    """
+    return [
+        *_network_policy(resource, settings),
+        *_preload(resource, settings),
+        *_warm(resource, settings),
+        ray_service(resource, settings),
+    ]
+
+
+def _network_policy(resource: Resource, settings: Settings) -> list[Json]:
+    return [network_policy(resource, settings)] if resource.spec.network_policy.enabled else []
 
 
 def _preload(resource: Resource, settings: Settings) -> list[Json]:

@@ -18,6 +18,9 @@ DEADLINE_ANNOTATION = "sdservice.dev/preload-timeout-seconds"
 CLUSTER_CONFIG_ANNOTATION = "sdservice.dev/cluster-config"
 """Fingerprint of the cluster config; KubeRay copies it to the RayCluster that it makes from that config."""
 
+OPERATOR_LABELS = {"app.kubernetes.io/name": "stable-diffusion-operator"}
+"""Labels of the operator's own pods, as the Helm chart gives them."""
+
 APPLICATION = "imagine"
 INGRESS_DEPLOYMENT = "ingress"
 MODEL_DEPLOYMENT = "model"
@@ -65,6 +68,11 @@ def preload(name: str, group: str) -> str:
 def gateway(name: str) -> str:
     """Name of the Gateway that KubeRay makes for upgrades in steps."""
     return f"{name}-gateway"
+
+
+def network_policy(name: str) -> str:
+    """Name of the NetworkPolicy of all pods of the service."""
+    return f"{name}-pods"
 
 
 def warm(name: str) -> str:

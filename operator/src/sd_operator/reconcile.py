@@ -23,6 +23,7 @@ from sd_operator.builders.token_secret import token_of, token_secret
 from sd_operator.cluster import (
     DAEMON_SET,
     DEPLOYMENT,
+    NETWORK_POLICY,
     RAY_CLUSTER,
     RAY_SERVICE,
     SECRET,
@@ -67,7 +68,8 @@ class Identity(NamedTuple):
 
 
 Children = dict[Identity, Json]
-KINDS = {kind.name: kind for kind in (RAY_SERVICE, DAEMON_SET, DEPLOYMENT)}
+LISTED = {kind.name: kind for kind in (DAEMON_SET, DEPLOYMENT)}
+"""Kinds of children that are found by their labels; the others are asked for by name."""
 
 
 class Found(NamedTuple):
@@ -140,14 +142,15 @@ class Reconciler:
     async def _read(self, resource: Resource) -> Found:
         """What there is of a resource, all asked for at once; waiting for one answer after the other is most of a pass."""
         namespace, labels = resource.namespace, naming.labels(resource.name)
-        daemon_sets, deployments, ray_service, secret, ray_clusters = await asyncio.gather(
+        daemon_sets, deployments, policy, ray_service, secret, ray_clusters = await asyncio.gather(
             self.cluster.list(DAEMON_SET, namespace, labels),
             self.cluster.list(DEPLOYMENT, namespace, labels),
+            self.cluster.get(NETWORK_POLICY, namespace, naming.network_policy(resource.name)),
             self.cluster.get(RAY_SERVICE, namespace, resource.name),
             self.cluster.get(SECRET, namespace, naming.token_secret(resource.name)),
             self.cluster.list(RAY_CLUSTER, namespace, labels),
         )
-        children = [*daemon_sets, *deployments, *([ray_service] if ray_service else [])]
+        children = [*daemon_sets, *deployments, *filter(None, (policy, ray_service))]
         return Found({_identity(each): each for each in children}, secret, ray_clusters)
 
     async def _apply(self, resource: Resource, found: Found) -> Applied:
@@ -188,8 +191,8 @@ class Reconciler:
         """
         children = dict(found)
         for identity in wanted:
-            if identity not in children and identity.kind != RAY_SERVICE.name:
-                live = await self.cluster.get(KINDS[identity.kind], resource.namespace, identity.name)
+            if identity not in children and identity.kind in LISTED:
+                live = await self.cluster.get(LISTED[identity.kind], resource.namespace, identity.name)
                 if live is not None:
                     children[identity] = live
             if identity in children and not belongs_to(children[identity], resource.uid):

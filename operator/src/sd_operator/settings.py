@@ -93,6 +93,14 @@ class Settings(BaseSettings):
         description="Address of the proxy on the head of a RayCluster, where replicas tell of their start; unused where"
         " `dashboard_url` is empty.",
     )
+    kuberay_namespace: str = Field(
+        default="",
+        description="Namespace of KubeRay, whose operator may ask dashboards; empty: pods of its label in any namespace.",
+    )
+    api_server_ports: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(443, 6443),
+        description="Ports by which pods reach the API server, separated by commas: that of its Service, and its own.",
+    )
     node_cache_directory: str = Field(
         default="",
         pattern="^(/[^/]+)*$",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sd_operator import naming
-from sd_operator.cluster import DAEMON_SET, DEPLOYMENT, POD, RAY_CLUSTER, RAY_SERVICE, Kind
+from sd_operator.cluster import DAEMON_SET, DEPLOYMENT, NETWORK_POLICY, POD, RAY_CLUSTER, RAY_SERVICE, Kind
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,6 @@ CHILDREN = (
     Watched(RAY_CLUSTER, _NAMED),
     Watched(DAEMON_SET, _NAMED),
     Watched(DEPLOYMENT, _MANAGED),
+    Watched(NETWORK_POLICY, _MANAGED),
     Watched(POD, _OF_RAY),
 )

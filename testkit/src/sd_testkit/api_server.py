@@ -23,6 +23,7 @@ _KINDS = {
     "RayService": "ray.io/v1",
     "RayCluster": "ray.io/v1",
     "DaemonSet": "apps/v1",
+    "NetworkPolicy": "networking.k8s.io/v1",
     "Deployment": "apps/v1",
     "Pod": "v1",
     "Secret": "v1",

@@ -10,6 +10,7 @@ from sd_operator.api.capacity import CAPACITY_RULES
 from sd_operator.api.fields import Annotations, KeyedList, Labels, Memory, ObjectName, Text
 from sd_operator.api.image import Image, ImagePreload
 from sd_operator.api.model import PRESETS, ModelSource
+from sd_operator.api.network import NetworkPolicy
 from sd_operator.api.placement import MAX_WORKER_GROUPS, EnvVar, Head, WorkerGroup
 from sd_operator.api.serving import (
     Autoscaling,
@@ -37,6 +38,10 @@ WorkerGroups = Annotated[
     tuple[WorkerGroup, ...], KeyedList("name", max_length=MAX_WORKER_GROUPS, min_length=1)
 ]
 Environment = Annotated[tuple[EnvVar, ...], KeyedList("name", max_length=32)]
+
+
+_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
+"""Prefix of annotations that the API server turns into fields of the pod's security context."""
 
 
 def _defaults_allowed(spec: "Spec") -> bool:
@@ -103,6 +108,12 @@ class Spec(Model):
             ),
             field=".warmup",
         ),
+        Rule(
+            cel=f"self.podAnnotations.all(key, !key.startsWith('{_APPARMOR}'))",
+            holds=lambda s: not any(key.startswith(_APPARMOR) for key in s.pod_annotations),
+            message="annotations that change how the kernel confines the pods are not allowed: remove those of AppArmor",
+            field=".podAnnotations",
+        ),
     )
 
     model: ModelSource = Field(description="The weights that the service draws with.")
@@ -158,6 +169,9 @@ class Spec(Model):
     )
     upgrade: Upgrade = Field(
         default=Upgrade(), description="What happens to the running cluster when its pods must change."
+    )
+    network_policy: NetworkPolicy = Field(
+        default=NetworkPolicy(), description="Whom the pods may talk to, and who may talk to them."
     )
     suspend: bool = Field(
         default=False, description="Give all pods back and keep the resource; false starts them again."

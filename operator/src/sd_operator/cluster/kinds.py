@@ -35,6 +35,7 @@ RAY_CLUSTER = Kind("ray.io/v1", "RayCluster", "rayclusters")
 DAEMON_SET = Kind("apps/v1", "DaemonSet", "daemonsets")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
+NETWORK_POLICY = Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 NODE = Kind("v1", "Node", "nodes")
 POD = Kind("v1", "Pod", "pods")
 GATEWAY = Kind("gateway.networking.k8s.io/v1", "Gateway", "gateways")
@@ -45,7 +46,7 @@ EVENT = Kind("events.k8s.io/v1", "Event", "events")
 
 _BY_NAME = {
     (kind.api_version, kind.name): kind
-    for kind in (SERVICE, RAY_SERVICE, DAEMON_SET, DEPLOYMENT, POD, SECRET, EVENT, LEASE)
+    for kind in (SERVICE, RAY_SERVICE, DAEMON_SET, DEPLOYMENT, NETWORK_POLICY, POD, SECRET, EVENT, LEASE)
 }
 
 

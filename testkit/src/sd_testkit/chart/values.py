@@ -147,6 +147,10 @@ class Warm(Part):
 class Ray(Part):
     """How the operator asks Ray, and where KubeRay is."""
 
+    kuberay_namespace: OptionalName = Field(
+        default="",
+        description="Namespace of KubeRay, whose operator may ask dashboards; empty: pods of its label in any namespace.",
+    )
     through_api_server: bool = Field(
         default=False,
         description=(
@@ -273,10 +277,6 @@ class NetworkPolicy(Part):
     """Whom the operator's pods may talk to, and who may talk to them."""
 
     enabled: bool = Field(default=True, description="Make it.")
-    api_server_ports: list[int] = Field(
-        default=[443, 6443],
-        description="Ports of the API server, as pods reach it: that of its Service, and its own.",
-    )
     metrics_from: list[Free] = Field(
         default=[{"namespaceSelector": {}}],
         description="Who may scrape the metrics: peers of a NetworkPolicy.",
@@ -343,6 +343,14 @@ class Values(Part):
     pod: Pod = Field(default=Pod(), description=str(Pod.__doc__))
     pod_disruption_budget: DisruptionBudget = Field(
         default=DisruptionBudget(), description=str(DisruptionBudget.__doc__)
+    )
+    api_server_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(
+        default=[443, 6443],
+        min_length=1,
+        description=(
+            "Ports of the API server, as pods reach it: that of its Service, and its own. NetworkPolicies open them to the"
+            " operator and to Ray's heads."
+        ),
     )
     network_policy: NetworkPolicy = Field(default=NetworkPolicy(), description=str(NetworkPolicy.__doc__))
     monitoring: Monitoring = Field(default=Monitoring(), description=str(Monitoring.__doc__))
