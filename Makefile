@@ -57,6 +57,7 @@ constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes th
 		-o serve_runtime/constraints.txt
 	$(COMPILE) $(UPGRADE) testkit/pyproject.toml --group pyproject.toml:dev --group pyproject.toml:release --group pyproject.toml:go \
 		-c operator/constraints.txt -c serve_runtime/constraints.txt -o constraints-dev.txt
+	$(COMPILE) $(UPGRADE) tools/checkov/requirements.in -o tools/checkov/constraints.txt
 
 outdated: setup  # what has a newer release than the one pinned
 	$(BIN)/python -m sd_testkit outdated

@@ -5,6 +5,8 @@ import pytest
 
 from sd_operator import naming
 
+NAME = "sdservice-stable-diffusion-operator"
+
 
 @pytest.fixture
 def pod(chart):
@@ -65,7 +67,7 @@ def test_digest_wins_over_tag(pod):
 
 
 def test_network_policy_lets_in_scrapes_and_out_what_is_needed(chart):
-    policy = chart().one("NetworkPolicy").spec
+    policy = chart().one("NetworkPolicy", NAME).spec
     assert policy.policy_types == ["Ingress", "Egress"]
     assert policy.pod_selector.match_labels == chart().one("Deployment").spec.selector.match_labels
     assert [[port.port for port in rule.ports] for rule in policy.ingress] == [[8081]]
@@ -74,7 +76,7 @@ def test_network_policy_lets_in_scrapes_and_out_what_is_needed(chart):
         [443, 6443],
         [8265, 8000],
     ]
-    through = chart(ray={"throughApiServer": True}).one("NetworkPolicy").spec
+    through = chart(ray={"throughApiServer": True}).one("NetworkPolicy", NAME).spec
     assert [[port.port for port in rule.ports] for rule in through.egress] == [[53, 53], [443, 6443]]
 
 

@@ -20,6 +20,12 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Not the operator's: services let in the operator's pods, and its own policy is not for this one. */}}
+{{- define "sdo.selfTest" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-self-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{- define "sdo.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name (.Chart.Version | replace "+" "_") }}
 {{ include "sdo.selector" . }}

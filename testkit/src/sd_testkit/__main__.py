@@ -10,7 +10,7 @@ import typer
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from sd_testkit import playground, programs
+from sd_testkit import checkov, playground, programs
 from sd_testkit.chart import CHART
 from sd_testkit.chart.files import values_schema, values_yaml
 from sd_testkit.images import IMAGES, Store, obstacle
@@ -27,11 +27,12 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 def build(
     node: Annotated[bool, typer.Option("--node", help="And those of a real node.")] = False,
 ) -> None:
-    """Build every program of the control plane into the cache."""
+    """Build every program of the tests into the cache."""
     for program in (*programs.PROGRAMS, *(programs.NODE_PROGRAMS if node else ())):
         began = time.monotonic()
         programs.ensure(program.name)
         print(f"{program.name} {program.version}: {time.monotonic() - began:.1f} s")
+    checkov.ensure()
 
 
 @app.command()
