@@ -70,6 +70,8 @@ def test_listed_namespaces_have_a_role_each_and_the_cluster_is_only_read(chart, 
         ("nodes", "list"),
         ("customresourcedefinitions", "list"),
         ("customresourcedefinitions", "watch"),
+        ("namespaces", "list"),
+        ("namespaces", "watch"),
     }
 
 

@@ -8,6 +8,9 @@ import pytest
 
 from sd_testkit.chart import service_account
 
+BY_WATCH = {"SDSERVICE_RESYNC_SECONDS": "3600", "SDSERVICE_FULL_RESYNC_SECONDS": "3600"}
+"""No comparison meanwhile: what an operator does, it has heard of."""
+
 
 def ray_service_of(someone, service_body):
     """A RayService of another owner, as little as KubeRay's CRD allows."""
@@ -147,10 +150,17 @@ async def create_everywhere(kubectl, namespaces, service):
 
 
 async def test_listed_namespaces_are_served_and_no_other(
-    scoped, kubectl, namespaces, service, served, eventually
+    scoped, control_plane, kubectl, namespaces, service, served, eventually, tmp_path
 ):
     await create_everywhere(kubectl, namespaces, service)
-    scoped.start(SDSERVICE_WATCH_NAMESPACES=",".join(namespaces[:2]))
+    listed = {"watchNamespaces": namespaces[:2], "ray": {"throughApiServer": True}}
+    account = service_account(control_plane, tmp_path, namespace=namespaces[2], **listed)
+    scoped.start(
+        SDSERVICE_WATCH_NAMESPACES=",".join(namespaces[:2]),
+        SDSERVICE_NAMESPACE=account.namespace,
+        KUBECONFIG=str(account.kubeconfig),
+        **BY_WATCH,
+    )
     await eventually(lambda: served(namespaces[0]) and served(namespaces[1]))
     assert kubectl("get", "rayservice,secret", "-n", namespaces[2], "-o", "name").stdout == ""
 
@@ -162,7 +172,9 @@ async def test_own_namespace_is_served_with_the_permissions_of_that_namespace(
     scoped.start(
         SDSERVICE_WATCH_OWN_NAMESPACE="true",
         SDSERVICE_NAMESPACE=own.namespace,
+        SDSERVICE_CLUSTER_READS="false",
         KUBECONFIG=str(own.kubeconfig),
+        **BY_WATCH,
     )
     await eventually(lambda: served(own.namespace))
     changed = service(spec={"image": {"tag": "other"}})

@@ -10,6 +10,7 @@ The settings of sd_operator.settings; tests/chart/test_settings.py holds both li
 - {name: SDSERVICE_LEADER_ELECTION, value: {{ .Values.leaderElection | quote }}}
 - {name: SDSERVICE_WATCH_NAMESPACES, value: {{ join "," (uniq .Values.watchNamespaces) | quote }}}
 - {name: SDSERVICE_WATCH_OWN_NAMESPACE, value: {{ .Values.watchOwnNamespace | quote }}}
+- {name: SDSERVICE_CLUSTER_READS, value: {{ or .Values.rbac.clusterReads (not (include "sdo.namespaces" . | fromJsonArray)) | quote }}}
 - {name: SDSERVICE_RUNTIME_REPOSITORY, value: {{ .Values.runtime.repository | quote }}}
 - {name: SDSERVICE_RUNTIME_TAG, value: {{ .Values.runtime.tag | default .Chart.AppVersion | quote }}}
 - {name: SDSERVICE_PRELOAD_PRIORITY_CLASS, value: {{ .Values.preload.priorityClassName | quote }}}

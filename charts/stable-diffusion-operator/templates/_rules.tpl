@@ -58,4 +58,10 @@ server's audit log says was asked for: nothing is missing, nothing is granted in
 - apiGroups: [apiextensions.k8s.io]
   resources: [customresourcedefinitions]
   verbs: [list, watch]
+{{- if include "sdo.namespaces" . | fromJsonArray }}
+# kopf looks whether the listed ones exist.
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [list, watch]
+{{- end }}
 {{- end }}

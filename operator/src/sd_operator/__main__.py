@@ -124,7 +124,7 @@ async def _watch(settings: Settings, queue: WorkQueue) -> bool:
     try:
         await kopf.operator(
             registry=handlers.registry(queue),
-            settings=handlers.settings(),
+            settings=handlers.settings(scans=settings.cluster_reads),
             standalone=True,
             clusterwide=not settings.served_namespaces,
             namespaces=settings.served_namespaces,

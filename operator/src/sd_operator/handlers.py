@@ -49,9 +49,14 @@ def registry(queue: WorkQueue) -> kopf.OperatorRegistry:
     return handlers
 
 
-def settings() -> kopf.OperatorSettings:
-    """How kopf behaves: deadlines on everything, pauses that do not run out, and nothing written by it."""
+def settings(*, scans: bool = True) -> kopf.OperatorSettings:
+    """How kopf behaves: deadlines on everything, pauses that do not run out, and nothing written by it.
+
+    Args:
+        scans: whether it watches kinds and namespaces; where it may not, it would ask for ever and watch nothing.
+    """
     chosen = kopf.OperatorSettings()
+    chosen.scanning.disabled = not scans
     chosen.posting.enabled = False
     chosen.persistence.diffbase_storage = _NoDiffs()
     chosen.networking.request_timeout = 30

@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     watch_own_namespace: bool = Field(
         default=False, description="Serve the operator's own namespace only; needs `namespace`."
     )
+    cluster_reads: bool = Field(
+        default=True,
+        description="Watch what belongs to the whole cluster: kinds that come and go, and namespaces. False where this is"
+        " not permitted: then a KubeRay that is installed later is heard of after a restart.",
+    )
     namespace: str = Field(
         default="", description="Namespace the operator runs in; a pod gets it from metadata.namespace."
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _CREATED = 201
-_NAMESPACE = "sdservice-system"
 
 
 class Permission(NamedTuple):
@@ -26,13 +25,17 @@ class Asked(NamedTuple):
 
 
 def audit_policy() -> dict[str, Any]:
-    """Requests of the ServiceAccounts of the namespace that operators run in, without their bodies; nothing else."""
-    accounts = [f"system:serviceaccounts:{_NAMESPACE}"]
+    """Requests of ServiceAccounts, without their bodies; not those of Kubernetes' own controllers, and nothing else."""
+    controllers, accounts = ["system:serviceaccounts:kube-system"], ["system:serviceaccounts"]
     return {
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
-        "rules": [{"level": "Metadata", "userGroups": accounts}, {"level": "None"}],
+        "rules": [
+            {"level": "None", "userGroups": controllers},
+            {"level": "Metadata", "userGroups": accounts},
+            {"level": "None"},
+        ],
     }
 
 

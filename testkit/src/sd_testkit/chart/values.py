@@ -75,8 +75,8 @@ class Rbac(Part):
     cluster_reads: bool = Field(
         default=True,
         description=(
-            "Also with watched namespaces: read nodes (preload tells which hold the image) and CustomResourceDefinitions"
-            " (a KubeRay installed later is noticed at once). Both belong to the whole cluster."
+            "Also with watched namespaces: read nodes (preload tells which hold the image), CustomResourceDefinitions"
+            " (a KubeRay installed later is noticed at once) and namespaces. All belong to the whole cluster."
         ),
     )
     aggregate: bool = Field(
