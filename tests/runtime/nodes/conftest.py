@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several Ray nodes on this machine, with an application whose engine only waits.
+
+Deleting a worker is the SIGTERM that the kubelet sends to its pod; killing it is a machine that fails.
+"""
+
+import copy
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from sd_operator.api import parse
+from sd_operator.builders.ray_service import ray_service
+from sd_operator.builders.serve_config import serve_config
+from sd_operator.naming import APPLICATION
+from sd_operator.settings import Settings
+from sd_testkit.ray_host import RayHost
+
+LIMIT_SECONDS = 90  # far enough for a machine with other things to do
+# 33 s: longer than Ray by itself gives a replica, 20 s, and a node, 30 s.
+LONG = {"prompt": "a red circle", "steps": 330}
+CONFIG = {
+    "gpusPerReplica": 0,
+    "limits": {"timeoutSeconds": LIMIT_SECONDS, "maxSteps": 1000},
+    "workerGroups": [{"name": "cpu", "maxReplicas": 4}],
+}
+
+
+class Cluster:
+    """A head without CPUs, and the application of the quick start."""
+
+    def __init__(self, body, eventually):
+        self._body = body
+        self._eventually = eventually
+        modules = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        self.host = RayHost(ray_service(self._resource(), Settings()), {"PYTHONPATH": modules})
+        self.url = self.host.url
+
+    def _resource(self, **spec):
+        body = copy.deepcopy(self._body)
+        body["spec"] |= CONFIG | spec
+        return parse(body)
+
+    def apply(self, *, replicas=1, side=64):
+        """PUT the Serve config; another side is another model."""
+        warmup = {"shapes": [{"width": side, "height": side}]}
+        resource = self._resource(replicas={"min": replicas, "max": replicas}, warmup=warmup)
+        config = serve_config(resource.spec) | {"proxy_location": "HeadOnly"}
+        config["applications"][0]["import_path"] = "slow_app:build_app"
+        # Until it is taken, as KubeRay does: on a busy machine Serve may not have started in time for an answer.
+        self._eventually(lambda: self.host.apply(config))
+
+    def replicas(self):
+        """Process ids of the replicas by their id, if all of them run; else none."""
+        told = self.host.application(APPLICATION)
+        if told.get("status") != "RUNNING":
+            return {}
+        found = told["deployments"]["model"]["replicas"]
+        if {each["state"] for each in found} != {"RUNNING"}:
+            return {}
+        return {each["replica_id"]: each["pid"] for each in found}
+
+
+@pytest.fixture(scope="module")
+def cluster(root, eventually):
+    cluster = Cluster(yaml.safe_load((root / "examples/quickstart.yaml").read_text()), eventually)
+    head = cluster.host.head()
+    try:
+        eventually(cluster.host.answers)
+        yield cluster
+    finally:
+        head.stop()
+
+
+@pytest.fixture
+def worker(cluster, eventually):
+    """Start a worker; at the end of a test all of them are gone, and Serve knows."""
+    with ExitStack() as ended:
+        ended.callback(eventually, lambda: not cluster.replicas())
+
+        def start():
+            before, tried = cluster.host.nodes(), []
+
+            def up():
+                if not tried or tried[-1].gone():
+                    tried.append(cluster.host.worker())
+                    ended.callback(tried[-1].stop)
+                return cluster.host.nodes() - before
+
+            # One after another, and again where it takes longer than the 30 s that Ray gives a node, as a kubelet does.
+            eventually(up)
+            return tried[-1]
+
+        yield start
+
+
+@pytest.fixture
+def ask(cluster):
+    """Send a request that lasts longer than Ray by itself waits for, and go on."""
+    with ThreadPoolExecutor() as pool, httpx.Client(base_url=cluster.url, timeout=600) as client:
+
+        def send(seed):
+            return pool.submit(client.get, "/imagine", params=LONG | {"seed": seed})
+
+        yield send
+
+
+@pytest.fixture
+def settled(cluster, eventually):
+    """Wait for so many replicas, and no other."""
+
+    def wait(count, without=frozenset()):
+        eventually(lambda: len(cluster.replicas().keys() - without) == len(cluster.replicas()) == count)
+        return cluster.replicas().keys()
+
+    return wait
