@@ -19,7 +19,7 @@ from sd_operator.api import parse
 from sd_testkit.merging import merged
 
 ROOT = Path(__file__).parent.parent
-LONGEST_FIRST = ("runtime", "cluster", "faults", "training")
+LONGEST_FIRST = ("runtime", "cluster", "faults", "training", "chart")
 
 
 @pytest.fixture(scope="session")

@@ -14,25 +14,27 @@ EARLIER = "d573ae62555b"
 
 @pytest.fixture(scope="session")
 def earlier_operator(root, tmp_path_factory):
-    """Folder with the source of the earlier operator."""
+    """Folder with the source and the CRD of the earlier operator."""
     archive = subprocess.run(
-        ["git", "-C", root, "archive", EARLIER, "operator/src"], capture_output=True, check=False
+        ["git", "-C", root, "archive", EARLIER, "operator/src", "crds"], capture_output=True, check=False
     )
     if archive.returncode:
         pytest.skip(f"this clone does not hold commit {EARLIER}")
     folder = tmp_path_factory.mktemp("earlier")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(folder, filter="data")
-    return folder / "operator/src"
+    return folder
 
 
 @pytest.fixture
-def replaced(operator):
-    """End the operator and start another version; the usual one comes back afterwards."""
+def replaced(operator, root, kubectl):
+    """Install another version, CRD and operator, as Helm's upgrade and rollback do; the usual one comes back afterwards."""
 
-    def replace(**environment):
+    def replace(folder=root):
+        crd = kubectl("apply", "--server-side", "--force-conflicts", "-f", folder / "crds")
+        assert crd.returncode == 0, crd.stderr
         operator.stop()
-        operator.start(**environment)
+        operator.start(**({} if folder == root else {"PYTHONPATH": str(folder / "operator/src")}))
 
     yield replace
     replace()
@@ -55,7 +57,7 @@ def made(kubectl, namespace):
 async def test_an_upgrade_and_a_downgrade_make_nothing_anew(
     replaced, earlier_operator, serving, apply, service, get, eventually, condition, made
 ):
-    replaced(PYTHONPATH=str(earlier_operator))
+    replaced(earlier_operator)
     await serving()
     await eventually(lambda: condition("ImagesPreloaded")[0] == "True")
     before = made()
@@ -67,7 +69,7 @@ async def test_an_upgrade_and_a_downgrade_make_nothing_anew(
     await eventually(lambda: condition("Ready") == ("True", "Serving"))
     assert before <= made(), "a child, a cluster or a pod was made anew"
 
-    replaced(PYTHONPATH=str(earlier_operator))
+    replaced(earlier_operator)
     apply(service(spec={"limits": {"maxSteps": 34}}))
     await eventually(lambda: "max_steps: 34" in get("rayservice")["spec"]["serveConfigV2"])
     await eventually(lambda: condition("Ready") == ("True", "Serving"))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from sd_operator.api import parse
+from sd_operator.api import parse, parse_live
 from sd_operator.errors import InvalidResource
 
 
@@ -56,3 +56,13 @@ def test_own_defaults_win_over_the_preset(resource):
 def test_models_are_frozen(resource):
     with pytest.raises(ValueError, match="frozen"):
         resource().spec.suspend = True
+
+
+def test_fields_of_a_newer_crd_are_left_out_of_what_is_live(service):
+    """And of nothing else: a file with such a field is refused."""
+    newer = service(spec={"later": {"enabled": True}, "limits": {"later": 1, "maxSteps": 33}})
+    assert parse_live(newer).spec == parse(service(spec={"limits": {"maxSteps": 33}})).spec
+    with pytest.raises(
+        InvalidResource, match=r"spec\.later.*spec\.limits\.later|spec\.limits\.later.*spec\.later"
+    ):
+        parse(newer)

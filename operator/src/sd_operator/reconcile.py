@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sd_operator import cold_start, naming, status
-from sd_operator.api import KIND, Resource, Status, parse, recorded_status
+from sd_operator.api import KIND, Resource, Status, parse_live, recorded_status
 from sd_operator.api.resource import API_VERSION
 from sd_operator.api.status import ColdStart
 from sd_operator.builders.pod import image
@@ -127,7 +127,7 @@ class Reconciler:
             return None  # garbage collection takes the children
         before = recorded_status(live)
         try:
-            resource = parse(live)
+            resource = parse_live(live)
             found = await self._read(resource)
             done = await self._apply(resource, found)
             notes = done.notes + await self._adjust(resource, done.children, found.ray_clusters)
@@ -253,7 +253,7 @@ class Reconciler:
         """The status where the spec cannot be acted on: that, and how what runs is doing."""
         metadata, now = live["metadata"], self.clock()
         key = Key(metadata["namespace"], metadata["name"])
-        asked = None if isinstance(error, InvalidResource) else parse(live).spec
+        asked = None if isinstance(error, InvalidResource) else parse_live(live).spec
         refusal = status.Refusal(key, metadata["generation"], status.not_accepted(error), asked)
         try:
             running = await self.observer.running(key, metadata["uid"])

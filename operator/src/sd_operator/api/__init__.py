@@ -4,7 +4,7 @@
 from sd_operator.api.image import Image, ImagePreload
 from sd_operator.api.model import ModelSource
 from sd_operator.api.placement import Head, Toleration, WorkerGroup
-from sd_operator.api.resource import GROUP, KIND, PLURAL, VERSION, Resource, parse
+from sd_operator.api.resource import GROUP, KIND, PLURAL, VERSION, Resource, parse, parse_live
 from sd_operator.api.serving import Defaults, Limits, Replicas
 from sd_operator.api.spec import Spec
 from sd_operator.api.status import Condition, Status, recorded_status
@@ -30,5 +30,6 @@ __all__ = [
     "Upgrade",
     "WorkerGroup",
     "parse",
+    "parse_live",
     "recorded_status",
 ]

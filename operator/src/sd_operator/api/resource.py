@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -44,8 +44,20 @@ class Resource:
     spec: Spec
 
 
-def parse(body: Mapping[str, Any]) -> Resource:
+def parse_live(body: Mapping[str, Any]) -> Resource:
+    """`parse` for what the API server holds, which has checked it: fields that only a newer CRD knows are left out.
+
+    The CRD is upgraded before the operator is, and a default of a new field is in every resource at once.
+    """
+    return parse(body, extra="ignore")
+
+
+def parse(body: Mapping[str, Any], *, extra: Literal["forbid", "ignore"] = "forbid") -> Resource:
     """Turn a StableDiffusionService, as YAML or the API server gives it, into a typed one.
+
+    Args:
+        body: the whole object.
+        extra: what becomes of fields of the spec that are not known.
 
     Raises:
         InvalidResource: with every broken rule, its field, the value found and what is wanted.
@@ -57,7 +69,7 @@ def parse(body: Mapping[str, Any]) -> Resource:
     spec = None
     try:
         # By way of JSON: strict numbers and booleans as the API server has them, lists as tuples.
-        spec = Spec.model_validate_json(json.dumps(body.get("spec", {}), default=str))
+        spec = Spec.model_validate_json(json.dumps(body.get("spec", {}), default=str), extra=extra)
     except ValidationError as error:
         problems += [problem for details in error.errors(include_url=False) for problem in _problems(details)]
     if spec is None or problems:

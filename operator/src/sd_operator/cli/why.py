@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from sd_operator import naming, serve_reader, service_probe, status
-from sd_operator.api import Resource, Status, parse, recorded_status
+from sd_operator.api import Resource, Status, parse_live, recorded_status
 from sd_operator.api.status import ConditionType, Reason
 from sd_operator.cli.start_chart import chart
 from sd_operator.cluster import (
@@ -78,7 +78,7 @@ async def _look(cluster: Cluster, live: Json, recorded: Status, now: datetime) -
     metadata = live["metadata"]
     key, generation = Key(metadata["namespace"], metadata["name"]), metadata["generation"]
     try:
-        resource = parse(live)
+        resource = parse_live(live)
     except InvalidResource as error:
         refusal = status.Refusal(key, generation, status.not_accepted(error))
         return await _look_past(cluster, live, refusal, recorded, now)
