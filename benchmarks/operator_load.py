@@ -9,14 +9,14 @@ and starts the operator anew. Printed as JSON:
 - latency from the creation of a service to that of its RayService, and of drift repair from an edit to its undoing
   (milliseconds, p50 / p95 / p99);
 - resident memory of the operator idle and with all services (MB), CPU milliseconds per service;
-- idle: requests to the API server per second, counted by it, with the operator less without it; objects that changed. The
-  services are suspended for it, since those that wait for KubeRay, which is not there, are looked at every 30 s;
+- idle: requests to the API server per second, counted by it, with the operator less without it; objects that changed;
 - restart: seconds until every service had its pass and none waits, and objects that changed meanwhile;
 - with `--churn N`: so many services created and deleted again, and by how much memory grows per 1,000 of them (slope of a
   line through the second half).
 
 `--bare` measures `bare_operator.py` first, on the same control plane: kopf, one queue, server-side apply, nothing else.
-Neither KubeRay nor the stand-in runs. With `--preload Opportunistic` each service also has a DaemonSet with a pod on each
+Neither KubeRay nor the stand-in runs, so the services are suspended: those that wait for KubeRay are looked at every 30 s,
+which is a load of its own. With `--preload Opportunistic` each service also has a DaemonSet with a pod on each
 of the three simulated nodes, which the other programs of the control plane, on the same cores, have to start.
 """
 
@@ -84,10 +84,10 @@ class Load:
         return CustomObjectsApi(self.api)
 
     async def create(self, name: str) -> None:
-        """Create the quick start's service under another name."""
+        """Create the quick start's service under another name, suspended."""
         body = yaml.safe_load(EXAMPLE.read_text())
         body["metadata"]["name"] = name
-        body["spec"]["imagePreload"] = {"mode": self.preload}
+        body["spec"] |= {"imagePreload": {"mode": self.preload}, "suspend": True}
         await self.objects.create_namespaced_custom_object(*OURS, body=body)
 
     async def delete(self, place: tuple[str, str, str, str], name: str) -> None:
@@ -236,20 +236,6 @@ async def creating(
         }
 
 
-async def suspending(load: Load, operator: Operator, services: int, prefix: str) -> None:
-    """Suspend every service, and wait until the operator has nothing to do."""
-    for number in range(services):
-        edit = {"spec": {"suspend": True}}
-        await load.objects.patch_namespaced_custom_object(*OURS, f"{prefix}-{number}", edit)
-
-    async def quiet() -> bool:
-        passes = operator.metric("sdservice_reconcile_seconds_count")
-        await asyncio.sleep(10)
-        return operator.metric("sdservice_reconcile_seconds_count") == passes
-
-    await until(quiet)
-
-
 async def idling(load: Load, operator: Operator) -> dict[str, float]:
     """Nothing happens: what the operator asks for, against a control plane without it, for which it is ended."""
     before, used, asked = await load.versions(), cpu(operator.process), await load.requests()
@@ -356,8 +342,6 @@ async def measure(control_plane: ControlPlane, arguments: argparse.Namespace) ->
         if arguments.services >= EDITS:
             say("repairing drift")
             ours |= await repairing(load, "imagine")
-        say("suspending them")
-        await suspending(load, operator, arguments.services, "imagine")
         before = await load.versions()
         say("idle, with and without it")
         ours |= await idling(load, operator)
