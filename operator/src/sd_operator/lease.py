@@ -174,27 +174,20 @@ class Lease:
     async def _take(self) -> bool:
         asked = self._clock()
         live = await self._look()
-        if live is None:
-            return self._holds(await self._cluster.create(self._body(None), _MANAGER), asked)
-        if not self._is_free(live):
+        if live is not None and not self._is_free(live):
             self._say(f"standing by: {live['spec']['holderIdentity']} holds the Lease")
             return False
-        return self._holds(await self._cluster.replace(self._body(live), _MANAGER), asked)
+        return await self._write(live, asked)
 
     async def _renew(self) -> None:
         asked = self._clock()
-        renewed = self._live and await self._cluster.replace(self._body(self._live), _MANAGER)
-        if renewed:
+        if self._live is not None and await self._write(self._live, asked):
             self._looked_at = asked
-            self._holds(renewed, asked)
             return
         live = await self._look()  # it was edited or deleted under our hands
-        if live is None:
-            self._holds(await self._cluster.create(self._body(None), _MANAGER), asked)
-        elif _holder(live) == self._identity:
-            self._holds(await self._cluster.replace(self._body(live), _MANAGER), asked)
-        else:
+        if live is not None and _holder(live) != self._identity:
             raise LeadershipLost(f"{_holder(live) or 'nobody'} holds the Lease now")
+        await self._write(live, asked)
 
     async def _look(self) -> Json | None:
         live = await self._cluster.get(LEASE, self._namespace, NAME)
@@ -210,8 +203,14 @@ class Lease:
         lasts = live["spec"].get("leaseDurationSeconds", DURATION_SECONDS)
         return not holder or holder == self._identity or self._clock() - self._changed_at > lasts
 
-    def _holds(self, written: Json | None, asked: float) -> bool:
-        """Whether a write made it ours; it counts from when it was asked for, not from the answer."""
+    async def _write(self, live: Json | None, asked: float) -> bool:
+        """Write that it is ours over what was read; False where another was faster.
+
+        It counts from when it was asked for, not from the answer.
+        """
+        body = self._body(live)
+        write = self._cluster.create if live is None else self._cluster.replace
+        written = await write(body, _MANAGER)
         if written is None:
             return False
         self._live, self._renewed_at = written, asked
