@@ -154,6 +154,31 @@ async def test_an_event_does_not_wait_for_a_later_look_and_takes_its_place():
     assert len(seen) == 2, "the later look was answered by the event"
 
 
+async def test_pauses_between_looks_grow_until_there_is_an_event(monkeypatch):
+    """Here none lasts, but the twentieth, which the event ends."""
+    loop, pauses = asyncio.get_running_loop(), []
+    call_later = loop.call_later
+
+    def at_once(seconds, call, *arguments, **context):
+        if seconds < 30:  # those of the test itself
+            return call_later(seconds, call, *arguments, **context)
+        pauses.append(seconds)
+        return call_later(0 if len(pauses) != 20 else 3600, call, *arguments, **context)
+
+    async def work(_):
+        return 30
+
+    monkeypatch.setattr(loop, "call_later", at_once)
+    async with running(work) as queue:
+        queue.add(A)
+        await until(lambda: len(pauses) == 20)
+        queue.add(A)
+        await until(lambda: len(pauses) >= 23)
+    assert pauses[:4] == [30, 37.5, 46.875, 58.59375]
+    assert max(pauses) == pauses[19] == 300
+    assert pauses[20:23] == [30, 37.5, 46.875]
+
+
 async def test_concurrency_is_bounded():
     inside = most = 0
 

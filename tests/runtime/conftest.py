@@ -148,12 +148,12 @@ def http(running):
 
 @pytest.fixture(scope="session")
 def eventually():
-    """Wait until a condition holds; minutes, since a replica may have to load."""
+    """Wait until a condition holds; minutes, since a replica may have to load. `told` is asked what there was instead."""
 
-    def wait(condition):
+    def wait(condition, told=lambda: None):
         deadline = time.monotonic() + 400
         while not condition():
-            assert time.monotonic() < deadline
+            assert time.monotonic() < deadline, told()
             time.sleep(0.5)
 
     return wait

@@ -3,8 +3,9 @@
 
 A key added while it is being worked on is worked on once more afterwards, so no event is lost. A key that fails
 comes back after a pause of its own that doubles, so one poisoned resource does not slow the others. Work may ask to
-be done again after a while; whatever comes first, that time or an event, does it. A token bucket spreads what comes
-all at once, such as every resource after a start.
+be done again after a while; whatever comes first, that time or an event, does it. Of what is looked at again and again
+without an event the pauses grow, so that a thousand resources that wait for the same thing do not fill the queue. A token
+bucket spreads what comes all at once, such as every resource after a start.
 """
 
 import asyncio
@@ -20,6 +21,8 @@ from sd_operator.naming import Key
 logger = logging.getLogger(__name__)
 
 _SAVED_SECONDS = 2.0
+_LOOKS_GROW = 1.25  # each pause is then a fifth of the time waited so far
+_LONGEST_LOOK_SECONDS = 300.0
 
 
 class TokenBucket:
@@ -64,12 +67,17 @@ class WorkQueue:
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._visits: dict[Key, asyncio.TimerHandle] = {}
+        self._looks: dict[Key, int] = {}  # without an event in between
 
     def add(self, key: Key) -> None:
         """Ask for the key to be worked on soon; never blocks, never raises.
 
         A pause after a failure is kept: events of a failing key do not make it spin.
         """
+        self._looks.pop(key, None)
+        self._put(key)
+
+    def _put(self, key: Key) -> None:
         if key in self._running:
             self._again.add(key)
         elif key not in self._waiting and key not in self._timers:
@@ -110,7 +118,7 @@ class WorkQueue:
             if pause is not None:
                 self._come_again_in(pause, key)
             elif again:
-                self.add(key)
+                self._put(key)
 
     async def _try(self, key: Key) -> float | None:
         """Work once; return the pause in seconds before the next try, None after success."""
@@ -129,9 +137,20 @@ class WorkQueue:
             logger.exception("%s/%s: unexpected error; again in %.1f s", *key, pause)
             return pause
         self._failures.pop(key, None)
-        if look_again is not None:
-            self._visits[key] = asyncio.get_running_loop().call_later(look_again, self.add, key)
+        if look_again is None:
+            self._looks.pop(key, None)
+        else:
+            self._look_in(look_again, key)
         return None
+
+    def _look_in(self, seconds: float, key: Key) -> None:
+        grown = seconds * _LOOKS_GROW ** min(self._looks.get(key, 0), 20)
+        pause = min(grown, max(seconds, _LONGEST_LOOK_SECONDS))
+        self._visits[key] = asyncio.get_running_loop().call_later(pause, self._look, key)
+
+    def _look(self, key: Key) -> None:
+        self._looks[key] = self._looks.get(key, 0) + 1
+        self._put(key)
 
     def _pause(self, key: Key) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
@@ -147,4 +166,4 @@ class WorkQueue:
 
     def _come_again(self, key: Key) -> None:
         self._timers.pop(key, None)
-        self.add(key)
+        self._put(key)

@@ -55,9 +55,13 @@ class Cluster:
         # Until it is taken, as KubeRay does: on a busy machine Serve may not have started in time for an answer.
         self._eventually(lambda: self.host.apply(config))
 
+    def told(self):
+        """What Serve tells of the application."""
+        return self.host.application(APPLICATION)
+
     def replicas(self):
         """Process ids of the replicas by their id, if all of them run; else none."""
-        told = self.host.application(APPLICATION)
+        told = self.told()
         if told.get("status") != "RUNNING":
             return {}
         found = told["deployments"]["model"]["replicas"]
@@ -115,7 +119,11 @@ def settled(cluster, eventually):
     """Wait for so many replicas, and no other."""
 
     def wait(count, without=frozenset()):
-        eventually(lambda: len(cluster.replicas().keys() - without) == len(cluster.replicas()) == count)
+        def is_settled():
+            found = cluster.replicas().keys()
+            return len(found - without) == len(found) == count
+
+        eventually(is_settled, lambda: (cluster.host.nodes(), cluster.told()))
         return cluster.replicas().keys()
 
     return wait
