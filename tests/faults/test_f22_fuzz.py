@@ -70,9 +70,23 @@ async def test_f22_random_lives(without_kuberay, lane, figure):
     await play(lane, 24, figure)
 
 
+async def test_f22_two_thousand_random_lives(without_kuberay, lane, figure):
+    await play(lane, 2000, figure)
+
+
+def deep(levels):
+    value = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
 ODD = {
     "a megabyte of text": ({"serviceAccountName": "x" * 2**20}, False),
     "a megabyte of annotations": ({"podAnnotations": {f"a/{n}": "x" * 1000 for n in range(1000)}}, False),
+    "unicode": ({"podAnnotations": {"note": "Zoë \u202e \U0001f600"}}, True),
+    "deep": ({"head": {"affinity": {"podAffinity": deep(500)}}}, None),
+    "a megabyte where all is allowed": ({"head": {"affinity": {"podAffinity": {"x": "y" * 2**20}}}}, None),
 }
 
 

@@ -1,22 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""F23: services that trouble only themselves; what they cost the others is measured in one run."""
+"""F23 to F25: services that trouble only themselves, and many of them; what it costs the others is measured in one run."""
 
 import asyncio
 import json
 import re
 import statistics
 import time
+from collections import Counter
+from functools import partial
 
 import pytest
 
 from sd_testkit.fault_proxy import Hold, Match, Reply
 from sd_testkit.proving import oracles, state
-from sd_testkit.proving.lane import SPEC, fresh_name
+from sd_testkit.proving.lane import CALM_SECONDS, SPEC, fresh_name
 
 GOOD = 6
 EDITS = 60
 PER_SECOND = 6
 WITHOUT_PODS = {**SPEC, "imagePreload": {"mode": "Disabled"}}
+SERVICES = "stablediffusionservices"
+MOST_GROWTH_MB = 4  # of a hundred services that are gone
 
 
 @pytest.fixture
@@ -144,3 +148,57 @@ async def namespaces(control_plane):
         await asyncio.to_thread(control_plane.kubectl, "create", "namespace", name)
     yield names
     await asyncio.to_thread(control_plane.kubectl, "delete", "namespace", *names, "--wait=false")
+
+
+async def test_f24_many_services_at_a_restart(without_kuberay, open_lane, figure):
+    """All are looked at, a few at a time, and none is written."""
+    seldom = {"SDSERVICE_RESYNC_SECONDS": "300", "SDSERVICE_FULL_RESYNC_SECONDS": "3600"}
+    lane = await open_lane(**seldom)
+    names = [fresh_name() for _ in range(300)]
+    for start in range(0, len(names), 20):
+        await asyncio.gather(*(lane.apply(name, WITHOUT_PODS) for name in names[start : start + 20]))
+    for name in names:
+        await lane.settled(name, served=False)
+    await lane.kill()
+    mark, began = lane.proxy.journal.mark(), time.monotonic()
+    lane.start()
+    wanted = set(names)
+
+    async def all_seen():
+        entries = lane.proxy.journal.since(mark)
+        return wanted <= {each.request.name for each in entries if each.request.resource == SERVICES}
+
+    seconds = await lane.until(all_seen)
+    await asyncio.sleep(CALM_SECONDS)
+    entries = lane.proxy.journal.since(mark)
+    assert oracles.quiet(entries) == []
+    busiest = max(Counter(int(each.at - began) for each in entries).values())
+    figure(
+        "F24",
+        f"restart with 300 services: all looked at after {seconds:.1f} s, 0 writes,"
+        f" {busiest} requests in the busiest second",
+    )
+
+
+async def test_f25_churn_and_reconnects_do_not_add_up(without_kuberay, lane, figure):
+    """Beyond the first round, in which what is kept for good is made."""
+    sizes = []
+    for number in range(6):
+        for _ in range(5):
+            names = [fresh_name() for _ in range(20)]
+            await asyncio.gather(*(lane.apply(name, WITHOUT_PODS) for name in names))
+            await lane.proxy.end(Match.of("watch"), "reset" if number % 2 else "eof")
+            await asyncio.gather(*(lane.delete(name) for name in names))
+        await lane.until(partial(_is_empty, lane))
+        sizes.append(lane.operator.process().memory_info().rss / 1e6)
+    growth = (sizes[-1] - sizes[1]) / (len(sizes) - 2)
+    figure(
+        "F25",
+        f"600 services made and deleted, 30 times cut off: {', '.join(f'{size:.0f}' for size in sizes)} MB",
+    )
+    assert growth <= MOST_GROWTH_MB, sizes
+    assert not oracles.few_restarts(lane.kubelet.codes, 0)
+
+
+async def _is_empty(lane):
+    return not any(state.NAME_LABEL in each["metadata"].get("labels", {}) for each in await lane.children())

@@ -10,16 +10,11 @@ import os
 import signal
 import socket
 import sys
-from json import JSONDecodeError
+from collections.abc import Callable
 
 import kopf
 
-# kopf raises these and does not export them.
-from kopf._cogs.clients.errors import APIError
-from kopf._cogs.clients.watching import WatchingError
-from kopf._cogs.structs.credentials import AccessError, LoginError
-
-from sd_operator import handlers, health, lease, serve_reader, service_probe
+from sd_operator import health, lease, serve_reader, service_probe
 from sd_operator.cluster import Cluster, connect
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import LeadershipLost, SdServiceError
@@ -32,18 +27,21 @@ from sd_operator.reconcile import Reconciler
 from sd_operator.resync import Resync
 from sd_operator.serve_reader import ServeReader
 from sd_operator.settings import Settings
+from sd_operator.watching import watch
 from sd_operator.work_queue import WorkQueue
 
 logger = logging.getLogger("sd_operator")
 
 _DASHBOARD_SECONDS = 5.0
-_PAUSE_SECONDS = 2.0
-_WATCH_ENDED = (APIError, WatchingError, AccessError, LoginError, JSONDecodeError)
 _LEADERSHIP_LOST = 3
 
 
-async def operate(settings: Settings) -> None:
-    """Run until a signal.
+async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
+    """Run until cancelled.
+
+    Args:
+        settings: all of them.
+        take_signals: has signals cancel it, called again whenever a library has taken them.
 
     Raises:
         LeadershipLost: another operator writes now.
@@ -80,8 +78,14 @@ async def operate(settings: Settings) -> None:
         async with health.serving(settings.probe_port, alive.report, alive.is_ready):
             await leadership.acquire()
             try:
-                while not await _work(settings, leadership, queue, resync, serve):
-                    logger.info("watching anew")
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(leadership.keep(), name="keeping the Lease")
+                    group.create_task(queue.run(), name="work queue")
+                    group.create_task(resync.run(), name="resync")
+                    group.create_task(serve.run(queue.add), name="reading of dashboards")
+                    group.create_task(watch(settings, queue, take_signals), name="watches")
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from failed
             finally:
                 await leadership.release()
 
@@ -95,56 +99,17 @@ def _leadership(connected: Cluster, settings: Settings) -> lease.Leadership:
     )
 
 
-async def _work(
-    settings: Settings, leadership: lease.Leadership, queue: WorkQueue, resync: Resync, serve: ServeReader
-) -> bool:
-    """Work, and have kopf watch, until a signal; False where a watch has ended, and with it all of kopf."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(leadership.keep(), name="keeping the Lease"),
-                group.create_task(queue.run(), name="work queue"),
-                group.create_task(resync.run(), name="resync"),
-                group.create_task(serve.run(queue.add), name="reading of dashboards"),
-            ]
-            try:
-                done = await _watch(settings, queue)
-            finally:
-                # kopf ends every task that was begun since its start, so parts of these may be gone: begin anew.
-                for task in tasks:
-                    task.cancel()
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from failed
-    if not done:
-        await asyncio.sleep(_PAUSE_SECONDS)
-    return done
-
-
-async def _watch(settings: Settings, queue: WorkQueue) -> bool:
-    try:
-        await kopf.operator(
-            registry=handlers.registry(queue),
-            settings=handlers.settings(scans=settings.cluster_reads),
-            standalone=True,
-            clusterwide=not settings.served_namespaces,
-            namespaces=settings.served_namespaces,
-        )
-    except _WATCH_ENDED as error:
-        # A kind went; or the API server told of an error within a stream, broke off within a line, or took no token.
-        logger.warning(
-            "a watch has ended (%s); what there is now is watched anew", error or type(error).__name__
-        )
-        return False
-    return True
-
-
 async def _until_signal(settings: Settings) -> None:
-    """`operate`, which a signal ends also before kopf listens for one."""
-    task = asyncio.current_task()
-    if task is not None:
+    """`operate`, which a signal cancels."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def take_signals() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    await operate(settings)
+            if task is not None:
+                loop.add_signal_handler(number, task.cancel)
+
+    take_signals()
+    await operate(settings, take_signals)
 
 
 def main() -> int:

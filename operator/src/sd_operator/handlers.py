@@ -58,6 +58,8 @@ def settings(*, scans: bool = True) -> kopf.OperatorSettings:
     chosen = kopf.OperatorSettings()
     chosen.scanning.disabled = not scans
     chosen.posting.enabled = False
+    # Ten minutes after it has ended, it would kill the process.
+    chosen.process.ultimate_exiting_timeout = None
     chosen.persistence.diffbase_storage = _NoDiffs()
     chosen.networking.request_timeout = 30
     chosen.networking.connect_timeout = 10

@@ -29,6 +29,7 @@ Json = dict[str, Any]
 
 _ADDRESS = "127.0.0.1"
 _ANSWER_SECONDS = 120.0
+_STOP_SECONDS = 10.0
 # How long a node waits for its agent: on a busy machine it would end itself with what it holds.
 _PATIENCE = {"RAY_agent_register_timeout_ms": "300000"}
 
@@ -72,15 +73,18 @@ class RayNode:
         return self._process.poll() is not None
 
     def stop(self) -> None:
-        """Leave nothing of it."""
+        """Leave nothing of it; its processes may say good-bye, or Ray would place actors on it for a while."""
+        asked = self._signal(signal.SIGTERM)
+        psutil.wait_procs(asked, timeout=_STOP_SECONDS)
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _signal(self, number: signal.Signals) -> None:
-        for each in psutil.process_iter():
-            if _is_of(each, self._process.pid):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    each.send_signal(number)
+    def _signal(self, number: signal.Signals) -> list[psutil.Process]:
+        ours = [each for each in psutil.process_iter() if _is_of(each, self._process.pid)]
+        for each in ours:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.send_signal(number)
+        return ours
 
 
 class RayHost:

@@ -44,7 +44,7 @@ class Snapshot:
         ]
 
     def service(self, namespace: str, name: str) -> Json | None:
-        """A Service of KubeRay's."""
+        """A Service by name."""
         return next((each for each in self.services if _place(each) == (namespace, name)), None)
 
     def ready_endpoints(self, namespace: str, service: str) -> int:
@@ -72,7 +72,7 @@ async def look(server: ApiServer) -> Snapshot:
             server.list_all("RayService"),
             server.list_all("RayCluster"),
             server.list_all("Pod", label_selector=RAY_PODS),
-            server.list_all("Service", label_selector=_BY_KUBERAY),
+            server.list_all("Service"),  # those of RayClusters have no label in common with those of RayServices
             server.list_all("EndpointSlice", label_selector=_BY_KUBERAY),
         )
     )

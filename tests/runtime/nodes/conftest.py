@@ -55,6 +55,11 @@ class Cluster:
         # Until it is taken, as KubeRay does: on a busy machine Serve may not have started in time for an answer.
         self._eventually(lambda: self.host.apply(config))
 
+    def clear(self):
+        """Take the application away, or its replica would start on the next worker and leave no place for another's."""
+        self._eventually(lambda: self.host.apply({"applications": []}))
+        self._eventually(lambda: not self.told())
+
     def told(self):
         """What Serve tells of the application."""
         return self.host.application(APPLICATION)
@@ -83,9 +88,9 @@ def cluster(root, eventually):
 
 @pytest.fixture
 def worker(cluster, eventually):
-    """Start a worker; at the end of a test all of them are gone, and Serve knows."""
+    """Start a worker; at the end of a test all of them are gone, and the application is."""
     with ExitStack() as ended:
-        ended.callback(eventually, lambda: not cluster.replicas())
+        ended.callback(cluster.clear)
 
         def start():
             before, tried = cluster.host.nodes(), []

@@ -44,7 +44,8 @@ class RayClusters:
         if "deletionTimestamp" in cluster["metadata"]:
             return  # garbage collection takes its pods
         service = cluster_head_service(cluster)
-        if await self._server.create(service) is not None:
+        place = service["metadata"]["namespace"], service["metadata"]["name"]
+        if seen.service(*place) is None and await self._server.create(service) is not None:
             await self._tell(cluster, "CreatedService", "Created service", service)
         pods = seen.pods_of(cluster)
         if not pods:

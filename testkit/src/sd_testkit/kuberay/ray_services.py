@@ -131,7 +131,7 @@ class RayServices:
             each
             for each in seen.services
             if each["metadata"]["namespace"] == ray_service["metadata"]["namespace"]
-            and origin(ray_service["metadata"]["name"]).items() <= each["metadata"]["labels"].items()
+            and origin(ray_service["metadata"]["name"]).items() <= each["metadata"].get("labels", {}).items()
         ]
         for each in [*clusters, *mine]:
             kind = "the RayCluster" if each["kind"] == "RayCluster" else "the Service"
