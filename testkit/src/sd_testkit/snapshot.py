@@ -72,7 +72,7 @@ async def look(server: ApiServer) -> Snapshot:
             server.list_all("RayService"),
             server.list_all("RayCluster"),
             server.list_all("Pod", label_selector=RAY_PODS),
-            server.list_all("Service"),  # those of RayClusters have no label in common with those of RayServices
+            server.list_all("Service"),  # those of clusters and services have no label in common
             server.list_all("EndpointSlice", label_selector=_BY_KUBERAY),
         )
     )
