@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sd_operator import ray_dashboard, ray_process
+from sd_operator import naming, ray_dashboard, ray_process
 from sd_operator.api import Resource
 from sd_operator.builders.ray_variables import ray_variables
 from sd_operator.builders.serve_config import serve_config
@@ -140,7 +140,9 @@ def _gpus(resource: Resource) -> int:
 def _environment(resource: Resource) -> dict[str, str]:
     """Variables of Ray and the replicas; Ray alone would give a replica one thread, by its num_cpus."""
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))}
-    return {**threads, **ray_variables(resource.spec)}
+    # What every process of Serve imports anyway; so those that Ray starts beforehand do it while others start.
+    early = {"RAY_preload_python_modules": naming.IMPORT_PATH.partition(":")[0]}
+    return {**threads, **early, **ray_variables(resource.spec)}
 
 
 async def _until_ray_answers(ray: ray_process.RayProcess, dashboard: ray_dashboard.RayDashboard) -> None:

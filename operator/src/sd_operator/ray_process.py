@@ -113,6 +113,8 @@ def start(*, gpus: int, cpus: int, environment: Mapping[str, str]) -> RayProcess
         *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}"),
         *(f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"),
         *("--min-worker-port=0", "--max-worker-port=0"),
+        # Nothing scales here, and nobody reads the logs of others: two processes less.
+        *("--no-monitor", "--include-log-monitor=false"),
         *(f"--num-gpus={gpus}", f"--num-cpus={cpus}", f'--resources={{"{naming.HEAD_RESOURCE}": 1}}'),
     ]
     variables = {**os.environ, **environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
