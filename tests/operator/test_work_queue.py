@@ -179,6 +179,26 @@ async def test_pauses_between_looks_grow_until_there_is_an_event(monkeypatch):
     assert pauses[20:23] == [30, 37.5, 46.875]
 
 
+async def test_what_has_happened_goes_before_what_is_looked_at_anyway():
+    seen, may_go = [], asyncio.Event()
+
+    async def work(key):
+        seen.append(key)
+        await may_go.wait()
+
+    first, last, fresh = Key("ns", "first"), Key("ns", "last"), Key("ns", "fresh")
+    async with running(work, workers=1) as queue:
+        for key in (first, A, B, last):
+            queue.add_routine(key)
+        await until(lambda: seen == [first])
+        queue.add(fresh)
+        queue.add(last)
+        assert queue.waiting() == 4
+        may_go.set()
+        await until(queue.idle)
+    assert seen == [first, fresh, last, A, B], "each once"
+
+
 async def test_concurrency_is_bounded():
     inside = most = 0
 

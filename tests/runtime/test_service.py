@@ -46,6 +46,11 @@ def test_openai_route_gives_the_same_pictures(http, difference):
 
 def test_a_seed_makes_the_same_picture_again(http, difference):
     first = http.get("/imagine", params={"prompt": "a green heart"})
+    assert (
+        0
+        < float(first.headers["server-timing"].removeprefix("draw;dur="))
+        < 1000 * first.elapsed.total_seconds()
+    )
     again = http.get("/imagine", params={"prompt": "a green heart", "seed": first.headers["x-seed"]})
     assert difference(again.content, first.content) == 0
 

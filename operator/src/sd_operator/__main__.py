@@ -70,7 +70,7 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
             retry_cap_seconds=settings.retry_cap_seconds,
             per_second=settings.passes_per_second,
         )
-        resync = Resync(cluster, nodes, queue.add, settings)
+        resync = Resync(cluster, nodes, queue.add_routine, settings)
         metrics.watch(leads=leadership.held, resync_age=resync.age_seconds, waiting=queue.waiting)
         if settings.metrics_port:
             metrics.serve(settings.metrics_port)
@@ -83,7 +83,7 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
                     group.create_task(queue.run(), name="work queue")
                     group.create_task(resync.run(), name="resync")
                     group.create_task(serve.run(queue.add), name="reading of dashboards")
-                    group.create_task(watch(settings, queue, take_signals), name="watches")
+                    group.create_task(watch(settings, queue, reconciler.echoes, take_signals), name="watches")
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from failed
             finally:

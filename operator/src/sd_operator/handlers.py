@@ -13,6 +13,7 @@ import kopf
 
 from sd_operator import naming
 from sd_operator.api import GROUP, PLURAL, VERSION
+from sd_operator.echoes import Echoes
 from sd_operator.naming import Key
 from sd_operator.watched import CHILDREN
 from sd_operator.work_queue import WorkQueue
@@ -21,8 +22,8 @@ SETTLE_SECONDS = 0.3
 """Children change in bursts (a pod alone a dozen times while it starts); one pass answers a burst."""
 
 
-def registry(queue: WorkQueue) -> kopf.OperatorRegistry:
-    """The handlers of the operator, which put keys into the queue."""
+def registry(queue: WorkQueue, echoes: Echoes) -> kopf.OperatorRegistry:
+    """The handlers of the operator, which put keys into the queue; not for what it has written itself."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -38,8 +39,15 @@ def registry(queue: WorkQueue) -> kopf.OperatorRegistry:
         if status.get("observedGeneration") != meta.get("generation"):
             queue.add(Key(namespace or "", name))
 
-    async def child_changed(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
-        queue.add_later(Key(namespace or "", labels[naming.NAME_LABEL]), SETTLE_SECONDS)
+    async def child_changed(
+        namespace: str | None,
+        labels: Mapping[str, str],
+        meta: Mapping[str, Any],
+        event: Mapping[str, Any],
+        **_: Any,
+    ) -> None:
+        if event["type"] == "DELETED" or not echoes.is_one(meta):
+            queue.add_later(Key(namespace or "", labels[naming.NAME_LABEL]), SETTLE_SECONDS)
 
     for child in CHILDREN:
         watched = kopf.on.event(

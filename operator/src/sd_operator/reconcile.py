@@ -33,6 +33,7 @@ from sd_operator.cluster import (
 )
 from sd_operator.desired import PRUNED_KINDS, desired
 from sd_operator.drift import differs
+from sd_operator.echoes import Echoes
 from sd_operator.errors import (
     ClusterUnavailable,
     InvalidResource,
@@ -103,7 +104,11 @@ class Applied(NamedTuple):
 
 @dataclass(frozen=True)
 class Reconciler:
-    """Everything that acts, as arguments: the cluster, the settings, what it observes with, the clock, the source of tokens, the metrics."""
+    """Everything that acts, as arguments: the cluster, the settings, what it observes with, the clock, the source of tokens, the metrics.
+
+    Attributes:
+        echoes: told of each child that is written.
+    """
 
     cluster: Cluster
     settings: Settings
@@ -111,6 +116,7 @@ class Reconciler:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     draw_token: Callable[[], str] = field(default=lambda: secrets.token_hex(32))
     metrics: Metrics = field(default_factory=Metrics)
+    echoes: Echoes = field(default_factory=Echoes)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the children and the status of one resource in line with its spec.
@@ -169,6 +175,7 @@ class Reconciler:
                     continue
             if live is None or differs(body, live, naming.FIELD_MANAGER):
                 children[identity] = after = await self.cluster.apply(body, naming.FIELD_MANAGER)
+                self.echoes.wrote(after["metadata"])
                 if (
                     live is None
                     or after["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]

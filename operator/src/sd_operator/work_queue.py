@@ -4,11 +4,12 @@
 A key added while it is being worked on is worked on once more afterwards, so no event is lost. A key that fails
 comes back after a pause of its own that doubles, so one poisoned resource does not slow the others. Work may ask to
 be done again after a while; whatever comes first, that time or an event, does it. Of what is looked at again and again
-without an event the pauses grow, so that a thousand resources that wait for the same thing do not fill the queue. A token
-bucket spreads what comes all at once, such as every resource after a start.
+without an event the pauses grow, so that a thousand resources that wait for the same thing do not fill the queue. What is
+looked at without an event, such as every resource after a start, waits until no event does; a token bucket spreads it.
 """
 
 import asyncio
+import itertools
 import logging
 import math
 import random
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 _SAVED_SECONDS = 2.0
 _LOOKS_GROW = 1.25  # each pause is then a fifth of the time waited so far
 _LONGEST_LOOK_SECONDS = 300.0
+_EVENT, _ROUTINE = 0, 1  # in this order
 
 
 class TokenBucket:
@@ -60,8 +62,9 @@ class WorkQueue:
         self._base = retry_base_seconds
         self._cap = retry_cap_seconds
         self._bucket = TokenBucket(per_second, clock)
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._waiting: set[Key] = set()
+        self._ready: asyncio.PriorityQueue[tuple[int, int, Key]] = asyncio.PriorityQueue()
+        self._numbers = itertools.count()
+        self._waiting: dict[Key, int] = {}
         self._running: set[Key] = set()
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
@@ -70,19 +73,23 @@ class WorkQueue:
         self._looks: dict[Key, int] = {}  # without an event in between
 
     def add(self, key: Key) -> None:
-        """Ask for the key to be worked on soon; never blocks, never raises.
+        """Ask for the key to be worked on soon, since something has happened; never blocks, never raises.
 
         A pause after a failure is kept: events of a failing key do not make it spin.
         """
         self._looks.pop(key, None)
-        self._put(key)
+        self._put(key, _EVENT)
 
-    def _put(self, key: Key) -> None:
+    def add_routine(self, key: Key) -> None:
+        """Ask for the key to be worked on once no event waits."""
+        self._put(key, _ROUTINE)
+
+    def _put(self, key: Key, rank: int) -> None:
         if key in self._running:
             self._again.add(key)
-        elif key not in self._waiting and key not in self._timers:
-            self._waiting.add(key)
-            self._ready.put_nowait(key)
+        elif key not in self._timers and rank < self._waiting.get(key, math.inf):
+            self._waiting[key] = rank
+            self._ready.put_nowait((rank, next(self._numbers), key))
 
     def add_later(self, key: Key, seconds: float) -> None:
         """Ask for the key to be worked on after a while; whatever else asks meanwhile is answered by that."""
@@ -105,9 +112,8 @@ class WorkQueue:
 
     async def _worker(self) -> None:
         while True:
-            key = await self._ready.get()
-            await self._bucket.take()
-            self._waiting.discard(key)
+            await self._bucket.take()  # before there is a key: the most urgent one is taken then
+            key = await self._next()
             self._running.add(key)
             try:
                 pause = await self._try(key)
@@ -118,7 +124,14 @@ class WorkQueue:
             if pause is not None:
                 self._come_again_in(pause, key)
             elif again:
-                self._put(key)
+                self._put(key, _EVENT)
+
+    async def _next(self) -> Key:
+        while True:
+            rank, _, key = await self._ready.get()
+            if self._waiting.get(key) == rank:  # else it has been taken for an event meanwhile
+                del self._waiting[key]
+                return key
 
     async def _try(self, key: Key) -> float | None:
         """Work once; return the pause in seconds before the next try, None after success."""
@@ -150,7 +163,7 @@ class WorkQueue:
 
     def _look(self, key: Key) -> None:
         self._looks[key] = self._looks.get(key, 0) + 1
-        self._put(key)
+        self._put(key, _ROUTINE)
 
     def _pause(self, key: Key) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
@@ -166,4 +179,4 @@ class WorkQueue:
 
     def _come_again(self, key: Key) -> None:
         self._timers.pop(key, None)
-        self._put(key)
+        self._put(key, _EVENT)

@@ -91,11 +91,19 @@ class Preview:
 
 @dataclass(frozen=True)
 class Picture:
-    """One finished picture: its place in the request, the file, and the seed that makes it again."""
+    """One finished picture.
+
+    Attributes:
+        index: its place in the request.
+        data: the file.
+        seed: what makes it again.
+        seconds: that the engine took for it, waiting included.
+    """
 
     index: int
     data: bytes
     seed: int
+    seconds: float = field(default=0.0, compare=False)
 
 
 Update = Progress | Preview | Picture

@@ -79,7 +79,7 @@ class FakeDrawer:
             yield Progress(ahead=0, step=number + 2, steps=steps)
         for index in range(request.count):
             seed = request.seed + index
-            yield Picture(index, picture(request, seed), seed)
+            yield Picture(index, picture(request, seed), seed, seconds=1 + index / 4)
 
     async def draw(self, request, limits):
         return [each async for each in self.stream(request, limits) if isinstance(each, Picture)]

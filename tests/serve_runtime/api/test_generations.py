@@ -16,6 +16,7 @@ async def test_pictures_come_inline_with_their_seeds(http, opened):
     answer = await http.post(ROUTE, json={"prompt": "a red circle", "n": 2, "seed": 7, "size": "128x64"})
     assert answer.status_code == 200
     assert answer.headers["x-seed"] == "7"
+    assert answer.headers["server-timing"].startswith("draw;dur=1")
     body = answer.json()
     assert [each["seed"] for each in body["data"]] == [7, 8]
     assert (body["size"], body["output_format"]) == ("128x64", "png")

@@ -73,6 +73,7 @@ async def test_the_result_cache_answers_the_second_time(http, drawer, metrics, c
     configure(result_cache={"max_mebibytes": 1})
     answers = [await http.get("/imagine", params=SEEDED) for _ in range(2)]
     assert [each.headers["x-cache"] for each in answers] == ["miss", "hit"]
+    assert [each.headers.get("server-timing") for each in answers] == ["draw;dur=1000.0", None]
     assert answers[0].content == answers[1].content
     assert (len(drawer.requests), metrics.lookups) == (1, [False, True])
     configure(result_cache={"max_mebibytes": 0})

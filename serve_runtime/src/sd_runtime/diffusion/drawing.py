@@ -27,7 +27,8 @@ class Drawing:
         step: denoising calls done, of `steps`, which some schedulers make more than the request's.
         trajectory: latents and noise schedule, while the denoising loop draws it.
         image: the picture, where a pipeline makes it in one go.
-        since: when it was asked for, then when its first step began; monotonic seconds.
+        asked: when it was asked for, monotonic seconds.
+        since: the same, then when its first step began.
     """
 
     request: ImageRequest
@@ -38,6 +39,7 @@ class Drawing:
     steps: int = 0
     trajectory: Any = None
     image: Any = None
+    asked: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)
 
     @property

@@ -131,7 +131,7 @@ class Finisher:
             return
         self._observer.phase("file", time.monotonic() - began)
         self._observer.outcome("drawn")
-        stream.put(Picture(drawing.index, data, drawing.seed))
+        stream.put(Picture(drawing.index, data, drawing.seed, time.monotonic() - drawing.asked))
 
     def _preview(self, job: _Job, colours: LatentColours, number: int) -> None:
         if job.drawing.cancelled:
