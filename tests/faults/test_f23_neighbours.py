@@ -119,6 +119,7 @@ async def test_f23_poison_forbidden_and_full_neighbours_cost_the_others_nothing(
     assert beside[1] <= 3 * alone[1] + 0.5
     assert max(tries.values()) <= seconds + 3, "hot loop"
     assert not oracles.few_restarts(lane.kubelet.codes, 0)
+    assert "unexpected error" not in lane.operator.log()
 
     # The resync, too, reaches those that come after a namespace that is forbidden.
     late = fresh_name()

@@ -164,8 +164,7 @@ class Cluster:
         sent = {"Accept": "application/json", "Content-Type": content_type, **(headers or {})}
         status, told, data = await self._send(method, path, query or {}, body, sent)
         if 200 <= status < 300:  # noqa: PLR2004 - success
-            answer: Json = json.loads(data)
-            return answer
+            return _object(kind, data)
         if may_be_gone and status == _GONE and names_an_object(data):
             return None
         if may_exist and status == _CONFLICT:
@@ -195,5 +194,13 @@ class Cluster:
             return response.status, response.getheaders(), await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ClusterUnavailable(
-                f"no answer from the API server: {error or type(error).__name__}"
+                f"no answer from the API server: {str(error) or type(error).__name__}"
             ) from error
+
+
+def _object(kind: Kind, data: bytes) -> Json:
+    try:
+        answer: Json = json.loads(data)
+    except ValueError as error:  # by something between the API server and us
+        raise ClusterUnavailable(f"{kind.name}: the answer is not JSON") from error
+    return answer
