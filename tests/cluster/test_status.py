@@ -73,13 +73,29 @@ async def test_an_image_that_cannot_be_pulled_is_told_with_the_registrys_words(
     assert told("Ready")[2].endswith(f"image example.org/worker:none: {PULL_WORDS}")
 
 
-async def test_a_quota_is_told_with_the_api_servers_words(
-    apply, service, told, eventually, kubectl, namespace
+REFUSALS = {
+    "quota": (
+        {"kind": "ResourceQuota", "spec": {"hard": {"pods": "1"}}},
+        "QuotaExceeded",
+        "exceeded quota: small, requested: pods=1, used: pods=1",
+    ),
+    "limit range": (
+        {"kind": "LimitRange", "spec": {"limits": [{"type": "Pod", "max": {"memory": "32Mi"}}]}},
+        "PodsRefused",
+        "maximum memory usage per Pod is 32Mi",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSALS)
+async def test_pods_that_are_refused_are_told_with_the_api_servers_words(
+    apply, service, told, eventually, what
 ):
-    kubectl("create", "quota", "small", "--hard=pods=1", "-n", namespace)
+    rule, reason, words = REFUSALS[what]
+    apply({"apiVersion": "v1", **rule, "metadata": {"name": "small"}})
     apply(service(spec={"imagePreload": {"mode": "Disabled"}}))
-    await eventually(lambda: told("Schedulable")[:2] == ("False", "QuotaExceeded"))
-    assert "exceeded quota: small, requested: pods=1, used: pods=1" in told("Schedulable")[2]
+    await eventually(lambda: told("Schedulable")[:2] == ("False", reason))
+    assert words in told("Schedulable")[2]
     assert told("Ready")[0] == "False"
 
 
