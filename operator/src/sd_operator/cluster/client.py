@@ -18,7 +18,9 @@ Operations = list[Json]
 _GONE = 404
 _CONFLICT = 409
 _UNPROCESSABLE = 422
-_APPLY = "application/apply-patch+yaml"
+_APPLY = "application/apply-patch+yaml; charset=utf-8"  # spelt so, the client library sends text as it is
+_NOT_AS_IT_IS = (0x7F, *range(0x80, 0xA0), 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF)
+_ESCAPED = {code: f"\\u{code:04x}" for code in _NOT_AS_IT_IS}
 _JSON_PATCH = "application/json-patch+json"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 100
@@ -140,7 +142,7 @@ class Cluster:
 
     async def _apply(self, kind: Kind, path: str, body: Json, manager: str) -> Json:
         query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
-        answer = await self._request("PATCH", kind, path, query, body, content_type=_APPLY)
+        answer = await self._request("PATCH", kind, path, query, yaml_text(body), content_type=_APPLY)
         return answer or {}
 
     async def _request(
@@ -149,7 +151,7 @@ class Cluster:
         kind: Kind,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: Json | Operations | None = None,
+        body: Json | Operations | str | None = None,
         *,
         content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
@@ -178,7 +180,7 @@ class Cluster:
         method: str,
         path: str,
         query: Mapping[str, str],
-        body: Json | Operations | None,
+        body: Json | Operations | str | None,
         headers: Mapping[str, str],
     ) -> tuple[int, Mapping[str, str], bytes]:
         try:
@@ -196,6 +198,15 @@ class Cluster:
             raise ClusterUnavailable(
                 f"no answer from the API server: {str(error) or type(error).__name__}"
             ) from error
+
+
+def yaml_text(body: Json) -> str:
+    """JSON that is YAML too, as which the API server reads what is applied.
+
+    YAML knows no pairs of surrogates, as JSON may write what lies beyond 16 bits, and takes no control characters as they
+    are.
+    """
+    return json.dumps(body, ensure_ascii=False).translate(_ESCAPED)
 
 
 def _object(kind: Kind, data: bytes) -> Json:
