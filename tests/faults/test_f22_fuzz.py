@@ -70,10 +70,6 @@ async def test_f22_random_lives(without_kuberay, lane, figure):
     await play(lane, 24, figure)
 
 
-async def test_f22_two_thousand_random_lives(without_kuberay, lane, figure):
-    await play(lane, 2000, figure)
-
-
 def deep(levels):
     value = {}
     for _ in range(levels):
