@@ -233,3 +233,19 @@ async def test_waiting_outlasts_an_api_server_that_is_away(candidate, server, cl
         server.away = False
         await until(taking.done)
     assert ours.held()
+
+
+async def test_a_lease_that_is_gone_is_not_taken_while_who_held_it_may_write(server, clock, candidate):
+    holder, other = candidate("a"), candidate("b")
+    await holder.acquire()
+    waiting = asyncio.create_task(other.acquire())
+    await until(lambda: server.reads > 2)
+    server.live = None
+    for _ in range(2):
+        before = server.reads
+        await until(lambda before=before: server.reads > before + 2)
+        assert server.live is None
+        clock.seconds += DURATION_SECONDS - 1
+    assert not holder.held()
+    await asyncio.wait_for(waiting, 30)
+    assert other.held()

@@ -117,6 +117,7 @@ class Lease:
         self._looked_at = clock()
         self._has_looked = False
         self._live: Json | None = None
+        self._others_held_it = False
         self._changed_at = clock()
         self._said = ""
 
@@ -133,7 +134,7 @@ class Lease:
         return self._clock() - self._looked_at
 
     async def acquire(self) -> None:
-        """Wait until the Lease is absent, given up, ours, or unchanged for as long as it says; then take it."""
+        """Wait until the Lease is given up, absent for as long as one lasts or from the beginning, ours, or unchanged for as long as it says; then take it."""
         while True:
             try:
                 if await self._take():
@@ -174,8 +175,10 @@ class Lease:
     async def _take(self) -> bool:
         asked = self._clock()
         live = await self._look()
-        if live is not None and not self._is_free(live):
-            self._say(f"standing by: {live['spec']['holderIdentity']} holds the Lease")
+        if not self._is_free(live):
+            self._say(
+                f"standing by: {_holder(live) if live else 'who held the Lease that is gone'} may write"
+            )
             return False
         return await self._write(live, asked)
 
@@ -193,12 +196,16 @@ class Lease:
         live = await self._cluster.get(LEASE, self._namespace, NAME)
         self._looked_at = self._clock()
         self._has_looked = True
-        if live is None or self._live is None or _version(live) != _version(self._live):
+        if (live and _version(live)) != (self._live and _version(self._live)):
             self._changed_at = self._looked_at
         self._live = live
+        self._others_held_it |= live is not None and _holder(live) not in {"", self._identity}
         return live
 
-    def _is_free(self, live: Json) -> bool:
+    def _is_free(self, live: Json | None) -> bool:
+        if live is None:
+            # Who held it writes on until it wants to renew it.
+            return not self._others_held_it or self._clock() - self._changed_at > DURATION_SECONDS
         holder = _holder(live)
         lasts = live["spec"].get("leaseDurationSeconds", DURATION_SECONDS)
         return not holder or holder == self._identity or self._clock() - self._changed_at > lasts
