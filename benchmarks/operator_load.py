@@ -15,8 +15,8 @@ and starts the operator anew. Printed as JSON:
   line through the second half).
 
 `--bare` measures `bare_operator.py` first, on the same control plane: kopf, one queue, server-side apply, nothing else.
-Neither KubeRay nor the stand-in runs, so the services are suspended: those that wait for KubeRay are looked at every 30 s,
-which is a load of its own. With `--preload Opportunistic` each service also has a DaemonSet with a pod on each
+Neither KubeRay nor the stand-in runs, so the services are suspended: those that wait for KubeRay are looked at again and
+again, which is a load of its own. With `--preload Opportunistic` each service also has a DaemonSet with a pod on each
 of the three simulated nodes, which the other programs of the control plane, on the same cores, have to start.
 """
 

@@ -70,7 +70,7 @@ class WorkQueue:
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._visits: dict[Key, asyncio.TimerHandle] = {}
-        self._looks: dict[Key, int] = {}  # without an event in between
+        self._looks: dict[Key, float] = {}  # the latest pause, where no event came since
 
     def add(self, key: Key) -> None:
         """Ask for the key to be worked on soon, since something has happened; never blocks, never raises.
@@ -157,13 +157,9 @@ class WorkQueue:
         return None
 
     def _look_in(self, seconds: float, key: Key) -> None:
-        grown = seconds * _LOOKS_GROW ** min(self._looks.get(key, 0), 20)
-        pause = min(grown, max(seconds, _LONGEST_LOOK_SECONDS))
-        self._visits[key] = asyncio.get_running_loop().call_later(pause, self._look, key)
-
-    def _look(self, key: Key) -> None:
-        self._looks[key] = self._looks.get(key, 0) + 1
-        self._put(key, _ROUTINE)
+        longer = min(self._looks.get(key, 0.0) * _LOOKS_GROW, _LONGEST_LOOK_SECONDS)
+        pause = self._looks[key] = max(seconds, longer)
+        self._visits[key] = asyncio.get_running_loop().call_later(pause, self._put, key, _ROUTINE)
 
     def _pause(self, key: Key) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
