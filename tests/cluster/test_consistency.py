@@ -19,10 +19,10 @@ from sd_testkit.api_server import ApiServer
 from sd_testkit.fields import changes
 from sd_testkit.merging import merged
 
-BASE, SAMPLES = yaml.safe_load((Path(__file__).parents[1] / "data/fields.yaml").read_text()).values()
+BASE, ITEMS, SAMPLES = yaml.safe_load((Path(__file__).parents[1] / "data/fields.yaml").read_text()).values()
 VERSION = custom_resource_definition()["spec"]["versions"][0]
 SCHEMA = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]
-CHANGES = {f"field-{number}": each for number, each in enumerate(changes(SCHEMA, BASE, SAMPLES))}
+CHANGES = {f"field-{number}": each for number, each in enumerate(changes(SCHEMA, BASE, ITEMS, SAMPLES))}
 AT_ONCE = 8
 SERVICE = {"apiVersion": "sdservice.dev/v1alpha1", "kind": "StableDiffusionService"}
 

@@ -17,10 +17,10 @@ from sd_operator.settings import Settings
 from sd_testkit.fields import NoSample, changes, leaves, value_at, with_value
 from sd_testkit.merging import merged
 
-BASE, SAMPLES = yaml.safe_load((Path(__file__).parents[1] / "data/fields.yaml").read_text()).values()
+BASE, ITEMS, SAMPLES = yaml.safe_load((Path(__file__).parents[1] / "data/fields.yaml").read_text()).values()
 VERSION = custom_resource_definition()["spec"]["versions"][0]
 SCHEMA = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]
-CHANGES = changes(SCHEMA, BASE, SAMPLES)
+CHANGES = changes(SCHEMA, BASE, ITEMS, SAMPLES)
 
 
 def resource(spec):
@@ -47,12 +47,13 @@ def test_field_without_effect_or_sample_is_told_by_its_path():
     """What the tests above stand on: a field that nobody reads, and one that nobody knows a value for."""
     odd = {"type": "object", "properties": {"odd": {"type": "string"}}}
     with pytest.raises(NoSample, match=r"^a\.odd: "):
-        changes({"type": "object", "properties": {"a": odd}}, BASE, {})
+        changes({"type": "object", "properties": {"a": odd}}, BASE, {}, {})
 
 
 def test_no_sample_is_left_over():
     paths = [leaf.path for leaf in leaves(SCHEMA)]
     unused = [key for key in SAMPLES if not any(path.endswith(key.removeprefix("*")) for path in paths)]
+    unused += [key for key in ITEMS if not any(key.removeprefix("*") in path for path in paths)]
     assert unused == []
 
 

@@ -5,6 +5,8 @@ from sd_operator.builders.placement import head_placement, worker_placement
 
 GPU_TAINT = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+NEAR = {REQUIRED: [{"labelSelector": {"matchLabels": {"app": "cache"}}, "topologyKey": "zone"}]}
 
 
 @pytest.fixture
@@ -47,16 +49,13 @@ def test_capacity_type_is_crossed_with_the_users_terms(placed):
 
     affinity = {
         "nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [term("a"), term("b")]}},
-        "podAffinity": {"x": 1},
+        "podAffinity": NEAR,
     }
     found = placed(capacityType="on-demand", affinity=affinity)["affinity"]
     terms = found["nodeAffinity"][REQUIRED]["nodeSelectorTerms"]
     pairs = [tuple(each["values"][0] for each in found["matchExpressions"]) for found in terms]
     assert pairs == [("a", "on-demand"), ("a", "ON_DEMAND"), ("b", "on-demand"), ("b", "ON_DEMAND")]
-    assert found["podAffinity"] == {"x": 1}
-
-
-PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
+    assert found["podAffinity"] == NEAR
 
 
 def test_head_prefers_nodes_without_gpus_and_tolerates_none(resource):

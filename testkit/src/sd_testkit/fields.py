@@ -23,13 +23,11 @@ class Sample:
     Attributes:
         value: what it is changed to; None: found in the schema.
         given: what else the spec must say for the change to be valid or to show; merged over the base.
-        beside: the same by path.
         admits: for a field that only lets other values in: a change of the spec that is refused without it.
     """
 
     value: Any = None
     given: Json = field(default_factory=dict)
-    beside: Json = field(default_factory=dict)
     admits: Json = field(default_factory=dict)
 
 
@@ -51,27 +49,28 @@ class NoSample(Exception):
     """The schema gives no other value for a field, and neither does a sample."""
 
 
-def changes(schema: Json, base: Json, samples: Mapping[str, Json]) -> list[Change]:
+def changes(schema: Json, base: Json, items: Mapping[str, Json], samples: Mapping[str, Json]) -> list[Change]:
     """A change of every field of the spec.
 
     Args:
         schema: of the spec.
         base: a valid spec.
+        items: what the first item of a list is where there is none, by the list's path with `[]` or the end of it.
         samples: by path, or by `*` and the end of a path.
 
     Raises:
         NoSample: a field has neither.
     """
-    return [_change(each, base, samples) for each in leaves(schema)]
+    return [_change(each, base, items, samples) for each in leaves(schema)]
 
 
-def _change(leaf: "Field", base: Json, samples: Mapping[str, Json]) -> Change:
-    key = next((key for key in samples if _matches(key, leaf.path)), "")
-    sample = Sample(**samples.get(key, {}))
+def _change(leaf: "Field", base: Json, items: Mapping[str, Json], samples: Mapping[str, Json]) -> Change:
+    sample = Sample(**_named(samples, leaf.path))
     before = merged(base, sample.given)
-    start = leaf.path[: len(leaf.path) - len(key) + 1] if key.startswith("*") else ""
-    for path, value in sample.beside.items():
-        before = with_value(before, path.replace("*", start, 1), value)
+    for found in re.finditer(r"\[\]", leaf.path):
+        path = leaf.path[: found.end()]
+        if value_at(before, path) is None:
+            before = with_value(before, path, _named(items, path))
     value = sample.value
     if value is None:
         present = value_at(before, leaf.path)
@@ -81,8 +80,12 @@ def _change(leaf: "Field", base: Json, samples: Mapping[str, Json]) -> Change:
     return Change(leaf.path, before, with_value(before, leaf.path, value), sample.admits)
 
 
-def _matches(key: str, path: str) -> bool:
-    return path.endswith(key[1:]) if key.startswith("*") else path == key
+def _named(known: Mapping[str, Json], path: str) -> Json:
+    """What is known of a path, by itself or by its end; empty where nothing is."""
+    for key, each in known.items():
+        if path.endswith(key[1:]) if key.startswith("*") else path == key:
+            return each
+    return {}
 
 
 @dataclass(frozen=True)

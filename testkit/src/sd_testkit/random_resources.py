@@ -32,8 +32,6 @@ def values(schema: Schema) -> st.SearchStrategy[Any]:
         return st.sampled_from(schema["enum"])
     if schema.get("x-kubernetes-int-or-string"):
         return st.one_of(st.integers(1, 64), _strings(schema))
-    if schema.get("x-kubernetes-preserve-unknown-fields"):
-        return st.just({})
     return _OF_TYPE[schema["type"]](schema)
 
 

@@ -62,7 +62,16 @@ _AFFINITY = st.fixed_dictionaries(
                 ),
             },
         ),
-        "podAntiAffinity": st.just({}),
+        "podAntiAffinity": st.sampled_from(
+            [
+                {},
+                {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [
+                        {"topologyKey": "zone", "labelSelector": {}}
+                    ]
+                },
+            ]
+        ),
     },
 )
 _PLACEMENT: dict[str, st.SearchStrategy[Any]] = {
