@@ -76,24 +76,33 @@ async def test_an_image_that_cannot_be_pulled_is_told_with_the_registrys_words(
 REFUSALS = {
     "quota": (
         {"kind": "ResourceQuota", "spec": {"hard": {"pods": "1"}}},
+        {},
         "QuotaExceeded",
         "exceeded quota: small, requested: pods=1, used: pods=1",
     ),
     "limit range": (
         {"kind": "LimitRange", "spec": {"limits": [{"type": "Pod", "max": {"memory": "32Mi"}}]}},
+        {},
         "PodsRefused",
         "maximum memory usage per Pod is 32Mi",
+    ),
+    "pod security": (
+        {"kind": "Namespace", "metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
+        {"model": {"cache": {"nodeDirectory": {}}}},
+        "PodsRefused",
+        'violates PodSecurity "restricted:latest": restricted volume types (volume "cache" uses restricted',
     ),
 }
 
 
 @pytest.mark.parametrize("what", REFUSALS)
 async def test_pods_that_are_refused_are_told_with_the_api_servers_words(
-    apply, service, told, eventually, what
+    apply, service, told, eventually, namespace, what
 ):
-    rule, reason, words = REFUSALS[what]
-    apply({"apiVersion": "v1", **rule, "metadata": {"name": "small"}})
-    apply(service(spec={"imagePreload": {"mode": "Disabled"}}))
+    rule, more, reason, words = REFUSALS[what]
+    name = namespace if rule["kind"] == "Namespace" else "small"
+    apply({"apiVersion": "v1", **rule, "metadata": {"name": name, **rule.get("metadata", {})}})
+    apply(service(spec={"imagePreload": {"mode": "Disabled"}, **more}))
     await eventually(lambda: told("Schedulable")[:2] == ("False", reason))
     assert words in told("Schedulable")[2]
     assert told("Ready")[0] == "False"

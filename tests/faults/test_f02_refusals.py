@@ -180,6 +180,42 @@ async def test_f20_one_kind_is_forbidden(served, figure, kind):
     figure("F20", f"{kind} forbidden: told after {seconds:.1f} s, {len(tried)} tries in 8 s")
 
 
+async def test_f20_webhook_that_is_away(served, control_plane, figure):
+    """A real one, which nobody answers: a policy engine that is down."""
+    lane, _, wanted = served
+    where = {"kubernetes.io/metadata.name": lane.namespace}
+    rule = {"apiGroups": ["ray.io"], "apiVersions": ["*"], "resources": ["rayservices"], "operations": ["*"]}
+    hook = {
+        "name": "policy.example.org",
+        "clientConfig": {"url": "https://127.0.0.1:1/"},
+        "rules": [rule],
+        "namespaceSelector": {"matchLabels": where},
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    body = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration"}
+    body |= {"metadata": {"name": lane.namespace}, "webhooks": [hook]}
+    await asyncio.to_thread(control_plane.kubectl, "apply", "-f", "-", stdin=json.dumps(body))
+    name = fresh_name()
+    try:
+        await asyncio.sleep(1)  # until the API server knows of it
+        await lane.apply(name, SPEC)
+
+        async def told():
+            live = await lane.service(name)
+            found = [
+                each for each in live.get("status", {}).get("conditions", []) if each["type"] == "Accepted"
+            ]
+            return found and found[0]["status"] == "False" and "policy.example.org" in found[0]["message"]
+
+        seconds = await lane.until(told)
+    finally:
+        gone = ("delete", "validatingwebhookconfiguration", lane.namespace)
+        await asyncio.to_thread(control_plane.kubectl, *gone)
+    await healed(lane, name, wanted)
+    figure("F20", f"a webhook that is away: told after {seconds:.1f} s")
+
+
 async def test_f20_quota_that_is_full(served, control_plane, figure):
     """A real one: no Secret may be made."""
     lane, _, wanted = served

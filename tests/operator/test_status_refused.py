@@ -132,7 +132,12 @@ def test_what_may_not_be_read_is_unknown_and_the_rest_as_last_told(scene, before
 
 @pytest.mark.parametrize(
     ("error", "lost", "seconds"),
-    [(BROKEN, False, None), (BROKEN, True, 30), (NameConflict("taken"), False, 30)],
+    [
+        (BROKEN, False, None),
+        (BROKEN, True, 30),
+        (NameConflict("taken"), False, 30),
+        (Refused("quota"), False, 30),
+    ],
 )
 def test_when_it_is_looked_at_again(scene, refused, error, lost, seconds):
     observed = scene.observed(pods=(scene.worker,)) if lost else None

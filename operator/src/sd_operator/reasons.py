@@ -150,7 +150,8 @@ REASONS = {
     ),
     Reason.REFUSED: Meaning(
         "The API server refuses what the operator writes or reads.",
-        "Give the operator the right that the message names, or make room in the quota.",
+        "Give the operator the right that the message names, make room in the quota, or bring the webhook back; it is tried"
+        " again by itself. Where an object is too large, make the spec shorter.",
     ),
     Reason.RUNNING: Meaning("The service is meant to run."),
     Reason.SCALED_TO_ZERO: Meaning("No replica runs; the next request is held until one does."),

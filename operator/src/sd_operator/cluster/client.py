@@ -73,13 +73,19 @@ class Cluster:
         labels: Mapping[str, str] | None = None,
         fields: Mapping[str, str] | None = None,
     ) -> list[Json]:
-        """Live objects of a namespace (None: of all) that carry the labels and have these values in fields."""
+        """Objects of a namespace (None: of all) that carry the labels and have these values in fields.
+
+        As the API server's watch cache has them, a moment old: for the newest it would make us wait until that cache is
+        told, ten times a second, that it has missed nothing, as soon as anything else is written in the cluster. What is
+        found may be gone or changed therefore; writes are applied, tested or bound to a uid, and say so.
+        """
         selectors = {"labelSelector": labels or {}, "fieldSelector": fields or {}}
         query = {
             name: ",".join(f"{key}={value}" for key, value in wanted.items())
             for name, wanted in selectors.items()
             if wanted
         }
+        query["resourceVersion"] = "0"
         answer = await self._request("GET", kind, kind.path(namespace), query)
         # Items of a list name no kind; ours do, so that each can be told and deleted by itself.
         typed = {"apiVersion": kind.api_version, "kind": kind.name}

@@ -18,6 +18,13 @@ _UNAUTHORIZED = 401
 _SERVER_ERROR = 500
 _LONGEST_PAUSE = 300.0
 _GOING = "custom resource definition is terminating"
+_TOO_LARGE = "make the spec shorter, "
+_NEEDS_A_PERSON = {
+    "request is too large": _TOO_LARGE,  # etcd's words, from 1.5 MiB on
+    "larger than max": _TOO_LARGE,  # those of gRPC, from 2 MiB on
+    "failed calling webhook": "a webhook is away, ",
+}
+"""What HTTP 500 says where trying again soon is of no use, and what to do about it."""
 
 
 def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> SdServiceError:
@@ -37,9 +44,11 @@ def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> Sd
             f"KubeRay's RayService has no field {field}: install KubeRay 1.7 or newer with its CustomResourceDefinitions"
             " (Helm does not upgrade those), then this goes on by itself"
         )
-    if status in {_UNAUTHORIZED, _CONFLICT, _EXPIRED, _TOO_MANY} or status >= _SERVER_ERROR:
+    hint = next((hint for words, hint in _NEEDS_A_PERSON.items() if words in message), "")
+    is_passing = status in {_UNAUTHORIZED, _CONFLICT, _EXPIRED, _TOO_MANY} or status >= _SERVER_ERROR
+    if is_passing and not hint:
         return ClusterUnavailable(f"{kind.name}: {message}", _seconds(retry_after))
-    return Refused(f"the API server refuses the {kind.name}: {message}")
+    return Refused(f"{hint}the API server refuses the {kind.name}: {message}")
 
 
 def names_an_object(body: bytes) -> bool:

@@ -37,7 +37,7 @@ from sd_operator.status.upgrading import upgrading
 from sd_operator.status.verdict import Verdict
 
 _LOOK_AGAIN_SECONDS = 30.0
-_MENDED_ELSEWHERE = {Reason.KUBERAY_MISSING, Reason.KUBERAY_TOO_OLD, Reason.NAME_CONFLICT}
+_MENDED_ELSEWHERE = {Reason.KUBERAY_MISSING, Reason.KUBERAY_TOO_OLD, Reason.NAME_CONFLICT, Reason.REFUSED}
 _REASONS = {
     InvalidResource: Reason.INVALID,
     NameConflict: Reason.NAME_CONFLICT,

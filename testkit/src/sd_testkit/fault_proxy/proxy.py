@@ -6,6 +6,7 @@ import json
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -227,7 +228,7 @@ class FaultProxy:
             raw.method,
             URL(self._upstream.server + raw.raw_path, encoded=True),
             headers={**headers, **self._upstream.headers, "Accept-Encoding": "identity"},
-            data=entry.request.body or None,
+            data=BytesIO(entry.request.body) if entry.request.body else None,
         )
 
     def _changed(self, request: ApiRequest) -> Any:

@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from aiohttp import ClientError
+from kubernetes.aio.client import ApiException
+
 from sd_testkit.api_server import ApiServer, suffix
 from sd_testkit.control_plane import ControlPlane
 from sd_testkit.fault_proxy import FaultProxy, Match, Reply
@@ -202,7 +205,10 @@ class Lane:
         """
         began = time.monotonic()
         while True:
-            found = oracles.same_end(wanted, await self.state(name))
+            try:
+                found = oracles.same_end(wanted, await self.state(name))
+            except (ApiException, ClientError, TimeoutError) as error:  # it may just have come back
+                found = [f"the API server does not answer: {error}"]
             if not found:
                 return time.monotonic() - began
             if time.monotonic() - began > within:
