@@ -46,7 +46,9 @@ def without_kuberay(control_plane):
     control_plane.processes.restart("kuberay")
 
 
-async def play(lane, count, figure):
+async def play(open_lane, count, figure):
+    # Events tell what happens here; passes over everything each second would be most of the work.
+    lane = await open_lane(SDSERVICE_FULL_RESYNC_SECONDS="20")
     tally, lives = Tally(), drawn(count)
     for start in range(0, len(lives), AT_ONCE):
         await run(lane, lives[start : start + AT_ONCE], tally)
@@ -66,8 +68,12 @@ async def play(lane, count, figure):
 
 
 @pytest.mark.quick
-async def test_f22_random_lives(without_kuberay, lane, figure):
-    await play(lane, 24, figure)
+async def test_f22_random_lives(without_kuberay, open_lane, figure):
+    await play(open_lane, 24, figure)
+
+
+async def test_f22_two_thousand_random_lives(without_kuberay, open_lane, figure):
+    await play(open_lane, 2000, figure)
 
 
 def deep(levels):
