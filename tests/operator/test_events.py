@@ -40,17 +40,21 @@ def test_a_new_reason_of_ready_is_told():
     assert [note.reason for note in flips(before, after)] == ["NoEndpoints"]
 
 
-def test_first_status_tells_of_ready_only():
-    after = status(("Ready", "False", "Creating"), ("Upgrading", "False", "UpToDate"))
-    assert [note.reason for note in flips(Status(), after)] == ["Creating"]
+def test_first_status_is_told_where_the_spec_is_refused():
+    after = status(("Ready", "False", "Creating"), ("Accepted", "True", "Accepted"))
+    assert flips(Status(), after) == []
+    after = status(("Ready", "False", "Refused"), ("Accepted", "False", "Refused"))
+    assert flips(Status(), after) == [Note("Refused", "Ready=False: m", warning=True)]
 
 
-def test_children_are_named():
+def test_children_are_named_in_one_note():
     child = {"kind": "RayService", "metadata": {"name": "imagine"}}
-    assert [note.message for note in changes([child], [child])] == [
-        "Applied RayService imagine",
+    other = {"kind": "DaemonSet", "metadata": {"name": "a"}}
+    assert [note.message for note in changes([child, other], [child])] == [
+        "Applied RayService imagine, DaemonSet a",
         "Deleted RayService imagine, no longer wanted",
     ]
+    assert changes([], []) == []
 
 
 def test_event_regards_the_resource_and_is_unique():

@@ -34,16 +34,20 @@ class Note:
 
 
 def flips(before: Status, after: Status) -> list[Note]:
-    """A note for each condition whose status changed, and for some when the reason changed."""
+    """A note for each condition whose status changed, and for some when the reason changed.
+
+    Of a new service what was applied tells enough, unless it is refused.
+    """
     known = {condition.type: condition for condition in before.conditions}
+    is_refused = any(each.type == "Accepted" and each.status == "False" for each in after.conditions)
     notes = []
     for condition in after.conditions:
         old = known.get(condition.type)
         changed = old is None or old.status != condition.status
         if condition.type in _TOLD_BY_REASON and old is not None:
             changed = changed or old.reason != condition.reason
-        if changed and (old is not None or condition.type == "Ready"):
-            bad = _GOOD.get(condition.type) == "True" and condition.status == "False" and old is not None
+        if changed and (old is not None or (is_refused and condition.type == "Ready")):
+            bad = _GOOD.get(condition.type) == "True" and condition.status == "False"
             notes.append(
                 Note(condition.reason, f"{condition.type}={condition.status}: {condition.message}", bad)
             )
@@ -79,9 +83,10 @@ def event(note: Note, involved: dict[str, Any], now: datetime) -> dict[str, Any]
 
 
 def changes(applied: Iterable[dict[str, Any]], deleted: Iterable[dict[str, Any]]) -> list[Note]:
-    """A note for each child that was written or deleted."""
-    written = [Note("Applied", f"Applied {_named(child)}") for child in applied]
-    return written + [Note("Deleted", f"Deleted {_named(child)}, no longer wanted") for child in deleted]
+    """A note for the children that were written, and one for those that were deleted."""
+    written, gone = (", ".join(map(_named, children)) for children in (applied, deleted))
+    notes = [Note("Applied", f"Applied {written}")] if written else []
+    return notes + ([Note("Deleted", f"Deleted {gone}, no longer wanted")] if gone else [])
 
 
 def adjusted(ray_cluster: dict[str, Any], patch: Iterable[dict[str, Any]]) -> Note:

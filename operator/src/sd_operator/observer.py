@@ -66,7 +66,7 @@ class Observer:
             asked: what is wanted, None where that is refused.
         """
         ray_service = children.ray_service
-        pods = await self.cluster.list(POD, key.namespace, naming.everything(key.name))
+        pods = await self._pods(key, children)
         observed = observe(ray_service, pods, ray_clusters, children.warm)
         by_name = {each["metadata"]["name"]: each for each in ray_clusters}
         lacking = await self._shortage(asked.spec if asked else None, observed)
@@ -81,6 +81,13 @@ class Observer:
             preload=await self.preloads.read(children.daemon_sets, pods, asked),
             gateway=await self._gateway(key, ray_service),
         )
+
+    async def _pods(self, key: Key, children: Children) -> list[Json]:
+        """Every pod of a resource; there are none before KubeRay has looked at the RayService, but those of our own children."""
+        is_seen = "status" in (children.ray_service or {})
+        if not (is_seen or children.daemon_sets or children.warm):
+            return []
+        return await self.cluster.list(POD, key.namespace, naming.everything(key.name))
 
     async def running(self, key: Key, uid: str) -> tuple[Intent, Observed] | None:
         """What an earlier spec left running, found without the spec of now; None where there is no RayService of ours.
