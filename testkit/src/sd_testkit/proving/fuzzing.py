@@ -115,18 +115,24 @@ async def run(lane: Lane, batch: list[Case], tally: Tally) -> None:
     names = [fresh_name() for _ in batch]
     edits = await asyncio.gather(*(_live(lane, name, case) for name, case in zip(names, batch, strict=True)))
     tally.cases, tally.edits = tally.cases + len(batch), tally.edits + sum(edits)
-    twins: dict[str, tuple[str, Case]] = {}
-    for name, case in zip(names, batch, strict=True):
-        live = await lane.service(name)
-        if live is None:
-            tally.refused += 1
-            continue
-        twin = fresh_name()
-        await lane.apply(twin, live["spec"])
-        twins[name] = (twin, case)
+    found = await asyncio.gather(*(_twin(lane, name) for name in names))
+    twins = {
+        name: (twin, case) for name, twin, case in zip(names, found, batch, strict=True) if twin is not None
+    }
+    tally.refused += len(batch) - len(twins)
     tally.broken += tuple(await _compare(lane, twins))
-    for name, (twin, _) in twins.items():
-        await asyncio.gather(lane.delete(name), lane.delete(twin))
+    both = [each for name, (twin, _) in twins.items() for each in (name, twin)]
+    await asyncio.gather(*map(lane.delete, both))
+
+
+async def _twin(lane: Lane, name: str) -> str | None:
+    """A service of another name with the same spec; None where there is none of that name."""
+    live = await lane.service(name)
+    if live is None:
+        return None
+    twin = fresh_name()
+    await lane.apply(twin, live["spec"])
+    return twin
 
 
 async def _live(lane: Lane, name: str, case: Case) -> int:
