@@ -23,23 +23,21 @@ class Lists:
         self.images = ["one:1"]
         self.forbidden = set()
 
-    async def list_metadata(self, kind, namespace, selector=""):
+    async def metadata(self, kind, namespace, selector=""):
         found = self.found.get(kind, {})
         if isinstance(found, Exception):
             raise found
         if namespace in self.forbidden:
             raise Refused(f"{namespace} is forbidden")
-        return [
-            {
-                "namespace": key.namespace,
-                "name": key.name,
-                "uid": key.name,
-                "resourceVersion": version,
-                "labels": {NAME_LABEL: key.name},
-            }
-            for key, version in found.items()
-            if namespace in {None, key.namespace}
-        ]
+        for key, version in found.items():
+            if namespace in {None, key.namespace}:
+                yield {
+                    "namespace": key.namespace,
+                    "name": key.name,
+                    "uid": key.name,
+                    "resourceVersion": version,
+                    "labels": {NAME_LABEL: key.name},
+                }
 
     async def read(self):
         return {"node": {"status": {"images": [{"names": self.images}]}}}

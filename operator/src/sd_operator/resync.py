@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from sd_operator import naming
@@ -104,15 +104,14 @@ class Resync:
         namespaces = self._settings.served_namespaces or (None,)
         for namespace in namespaces:
             try:
-                listed = await self._cluster.list_metadata(SERVICE, namespace)
+                async for live in self._cluster.metadata(SERVICE, namespace):
+                    versions[Key(live["namespace"], live["name"])] ^= _fingerprint(SERVICE, live)
             except Refused as error:
                 logger.warning("resync: %s", error)
                 refused.append(error)
                 continue
-            for live in listed:
-                versions[Key(live["namespace"], live["name"])] ^= _fingerprint(SERVICE, live)
             for watched in CHILDREN:
-                for live in await self._children(watched.kind, namespace, watched.selector):
+                async for live in self._children(watched.kind, namespace, watched.selector):
                     key = Key(live["namespace"], live["labels"][naming.NAME_LABEL])
                     if key in versions:
                         versions[key] ^= _fingerprint(watched.kind, live)
@@ -120,13 +119,13 @@ class Resync:
             raise refused[0]
         return dict(versions)
 
-    async def _children(self, kind: Kind, namespace: str | None, selector: str) -> list[Json]:
+    async def _children(self, kind: Kind, namespace: str | None, selector: str) -> AsyncIterator[Json]:
         """Metadata of children; none where there is no such kind, or we may not list it: a pass tells of that."""
         try:
-            return await self._cluster.list_metadata(kind, namespace, selector)
+            async for live in self._cluster.metadata(kind, namespace, selector):
+                yield live
         except (KubeRayMissing, Refused) as error:
             logger.debug("resync: %s", error)
-            return []
 
     async def _node_images(self) -> int:
         """A number that changes with the images that nodes hold: they send no event that concerns us."""

@@ -2,7 +2,7 @@
 """Read, apply, patch, create and delete, with a deadline on each request and errors of our own."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -51,20 +51,23 @@ class Cluster:
         """The live object, or None where there is none."""
         return await self._request("GET", kind, kind.path(namespace, name), may_be_gone=True)
 
-    async def list_metadata(self, kind: Kind, namespace: str | None, selector: str = "") -> list[Json]:
-        """Metadata alone of the objects of a namespace (None: of all) that a label selector picks, read by pages."""
-        query, found = {"labelSelector": selector, "limit": str(_PAGE)}, list[Json]()
+    async def metadata(self, kind: Kind, namespace: str | None, selector: str = "") -> AsyncIterator[Json]:
+        """Metadata of the objects of a namespace (None: of all) that a label selector picks, read by pages.
+
+        One page is in memory at a time: metadata tells who wrote each field, which is most of it.
+        """
+        query = {"labelSelector": selector, "limit": str(_PAGE)}
         while True:
             answer = await self._request(
                 "GET", kind, kind.path(namespace), query, headers={"Accept": _METADATA_ONLY}
             )
             if answer is None:
-                return found
-            found += [item["metadata"] for item in answer["items"] or ()]
-            rest = answer["metadata"].get("continue")
-            if not rest:
-                return found
-            query["continue"] = rest
+                return
+            for item in answer["items"] or ():
+                yield item["metadata"]
+            query["continue"] = answer["metadata"].get("continue") or ""
+            if not query["continue"]:
+                return
 
     async def list(
         self,
