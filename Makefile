@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Compiled modules: without them every Ray process compiles torch and diffusers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test setup run fmt check generate constraints outdated audit version dist images model evaluate cluster cluster-stop node faults e2e truth clean \
+.PHONY: test setup run fmt check generate constraints outdated audit version dist images model evaluate cluster cluster-stop node node-packages faults e2e truth clean \
 	helm cosign
 test: setup check
 	$(BIN)/python -m sd_testkit build
@@ -95,9 +95,12 @@ cluster: setup
 cluster-stop: setup
 	$(BIN)/python -m sd_testkit down
 
-node: setup  # preload, and the installation to a picture, on a real node; needs root, 60 GB, packages that it names
+node: setup  # preload, and the installation to a picture, on a real node; needs root, 60 GB, and the packages of `make node-packages`
 	$(BIN)/python -m sd_testkit build --node
 	SDSERVICE_NODE=1 $(BIN)/pytest tests/node
+
+node-packages: setup  # what a real node and the building of images need of Debian
+	@$(BIN)/python -m sd_testkit packages
 
 faults: setup  # the operator among faults of API server and network, row by row of docs/faults.md; long
 	$(BIN)/python -m sd_testkit build

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m sd_testkit build | program | chart | licences | images | outdated | version | up | down | kuberay`."""
+"""`python -m sd_testkit build | program | packages | chart | licences | images | outdated | version | up | down | kuberay`."""
 
 import asyncio
 import time
@@ -13,10 +13,11 @@ from kubernetes.aio.client import ApiClient, Configuration
 from sd_testkit import checkov, playground, programs
 from sd_testkit.chart import CHART
 from sd_testkit.chart.files import values_schema, values_yaml
-from sd_testkit.images import IMAGES, Store, obstacle
+from sd_testkit.images import IMAGES, Store, obstacle, store
 from sd_testkit.images import build as build_image
 from sd_testkit.kuberay import KubeRay
 from sd_testkit.licences import page
+from sd_testkit.node import host
 from sd_testkit.outdated import outdated as newer_releases
 from sd_testkit.versions import stamp
 
@@ -39,6 +40,12 @@ def build(
 def program(name: Annotated[str, typer.Argument(help="Such as helm.")]) -> None:
     """Build one program into the cache, and say where it is."""
     print(programs.ensure(name))
+
+
+@app.command()
+def packages() -> None:
+    """Name the packages of Debian that a real node and the building of images need."""
+    print(*host.PACKAGES, *store.PACKAGES)
 
 
 @app.command()

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_PROGRAMS = ("buildah", "debootstrap")
+PACKAGES = ("buildah", "debootstrap")
+"""Programs, and what Debian calls their packages."""
 _BUILD_SECONDS = 1800
 
 
@@ -31,7 +32,7 @@ def obstacle() -> str:
     """Why this host cannot build images; empty where it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "building images needs root on Linux"
-    missing = [each for each in _PROGRAMS if shutil.which(each) is None]
+    missing = [each for each in PACKAGES if shutil.which(each) is None]
     return f"building images needs apt-get install {' '.join(missing)}" if missing else ""
 
 

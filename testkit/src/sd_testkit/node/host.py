@@ -25,6 +25,9 @@ _PACKAGES = {
     "iptables": "iptables",
 }
 _CNI_PLUGINS = ("bridge", "host-local", "loopback")
+_CNI_PACKAGE = "containernetworking-plugins"
+PACKAGES = (*_PACKAGES.values(), _CNI_PACKAGE)
+"""What Debian calls all of it."""
 
 
 def obstacle() -> str:
@@ -37,7 +40,7 @@ def obstacle() -> str:
         return f"a real node needs control groups with a memory controller below {_CGROUPS}"
     missing = {package for program, package in _PACKAGES.items() if shutil.which(program) is None}
     if any(not (PLUGINS / each).exists() for each in _CNI_PLUGINS):
-        missing.add("containernetworking-plugins")
+        missing.add(_CNI_PACKAGE)
     return f"a real node needs apt-get install {' '.join(sorted(missing))}" if missing else ""
 
 
