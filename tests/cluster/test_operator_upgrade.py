@@ -80,6 +80,32 @@ async def test_an_upgrade_and_a_downgrade_make_nothing_anew(
     assert made() == before
 
 
+async def test_another_default_image_comes_to_one_service_after_the_other(
+    operator, apply, service, told, get, eventually
+):
+    names = ("first", "second")
+
+    def reasons(kind):
+        return sorted((told(kind, name) or ("", ""))[1] for name in names)
+
+    for name in names:
+        apply(service(metadata={"name": name}))
+    await eventually(lambda: reasons("Ready") == ["Serving", "Serving"])
+    operator.stop()
+    operator.start(SDSERVICE_RUNTIME_TAG="next")
+    try:
+        await eventually(lambda: reasons("Upgrading") == ["NewClusterStarting", "WaitingForOthers"])
+        waiting = next(name for name in names if told("Upgrading", name)[1] == "WaitingForOthers")
+        assert ":next" not in json.dumps(get("rayservice", waiting)["spec"])
+        assert told("ConfigApplied", waiting)[:2] == ("False", "WaitingForOthers")
+        await eventually(lambda: ":next" in json.dumps(get("rayservice", waiting)["spec"]))
+        await eventually(lambda: reasons("Upgrading") == ["UpToDate", "UpToDate"])
+        assert all(get("sdservice", name)["status"]["image"].endswith(":next") for name in names)
+    finally:
+        operator.stop()
+        operator.start()
+
+
 async def test_a_field_that_the_next_version_does_not_know_goes_with_it(
     serving, operator, kubectl, namespace, get, eventually
 ):

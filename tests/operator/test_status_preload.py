@@ -15,6 +15,7 @@ from sd_operator.observed import Observed
 from sd_operator.preload_gate import Hold
 from sd_operator.preload_state import ImageState, PreloadState
 from sd_operator.settings import Settings
+from sd_operator.status.preload import waiting_for_images
 from sd_operator.trouble import Trouble
 
 A, AB = frozenset("a"), frozenset("ab")
@@ -108,7 +109,7 @@ def held(scene, resource):
         if not exists:
             observed = Observed(preload=state)
         after = resource(image={"repository": "r/i", "tag": "2"}, replicas={"min": 2, "max": 3})
-        kept = status.Held(hold, running)
+        kept = status.Held(waiting_for_images(hold), running, hold)
         return status.compute(after, observed, "r/i:2", previous or Status(), scene.now, held=kept)
 
     return compute

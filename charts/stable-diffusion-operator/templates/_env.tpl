@@ -21,6 +21,7 @@ The settings of sd_operator.settings; tests/chart/test_settings.py holds both li
 - {name: SDSERVICE_API_SERVER_PORTS, value: {{ join "," .Values.apiServerPorts | quote }}}
 - {name: SDSERVICE_NODE_CACHE_DIRECTORY, value: {{ .Values.nodeCacheDirectory | quote }}}
 - {name: SDSERVICE_WORKERS, value: {{ .Values.reconciling.workers | quote }}}
+- {name: SDSERVICE_ROLLOUT_AT_ONCE, value: {{ .Values.reconciling.rolloutAtOnce | quote }}}
 - {name: SDSERVICE_PASSES_PER_SECOND, value: {{ .Values.reconciling.passesPerSecond | quote }}}
 - {name: SDSERVICE_RESYNC_SECONDS, value: {{ .Values.reconciling.resyncSeconds | quote }}}
 - {name: SDSERVICE_FULL_RESYNC_SECONDS, value: {{ .Values.reconciling.fullResyncSeconds | quote }}}

@@ -25,6 +25,7 @@ from sd_operator.preload_reader import PreloadReader
 from sd_operator.ray_dashboard import connections
 from sd_operator.reconcile import Reconciler
 from sd_operator.resync import Resync
+from sd_operator.rollout import Rollout
 from sd_operator.serve_reader import ServeReader
 from sd_operator.settings import Settings
 from sd_operator.watching import watch
@@ -62,7 +63,9 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
         serve, nodes = ServeReader(asks), NodeReader(cluster)
         preloads = PreloadReader(cluster, nodes, settings.node_status_max_images)
         observer = Observer(cluster, serve, probe, DeviceReader(cluster, nodes), preloads)
-        reconciler = Reconciler(cluster, settings, observer, metrics=metrics)
+        reconciler = Reconciler(
+            cluster, settings, observer, metrics=metrics, rollout=Rollout(settings.rollout_at_once)
+        )
         queue = WorkQueue(
             metrics.timed(reconciler.reconcile),
             workers=settings.workers,

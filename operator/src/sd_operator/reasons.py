@@ -179,6 +179,10 @@ REASONS = {
         "With imagePreload.mode Required the change waits as a whole until its image is on the nodes.",
         "It goes on by itself; ImagesPreloaded says what is missing, and when it is late.",
     ),
+    Reason.WAITING_FOR_OTHERS: Meaning(
+        "Another version or setting of the operator gives the pods something else; a few services at a time get it.",
+        "It goes on by itself; SDSERVICE_ROLLOUT_AT_ONCE says how many. Look at the services whose Upgrading is True.",
+    ),
     Reason.WAKING: Meaning("A request woke the service from zero; it is held until a replica runs."),
 }
 

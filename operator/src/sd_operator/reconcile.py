@@ -54,7 +54,11 @@ from sd_operator.observer import Observer
 from sd_operator.ownership import belongs_to, owner
 from sd_operator.preload_gate import Hold, asks_for_images, hold
 from sd_operator.preload_reader import Asked
+from sd_operator.rollout import Rollout, concerns
 from sd_operator.settings import Settings
+from sd_operator.status.preload import waiting_for_images
+from sd_operator.status.upgrading import waiting_for_others
+from sd_operator.status.verdict import Verdict
 
 Json = dict[str, Any]
 
@@ -84,13 +88,20 @@ class Found(NamedTuple):
     ray_clusters: list[Json]
 
 
+class Wait(NamedTuple):
+    """What is told of a change that waits; `hold`: how long for its image, None where for something else."""
+
+    why: Verdict
+    hold: Hold | None = None
+
+
 class Applied(NamedTuple):
-    """The children after they were applied, what was done, Ray's token, and what keeps the RayService as it was."""
+    """The children after they were applied, what was done, Ray's token, and why the RayService was left as it was."""
 
     children: Children
     notes: list[Note]
     token: str
-    hold: Hold | None
+    wait: Wait | None
 
     def live(self, resource: Resource) -> LiveChildren:
         """Our children by what they are for; others may carry our labels."""
@@ -108,6 +119,7 @@ class Reconciler:
 
     Attributes:
         echoes: told of each child that is written.
+        rollout: who may have another cluster because of the operator.
     """
 
     cluster: Cluster
@@ -117,6 +129,7 @@ class Reconciler:
     draw_token: Callable[[], str] = field(default=lambda: secrets.token_hex(32))
     metrics: Metrics = field(default_factory=Metrics)
     echoes: Echoes = field(default_factory=Echoes)
+    rollout: Rollout = field(default_factory=Rollout)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the children and the status of one resource in line with its spec.
@@ -130,14 +143,17 @@ class Reconciler:
         live = await self.cluster.get(SERVICE, key.namespace, key.name)
         if live is None or "deletionTimestamp" in live["metadata"]:
             self.observer.serve.forget(key)
+            self.rollout.through(key)
             return None  # garbage collection takes the children
         before = recorded_status(live)
         try:
             resource = parse_live(live)
             found = await self._read(resource)
-            done = await self._apply(resource, found)
+            done = await self._apply(resource, found, before)
             notes = done.notes + await self._adjust(resource, done.children, found.ray_clusters)
             after, observed = await self._status(resource, done, found.ray_clusters, before)
+            if done.wait is None and not status.is_upgrading(after):
+                self.rollout.through(key)
         except (InvalidResource, NameConflict, KubeRayMissing, KubeRayTooOld, Refused) as error:
             notes = []
             after, observed = await self._refused(live, error, before)
@@ -159,19 +175,18 @@ class Reconciler:
         children = [*daemon_sets, *deployments, *filter(None, (policy, ray_service))]
         return Found({_identity(each): each for each in children}, secret, ray_clusters)
 
-    async def _apply(self, resource: Resource, found: Found) -> Applied:
-        """Apply what differs, delete what is ours and no longer wanted; a RayService may have to wait for its image."""
+    async def _apply(self, resource: Resource, found: Found, before: Status) -> Applied:
+        """Apply what differs, delete what is ours and no longer wanted; a RayService may have to wait."""
         wanted = {_identity(body): body for body in desired(resource, self.settings)}
         children = await self._owned(resource, found.children, wanted)
         token = await self._ensure_token(resource, found.secret)
-        applied, held = list[Json](), None
+        applied, wait = list[Json](), None
         for identity, body in wanted.items():
             live = children.get(identity)
-            if identity.kind == RAY_SERVICE.name and asks_for_images(resource.spec, body, live):
-                own = [children[each] for each in wanted if each.kind == DAEMON_SET.name]
-                state = await self.observer.preloads.read_now(Key(resource.namespace, resource.name), own)
-                held = hold(resource.spec, state, self.clock())
-                if held is not None:
+            if identity.kind == RAY_SERVICE.name:
+                preloads = [children[each] for each in wanted if each.kind == DAEMON_SET.name]
+                wait = await self._wait(resource, body, live, before, preloads)
+                if wait is not None:
                     continue
             if live is None or differs(body, live, naming.FIELD_MANAGER):
                 children[identity] = after = await self.cluster.apply(body, naming.FIELD_MANAGER)
@@ -188,7 +203,20 @@ class Reconciler:
         ]
         for live in unwanted:
             await self.cluster.delete(kind_of(live), live)
-        return Applied(children, changes(applied, unwanted), token, held)
+        return Applied(children, changes(applied, unwanted), token, wait)
+
+    async def _wait(
+        self, resource: Resource, wanted: Json, live: Json | None, before: Status, preloads: list[Json]
+    ) -> Wait | None:
+        """Why a RayService is left as it is; None where it is not. Its turn comes first, then its image."""
+        key = Key(resource.namespace, resource.name)
+        if concerns(resource, wanted, live, before) and (ahead := self.rollout.ahead(key)):
+            return Wait(waiting_for_others(ahead))
+        if asks_for_images(resource.spec, wanted, live):
+            state = await self.observer.preloads.read_now(key, preloads)
+            if (held := hold(resource.spec, state, self.clock())) is not None:
+                return Wait(waiting_for_images(held), held)
+        return None
 
     async def _owned(self, resource: Resource, found: Children, wanted: Iterable[Identity]) -> Children:
         """Live children: those that carry our label, and whatever has a name that we want and carries it no more.
@@ -249,9 +277,9 @@ class Reconciler:
         asked = Asked(resource.spec, preload_images(resource.spec, self.settings))
         observed = await self.observer.look(key, live, ray_clusters, done.token, asked)
         reference, now, held = image(resource.spec, self.settings), self.clock(), None
-        if done.hold is not None:
+        if done.wait is not None:
             running = of_ray_service(live.ray_service, preloads=True) if live.ray_service else None
-            held = status.Held(done.hold, running)
+            held = status.Held(done.wait.why, running, done.wait.hold)
         return await self._explained(
             key, observed, lambda seen: status.compute(resource, seen, reference, before, now, held=held)
         )

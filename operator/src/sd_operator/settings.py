@@ -65,6 +65,13 @@ class Settings(BaseSettings):
         description="Who holds the Lease; a pod gets it from metadata.name. Empty: host and process.",
     )
     workers: int = Field(default=8, ge=1, le=64, description="Services reconciled at the same time.")
+    rollout_at_once: int = Field(
+        default=1,
+        ge=1,
+        le=10000,
+        description="Services that get a new cluster at the same time because the operator gives pods something else, such as"
+        " a new default image; edits do not wait.",
+    )
     passes_per_second: float = Field(
         default=100,
         gt=0,

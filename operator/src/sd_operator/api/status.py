@@ -83,6 +83,7 @@ class Reason(StrEnum):
     UPGRADE_FAILED = "UpgradeFailed"
     UP_TO_DATE = "UpToDate"
     WAITING_FOR_IMAGES = "WaitingForImages"
+    WAITING_FOR_OTHERS = "WaitingForOthers"
     WAKING = "Waking"
 
 

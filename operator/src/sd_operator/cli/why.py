@@ -34,6 +34,7 @@ from sd_operator.observer import Observer
 from sd_operator.preload_gate import hold
 from sd_operator.preload_reader import Asked, PreloadReader
 from sd_operator.serve_reader import ServeReader
+from sd_operator.status.preload import waiting_for_images
 from sd_operator.status.verdict import Verdict
 from sd_operator.why import Explanation, Row, explain
 
@@ -124,14 +125,15 @@ def _told_refusal(live: Json, recorded: Status) -> Verdict | None:
 def _held(
     resource: Resource, observed: Observed, ray_service: Json | None, recorded: Status, now: datetime
 ) -> status.Held | None:
-    """A change that waits for its image: that it does is on record, whether it still has to is computed."""
-    told = recorded.observed_generation == resource.generation and any(
-        each.reason == Reason.WAITING_FOR_IMAGES for each in recorded.conditions
-    )
-    found = hold(resource.spec, observed.preload, now) if told else None
-    if found is None:
+    """A change that waits: that it does is on record, whether it still has to for its image is computed."""
+    if recorded.observed_generation != resource.generation:
         return None
-    return status.Held(found, of_ray_service(ray_service, preloads=True) if ray_service else None)
+    running = of_ray_service(ray_service, preloads=True) if ray_service else None
+    told = {each.reason: each for each in recorded.conditions}
+    if others := told.get(Reason.WAITING_FOR_OTHERS):
+        return status.Held(Verdict("False", Reason.WAITING_FOR_OTHERS, others.message), running)
+    found = hold(resource.spec, observed.preload, now) if Reason.WAITING_FOR_IMAGES in told else None
+    return status.Held(waiting_for_images(found), running, found) if found else None
 
 
 def _observer(cluster: Cluster) -> Observer:

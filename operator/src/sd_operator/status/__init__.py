@@ -30,7 +30,7 @@ from sd_operator.status.counts import replicas, workers
 from sd_operator.status.delays import delays
 from sd_operator.status.history import conditions
 from sd_operator.status.model import model_available
-from sd_operator.status.preload import preload_status, preloaded, waiting, warm_status
+from sd_operator.status.preload import preload_status, preloaded, warm_status
 from sd_operator.status.ready import ready
 from sd_operator.status.schedulable import schedulable
 from sd_operator.status.upgrading import upgrading
@@ -49,15 +49,17 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Held:
-    """A change that waits for its image.
+    """A change that waits.
 
     Attributes:
-        hold: how long.
+        why: what is told of it.
         running: what the live RayService asks for; None where there is none yet.
+        hold: how long it waits for its image; None where it waits for something else.
     """
 
-    hold: Hold
+    why: Verdict
     running: Intent | None
+    hold: Hold | None = None
 
 
 def compute(
@@ -81,12 +83,12 @@ def compute(
     """
     intent = of_spec(resource.spec, image)
     runs = (held and held.running) or intent
-    config = waiting(held.hold) if held else config_applied(intent, observed)
+    config = held.why if held else config_applied(intent, observed)
     recorded = cold_start.last(observed, previous.cold_start, now)
     verdicts = _verdicts(runs, observed, accepted(observed), delays(config, recorded, runs), now)
     if held is not None:
         verdicts[ConditionType.IMAGES_PRELOADED] = preloaded(intent, observed, held.hold)
-        verdicts[ConditionType.UPGRADING if held.running else ConditionType.READY] = waiting(held.hold)
+        verdicts[ConditionType.UPGRADING if held.running else ConditionType.READY] = held.why
     found = conditions(verdicts, previous, resource.generation, now)
     key = Key(resource.namespace, resource.name)
     return _status(key, resource.generation, found, runs, observed, recorded=recorded)
@@ -218,9 +220,16 @@ def look_again_seconds(status: Status) -> float | None:
         return None  # nothing runs before an edit, and an edit is an event
     if found[ConditionType.IMAGES_PRELOADED].status == "False":
         return _LOOK_AGAIN_SECONDS  # pods that cannot pull change nothing of their DaemonSet, and a deadline is time
+    if found[ConditionType.CONFIG_APPLIED].reason == Reason.WAITING_FOR_OTHERS:
+        return _LOOK_AGAIN_SECONDS  # nothing is heard of those
     is_settled = ready_now.reason in {Reason.SERVING, Reason.SCALED_TO_ZERO}
     is_placed = found[ConditionType.SCHEDULABLE].status == "True"
     return None if is_settled and is_placed else _LOOK_AGAIN_SECONDS
+
+
+def is_upgrading(status: Status) -> bool:
+    """A second cluster is on its way."""
+    return any(each.type == ConditionType.UPGRADING and each.status == "True" for each in status.conditions)
 
 
 def is_unexplained(status: Status) -> bool:

@@ -66,7 +66,7 @@ def preloaded(intent: Intent, observed: Observed, hold: Hold | None = None) -> V
     return Verdict("False", Reason.DEADLINE_EXCEEDED, late)
 
 
-def waiting(hold: Hold) -> Verdict:
+def waiting_for_images(hold: Hold) -> Verdict:
     """A condition about a change that waits as a whole for its image."""
     more = f"until {hold.until}" if not hold.is_over else f"although {hold.until} is over"
     message = f"The change waits as a whole for its image to be on all matching nodes, {more}; ImagesPreloaded tells more."

@@ -30,6 +30,16 @@ def upgrading(intent: Intent, observed: Observed) -> Verdict:
     return Verdict("True", Reason.NEW_CLUSTER_STARTING, message)
 
 
+def waiting_for_others(ahead: int) -> Verdict:
+    """A condition about a change that comes from the operator and waits for so many services to have theirs."""
+    others = "another service gets" if ahead == 1 else f"{ahead} other services get"
+    message = (
+        f"This operator gives the pods something else than they have; {others} it first. It goes on by itself, or at once"
+        " with an edit of the spec."
+    )
+    return Verdict("False", Reason.WAITING_FOR_OTHERS, message)
+
+
 def _second_cluster(observed: Observed, view: RayServiceView) -> Verdict:
     state, application = observed.upgrade, view.pending_application
     if application.status in FAILED:
