@@ -96,8 +96,12 @@ def _without_pods(spec: Json) -> Json:
 
 
 def _bearable(meddling: Meddling) -> Meddling:
-    """The Secret is never written again, so that its edits stay; only that it goes is mended."""
-    return Meddling("Secret", "delete") if meddling.kind == "Secret" else meddling
+    """What is mended: the Secret is never written again, and a key more in a DaemonSet's selector is another's own."""
+    if meddling.kind == "Secret":
+        return Meddling("Secret", "delete")
+    if meddling == Meddling("DaemonSet", "selector"):
+        return Meddling("DaemonSet", "delete")
+    return meddling
 
 
 @dataclass

@@ -28,6 +28,7 @@ SETTLED_SECONDS = 4.0
 """KubeRay takes a moment to begin with what was asked of it; so long it has nothing more to tell."""
 SPEC = {"model": {"preset": "shapes"}, "replicas": {"min": 1, "max": 1}}
 _DASHBOARDS = Match.of("get", "services", subresource="proxy")
+_EVENT_SECONDS = 0.5  # the status is written first, and then the Event that tells of it
 _POLL = 0.25
 
 
@@ -209,7 +210,7 @@ class Lane:
                 found = oracles.same_end(wanted, await self.state(name))
             except (ApiException, ClientError, TimeoutError) as error:  # it may just have come back
                 found = [f"the API server does not answer: {error}"]
-            if not found:
+            if not found and self.calm_for() > _EVENT_SECONDS:
                 return time.monotonic() - began
             if time.monotonic() - began > within:
                 raise NotConverged("\n".join([*found[:20], self.operator.log()[-2000:]]))
