@@ -15,7 +15,7 @@ from sd_testkit.proving.lane import SPEC, fresh_name
 
 VERSION = custom_resource_definition()["spec"]["versions"][0]
 SCHEMA = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]
-AT_ONCE = 60
+AT_ONCE = 125
 
 
 def drawn(count, number):

@@ -22,7 +22,7 @@ Json = dict[str, Any]
 _BASE: Json = {"model": {"preset": "shapes"}, "replicas": {"min": 1, "max": 1}}
 _POLL = 1.0
 _WITHIN = 150.0
-_LOOKS = 25
+_LOOKS = 10
 """Some children never come, since they are not wanted or the spec was refused."""
 _NOBODY = {
     "apiVersion": "v1",
