@@ -211,9 +211,7 @@ async def test_each_change_is_told_once_by_an_event(
 
     await eventually(lambda: ("Serving", "Ready=True") in told())
     assert [message for reason, message in told() if reason == "Applied"] == [
-        "Applied DaemonSet imagine-preload-gpu",
-        "Applied NetworkPolicy imagine-pods",
-        "Applied RayService imagine",
+        "Applied NetworkPolicy imagine-pods, DaemonSet imagine-preload-gpu, RayService imagine",
     ]
 
 
