@@ -180,6 +180,17 @@ async def test_f20_one_kind_is_forbidden(served, figure, kind):
     figure("F20", f"{kind} forbidden: told after {seconds:.1f} s, {len(tried)} tries in 8 s")
 
 
+async def refused(lane, name, words):
+    """Wait until `Accepted` tells of it in these words; return the seconds."""
+
+    async def told():
+        live = await lane.service(name)
+        found = [each for each in live.get("status", {}).get("conditions", []) if each["type"] == "Accepted"]
+        return found and found[0]["status"] == "False" and words in found[0]["message"]
+
+    return await lane.until(told)
+
+
 async def test_f20_webhook_that_is_away(served, control_plane, figure):
     """A real one, which nobody answers: a policy engine that is down."""
     lane, _, wanted = served
@@ -201,14 +212,7 @@ async def test_f20_webhook_that_is_away(served, control_plane, figure):
         await asyncio.sleep(1)  # until the API server knows of it
         await lane.apply(name, SPEC)
 
-        async def told():
-            live = await lane.service(name)
-            found = [
-                each for each in live.get("status", {}).get("conditions", []) if each["type"] == "Accepted"
-            ]
-            return found and found[0]["status"] == "False" and "policy.example.org" in found[0]["message"]
-
-        seconds = await lane.until(told)
+        seconds = await refused(lane, name, "policy.example.org")
     finally:
         gone = ("delete", "validatingwebhookconfiguration", lane.namespace)
         await asyncio.to_thread(control_plane.kubectl, *gone)
@@ -232,12 +236,7 @@ async def test_f20_quota_that_is_full(served, control_plane, figure):
     name = fresh_name()
     await lane.apply(name, SPEC)
 
-    async def told():
-        live = await lane.service(name)
-        found = [each for each in live.get("status", {}).get("conditions", []) if each["type"] == "Accepted"]
-        return found and found[0]["status"] == "False" and "quota" in found[0]["message"]
-
-    seconds = await lane.until(told)
+    seconds = await refused(lane, name, "quota")
     gone = ("delete", "resourcequota", "full", "-n", lane.namespace)
     await asyncio.to_thread(control_plane.kubectl, *gone)
     await healed(lane, name, wanted)

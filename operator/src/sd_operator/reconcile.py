@@ -88,20 +88,13 @@ class Found(NamedTuple):
     ray_clusters: list[Json]
 
 
-class Wait(NamedTuple):
-    """What is told of a change that waits; `hold`: how long for its image, None where for something else."""
-
-    why: Verdict
-    hold: Hold | None = None
-
-
 class Applied(NamedTuple):
     """The children after they were applied, what was done, Ray's token, and why the RayService was left as it was."""
 
     children: Children
     notes: list[Note]
     token: str
-    wait: Wait | None
+    held: status.Held | None
 
     def live(self, resource: Resource) -> LiveChildren:
         """Our children by what they are for; others may carry our labels."""
@@ -152,7 +145,7 @@ class Reconciler:
             done = await self._apply(resource, found, before)
             notes = done.notes + await self._adjust(resource, done.children, found.ray_clusters)
             after, observed = await self._status(resource, done, found.ray_clusters, before)
-            if done.wait is None and not status.is_upgrading(after):
+            if done.held is None and not status.is_upgrading(after):
                 self.rollout.through(key)
         except (InvalidResource, NameConflict, KubeRayMissing, KubeRayTooOld, Refused) as error:
             notes = []
@@ -180,13 +173,13 @@ class Reconciler:
         wanted = {_identity(body): body for body in desired(resource, self.settings)}
         children = await self._owned(resource, found.children, wanted)
         token = await self._ensure_token(resource, found.secret)
-        applied, wait = list[Json](), None
+        applied, held = list[Json](), None
         for identity, body in wanted.items():
             live = children.get(identity)
             if identity.kind == RAY_SERVICE.name:
                 preloads = [children[each] for each in wanted if each.kind == DAEMON_SET.name]
-                wait = await self._wait(resource, body, live, before, preloads)
-                if wait is not None:
+                held = await self._held(resource, body, live, before, preloads)
+                if held is not None:
                     continue
             if live is None or differs(body, live, naming.FIELD_MANAGER):
                 children[identity] = after = await self.cluster.apply(body, naming.FIELD_MANAGER)
@@ -203,19 +196,19 @@ class Reconciler:
         ]
         for live in unwanted:
             await self.cluster.delete(kind_of(live), live)
-        return Applied(children, changes(applied, unwanted), token, wait)
+        return Applied(children, changes(applied, unwanted), token, held)
 
-    async def _wait(
+    async def _held(
         self, resource: Resource, wanted: Json, live: Json | None, before: Status, preloads: list[Json]
-    ) -> Wait | None:
+    ) -> status.Held | None:
         """Why a RayService is left as it is; None where it is not. Its turn comes first, then its image."""
         key = Key(resource.namespace, resource.name)
         if concerns(resource, wanted, live, before) and (ahead := self.rollout.ahead(key)):
-            return Wait(waiting_for_others(ahead))
+            return _left_alone(live, waiting_for_others(ahead))
         if asks_for_images(resource.spec, wanted, live):
             state = await self.observer.preloads.read_now(key, preloads)
-            if (held := hold(resource.spec, state, self.clock())) is not None:
-                return Wait(waiting_for_images(held), held)
+            if (found := hold(resource.spec, state, self.clock())) is not None:
+                return _left_alone(live, waiting_for_images(found), found)
         return None
 
     async def _owned(self, resource: Resource, found: Children, wanted: Iterable[Identity]) -> Children:
@@ -276,12 +269,9 @@ class Reconciler:
         key, live = Key(resource.namespace, resource.name), done.live(resource)
         asked = Asked(resource.spec, preload_images(resource.spec, self.settings))
         observed = await self.observer.look(key, live, ray_clusters, done.token, asked)
-        reference, now, held = image(resource.spec, self.settings), self.clock(), None
-        if done.wait is not None:
-            running = of_ray_service(live.ray_service, preloads=True) if live.ray_service else None
-            held = status.Held(done.wait.why, running, done.wait.hold)
+        reference, now = image(resource.spec, self.settings), self.clock()
         return await self._explained(
-            key, observed, lambda seen: status.compute(resource, seen, reference, before, now, held=held)
+            key, observed, lambda seen: status.compute(resource, seen, reference, before, now, held=done.held)
         )
 
     async def _refused(self, live: Json, error: SdServiceError, before: Status) -> tuple[Status, Observed]:
@@ -335,6 +325,10 @@ class Reconciler:
             await self.cluster.create(body, naming.FIELD_MANAGER)
         except Refused as error:
             logger.debug("%s", error)
+
+
+def _left_alone(live: Json | None, why: Verdict, hold: Hold | None = None) -> status.Held:
+    return status.Held(why, of_ray_service(live, preloads=True) if live else None, hold)
 
 
 def _identity(body: Json) -> Identity:

@@ -8,7 +8,7 @@ from pydantic import Field
 from sd_operator.api.base import Model
 from sd_operator.api.fields import LabelKey, Labels, LabelValue
 
-_Value = Annotated[str, Field(max_length=63)]
+_Values = Annotated[tuple[LabelValue, ...], Field(max_length=64)]
 _Keys = Annotated[tuple[LabelKey, ...], Field(max_length=16)]
 _Weight = Annotated[int, Field(ge=1, le=100)]
 
@@ -20,7 +20,7 @@ class NodeSelectorRequirement(Model):
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field(
         description="How the node's value is compared with values."
     )
-    values: Annotated[tuple[_Value, ...], Field(max_length=64)] | None = Field(
+    values: _Values | None = Field(
         default=None, description="Values of In and NotIn; one whole number of Gt and Lt."
     )
 
@@ -68,9 +68,7 @@ class LabelSelectorRequirement(Model):
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
         description="How the label's value is compared with values."
     )
-    values: Annotated[tuple[LabelValue, ...], Field(max_length=64)] | None = Field(
-        default=None, description="Values of In and NotIn."
-    )
+    values: _Values | None = Field(default=None, description="Values of In and NotIn.")
 
 
 class LabelSelector(Model):
