@@ -131,6 +131,18 @@ async def test_a_kind_that_cannot_be_listed_is_left_out(looks, lists, error):
     assert await look() == set()
 
 
+async def test_a_kind_that_comes_or_goes_concerns_everyone(looks, lists):
+    """KubeRay is installed: services that wait for it may be looked at again in minutes only."""
+    lists.found[RAY_SERVICE] = KubeRayMissing("no such kind")
+    look = looks()
+    await look()
+    lists.found[RAY_SERVICE] = {}
+    assert await look() == {A, B}
+    assert await look() == set()
+    lists.found[RAY_SERVICE] = KubeRayMissing("no such kind")
+    assert await look() == {A, B}
+
+
 async def test_namespaces_that_are_not_served_are_not_listed(looks, lists):
     lists.found[SERVICE][Key("other", "a")] = "1"
     assert await looks(watch_namespaces="team")() == {A, B}

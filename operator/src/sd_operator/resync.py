@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sd_operator import naming
@@ -32,8 +32,8 @@ GIVE_UP_SECONDS = 600.0
 class Resync:
     """Puts resources into the queue.
 
-    All of them at the start and every `full_resync_seconds`; every `resync_seconds` those that differ from the last
-    time: themselves, their children, or what the nodes hold.
+    All of them at the start, every `full_resync_seconds`, and when the nodes hold other images or KubeRay has come or gone;
+    every `resync_seconds` those that differ from the last time, themselves or their children.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Resync:
         self._settings = settings
         self._clock = clock
         self._known: Mapping[Key, int] = {}
-        self._of_nodes = 0
+        self._around = 0
         self._full_at = float("-inf")
         self._last_good = clock()
         self._is_complete = False
@@ -83,24 +83,25 @@ class Resync:
 
     async def once(self) -> None:
         """One complete LIST of the watched namespaces."""
-        found, of_nodes = await self._versions(), await self._node_images()
-        everything = of_nodes != self._of_nodes or self._clock() >= self._full_at
+        found, kinds = await self._versions()
+        around = hash((await self._node_images(), kinds))
+        everything = around != self._around or self._clock() >= self._full_at
         for key in found.keys() | self._known.keys():
             if everything or found.get(key) != self._known.get(key):
                 self._add(key)
-        self._known, self._of_nodes = found, of_nodes
+        self._known, self._around = found, around
         self._last_good = self._clock()
         self._is_complete = True
         if everything:
             self._full_at = self._last_good + self._settings.full_resync_seconds
 
-    async def _versions(self) -> Mapping[Key, int]:
-        """Of each resource, a number that changes with any version of it or of its children.
+    async def _versions(self) -> tuple[Mapping[Key, int], frozenset[str]]:
+        """Of each resource, a number that changes with any version of it or of its children; and the kinds that there are.
 
         Raises:
             Refused: no namespace may be listed; one that may not keeps none of the others.
         """
-        versions, refused = defaultdict[Key, int](int), list[Refused]()
+        versions, kinds, refused = defaultdict[Key, int](int), set[str](), list[Refused]()
         namespaces = self._settings.served_namespaces or (None,)
         for namespace in namespaces:
             try:
@@ -111,21 +112,18 @@ class Resync:
                 refused.append(error)
                 continue
             for watched in CHILDREN:
-                async for live in self._children(watched.kind, namespace, watched.selector):
-                    key = Key(live["namespace"], live["labels"][naming.NAME_LABEL])
-                    if key in versions:
-                        versions[key] ^= _fingerprint(watched.kind, live)
+                try:
+                    async for live in self._cluster.metadata(watched.kind, namespace, watched.selector):
+                        key = Key(live["namespace"], live["labels"][naming.NAME_LABEL])
+                        if key in versions:
+                            versions[key] ^= _fingerprint(watched.kind, live)
+                except (KubeRayMissing, Refused) as error:
+                    logger.debug("resync: %s", error)  # a pass tells of it
+                else:
+                    kinds.add(watched.kind.name)
         if len(refused) == len(namespaces):
             raise refused[0]
-        return dict(versions)
-
-    async def _children(self, kind: Kind, namespace: str | None, selector: str) -> AsyncIterator[Json]:
-        """Metadata of children; none where there is no such kind, or we may not list it: a pass tells of that."""
-        try:
-            async for live in self._cluster.metadata(kind, namespace, selector):
-                yield live
-        except (KubeRayMissing, Refused) as error:
-            logger.debug("resync: %s", error)
+        return dict(versions), frozenset(kinds)
 
     async def _node_images(self) -> int:
         """A number that changes with the images that nodes hold: they send no event that concerns us."""

@@ -26,7 +26,8 @@ LIMIT_SECONDS = 90  # far enough for a machine with other things to do
 LONG = {"prompt": "a red circle", "steps": 330}
 CONFIG = {
     "gpusPerReplica": 0,
-    "limits": {"timeoutSeconds": LIMIT_SECONDS, "maxSteps": 1000},
+    # All that come while no replica runs wait, however long a slow machine takes to start one.
+    "limits": {"timeoutSeconds": LIMIT_SECONDS, "maxSteps": 1000, "maxQueuedRequests": 1000},
     "workerGroups": [{"name": "cpu", "maxReplicas": 4}],
 }
 
