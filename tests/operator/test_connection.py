@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The namespace that a command without `-n` takes, and the token of a pod."""
+"""The namespace that a command without `-n` takes, the token of a pod, and the way to the API server."""
+
+import asyncio
 
 import certifi
 import pytest
 import yaml
 
+from sd_operator.cluster import POD
 from sd_operator.cluster.connection import connect, default_namespace
+from sd_operator.errors import ClusterUnavailable
 
 
 @pytest.fixture
@@ -68,3 +72,31 @@ async def test_a_token_that_is_replaced_is_sent_with_the_next_request(pod):
         assert await sent() == "Bearer one"
         pod.write_text("two\n")
         assert await sent() == "Bearer two"
+
+
+@pytest.fixture
+async def proxy():
+    """Answers every request with its first line as the name of a pod."""
+
+    async def answer(reader, writer):
+        line = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")[0].decode()
+        body = f'{{"metadata": {{"name": "{line}"}}}}'
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_the_environment_names_the_way(kubeconfig, proxy, monkeypatch):
+    kubeconfig.write_text(kubeconfig.read_text().replace("https://127.0.0.1:1", "http://api.invalid:6443"))
+    monkeypatch.setenv("http_proxy", proxy)
+    async with connect(5) as cluster:
+        found = await cluster.get(POD, "pictures", "a")
+    assert found["metadata"]["name"].startswith(
+        "GET http://api.invalid:6443/api/v1/namespaces/pictures/pods/a"
+    )
+    monkeypatch.setenv("no_proxy", "api.invalid")
+    async with connect(5) as cluster:
+        with pytest.raises(ClusterUnavailable):
+            await cluster.get(POD, "pictures", "a")

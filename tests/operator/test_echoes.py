@@ -1,4 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What we write comes back as events."""
+
+import asyncio
+
+import pytest
+
+from sd_operator import handlers
 from sd_operator.echoes import Echoes
 
 
@@ -24,3 +31,19 @@ def test_few_are_remembered():
     for uid in ("a", "b", "a", "c"):
         echoes.wrote(version(uid, 1))
     assert [echoes.is_one(version(uid, 1)) for uid in "abc"] == [True, False, True]
+
+
+@pytest.mark.parametrize(("change", "echo"), [("ADDED", True), ("MODIFIED", True), ("DELETED", False)])
+async def test_an_event_may_come_before_the_answer_to_its_write(monkeypatch, change, echo):
+    monkeypatch.setattr(handlers, "ECHO_SECONDS", 0.05)
+    echoes = Echoes()
+    told = asyncio.create_task(handlers.is_echo(change, version("a", 1), echoes))
+    await asyncio.sleep(0)
+    echoes.wrote(version("a", 1))
+    assert await told == echo
+
+
+async def test_what_was_there_when_the_watch_began_waits_for_no_answer(monkeypatch):
+    monkeypatch.setattr(handlers, "ECHO_SECONDS", 600)
+    async with asyncio.timeout(60):
+        assert not await handlers.is_echo(None, version("a", 1), Echoes())

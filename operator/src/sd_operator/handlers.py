@@ -5,6 +5,7 @@ kopf is an event source here and no more: its state machine loses changes on err
 finalizers, and never resyncs. Handlers neither raise nor wait for the API server.
 """
 
+import asyncio
 import random
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,7 +19,10 @@ from sd_operator.naming import Key
 from sd_operator.watched import CHILDREN
 from sd_operator.work_queue import WorkQueue
 
-SETTLE_SECONDS = 0.3
+ECHO_SECONDS = 0.1
+"""The event of a write may come before the answer to it."""
+
+SETTLE_SECONDS = 0.2
 """Children change in bursts (a pod alone a dozen times while it starts); one pass answers a burst."""
 
 
@@ -46,7 +50,7 @@ def registry(queue: WorkQueue, echoes: Echoes) -> kopf.OperatorRegistry:
         event: Mapping[str, Any],
         **_: Any,
     ) -> None:
-        if event["type"] == "DELETED" or not echoes.is_one(meta):
+        if not await is_echo(event["type"], meta, echoes):
             queue.add_later(Key(namespace or "", labels[naming.NAME_LABEL]), SETTLE_SECONDS)
 
     for child in CHILDREN:
@@ -55,6 +59,21 @@ def registry(queue: WorkQueue, echoes: Echoes) -> kopf.OperatorRegistry:
         )
         watched(child_changed)
     return handlers
+
+
+async def is_echo(change: str | None, metadata: Mapping[str, Any], echoes: Echoes) -> bool:
+    """Whether an event tells of nothing but our own write; looked at once the answer to that must have come.
+
+    Args:
+        change: type of the event; None: it was there when the watch began.
+        metadata: of the object.
+        echoes: what we wrote.
+    """
+    if change == "DELETED":
+        return False
+    if change is not None:
+        await asyncio.sleep(ECHO_SECONDS)
+    return echoes.is_one(metadata)
 
 
 def settings(*, scans: bool = True) -> kopf.OperatorSettings:

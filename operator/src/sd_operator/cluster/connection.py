@@ -5,6 +5,8 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
@@ -35,6 +37,8 @@ async def connect(
         raise ClusterUnavailable(
             f"no cluster to work with: {error}; set KUBECONFIG, or run inside one"
         ) from error
+    configuration.proxy = configuration.proxy or _proxy_of(configuration.host)
+    configuration.client_session_kwargs = {"trust_env": False}
     async with ApiClient(configuration) as api:
         yield Cluster(api, request_timeout_seconds)
 
@@ -49,6 +53,14 @@ async def default_namespace(context: str | None = None) -> str:
         return "default"  # connecting tells what is wrong
     chosen = next((each for each in contexts if each["name"] == context), current)
     return str(chosen["context"].get("namespace") or "default")
+
+
+def _proxy_of(url: str) -> str | None:
+    """What the environment names as the way there; asked once, where the client would ask anew before each request."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _inside() -> bool:
