@@ -55,7 +55,7 @@ IDLE_SECONDS = 60
 DISPATCHED = "apiserver_flowcontrol_dispatched_requests_total"
 OF_SERVICE_ACCOUNTS = "service-accounts"
 EDITS = 50
-LIMIT_SECONDS = 1800
+LIMIT_SECONDS = 7200
 MB = 1e6
 
 
@@ -133,7 +133,10 @@ class Load:
         while True:
             try:
                 async for event in watch.Watch().stream(
-                    self.objects.list_namespaced_custom_object, *THEIRS, timeout_seconds=600
+                    self.objects.list_namespaced_custom_object,
+                    *THEIRS,
+                    timeout_seconds=LIMIT_SECONDS,
+                    _request_timeout=LIMIT_SECONDS,  # else the client ends it after five minutes
                 ):
                     live, now = event["object"], time.monotonic()
                     if event["type"] == "DELETED":
@@ -141,8 +144,8 @@ class Load:
                     seen.made.setdefault(live["metadata"]["name"], now)
                     if "import_path" in live["spec"].get("serveConfigV2", ""):
                         seen.right[live["metadata"]["name"]] = now
-            except ApiException:
-                await asyncio.sleep(0.1)  # too old a version: begin anew
+            except (ApiException, TimeoutError):
+                await asyncio.sleep(0.1)  # too old a version, or long enough: begin anew
 
 
 class Operator:
