@@ -101,3 +101,13 @@ async def test_at_a_floor_of_zero_the_question_would_wake_a_replica(probe, model
     probe.names.clear()
     assert await probe.read() == AT_ZERO
     assert model.asked == 0
+
+
+async def test_the_controller_is_asked_as_seldom_as_a_caller_can_bear(probe, model, monkeypatch):
+    monkeypatch.setattr(readiness, "_FRESH_SECONDS", 600)
+    assert await probe.read() == READY
+    assert await probe.read() == READY
+    assert await probe.read(700) == READY
+    assert model.asked == 1
+    assert await probe.read(1e-9) == READY
+    assert model.asked == 2

@@ -69,7 +69,7 @@ class Handle:
 class Probe:
     phase = "ready"
 
-    async def read(self):
+    async def read(self, within_seconds=None):
         return Readiness(ready=True, phase=self.phase)
 
 
@@ -191,7 +191,7 @@ async def test_who_leaves_stops_the_work(drawer, handle, draw):
 async def test_the_replica_draws_while_serve_is_asked_for_its_state(drawer, handle, draw, monkeypatch):
     begun = []
 
-    async def read(self):
+    async def read(self, within_seconds=None):
         begun.append(len(handle.calls))
         return Readiness(ready=True, phase="ready")
 

@@ -120,8 +120,8 @@ class _Patience:
         self.seconds = limits.timeout_seconds
 
     async def begin(self) -> None:
-        """See whether there is a replica."""
-        await self._grow()
+        """See whether there was a replica lately; while it takes long, that is looked at again."""
+        await self._grow(_LOOK_SECONDS)
 
     async def wait_for(self, awaitable: Awaitable[T]) -> T:
         """What it comes to.
@@ -143,9 +143,9 @@ class _Patience:
     def _left(self) -> float:
         return self._began + self.seconds - asyncio.get_running_loop().time()
 
-    async def _grow(self) -> bool:
-        """Add the time of a cold start, once."""
-        if self._cold_start == 0 or (await self._probe.read()).phase == "ready":
+    async def _grow(self, within_seconds: float | None = None) -> bool:
+        """Add the time of a cold start, once, where there is no replica, or was none these seconds ago."""
+        if self._cold_start == 0 or (await self._probe.read(within_seconds)).phase == "ready":
             return False
         self.seconds += self._cold_start
         self._cold_start = 0

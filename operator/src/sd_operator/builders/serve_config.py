@@ -29,6 +29,8 @@ def serve_config(spec: Spec) -> Json:
                 "route_prefix": "/",
                 "import_path": naming.IMPORT_PATH,
                 "args": runtime_config(spec),
+                # A line of each request is written by the ingress, with more in it.
+                "logging_config": {"enable_access_log": False},
                 "deployments": [_ingress(spec), _model(spec)],
             }
         ],
