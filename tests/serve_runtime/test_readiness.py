@@ -62,7 +62,8 @@ def probe(model, monkeypatch):
         status=lambda: SimpleNamespace(applications={"imagine": found}),
     )
     monkeypatch.setattr(readiness, "serve", controller)
-    monkeypatch.setattr(readiness, "_FRESH_SECONDS", 0.0)
+    for name in ("_FRESH_SECONDS", "_AWAITED_SECONDS"):
+        monkeypatch.setattr(readiness, name, 0.0)
     probe = ReadinessProbe(model)
     probe.names, probe.controller = found.deployments, controller
     return probe
@@ -111,3 +112,13 @@ async def test_the_controller_is_asked_as_seldom_as_a_caller_can_bear(probe, mod
     assert model.asked == 1
     assert await probe.read(1e-9) == READY
     assert model.asked == 2
+
+
+async def test_a_start_that_is_awaited_is_looked_at_more_often(probe, model, monkeypatch):
+    monkeypatch.setattr(readiness, "_FRESH_SECONDS", 600)
+    model.gone = True
+    assert await probe.read() == STARTING
+    model.gone = False
+    assert await probe.read() == READY
+    model.gone = True
+    assert await probe.read() == READY

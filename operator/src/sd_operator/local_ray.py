@@ -25,7 +25,8 @@ from sd_operator.serve_state import FAILED
 
 T = TypeVar("T")
 
-_POLL_SECONDS = 0.25
+_POLL_SECONDS = 0.1
+_LOOK_SECONDS = 2.0  # to tell of its applications takes Serve time that their start needs
 _START_SECONDS = 300.0
 _REST_SECONDS = 120.0  # the first PUT starts Serve
 _OK = 200
@@ -171,7 +172,7 @@ async def _until_ready(
     """Poll application and `/readyz` until a picture can be made; return the body of `/readyz`."""
     limit = resource.spec.limits.cold_start_timeout_seconds
     deadline = time.monotonic() + limit
-    loading = False
+    loading, look_at = False, time.monotonic()
     while True:
         ray.check()
         code, body = await ray_dashboard.get_json(f"{url}/readyz")
@@ -180,12 +181,19 @@ async def _until_ready(
         if not loading and body.get("phase") == "loading":
             phase("load the model")
             loading = True
-        state = await dashboard.application()
-        if state.status in FAILED:
-            raise LocalRunFailed(f"the application is {state.status}: {reason(state.words())}", state.words())
-        if time.monotonic() > deadline:
-            raise LocalRunFailed(
-                f"not ready within spec.limits.coldStartTimeoutSeconds ({limit} s); the application is {state.status}",
-                state.words(),
-            )
+        if time.monotonic() >= look_at:
+            await _check(dashboard, deadline, limit)
+            look_at = time.monotonic() + _LOOK_SECONDS
         await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _check(dashboard: ray_dashboard.RayDashboard, deadline: float, limit: int) -> None:
+    """Raise LocalRunFailed where the application has failed, or takes longer than its limit in seconds."""
+    state = await dashboard.application()
+    if state.status in FAILED:
+        raise LocalRunFailed(f"the application is {state.status}: {reason(state.words())}", state.words())
+    if time.monotonic() > deadline:
+        raise LocalRunFailed(
+            f"not ready within spec.limits.coldStartTimeoutSeconds ({limit} s); the application is {state.status}",
+            state.words(),
+        )

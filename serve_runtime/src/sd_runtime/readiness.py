@@ -16,6 +16,7 @@ from sd_runtime.engine import EngineInfo
 
 _MODEL = "model"
 _FRESH_SECONDS = 1.0
+_AWAITED_SECONDS = 0.25  # while someone waits for a start to end
 _ANSWER_SECONDS = 2.0
 _NO_ANSWER = (TimeoutError, RayError, RayServeException)
 
@@ -58,9 +59,10 @@ class ReadinessProbe:
         self._lock = asyncio.Lock()
 
     async def read(self, within_seconds: float | None = None) -> Readiness:
-        """The state, not older than that; None: than a second."""
+        """The state, not older than that; None: than a second, or a quarter of one while it is not ready."""
+        usual = _FRESH_SECONDS if self._last.ready else _AWAITED_SECONDS
         async with self._lock:
-            if time.monotonic() - self._read_at >= (within_seconds or _FRESH_SECONDS):
+            if time.monotonic() - self._read_at >= (within_seconds or usual):
                 self._last = await self._ask_controller() or await self._ask_replica()
                 self._read_at = time.monotonic()
         return self._last
