@@ -58,7 +58,7 @@ async def default_namespace(context: str | None = None) -> str:
 def _proxy_of(url: str) -> str | None:
     """What the environment names as the way there; asked once, where the client would ask anew before each request."""
     parts = urlsplit(url)
-    if proxy_bypass(parts.netloc):
+    if proxy_bypass(parts.hostname or ""):
         return None
     return getproxies().get(parts.scheme)
 
