@@ -120,14 +120,14 @@ class Load:
 
     @asynccontextmanager
     async def watching(self) -> Any:
-        """Note when RayServices are seen."""
+        """Note when RayServices are seen; a watch that fails ends what waits for it."""
         seen = Seen()
-        task = asyncio.create_task(self._watch(seen))
-        try:
-            yield seen
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(self._watch(seen))
+            try:
+                yield seen
+            finally:
+                task.cancel()
 
     async def _watch(self, seen: Seen) -> None:
         while True:
