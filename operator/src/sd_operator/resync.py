@@ -19,7 +19,7 @@ from sd_operator.errors import KubeRayMissing, Refused, SdServiceError
 from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
 from sd_operator.settings import Settings
-from sd_operator.watched import CHILDREN
+from sd_operator.watched import CHILDREN, Watched
 
 Json = dict[str, Any]
 
@@ -113,10 +113,7 @@ class Resync:
                 continue
             for watched in CHILDREN:
                 try:
-                    async for live in self._cluster.metadata(watched.kind, namespace, watched.selector):
-                        key = Key(live["namespace"], live["labels"][naming.NAME_LABEL])
-                        if key in versions:
-                            versions[key] ^= _fingerprint(watched.kind, live)
+                    await self._join_children(versions, watched, namespace)
                 except (KubeRayMissing, Refused) as error:
                     logger.debug("resync: %s", error)  # a pass tells of it
                 else:
@@ -124,6 +121,13 @@ class Resync:
         if len(refused) == len(namespaces):
             raise refused[0]
         return dict(versions), frozenset(kinds)
+
+    async def _join_children(self, versions: dict[Key, int], watched: Watched, namespace: str | None) -> None:
+        """Let the versions of children of one kind into those of their resources."""
+        async for live in self._cluster.metadata(watched.kind, namespace, watched.selector):
+            key = Key(live["namespace"], live["labels"][naming.NAME_LABEL])
+            if key in versions:
+                versions[key] ^= _fingerprint(watched.kind, live)
 
     async def _node_images(self) -> int:
         """A number that changes with the images that nodes hold: they send no event that concerns us."""

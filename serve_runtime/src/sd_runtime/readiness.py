@@ -60,8 +60,8 @@ class ReadinessProbe:
 
     async def read(self, within_seconds: float | None = None) -> Readiness:
         """The state, not older than that; None: than a second, or a quarter of one while it is not ready."""
-        usual = _FRESH_SECONDS if self._last.ready else _AWAITED_SECONDS
         async with self._lock:
+            usual = _FRESH_SECONDS if self._last.ready else _AWAITED_SECONDS
             if time.monotonic() - self._read_at >= (within_seconds or usual):
                 self._last = await self._ask_controller() or await self._ask_replica()
                 self._read_at = time.monotonic()
