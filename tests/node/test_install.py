@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import io
 import json
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -86,12 +87,32 @@ def example(root):
 
 
 @pytest.fixture
-def fetch(kubectl, namespace):
-    """GET a path of the service at the address of its Service, which only kube-proxy knows."""
+def address(kubectl, namespace):
+    """The address of the service's Service, which only kube-proxy knows."""
+    where = ("get", "service", f"{NAME}-serve-svc", "-n", namespace, "-o", "jsonpath={.spec.clusterIP}")
+    return lambda: kubectl(*where).stdout
+
+
+@pytest.fixture
+def connects(address):
+    """Whether kube-proxy has a way to a pod; its rules come up to a second after an EndpointSlice is ready."""
+
+    def attempt():
+        try:
+            socket.create_connection((address(), 8000), timeout=20).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    return attempt
+
+
+@pytest.fixture
+def fetch(address):
+    """GET a path of the service at the address of its Service."""
 
     def send(path):
-        where = ("get", "service", f"{NAME}-serve-svc", "-n", namespace, "-o", "jsonpath={.spec.clusterIP}")
-        with urllib.request.urlopen(f"http://{kubectl(*where).stdout}:8000{path}", timeout=120) as answer:
+        with urllib.request.urlopen(f"http://{address()}:8000{path}", timeout=120) as answer:
             return answer.read()
 
     return send
@@ -162,6 +183,7 @@ async def test_from_helm_install_to_a_picture_and_back_to_nothing(
     apply,
     kubectl,
     namespace,
+    connects,
     fetch,
     status_without_token,
     client_pod,
@@ -176,6 +198,7 @@ async def test_from_helm_install_to_a_picture_and_back_to_nothing(
     sys.stdout.write(told)
     assert told.splitlines()[1].split()[:4] == [NAME, "True", "Serving", "bundled://shapes"]
 
+    await eventually(connects, within=60)
     picture = await asyncio.to_thread(fetch, PATH)
     (tmp_path / "picture.png").write_bytes(picture)
     sys.stdout.write(f"{tmp_path}/picture.png\n")
