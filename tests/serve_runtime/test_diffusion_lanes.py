@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """A UNet call shared out over cores gives what one thread gives."""
 
+import contextlib
 import threading
 
 import pytest
 import torch
 
+from sd_runtime.diffusion.device import Device
 from sd_runtime.diffusion.lanes import Lanes
 
 SIDE = 16  # two rows are large enough to be shared out
@@ -25,8 +27,8 @@ def lanes(calls):
             raise AssertionError("gradients are kept")
         return samples * timesteps[:, None, None, None] + conditions["text"][:, None, None]
 
-    def build(cores):
-        return Lanes(call, cores)
+    def build(cores, beside=0):
+        return Lanes(call, cores, lambda: beside)
 
     yield build
     torch.set_num_threads(1)
@@ -59,6 +61,22 @@ def test_cores_without_a_row_of_their_own_help_the_others(lanes, calls):
     assert [(rows, threads) for _, rows, threads in calls] == [(1, 2), (1, 2)]
 
 
+@pytest.mark.parametrize(("beside", "shares"), [(1, [2, 3]), (2, [5]), (3, [5])])
+def test_a_core_that_computes_something_else_gets_no_share(lanes, calls, beside, shares):
+    with torch.inference_mode():
+        lanes(3, beside)(*inputs(5))
+    assert sorted(rows for _, rows, _ in calls) == shares
+
+
+def test_what_is_decoded_is_counted_while_it_lasts():
+    device = Device("cpu")
+    with device.aside([]), device.aside([]):
+        assert device.beside() == 2
+    with contextlib.suppress(MemoryError), device.aside([]):
+        raise MemoryError("no room")
+    assert device.beside() == 0
+
+
 def test_a_small_call_stays_whole(lanes, calls):
     with torch.inference_mode():
         lanes(2)(*inputs(2, side=8))
@@ -72,7 +90,7 @@ def test_a_share_that_fails_fails_the_call():
         return samples
 
     with torch.inference_mode(), pytest.raises(MemoryError, match="no room"):
-        Lanes(call, 2)(*inputs(4))
+        Lanes(call, 2, lambda: 0)(*inputs(4))
 
 
 def test_a_small_call_is_made_on_as_many_threads_whatever_was_before(lanes, calls):

@@ -20,6 +20,8 @@ class Device:
         self.kind = kind
         self._queued: deque[Any] = deque()
         self._local = threading.local()
+        self._aside = 0
+        self._lock = threading.Lock()
 
     def touch(self) -> None:
         """Compute one number; raises where a device fault has made all further work fail."""
@@ -56,7 +58,8 @@ class Device:
     def aside(self, inputs: Sequence[tuple[torch.Tensor, Any]]) -> Iterator[None]:
         """Compute beside the thread that draws, once the inputs are there."""
         if self.kind != "cuda":
-            yield
+            with self._counted():
+                yield
             return
         if not hasattr(self._local, "stream"):
             self._local.stream = torch.cuda.Stream()
@@ -67,6 +70,20 @@ class Device:
                 tensor.record_stream(stream)
             yield
             stream.synchronize()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._aside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._aside -= 1
+
+    def beside(self) -> int:
+        """How much is computed on the CPU beside the thread that draws: a core each."""
+        return self._aside
 
     def free(self) -> int:
         """Bytes of device memory that tensors may still take; 0 where nobody counts."""

@@ -56,7 +56,7 @@ def _call(unet: Any, effective: Mapping[str, bool], device: Device, loras: LoraS
         return Graphs(call, loras)
     # Compiled code is called by one thread: torch's guards, when two check them at once, fail and compile anew.
     shared_out = device.kind == "cpu" and cores() > 1 and not effective["compile"]
-    return Lanes(call, cores()) if shared_out else call
+    return Lanes(call, cores(), device.beside) if shared_out else call
 
 
 def _channels_last(pipeline: Any, device: Device) -> bool:
