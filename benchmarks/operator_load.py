@@ -12,7 +12,7 @@ and starts the operator anew. Printed as JSON:
 - idle: its requests to the API server per second, counted by that; objects that changed;
 - restart: seconds until every service had its pass and none waits, and objects that changed meanwhile;
 - with `--churn N`: so many services created and deleted again, and by how much memory grows per 1,000 of them (slope of a
-  line through the second half).
+  line through the second half); looked at each time the garbage collector is through, since what is there is remembered.
 
 `--bare` measures `bare_operator.py` first, on the same control plane: kopf, one queue, server-side apply, nothing else.
 Neither KubeRay nor the stand-in runs, so the services are suspended: those that wait for KubeRay are looked at again and
@@ -61,9 +61,10 @@ MB = 1e6
 
 @dataclass
 class Seen:
-    """When each RayService was first seen, and when each was last as the operator wants it."""
+    """When each RayService was first seen, when each was last as the operator wants it, and which are gone again."""
 
     made: dict[str, float] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
     right: dict[str, float] = field(default_factory=dict)
 
 
@@ -140,6 +141,7 @@ class Load:
                 ):
                     live, now = event["object"], time.monotonic()
                     if event["type"] == "DELETED":
+                        seen.gone.add(live["metadata"]["name"])
                         continue
                     seen.made.setdefault(live["metadata"]["name"], now)
                     if "import_path" in live["spec"].get("serveConfigV2", ""):
@@ -292,7 +294,7 @@ async def repairing(load: Load, prefix: str) -> dict[str, float]:
 
 
 async def churning(load: Load, operator: Operator, services: int, rate: float) -> dict[str, float]:
-    """Create and delete; growth of memory."""
+    """Create services and delete them, so many at a time; growth of memory."""
     samples = []
     async with load.watching() as seen:
         for start in range(0, services, PAGE):
@@ -304,6 +306,7 @@ async def churning(load: Load, operator: Operator, services: int, rate: float) -
             await until(lambda names=names: all(name in seen.made for name in names))
             for name in names:
                 await load.delete(OURS, name)
+            await until(lambda names=names: seen.gone.issuperset(names))
             samples.append((start + len(names), operator.process.memory_info().rss / MB))
     later = samples[len(samples) // 2 :]
     slope = statistics.linear_regression(*zip(*later, strict=True)).slope if len(later) > 1 else 0.0

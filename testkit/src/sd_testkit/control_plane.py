@@ -231,6 +231,8 @@ class ControlPlane:
                 "--use-service-account-credentials",
                 # A late heartbeat on a busy machine would make every pod of a simulated node unready, for good.
                 "--node-monitor-grace-period=1h",
+                # As on large clusters: by default the garbage collector asks 20 times a second, and a few times for each object.
+                *("--kube-api-qps=200", "--kube-api-burst=400"),
                 *off,
             ],
         )
