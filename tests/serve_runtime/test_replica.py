@@ -2,6 +2,7 @@
 """The replica around an engine, without Ray."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -119,6 +120,9 @@ async def test_the_real_engine_of_a_configuration():
     assert list(engine.info().load_seconds) == ["import", "weights", "pipeline"]
     assert [each.phase for each in told] == ["import", "weights", "pipeline", ""]
     assert told[-1].seconds == engine.info().load_seconds
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 100_000  # what torch and diffusers are made of
+    gc.unfreeze()
     updates = [update async for update in engine.generate(RED)]
     assert isinstance(updates[-1], Picture)
     engine.close()
