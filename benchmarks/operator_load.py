@@ -157,12 +157,7 @@ class Operator:
         self._processes = control_plane.processes
         self._command = [sys.executable, *command]
         (self._port,) = free_ports(1)
-        self._environment = outside(control_plane) | {
-            "KUBECONFIG": str(account.kubeconfig),
-            "SDSERVICE_NAMESPACE": account.namespace,
-            "SDSERVICE_LEADER_ELECTION": "true",
-            "SDSERVICE_METRICS_PORT": str(self._port),
-        }
+        self._environment = outside(control_plane, account) | {"SDSERVICE_METRICS_PORT": str(self._port)}
 
     def start(self) -> None:
         """Start it."""

@@ -12,13 +12,23 @@ from sd_testkit.control_plane import ControlPlane
 from sd_testkit.processes import Processes
 
 
-def outside(control_plane: ControlPlane) -> dict[str, str]:
-    """Environment of an operator beside a cluster: no ports of its own, and names of Services mean nothing there."""
-    return {
+def outside(control_plane: ControlPlane, account: Account | None = None) -> dict[str, str]:
+    """Environment of an operator beside a cluster: no ports of its own, and names of Services mean nothing there.
+
+    With an account it has the rights and the Lease of the chart's pod; without one it is the administrator.
+    """
+    environment = {
         "KUBECONFIG": str(control_plane.kubeconfig),
         "SDSERVICE_PROBE_PORT": "0",
         "SDSERVICE_METRICS_PORT": "0",
         "SDSERVICE_DASHBOARD_URL": "",
+    }
+    if account is None:
+        return environment
+    return environment | {
+        "KUBECONFIG": str(account.kubeconfig),
+        "SDSERVICE_NAMESPACE": account.namespace,
+        "SDSERVICE_LEADER_ELECTION": "true",
     }
 
 
@@ -43,17 +53,11 @@ class OperatorProcess:
         self._command = [sys.executable, *command]
         self._processes = Processes(folder)
         self._log = folder / "operator.log"
-        self._environment = outside(control_plane) | {
+        self._environment = outside(control_plane, account) | {
             "SDSERVICE_RESYNC_SECONDS": "2",
             "SDSERVICE_FULL_RESYNC_SECONDS": "2",
             "SDSERVICE_NODE_CACHE_DIRECTORY": "/mnt/weights",
         }
-        if account is not None:
-            self._environment |= {
-                "KUBECONFIG": str(account.kubeconfig),
-                "SDSERVICE_NAMESPACE": account.namespace,
-                "SDSERVICE_LEADER_ELECTION": "true",
-            }
 
     def start(self, **more: str) -> None:
         """Start it, with more in its environment."""
