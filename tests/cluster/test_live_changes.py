@@ -46,7 +46,7 @@ async def test_bounds_and_tolerations_reach_the_running_cluster(
     patch("raycluster", before, operations, "--type=json")
     groups = [{"name": "gpu", "tolerations": [TOLERATION]}]
     apply(service(spec={"replicas": {"max": 4}, "workerGroups": groups}))
-    await eventually(lambda: group()["maxReplicas"] == 4)
+    await eventually(lambda: group()["maxReplicas"] == 5)
     assert TOLERATION in group()["template"]["spec"]["tolerations"]
     assert {key: group()[key] for key in numbers} == numbers
     assert active() == before
@@ -58,12 +58,15 @@ async def test_bounds_changed_by_hand_in_the_running_cluster_come_back(
     await serving()
     operations = [{"op": "replace", "path": "/spec/workerGroupSpecs/0/maxReplicas", "value": 9}]
     patch("raycluster", active(), operations, "--type=json")
-    await eventually(lambda: group()["maxReplicas"] == 1)
+    await eventually(lambda: group()["maxReplicas"] == 2)
 
 
 async def test_limits_and_scaling_to_zero_and_back_keep_the_cluster(
     serving, apply, service, kubectl, namespace, get, active, group, eventually, condition
 ):
+    def excludes_head():
+        return get("rayservice")["spec"].get("excludeHeadPodFromServeSvc", False)
+
     await serving()
     before = active()
     apply(service(spec={"limits": {"maxSteps": 33}}))
@@ -72,7 +75,7 @@ async def test_limits_and_scaling_to_zero_and_back_keep_the_cluster(
         scaled = kubectl("scale", "sdservice", "imagine", f"--replicas={floor}", "-n", namespace)
         assert scaled.returncode == 0, scaled.stderr
         await eventually(lambda floor=floor: group()["minReplicas"] == int(floor))
-        assert get("rayservice")["spec"]["excludeHeadPodFromServeSvc"] is (floor == "1")
+        await eventually(lambda floor=floor: excludes_head() is (floor == "1"))
     await eventually(lambda: condition("Ready") == ("True", "Serving"))
     assert active() == before
 

@@ -62,7 +62,7 @@ def test_bounds_and_tolerations_arrive_and_the_autoscalers_numbers_stay(config):
     live = cluster(config())
     patch = live_patch(wanted, live)
     after = applied(patch, live)
-    assert [(g["minReplicas"], g["maxReplicas"]) for g in after["workerGroupSpecs"]] == [(1, 5), (0, 4)]
+    assert [(g["minReplicas"], g["maxReplicas"]) for g in after["workerGroupSpecs"]] == [(1, 5), (0, 5)]
     assert after["workerGroupSpecs"][1]["template"]["spec"]["tolerations"][0] == spot
     assert after["headGroupSpec"]["template"]["spec"]["tolerations"] == [spot]
     assert {g["replicas"] for g in after["workerGroupSpecs"]} == {2}

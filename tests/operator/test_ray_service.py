@@ -84,7 +84,49 @@ def test_incremental_upgrade_has_its_options(built):
     ],
 )
 def test_worker_bounds_follow_replicas(built, spec, bounds):
-    assert [(group["minReplicas"], group["maxReplicas"]) for group in groups(built(**spec))] == bounds
+    found = groups(built(**spec, upgrade={"surgeWorkers": 0}))
+    assert [(group["minReplicas"], group["maxReplicas"]) for group in found] == bounds
+
+
+@pytest.mark.parametrize(
+    ("spec", "most"),
+    [
+        ({"replicas": {"max": 4}}, [5]),
+        ({"replicas": {"max": 4}, "upgrade": {"surgeWorkers": 3}}, [7]),
+        ({"replicas": {"max": 500}}, [505]),
+        ({"replicas": {"max": 5}, "workerGroups": [{"name": "a", "gpusPerWorker": 2}]}, [4]),
+        ({"replicas": {"max": 1}, "replicasPerGpu": 2}, [2]),
+        ({"replicas": {"max": 4}, "workerGroups": [{"name": "a", "maxReplicas": 4}]}, [5]),
+        ({"replicas": {"max": 4}, "workerGroups": [{"name": "a", "maxReplicas": 5}]}, [5]),
+        (
+            {
+                "replicas": {"max": 4},
+                "workerGroups": [{"name": "a", "maxReplicas": 2}, {"name": "b"}, {"name": "c"}],
+            },
+            [2, 5, 4],
+        ),
+        (
+            {
+                "replicas": {"max": 4},
+                "workerGroups": [{"name": "a", "maxReplicas": 2}, {"name": "b", "maxReplicas": 2}],
+            },
+            [3, 2],
+        ),
+    ],
+    ids=[
+        "one",
+        "three",
+        "one percent",
+        "two GPUs",
+        "shared GPU",
+        "no room",
+        "room",
+        "no ceiling",
+        "ceilings",
+    ],
+)
+def test_a_replacement_has_room_for_a_worker_more_than_replicas_max(built, spec, most):
+    assert [group["maxReplicas"] for group in groups(built(**spec))] == most
 
 
 def test_groups_are_preferred_in_their_order(built):

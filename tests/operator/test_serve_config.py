@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
+import math
+
 import pytest
 
+from sd_operator.api.capacity import most_replicas
 from sd_operator.builders.serve_config import live_config, runtime_config, serve_config
 
 
@@ -62,10 +65,34 @@ def test_a_replica_that_goes_may_finish_its_longest_request(resource):
 def test_new_replicas_come_first_where_workers_hold_more_than_replicas_max(
     resource, replicas, groups, per_gpu, percent
 ):
-    bounds = {"min": 1, "max": replicas}
-    spec = resource(replicas=bounds, workerGroups=groups, replicasPerGpu=per_gpu, gpusPerReplica=1).spec
+    spec = resource(
+        replicas={"min": 1, "max": replicas},
+        workerGroups=groups,
+        replicasPerGpu=per_gpu,
+        gpusPerReplica=1,
+        upgrade={"surgeWorkers": 0},
+    ).spec
     assert deployment(spec, "model")["max_surge_percent"] == percent
     assert deployment(spec, "ingress")["max_surge_percent"] == 100
+
+
+@pytest.mark.parametrize("most", [1, 2, 4, 99, 100, 101, 250, 1000])
+def test_by_default_a_new_replica_comes_first_and_finds_room_at_any_load(resource, most):
+    """Serve rounds its percentage of the running replicas up."""
+    spec = resource(replicas={"min": 1, "max": most}).spec
+    percent, room = deployment(spec, "model")["max_surge_percent"], most_replicas(spec) - most
+    assert percent > 0
+    assert all(math.ceil(percent * running / 100) <= room for running in range(1, most + 1))
+
+
+def test_replacing_in_place_changes_the_surge_alone(resource):
+    spec = resource().spec
+    surging, in_place = serve_config(spec), serve_config(spec, in_place=True)
+    (model,) = (each for each in in_place["applications"][0]["deployments"] if each["name"] == "model")
+    assert model.pop("max_surge_percent") == 0
+    (before,) = (each for each in surging["applications"][0]["deployments"] if each["name"] == "model")
+    assert before.pop("max_surge_percent") == 100
+    assert surging == in_place
 
 
 def test_queue_bound_is_serves_own(resource):

@@ -13,10 +13,11 @@ server's audit log says was asked for: nothing is missing, nothing is granted in
 - apiGroups: [ray.io]
   resources: [rayservices]
   verbs: [get, list, watch, create, patch]
-# KubeRay makes them; bounds and tolerations of running ones are patched.
+# KubeRay makes them. The operator patches bounds and tolerations of running ones, and deletes one that was replaced before it
+# ever served, or whose place the next one needs.
 - apiGroups: [ray.io]
   resources: [rayclusters]
-  verbs: [list, watch, patch]
+  verbs: [list, watch, patch, delete]
 # Preload pods, and placeholders of spare workers.
 - apiGroups: [apps]
   resources: [daemonsets, deployments]

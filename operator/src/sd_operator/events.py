@@ -95,5 +95,20 @@ def adjusted(ray_cluster: dict[str, Any], patch: Iterable[dict[str, Any]]) -> No
     return Note("Adjusted", f"Adjusted {_named(ray_cluster)}: {', '.join(fields)}")
 
 
+def removed(ray_cluster: dict[str, Any], *, place_is_needed: bool) -> Note:
+    """A note for a RayCluster that was deleted before KubeRay's delay had passed."""
+    why = "its pods take the place of the next one" if place_is_needed else "no request has reached it"
+    return Note("Deleted", f"Deleted {_named(ray_cluster)}, which is replaced: {why}")
+
+
+def replaced_in_place(seconds: int) -> Note:
+    """A note for replicas that are replaced where they are, since no node came in so many seconds."""
+    message = (
+        f"No node came for an additional worker in {seconds} s (upgrade.surgeTimeoutSeconds). Replicas are replaced where"
+        " they are: each stops before its successor starts."
+    )
+    return Note("ReplacingInPlace", message, warning=True)
+
+
 def _named(child: dict[str, Any]) -> str:
     return f"{child.get('kind', 'object')} {child['metadata']['name']}"

@@ -52,17 +52,18 @@ class Intent:
     strategy: str
 
 
-def of_spec(spec: Spec, image: str) -> Intent:
+def of_spec(spec: Spec, image: str, *, in_place: bool = False) -> Intent:
     """What a spec asks for.
 
     Args:
         spec: the spec.
         image: reference of the runtime image it asks for.
+        in_place: replicas are replaced where they are, since no node came for an additional worker.
     """
     source = spec.source()
     return Intent(
         suspend=spec.suspend,
-        config=serve_config(spec),
+        config=serve_config(spec, in_place=in_place),
         model=ModelStatus(uri=source.uri or "", revision=source.revision),
         image=image,
         low=spec.replicas.min,

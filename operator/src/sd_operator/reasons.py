@@ -148,6 +148,10 @@ REASONS = {
         "The namespace's quota has no room for the pods.",
         "Raise the ResourceQuota that the message names, or lower replicas.min or the resources of the group.",
     ),
+    Reason.REPLACING_IN_PLACE: Meaning(
+        "No node came for an additional worker, so each replica stops before its successor starts.",
+        "Add a node, or set `upgrade.surgeWorkers: 0` to replace replicas where they are without waiting for a node.",
+    ),
     Reason.REFUSED: Meaning(
         "The API server refuses what the operator writes or reads.",
         "Give the operator the right that the message names, make room in the quota, or bring the webhook back; it is tried"

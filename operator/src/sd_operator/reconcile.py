@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from sd_operator import cold_start, naming, status
 from sd_operator.api import KIND, Resource, Status, parse_live, recorded_status
 from sd_operator.api.resource import API_VERSION
-from sd_operator.api.status import ColdStart
+from sd_operator.api.status import ColdStart, Reason
 from sd_operator.builders.pod import image
 from sd_operator.builders.preload import preload_images
 from sd_operator.builders.token_secret import token_of, token_secret
@@ -24,6 +24,7 @@ from sd_operator.cluster import (
     DAEMON_SET,
     DEPLOYMENT,
     NETWORK_POLICY,
+    POD,
     RAY_CLUSTER,
     RAY_SERVICE,
     SECRET,
@@ -31,6 +32,7 @@ from sd_operator.cluster import (
     Cluster,
     kind_of,
 )
+from sd_operator.cluster_roles import lacks_a_node, old_clusters, removable, taking_config
 from sd_operator.desired import PRUNED_KINDS, desired
 from sd_operator.drift import differs
 from sd_operator.echoes import Echoes
@@ -43,12 +45,12 @@ from sd_operator.errors import (
     Refused,
     SdServiceError,
 )
-from sd_operator.events import Note, adjusted, changes, event, flips
+from sd_operator.events import Note, adjusted, changes, event, flips, removed, replaced_in_place
 from sd_operator.intent import of_ray_service
 from sd_operator.live_cluster import live_patch
 from sd_operator.metrics import Metrics
 from sd_operator.naming import Key
-from sd_operator.observed import Observed
+from sd_operator.observed import Observed, observe
 from sd_operator.observer import Children as LiveChildren
 from sd_operator.observer import Observer
 from sd_operator.ownership import belongs_to, owner
@@ -56,6 +58,7 @@ from sd_operator.preload_gate import Hold, asks_for_images, hold
 from sd_operator.preload_reader import Asked
 from sd_operator.rollout import Rollout, concerns
 from sd_operator.settings import Settings
+from sd_operator.staging import in_place, removes_head, replaces_in_place, staged
 from sd_operator.status.preload import waiting_for_images
 from sd_operator.status.upgrading import waiting_for_others
 from sd_operator.status.verdict import Verdict
@@ -89,12 +92,16 @@ class Found(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """The children after they were applied, what was done, Ray's token, and why the RayService was left as it was."""
+    """The children after they were applied, what was done, Ray's token, and why the RayService was left as it was.
+
+    `in_place`: replicas are replaced where they are, although the spec lets new ones start first.
+    """
 
     children: Children
     notes: list[Note]
     token: str
     held: status.Held | None
+    in_place: bool
 
     def live(self, resource: Resource) -> LiveChildren:
         """Our children by what they are for; others may carry our labels."""
@@ -144,6 +151,7 @@ class Reconciler:
             found = await self._read(resource)
             done = await self._apply(resource, found, before)
             notes = done.notes + await self._adjust(resource, done.children, found.ray_clusters)
+            notes += await self._remove_old_clusters(resource, done.children, found.ray_clusters)
             after, observed = await self._status(resource, done, found.ray_clusters, before)
             if done.held is None and not status.is_upgrading(after):
                 self.rollout.through(key)
@@ -173,7 +181,7 @@ class Reconciler:
         wanted = {_identity(body): body for body in desired(resource, self.settings)}
         children = await self._owned(resource, found.children, wanted)
         token = await self._ensure_token(resource, found.secret)
-        applied, held = list[Json](), None
+        applied, held, is_in_place = list[Json](), None, False
         for identity, body in wanted.items():
             live = children.get(identity)
             if identity.kind == RAY_SERVICE.name:
@@ -181,6 +189,7 @@ class Reconciler:
                 held = await self._held(resource, body, live, before, preloads)
                 if held is not None:
                     continue
+                body, is_in_place = await self._staged(resource, body, live, found.ray_clusters, before)  # noqa: PLW2901 - what of it may be applied now
             if live is None or differs(body, live, naming.FIELD_MANAGER):
                 children[identity] = after = await self.cluster.apply(body, naming.FIELD_MANAGER)
                 self.echoes.wrote(after["metadata"])
@@ -196,7 +205,22 @@ class Reconciler:
         ]
         for live in unwanted:
             await self.cluster.delete(kind_of(live), live)
-        return Applied(children, changes(applied, unwanted), token, held)
+        notes = changes(applied, unwanted)
+        if is_in_place and not any(each.reason == Reason.REPLACING_IN_PLACE for each in before.conditions):
+            notes.append(replaced_in_place(resource.spec.upgrade.surge_timeout_seconds))
+        return Applied(children, notes, token, held, is_in_place)
+
+    async def _staged(
+        self, resource: Resource, wanted: Json, live: Json | None, ray_clusters: list[Json], before: Status
+    ) -> tuple[Json, bool]:
+        """What of the RayService may be applied now, and whether replicas are replaced where they are."""
+        pods = list[Json]()
+        if removes_head(wanted, live):
+            pods = await self.cluster.list(POD, resource.namespace, naming.everything(resource.name))
+        text = wanted["spec"]["serveConfigV2"]
+        is_in_place = replaces_in_place(resource, text, live, before, self.clock())
+        body = in_place(wanted, resource.spec) if is_in_place else wanted
+        return staged(body, live, ray_clusters, pods), is_in_place
 
     async def _held(
         self, resource: Resource, wanted: Json, live: Json | None, before: Status, preloads: list[Json]
@@ -251,15 +275,32 @@ class Reconciler:
         notes = list[Note]()
         if ray_service is None:
             return notes
-        for live in ray_clusters:
-            if owner(live) != ray_service["metadata"]["uid"] or "deletionTimestamp" in live["metadata"]:
-                continue
+        for live in taking_config(ray_service, ray_clusters):
             operations = live_patch(ray_service["spec"]["rayClusterConfig"], live)
             if not operations:
                 continue
             if await self.cluster.patch(RAY_CLUSTER, live, operations, naming.FIELD_MANAGER) is None:
                 raise ClusterUnavailable(f"RayCluster {live['metadata']['name']} changed meanwhile")
             notes.append(adjusted(live, operations))
+        return notes
+
+    async def _remove_old_clusters(
+        self, resource: Resource, children: Children, ray_clusters: list[Json]
+    ) -> list[Note]:
+        """Delete RayClusters that no request can reach, and such as keep pods of the next one from their nodes."""
+        notes = list[Note]()
+        seen = children.get(Identity(RAY_SERVICE.name, resource.name))
+        if seen is None or not any(old_clusters(seen, ray_clusters)):
+            return notes
+        # Read after the clusters were: a cluster that it does not name is none that has just been created.
+        ray_service = await self.cluster.get(RAY_SERVICE, resource.namespace, resource.name)
+        if ray_service is None or ray_service["metadata"]["uid"] != seen["metadata"]["uid"]:
+            return notes
+        pods = await self.cluster.list(POD, resource.namespace, naming.everything(resource.name))
+        needed = lacks_a_node(observe(ray_service, pods, ray_clusters))
+        for live in removable(ray_service, ray_clusters, place_is_needed=needed):
+            await self.cluster.delete(RAY_CLUSTER, live)
+            notes.append(removed(live, place_is_needed=needed))
         return notes
 
     async def _status(
@@ -271,7 +312,11 @@ class Reconciler:
         observed = await self.observer.look(key, live, ray_clusters, done.token, asked)
         reference, now = image(resource.spec, self.settings), self.clock()
         return await self._explained(
-            key, observed, lambda seen: status.compute(resource, seen, reference, before, now, held=done.held)
+            key,
+            observed,
+            lambda seen: status.compute(
+                resource, seen, reference, before, now, held=done.held, in_place=done.in_place
+            ),
         )
 
     async def _refused(self, live: Json, error: SdServiceError, before: Status) -> tuple[Status, Observed]:

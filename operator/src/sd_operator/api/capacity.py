@@ -6,7 +6,8 @@ always be reached and `replicas.min` starts with the cluster.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sd_operator.api.base import Rule
@@ -37,11 +38,42 @@ def replicas_per_worker(spec: "Spec", group: WorkerGroup) -> int:
 
 
 def worker_bounds(spec: "Spec") -> tuple[Bounds, ...]:
-    """Bounds of each group's workers, in the order of the groups.
+    """Bounds of each group's workers, in the order of the groups; with room for the workers of a replacement.
 
     A group without a ceiling of its own may hold `replicas.max` alone. Groups without a floor keep, in their
     order, what `replicas.min` needs beyond the floors that are given, each up to its ceiling.
     """
+    bounds = list(_bounds(spec))
+    if more := _surge_workers(spec, bounds):
+        index = _surging(spec)
+        bounds[index] = replace(bounds[index], high=bounds[index].high + more)
+    return tuple(bounds)
+
+
+def _surging(spec: "Spec") -> int:
+    """Index of the group that gets the workers of a replacement: the first without a ceiling of its own, or the first."""
+    return next((index for index, group in enumerate(spec.worker_groups) if group.max_replicas is None), 0)
+
+
+def _surge_workers(spec: "Spec", bounds: Iterable[Bounds]) -> int:
+    """Workers to add. Ceilings that the user gave count; a group without one holds `replicas.max` whatever others hold."""
+    group = spec.worker_groups[_surging(spec)]
+    room = 0 if group.max_replicas is None else _held(spec, bounds) - spec.replicas.max
+    return max(0, math.ceil((surge_replicas(spec) - room) / replicas_per_worker(spec, group)))
+
+
+def surge_replicas(spec: "Spec") -> int:
+    """Replicas that have room beyond `replicas.max` while replicas are replaced; 0 where that is turned off.
+
+    Serve counts them in whole percent of the replicas that run, rounded up, so there is room for one percent.
+    """
+    if spec.upgrade.surge_workers == 0:
+        return 0
+    fewest = min(replicas_per_worker(spec, group) for group in spec.worker_groups)
+    return max(spec.upgrade.surge_workers * fewest, math.ceil(spec.replicas.max / 100))
+
+
+def _bounds(spec: "Spec") -> tuple[Bounds, ...]:
     held = [replicas_per_worker(spec, group) for group in spec.worker_groups]
     lows = [group.min_replicas for group in spec.worker_groups]
     missing = spec.replicas.min - sum((low or 0) * count for low, count in zip(lows, held, strict=True))
@@ -57,9 +89,13 @@ def worker_bounds(spec: "Spec") -> tuple[Bounds, ...]:
 
 def most_replicas(spec: "Spec") -> int:
     """Replicas that all workers together hold where no group can start another one."""
+    return _held(spec, worker_bounds(spec))
+
+
+def _held(spec: "Spec", bounds: Iterable[Bounds]) -> int:
     return sum(
-        bounds.high * replicas_per_worker(spec, group)
-        for group, bounds in zip(spec.worker_groups, worker_bounds(spec), strict=True)
+        each.high * replicas_per_worker(spec, group)
+        for group, each in zip(spec.worker_groups, bounds, strict=True)
     )
 
 
@@ -72,7 +108,7 @@ def _replica_fits(spec: "Spec") -> bool:
 def _reaches_max(spec: "Spec") -> bool:
     if any(group.max_replicas is None for group in spec.worker_groups) or not _replica_fits(spec):
         return True
-    return most_replicas(spec) >= spec.replicas.max
+    return _held(spec, _bounds(spec)) >= spec.replicas.max
 
 
 _WORKER_GPUS = "(has(g.gpusPerWorker) ? g.gpusPerWorker : self.gpusPerReplica)"

@@ -71,6 +71,7 @@ class Reason(StrEnum):
     PULLING = "Pulling"
     QUOTA_EXCEEDED = "QuotaExceeded"
     REFUSED = "Refused"
+    REPLACING_IN_PLACE = "ReplacingInPlace"
     RUNNING = "Running"
     SCALED_TO_ZERO = "ScaledToZero"
     SCHEDULED = "Scheduled"

@@ -52,3 +52,22 @@ class Upgrade(Model):
         ),
     )
     incremental: Incremental | None = Field(default=None, description="Settings of strategy Incremental.")
+    surge_workers: int = Field(
+        default=1,
+        ge=0,
+        le=100,
+        description=(
+            "Workers beyond those that replicas.max needs, so that a new replica starts before an old one stops;"
+            " at least 1 percent of replicas.max. 0 adds none: an old replica then stops first, unless maxReplicas of"
+            " the groups leaves room."
+        ),
+    )
+    surge_timeout_seconds: int = Field(
+        default=600,
+        ge=10,
+        le=86400,
+        description=(
+            "Seconds that a replacement waits for a node for those workers. After that, replicas are replaced where"
+            " they are: an old one stops before its successor starts."
+        ),
+    )

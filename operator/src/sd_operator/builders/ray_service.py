@@ -8,15 +8,13 @@ rayStartParams, an explicit autoscaler version beside group priorities.
 import json
 from typing import Any
 
-import yaml
-
 from sd_operator import naming
 from sd_operator.api import Resource, Spec, WorkerGroup
 from sd_operator.api.capacity import Bounds, gpus_per_worker, replicas_per_worker, worker_bounds
 from sd_operator.api.placement import MAX_WORKER_GROUPS
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.pod import head_template, security_context, worker_template
-from sd_operator.builders.serve_config import grace_seconds, serve_config
+from sd_operator.builders.serve_config import grace_seconds, serve_config_text
 from sd_operator.live_cluster import fingerprint
 from sd_operator.settings import Settings
 
@@ -45,7 +43,7 @@ def ray_service(resource: Resource, settings: Settings) -> Json:
         "kind": KIND,
         "metadata": {**owned_metadata(resource, resource.name), "annotations": annotations},
         "spec": {
-            "serveConfigV2": yaml.dump(serve_config(spec), Dumper=yaml.CSafeDumper, sort_keys=False),
+            "serveConfigV2": serve_config_text(spec),
             "upgradeStrategy": _upgrade_strategy(spec),
             # At zero only the head can take a request and wake the service.
             "excludeHeadPodFromServeSvc": spec.replicas.min > 0,

@@ -7,6 +7,8 @@ both sides to it. A change of `args` or `ray_actor_options` restarts replicas, `
 
 from typing import Any
 
+import yaml
+
 from sd_operator import naming
 from sd_operator.api import Spec
 from sd_operator.api.capacity import most_replicas
@@ -18,8 +20,13 @@ _HANDOVER_SECONDS = 10  # Serve looks every two seconds whether a replica has fi
 _INGRESS_ONGOING_REQUESTS = 1000
 
 
-def serve_config(spec: Spec) -> Json:
-    """The config of the one application, as Ray's ServeDeploySchema reads it."""
+def serve_config(spec: Spec, *, in_place: bool = False) -> Json:
+    """The config of the one application, as Ray's ServeDeploySchema reads it.
+
+    Args:
+        spec: the spec.
+        in_place: a replica stops before its successor starts, whatever room there is.
+    """
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": "0.0.0.0", "port": naming.SERVE_PORT},  # noqa: S104 - inside a pod
@@ -31,10 +38,20 @@ def serve_config(spec: Spec) -> Json:
                 "args": runtime_config(spec),
                 # A line of each request is written by the ingress, with more in it.
                 "logging_config": {"enable_access_log": False},
-                "deployments": [_ingress(spec), _model(spec)],
+                "deployments": [_ingress(spec), _model(spec, 0 if in_place else _surge_percent(spec))],
             }
         ],
     }
+
+
+def serve_config_text(spec: Spec, *, in_place: bool = False) -> str:
+    """The config as a RayService carries it."""
+    return yaml.dump(serve_config(spec, in_place=in_place), Dumper=yaml.CSafeDumper, sort_keys=False)
+
+
+def has_surge(spec: Spec) -> bool:
+    """Whether a new replica of the model may start before an old one stops."""
+    return _surge_percent(spec) > 0
 
 
 def runtime_config(spec: Spec) -> Json:
@@ -85,13 +102,13 @@ def _ingress(spec: Spec) -> Json:
     }
 
 
-def _model(spec: Spec) -> Json:
+def _model(spec: Spec, surge_percent: int) -> Json:
     scaling = spec.autoscaling
     return {
         "name": naming.MODEL_DEPLOYMENT,
         "max_ongoing_requests": max(2 * spec.batching.max_batch_size, scaling.target_ongoing_requests),
         "max_queued_requests": spec.limits.max_queued_requests,
-        "max_surge_percent": _surge_percent(spec),
+        "max_surge_percent": surge_percent,
         "graceful_shutdown_timeout_s": grace_seconds(spec),
         "autoscaling_config": {
             "min_replicas": spec.replicas.min,

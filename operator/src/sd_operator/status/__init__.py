@@ -70,6 +70,7 @@ def compute(
     now: datetime,
     *,
     held: Held | None = None,
+    in_place: bool = False,
 ) -> Status:
     """The status of an accepted resource. While a change is held, it tells of what runs, and that it waits.
 
@@ -80,10 +81,11 @@ def compute(
         previous: the status on record, for transition times, and for the last start of a worker.
         now: the time of conditions that flip, UTC.
         held: what keeps the RayService from becoming what the spec asks for.
+        in_place: replicas are replaced where they are, since no node came for an additional worker.
     """
-    intent = of_spec(resource.spec, image)
+    intent = of_spec(resource.spec, image, in_place=in_place)
     runs = (held and held.running) or intent
-    config = held.why if held else config_applied(intent, observed)
+    config = held.why if held else config_applied(intent, observed, in_place=in_place)
     recorded = cold_start.last(observed, previous.cold_start, now)
     verdicts = _verdicts(runs, observed, accepted(observed), delays(config, recorded, runs), now)
     if held is not None:

@@ -13,8 +13,25 @@ from sd_operator.status.application import Known, known
 from sd_operator.status.verdict import Verdict
 
 
-def config_applied(intent: Intent, observed: Observed) -> Verdict:
-    """Whether Ray runs the Serve config of this spec."""
+def config_applied(intent: Intent, observed: Observed, *, in_place: bool = False) -> Verdict:
+    """Whether Ray runs the Serve config of this spec.
+
+    Args:
+        intent: what is meant to run.
+        observed: what was observed.
+        in_place: replicas are replaced where they are, since no node came for an additional worker.
+    """
+    found = _config_applied(intent, observed)
+    if in_place and found.reason is Reason.APPLICATION_DEPLOYING:
+        message = (
+            "No node came for an additional worker in time (upgrade.surgeTimeoutSeconds), so replicas are replaced where"
+            f" they are: each stops before its successor starts. {found.message}"
+        )
+        return Verdict("False", Reason.REPLACING_IN_PLACE, message)
+    return found
+
+
+def _config_applied(intent: Intent, observed: Observed) -> Verdict:
     view = observed.ray_service
     if intent.suspend:
         return Verdict("False", Reason.SUSPENDED, "Nothing runs while suspended.")
