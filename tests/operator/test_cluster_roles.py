@@ -3,8 +3,8 @@
 
 import pytest
 
-from sd_operator.cluster_roles import lacks_a_node, old_clusters, removable, taking_config
-from sd_operator.observed import observe
+from sd_operator.cluster_roles import lacks_a_node, old_clusters, removable, taking_config, with_pods
+from sd_operator.observed import OldCluster, observe
 
 CONFIG = "sdservice.dev/cluster-config"
 
@@ -112,3 +112,16 @@ def test_only_pods_of_clusters_in_use_need_a_place(name, lacks):
         },
     }
     assert lacks_a_node(observe(ray_service("imagine-a", "imagine-b"), [pod])) is lacks
+
+
+def test_what_an_old_cluster_holds_is_counted_and_until_when():
+    def pod(cluster_name, **more):
+        return {"metadata": {"labels": {"ray.io/cluster": cluster_name}, **more}}
+
+    leaving = [pod("b", deletionTimestamp=f"2026-01-01T00:0{minute}:00Z") for minute in (1, 2)]
+    pods = [pod("a"), pod("c"), pod("c", deletionTimestamp="2026-01-01T00:09:00Z"), *leaving]
+    clusters = [cluster(name) for name in "abcd"]
+    assert with_pods(ray_service("a"), clusters, pods) == (
+        OldCluster("b", 2, "2026-01-01T00:02:00Z"),
+        OldCluster("c", 2),
+    )

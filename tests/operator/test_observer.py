@@ -55,7 +55,8 @@ class FewObjects:
 
 def owned_by(uid, **body):
     owner = {"uid": uid, "controller": True}
-    return {"metadata": {"name": "imagine", "generation": 1, "ownerReferences": [owner]}, **body}
+    metadata = {"name": "imagine", "uid": "rs-1", "generation": 1, "ownerReferences": [owner]}
+    return {"metadata": metadata, **body}
 
 
 @pytest.fixture

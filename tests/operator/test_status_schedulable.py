@@ -2,6 +2,7 @@
 from datetime import timedelta
 
 from sd_operator.api.status import Reason
+from sd_operator.observed import OldCluster
 from sd_operator.trouble import Trouble
 
 SINCE = "2026-01-02T03:04:05Z"
@@ -32,6 +33,19 @@ def test_the_one_that_waits_longest_speaks_for_all_and_the_head_first(scene):
     assert found.message.endswith("(2 more wait)")
     found = scene.conditions(scene.observed(pods=pods[:2]))["Schedulable"]
     assert found.message.startswith("worker pod old, ")
+
+
+def test_what_a_replaced_cluster_still_holds_is_named_and_until_when(scene):
+    kept = (OldCluster("imagine-old", 2), OldCluster("imagine-older", 1, "2026-01-02T03:06:05Z"))
+    pods = (waiting(scene, "w", "2026-01-02T03:00:00Z"),)
+    found = scene.conditions(scene.observed(pods=pods, old_clusters=kept))["Schedulable"]
+    assert found.message == (
+        "worker pod w, since 2026-01-02T03:00:00Z: 0/3 nodes are available."
+        " RayCluster imagine-old, which was replaced, still has 2 pods; KubeRay deletes it"
+        " rayClusterDeletionDelaySeconds after it stopped serving."
+        " RayCluster imagine-older, which was replaced, still has 1 pod that finishes its requests, until"
+        " 2026-01-02T03:06:05Z at the latest."
+    )
 
 
 def test_a_quota_counts_at_once(scene):

@@ -16,7 +16,7 @@ from typing import Any
 
 from sd_operator.api.status import Reason
 from sd_operator.live_cluster import runs_other_config
-from sd_operator.observed import Observed
+from sd_operator.observed import Observed, OldCluster
 from sd_operator.ownership import owner
 
 Json = dict[str, Any]
@@ -57,6 +57,27 @@ def taking_config(ray_service: Json, ray_clusters: Iterable[Json]) -> list[Json]
     if not pending and makes_another and runs_other_config(ray_service, live):
         return []
     return [live]
+
+
+def with_pods(
+    ray_service: Json | None, ray_clusters: Iterable[Json], pods: Iterable[Json]
+) -> tuple[OldCluster, ...]:
+    """The old clusters that still have pods, and until when.
+
+    Args:
+        ray_service: the live RayService, None where there is none.
+        ray_clusters: the live RayClusters of the service.
+        pods: its live pods.
+    """
+    found = []
+    pods = [each["metadata"] for each in pods]
+    for live in old_clusters(ray_service, ray_clusters):
+        name = live["metadata"]["name"]
+        mine = [each for each in pods if (each.get("labels") or {}).get("ray.io/cluster") == name]
+        ends = [each.get("deletionTimestamp", "") for each in mine]  # with the pod's grace period in it
+        if mine:
+            found.append(OldCluster(name, len(mine), max(ends) if all(ends) else ""))
+    return tuple(found)
 
 
 def lacks_a_node(observed: Observed) -> bool:

@@ -111,6 +111,20 @@ class WarmView:
 
 
 @dataclass(frozen=True)
+class OldCluster:
+    """A RayCluster that was replaced and still has pods.
+
+    Attributes:
+        pods: how many.
+        until: when its last pod is gone at the latest, UTC; empty while KubeRay keeps the cluster.
+    """
+
+    name: str
+    pods: int
+    until: str = ""
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything that was read of one resource's children.
 
@@ -122,6 +136,7 @@ class Observed:
         serve: what Ray's dashboards told, by RayCluster.
         answers: the service itself said that it would draw; asked only where Ray leaves that open.
         gateway: address of the Gateway by which requests move from cluster to cluster; empty where there is none.
+        old_clusters: RayClusters that were replaced and still have pods.
     """
 
     ray_service: RayServiceView | None = None
@@ -134,6 +149,7 @@ class Observed:
     answers: bool = False
     upgrade: UpgradeState = field(default_factory=UpgradeState)
     gateway: str = ""
+    old_clusters: tuple[OldCluster, ...] = ()
 
     @property
     def active(self) -> str:

@@ -18,6 +18,7 @@ from sd_operator.cluster import (
     SECRET,
     Cluster,
 )
+from sd_operator.cluster_roles import with_pods
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import KubeRayMissing, Refused
 from sd_operator.headroom import shortage
@@ -80,6 +81,7 @@ class Observer:
             upgrade=upgrade,
             preload=await self.preloads.read(children.daemon_sets, pods, asked),
             gateway=await self._gateway(key, ray_service),
+            old_clusters=with_pods(ray_service, ray_clusters, pods),
         )
 
     async def _pods(self, key: Key, children: Children) -> list[Json]:

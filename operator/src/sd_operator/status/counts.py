@@ -3,7 +3,7 @@
 
 from sd_operator.api.status import ReplicaStatus, WorkerStatus
 from sd_operator.intent import Intent
-from sd_operator.observed import Observed, PodView
+from sd_operator.observed import Observed, OldCluster, PodView
 from sd_operator.status.application import known
 
 
@@ -16,6 +16,19 @@ def serving_cluster(observed: Observed) -> str:
     """The RayCluster that requests reach; before the first one serves, the one coming up."""
     view = observed.ray_service
     return (view.active or view.pending) if view else ""
+
+
+def kept_room(observed: Observed) -> str:
+    """What RayClusters that were replaced still hold, as sentences that follow others; empty where they hold nothing."""
+    return "".join(map(_kept, observed.old_clusters))
+
+
+def _kept(old: OldCluster) -> str:
+    pods, finish = ("1 pod", "finishes its") if old.pods == 1 else (f"{old.pods} pods", "finish their")
+    kept = f" RayCluster {old.name}, which was replaced, still has {pods}"
+    if old.until:
+        return f"{kept} that {finish} requests, until {old.until} at the latest."
+    return f"{kept}; KubeRay deletes it rayClusterDeletionDelaySeconds after it stopped serving."
 
 
 def workers(intent: Intent, observed: Observed) -> tuple[WorkerStatus, ...]:

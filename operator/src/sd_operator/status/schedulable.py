@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from sd_operator.api.status import Reason
 from sd_operator.observed import Observed
-from sd_operator.status.counts import pods_of
+from sd_operator.status.counts import kept_room, pods_of
 from sd_operator.status.verdict import Verdict
 from sd_operator.trouble import Trouble
 
@@ -36,7 +36,8 @@ def schedulable(observed: Observed, now: datetime) -> Verdict:
     if not waiting:
         return Verdict("True", Reason.SCHEDULED, "No pod waits for a node.")
     more = f" ({len(waiting) - 1} more wait)" if len(waiting) > 1 else ""
-    return Verdict("False", waiting[0].reason, f"{waiting[0]}{more}")
+    message, kept = f"{waiting[0]}{more}", kept_room(observed)
+    return Verdict("False", waiting[0].reason, f"{message.rstrip('.')}.{kept}" if kept else message)
 
 
 def _is_young(trouble: Trouble, now: datetime) -> bool:
