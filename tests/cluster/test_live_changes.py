@@ -90,7 +90,7 @@ async def test_failed_upgrade_leaves_the_old_cluster_serving_and_a_revert_heals(
     apply(service(spec={"image": {"tag": "broken"}}))
     await eventually(lambda: condition("Upgrading") == ("True", "UpgradeFailed"))
     assert active() == before
-    await eventually(lambda: condition("Ready") == ("True", "Serving"))
+    await eventually(lambda: condition("Ready") == ("True", "Degraded"))
     kubectl("annotate", "rayservice", "imagine", "-n", namespace, f"{scripted}-")
     apply(service(spec={"image": {"tag": None}}))
     # KubeRay does not go back: a revert is one more cluster.

@@ -44,6 +44,19 @@ def test_replicas_that_still_answer_are_degraded_not_gone(scene, state):
     )
 
 
+@pytest.mark.parametrize("state", ["DEPLOY_FAILED", "UNHEALTHY"])
+def test_a_second_cluster_that_fails_is_a_change_that_failed(scene, state):
+    view = scene.but(
+        scene.view, pending="imagine-new", pending_application=Application(state, "no such model")
+    )
+    found = scene.conditions(scene.observed(view, serve=scene.serve()))["Ready"]
+    assert (found.status, found.reason) == ("True", "Degraded")
+    assert found.message == (
+        "Serving from imagine-abcde, as before the last change, which failed: imagine-new is"
+        f" {state}: no such model"
+    )
+
+
 def test_no_replica_is_not_ready_whatever_kuberay_says(scene, ready):
     assert ready(serve=scene.serve("RUNNING", model=0, target=1)) == ("False", "NoReplicas")
     assert ready(serve=scene.serve("RUNNING", model=1, ingress=0)) == ("False", "NoReplicas")

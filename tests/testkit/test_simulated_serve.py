@@ -66,9 +66,34 @@ def test_replicas_serve_on_while_another_version_cannot_be_built(serve, config):
     assert applications(serve, 20.0)["applications"]["imagine"]["deployments"] == {}
 
 
-def test_constructor_that_fails_leaves_no_replica(serve, config):
-    """Seen on Ray 2.60: the old replica goes first, and requests hang."""
-    serve.put(config(model={"preset": None, "uri": "file:///no/such/model"}), 10.0)
+MISSING = {"preset": None, "uri": "file:///no/such/model"}
+IN_PLACE = {"surgeWorkers": 0}
+
+
+def test_a_new_replica_comes_first_where_there_is_room(serve, config):
+    """Seen on Ray 2.60: `max_surge_percent` of the replicas that run, rounded up."""
+    (before,) = serve.running("model")
+    serve.put(config(model={"scheduler": "DDIM"}), 10.0)
+    assert statuses(serve, start=10.0) == ["DEPLOYING"], "it waits for a node"
+    assert serve.running("model") == [before]
+    assert serve.pending() == [{"CPU": 1, "GPU": 1}]
+    statuses(serve, {**NODES, "other": NODES["worker"]}, start=20.0)
+    (after,) = serve.running("model")
+    assert (serve.status, after.node) == ("RUNNING", "other")
+
+
+def test_constructor_that_fails_leaves_the_old_replica_where_the_new_one_came_beside_it(serve, config):
+    """Seen on Ray 2.60, benchmarks/changes.py: no request was lost."""
+    (before,) = serve.running("model")
+    serve.put(config(model=MISSING), 10.0)
+    found = statuses(serve, {**NODES, "other": NODES["worker"]}, steps=20, start=10.0)
+    assert found == ["DEPLOYING", "DEPLOY_FAILED"]
+    assert serve.running("model") == [before]
+
+
+def test_constructor_that_fails_leaves_no_replica_where_the_old_one_goes_first(serve, config):
+    """Seen on Ray 2.60: requests hang."""
+    serve.put(config(model=MISSING, upgrade=IN_PLACE), 10.0)
     assert statuses(serve, steps=20, start=10.0) == ["DEPLOYING", "DEPLOY_FAILED"]
     assert not serve.running("model")
     deployment = applications(serve, 30.0)["applications"]["imagine"]["deployments"]["model"]

@@ -193,6 +193,11 @@ def _serving(scene: _Scene) -> Verdict:
         count = f"{application.model} of {max(application.target, application.model)} replicas answer"
         message = f"{serving}; {count}, and the application is {application.status}: {application.reason}"
         return Verdict("True", Reason.DEGRADED, message)
+    failed = scene.view.pending_application
+    if scene.view.active and scene.view.pending and failed.status in _FAILED:
+        words = failed.message or "Ray gives no reason"
+        message = f"{serving}, as before the last change, which failed: {scene.view.pending} is {failed.status}: {words}"
+        return Verdict("True", Reason.DEGRADED, message)
     return Verdict("True", Reason.SERVING, f"{serving}.")
 
 

@@ -3,7 +3,8 @@
 
 Statuses and their order are those that Ray 2.60 reports: an application is DEPLOYING without deployments while it is
 built, then its deployments are UPDATING until every replica runs. While another version is built, and when building
-it fails, the replicas of the old one serve on; the status names none of them.
+it fails, the replicas of the old one serve on; the status names none of them. Once it is built, they stop when replicas
+of the new version run in their place where `max_surge_percent` is above 0, and at once where it is 0.
 """
 
 import importlib.util
@@ -29,6 +30,7 @@ class Replica:
     Attributes:
         started: when its process began, monotonic seconds; likewise `ready`, since when it runs.
         first_picture_seconds: what its first picture took; None before that.
+        version: of the application that it was started for.
     """
 
     deployment: str
@@ -38,6 +40,7 @@ class Replica:
     running: bool = False
     ready: float = 0.0
     first_picture_seconds: float | None = None
+    version: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
 
 
@@ -67,6 +70,7 @@ class Serve:
     _low_since: dict[str, float] = field(default_factory=dict)
     _failures: int = 0
     _looks: int = 0
+    _version: int = 0
 
     def put(self, config: Json, now: float) -> None:
         """Take a config over; other code, arguments or environment are built anew."""
@@ -125,7 +129,7 @@ class Serve:
         return [
             of_actor(target)
             for name, target in self._targets.items()
-            for _ in range(self._wanted(target) - sum(each.deployment == name for each in self.replicas))
+            for _ in range(self._missing(name, target))
         ]
 
     def deployment_status(self, name: str) -> str:
@@ -162,7 +166,9 @@ class Serve:
             )
             return
         self._targets = {each["name"]: each for each in application["deployments"]}
-        self.replicas = []  # another version: its replicas take the place of the old ones
+        self._version += 1
+        surging = {name for name, each in self._targets.items() if each.get("max_surge_percent", 0)}
+        self.replicas = [each for each in self.replicas if each.running and each.deployment in surging]
 
     def _place(self, nodes: dict[str, Amounts], now: float) -> None:
         self._scale_down(now)
@@ -170,17 +176,17 @@ class Serve:
         for replica in self.replicas:
             subtract(free[replica.node], replica.demand)
         self._start(now)
+        self._stop_old()
         lacking = False
         for name, target in self._targets.items():
-            missing = self._wanted(target) - sum(each.deployment == name for each in self.replicas)
-            for _ in range(missing):
+            for _ in range(self._missing(name, target)):
                 demand = of_actor(target)
                 node = next((each for each, left in free.items() if fits(demand, left)), None)
                 if node is None:
                     lacking = True
                     break
                 subtract(free[node], demand)
-                self.replicas.append(Replica(name, node, demand, now))
+                self.replicas.append(Replica(name, node, demand, now, version=self._version))
         self._lacking_since = (self._lacking_since or now) if lacking else None
 
     def _start(self, now: float) -> None:
@@ -211,9 +217,25 @@ class Serve:
                 f"FileNotFoundError: {uri}: there is no such folder"
             )
 
+    def _missing(self, name: str, target: Json) -> int:
+        """Replicas of this version to start now: not more beside the old ones than the surge allows."""
+        mine = [each for each in self.replicas if each.deployment == name]
+        current, wanted = sum(each.version == self._version for each in mine), self._wanted(target)
+        surge = math.ceil(target.get("max_surge_percent", 0) * wanted / 100)
+        return int(max(0, min(wanted - current, wanted + surge - len(mine))))
+
+    def _stop_old(self) -> None:
+        """Old replicas stop as those of this version run in their place."""
+        for name, target in self._targets.items():
+            old = [each for each in self.replicas if each.deployment == name and each.version < self._version]
+            for each in old[: max(0, len(self.running(name)) - self._wanted(target))]:
+                self.replicas.remove(each)
+
     def _scale_down(self, now: float) -> None:
         for name, target in self._targets.items():
-            mine = [each for each in self.replicas if each.deployment == name]
+            mine = [
+                each for each in self.replicas if each.deployment == name and each.version == self._version
+            ]
             surplus = len(mine) - self._wanted(target)
             if surplus <= 0:
                 self._low_since.pop(name, None)
@@ -231,7 +253,8 @@ class Serve:
         return int(min(max(asked, scaling.get("min_replicas", 1)), scaling.get("max_replicas", 1)))
 
     def _runs(self, name: str) -> bool:
-        return len(self.running(name)) >= self._wanted(self._targets[name])
+        current = [each for each in self.running(name) if each.version == self._version]
+        return len(current) >= self._wanted(self._targets[name])
 
     def _all_run(self) -> bool:
         if self.status == "RUNNING":
