@@ -251,7 +251,9 @@ async def test_a_lease_that_is_gone_is_not_taken_while_who_held_it_may_write(ser
     assert other.held()
 
 
-@pytest.mark.parametrize("cleared", [{"leaseTransitions": None}, {"leaseTransitions": -7}], ids=["null", "negative"])
+@pytest.mark.parametrize(
+    "cleared", [{"leaseTransitions": None}, {"leaseTransitions": -7}], ids=["null", "negative"]
+)
 @pytest.mark.parametrize(("holder", "counted"), [("a", 0), ("", 1)], ids=["ours", "free"])
 async def test_transitions_that_somebody_cleared_are_counted_from_zero(
     candidate, server, cleared, holder, counted
