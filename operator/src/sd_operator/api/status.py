@@ -82,6 +82,7 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     UPGRADE_FAILED = "UpgradeFailed"
     UP_TO_DATE = "UpToDate"
+    WAITING_FOR_DELETION = "WaitingForDeletion"
     WAITING_FOR_IMAGES = "WaitingForImages"
     WAITING_FOR_OTHERS = "WaitingForOthers"
     WAKING = "Waking"

@@ -117,7 +117,7 @@ def _told_refusal(live: Json, recorded: Status) -> Verdict | None:
         return None
     for each in recorded.conditions:
         reason = Reason(each.reason) if each.type == ConditionType.ACCEPTED else None
-        if reason in {Reason.NAME_CONFLICT, Reason.REFUSED}:
+        if reason in {Reason.NAME_CONFLICT, Reason.WAITING_FOR_DELETION, Reason.REFUSED}:
             return Verdict("False", reason, each.message)
     return None
 
