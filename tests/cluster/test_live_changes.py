@@ -72,7 +72,7 @@ async def test_limits_and_scaling_to_zero_and_back_keep_the_cluster(
         scaled = kubectl("scale", "sdservice", "imagine", f"--replicas={floor}", "-n", namespace)
         assert scaled.returncode == 0, scaled.stderr
         await eventually(lambda floor=floor: group()["minReplicas"] == int(floor))
-        assert get("rayservice")["spec"]["excludeHeadPodFromServeSvc"] is (floor == "1")
+        assert get("rayservice")["spec"].get("excludeHeadPodFromServeSvc", False) is (floor == "1")
     await eventually(lambda: condition("Ready") == ("True", "Serving"))
     assert active() == before
 
