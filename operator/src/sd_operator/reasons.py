@@ -52,8 +52,10 @@ REASONS = {
         "Exit code 137 with OOMKilled: raise the memory of the group or the head. Else read the logs of the pod.",
     ),
     Reason.CHANGES_IGNORED: Meaning(
-        "Upgrade strategy InPlaceOnly leaves out what needs other pods; the message names the fields.",
-        "To have all of the spec, set `upgrade.strategy: NewCluster`; or take those fields back.",
+        "Upgrade strategy InPlaceOnly leaves out what needs other pods; the message names the fields. Or KubeRay has"
+        " rewritten the RayCluster and left its pods as they were.",
+        "To have all of the spec, set `upgrade.strategy: NewCluster`, or delete the pods that the message counts; or take"
+        " those fields back.",
     ),
     Reason.CREATING: Meaning("The RayService does not exist yet."),
     Reason.DEADLINE_EXCEEDED: Meaning(

@@ -17,7 +17,7 @@ _MAPS = {"labels", "annotations", "nodeSelector", "matchLabels"}
 _PARAMETERS = "rayStartParams"
 _AMOUNTS = {"requests", "limits"}
 _OPTIONAL_TEXTS = {"value", "effect"}
-_OPTIONAL_BOOLEANS = {"suspend", "excludeHeadPodFromServeSvc", "readOnly"}
+_OPTIONAL_BOOLEANS = {"excludeHeadPodFromServeSvc", "readOnly"}
 _NANO = 10**9
 _DECIMAL = ("n", "u", "m", "", "k", "M", "G", "T")
 _BINARY = ("", "Ki", "Mi", "Gi", "Ti")
@@ -27,6 +27,33 @@ def canonical(body: Json) -> Json:
     """The same object: without what is empty and optional, and with its quantities in the form of Kubernetes."""
     found: Json = _canonical(body)
     return found
+
+
+def completed(cluster: Json) -> Json:
+    """A RayCluster's spec with the empty structs that KubeRay's types always write.
+
+    Lists of a RayService are owned as a whole: whoever adds an empty struct to one takes the list away from its owner.
+
+    Args:
+        cluster: the spec in canonical form.
+    """
+    groups = [{**each, "scaleStrategy": {}} for each in cluster["workerGroupSpecs"]]
+    return {
+        **cluster,
+        "workerGroupSpecs": [{**each, "template": _completed(each["template"])} for each in groups],
+    }
+
+
+def _completed(template: Json) -> Json:
+    volumes = [_completed_volume(each) for each in template["spec"]["volumes"]]
+    return {**template, "spec": {**template["spec"], "volumes": volumes}}
+
+
+def _completed_volume(volume: Json) -> Json:
+    if "ephemeral" not in volume:
+        return volume
+    claim = {"metadata": {}, **volume["ephemeral"]["volumeClaimTemplate"]}
+    return {**volume, "ephemeral": {**volume["ephemeral"], "volumeClaimTemplate": claim}}
 
 
 def quantity(value: str | int) -> str:

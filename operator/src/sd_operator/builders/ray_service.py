@@ -14,7 +14,7 @@ from sd_operator import naming
 from sd_operator.api import Resource, Spec, WorkerGroup
 from sd_operator.api.capacity import Bounds, gpus_per_worker, replicas_per_worker, worker_bounds
 from sd_operator.api.placement import MAX_WORKER_GROUPS
-from sd_operator.builders.canonical import canonical
+from sd_operator.builders.canonical import canonical, completed
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.pod import head_template, security_context, worker_template
 from sd_operator.builders.serve_config import grace_seconds, serve_config
@@ -51,10 +51,10 @@ def ray_service(resource: Resource, settings: Settings) -> Json:
             "upgradeStrategy": _upgrade_strategy(spec),
             # At zero only the head can take a request and wake the service.
             "excludeHeadPodFromServeSvc": spec.replicas.min > 0,
-            "suspend": spec.suspend,
+            **({"suspend": True} if spec.suspend else {}),
             # After an upgrade the old cluster finishes what it has begun.
             "rayClusterDeletionDelaySeconds": _deletion_delay_seconds(spec),
-            "rayClusterConfig": cluster,
+            "rayClusterConfig": completed(cluster),
         },
     }
     return canonical(body)

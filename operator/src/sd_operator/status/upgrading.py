@@ -15,6 +15,13 @@ def upgrading(intent: Intent, observed: Observed) -> Verdict:
         return Verdict("False", Reason.UP_TO_DATE, "No second cluster is starting.")
     if view.upgrading and view.pending:
         return _second_cluster(observed, view)
+    if not state.behind and state.outdated:
+        message = (
+            f"KubeRay has rewritten {view.active} since its pods started, as a new version of KubeRay does, and renews no"
+            f" pods by itself: {state.outdated}, still run the former spec. A pod that is replaced runs the present one. To"
+            " have that now, delete these pods one by one."
+        )
+        return Verdict("False", Reason.CHANGES_IGNORED, message)
     if not state.behind:
         return Verdict("False", Reason.UP_TO_DATE, "No second cluster is starting.")
     if intent.strategy == "InPlaceOnly":
