@@ -13,8 +13,9 @@ BY_WATCH = {"SDSERVICE_RESYNC_SECONDS": "3600", "SDSERVICE_FULL_RESYNC_SECONDS":
 
 
 def ray_service_of(someone, service_body):
-    """A RayService of another owner, as little as KubeRay's CRD allows."""
-    pod = {"template": {"spec": {"containers": [{"name": "ray", "image": "example.org/ray:1"}]}}}
+    """A RayService of another owner, as little as KubeRay's CRD allows, in the form in which KubeRay writes it."""
+    container = {"name": "ray", "image": "example.org/ray:1", "resources": {}}
+    pod = {"template": {"metadata": {}, "spec": {"containers": [container]}}}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",

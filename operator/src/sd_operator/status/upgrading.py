@@ -5,15 +5,16 @@ from sd_operator.api.status import Reason
 from sd_operator.intent import Intent
 from sd_operator.observed import Observed, RayServiceView
 from sd_operator.serve_state import FAILED
+from sd_operator.status.conditions import is_suspended
 from sd_operator.status.verdict import Verdict
 
 
 def upgrading(intent: Intent, observed: Observed) -> Verdict:
     """Whether the cluster that serves is about to be replaced."""
     view, state = observed.ray_service, observed.upgrade
-    if view is None or not view.active or intent.suspend:
+    if view is None or not view.active or is_suspended(intent, view):
         return Verdict("False", Reason.UP_TO_DATE, "No second cluster is starting.")
-    if view.upgrading and view.pending:
+    if view.pending:
         return _second_cluster(observed, view)
     if not state.behind and state.outdated:
         message = (
