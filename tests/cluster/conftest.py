@@ -5,6 +5,7 @@ KUBECONFIG names a running one instead, such as that of `make cluster`, without 
 """
 
 import asyncio
+import json
 import os
 import sys
 
@@ -15,6 +16,7 @@ from kubernetes.aio.client import ApiClient, ApiException, Configuration
 from sd_testkit.audit import asked
 from sd_testkit.chart import service_account
 from sd_testkit.control_plane import ControlPlane, GivenCluster
+from sd_testkit.crds import gateway_crd
 from sd_testkit.kuberay import KubeRay
 from sd_testkit.operator_process import OperatorProcess
 from sd_testkit.playground import install_crds
@@ -36,7 +38,8 @@ def control_plane(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def crds(control_plane):
-    """KubeRay's CRDs and ours."""
+    """KubeRay's CRDs, ours, and of the Gateway API what KubeRay makes."""
+    control_plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(gateway_crd()))
     install_crds(control_plane)
 
 

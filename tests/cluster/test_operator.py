@@ -3,6 +3,7 @@
 
 import json
 
+import pytest
 import yaml
 from typer.testing import CliRunner
 
@@ -27,6 +28,40 @@ async def test_apply_makes_an_owned_ray_service(operator, apply, service, get, e
     }
     assert "sd-operator" in managers
     assert get("secret", "imagine-ray-token")["data"]["auth_token"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {
+            "replicas": {"min": 0, "max": 1},
+            "sharedMemory": "1024Mi",
+            "env": [{"name": "TZ", "value": ""}],
+            "workerGroups": [
+                {
+                    "name": "gpu",
+                    "resources": {"cpu": "0.5", "memory": "2048Mi"},
+                    "tolerations": [{"key": "spot", "operator": "Equal", "value": ""}],
+                }
+            ],
+        },
+    ],
+    ids=["defaults", "what Go writes in another way"],
+)
+async def test_a_new_service_is_one_apply_of_its_ray_service(
+    operator, apply, service, kubectl, namespace, get, eventually, condition, spec
+):
+    """KubeRay rewrites the object through its types when it adds its finalizer: that is no drift."""
+    apply(service(spec=spec))
+    await eventually(lambda: condition("Ready")[0] == "True")
+    await eventually(lambda: condition("ConfigApplied")[0] == "True")
+    live = get("rayservice")
+    assert live["metadata"]["finalizers"], "KubeRay has written it"
+    assert live["metadata"]["generation"] == 1, "what the operator sent is what KubeRay writes"
+    events = json.loads(kubectl("get", "events", "-n", namespace, "-o", "json").stdout)["items"]
+    applied = [each["message"] for each in events if each["reason"] == "Applied"]
+    assert sum("RayService imagine" in message for message in applied) == 1, applied
 
 
 async def test_every_example_becomes_a_ray_service(operator, apply, root, get, eventually):

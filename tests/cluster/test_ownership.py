@@ -13,8 +13,9 @@ BY_WATCH = {"SDSERVICE_RESYNC_SECONDS": "3600", "SDSERVICE_FULL_RESYNC_SECONDS":
 
 
 def ray_service_of(someone, service_body):
-    """A RayService of another owner, as little as KubeRay's CRD allows."""
-    pod = {"template": {"spec": {"containers": [{"name": "ray", "image": "example.org/ray:1"}]}}}
+    """A RayService of another owner, as little as KubeRay's CRD allows, in the form in which KubeRay writes it."""
+    container = {"name": "ray", "image": "example.org/ray:1", "resources": {}}
+    pod = {"template": {"metadata": {}, "spec": {"containers": [container]}}}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -70,6 +71,40 @@ async def test_object_of_someone_else_is_left_alone(
     assert told() == before
     kubectl("delete", kind, name, "-n", namespace, "--wait=false")
     await eventually(lambda: condition("Accepted") == ("True", "Accepted"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("rayservice", "imagine"),
+        ("secret", "imagine-ray-token"),
+        ("daemonset", "imagine-preload-gpu"),
+        ("networkpolicy", "imagine-pods"),
+    ],
+)
+async def test_a_service_that_is_applied_again_waits_for_what_the_former_one_left(
+    serving, apply, service, kubectl, namespace, get, eventually, condition, kind, name
+):
+    """As KubeRay's finalizer keeps a RayService while KubeRay is away."""
+    await serving()
+
+    def keep(finalizers):
+        patch = json.dumps({"metadata": {"finalizers": finalizers}})
+        kubectl("patch", kind, name, "-n", namespace, "--type=merge", "-p", patch)
+
+    former = get(kind, name)["metadata"]
+    keep([*former.get("finalizers", []), "example.org/kept"])
+    kubectl("delete", "sdservice", "imagine", "-n", namespace, "--wait=true")
+    apply(service())
+    await eventually(lambda: condition("Accepted") == ("False", "WaitingForDeletion"))
+    assert condition("Ready") == ("False", "WaitingForDeletion")
+    await eventually(lambda: "deletionTimestamp" in get(kind, name)["metadata"])
+    await eventually(lambda: get(kind, name)["metadata"]["finalizers"] == ["example.org/kept"])
+    keep(None)
+    await eventually(lambda: condition("Ready") == ("True", "Serving"))
+    assert get(kind, name)["metadata"]["uid"] != former["uid"]
+    events = json.loads(kubectl("get", "events", "-n", namespace, "-o", "json").stdout)["items"]
+    assert "NameConflict" not in {each["reason"] for each in events}
 
 
 async def test_pruning_takes_what_is_ours_and_unwanted_and_nothing_else(

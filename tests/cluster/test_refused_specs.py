@@ -57,7 +57,7 @@ def refused_for_a_taken_name(apply):
         }
     )
     spec = {"workerGroups": [{"name": "gpu"}, {"name": "more"}], "limits": {"maxSteps": 33}}
-    return spec, "NameConflict", "DaemonSet imagine-preload-more exists and belongs to someone else"
+    return spec, "NameConflict", "DaemonSet imagine-preload-more exists and is not part of this service"
 
 
 @pytest.fixture

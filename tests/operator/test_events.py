@@ -63,3 +63,11 @@ def test_event_regards_the_resource_and_is_unique():
     assert first["eventTime"] == "2026-01-02T03:04:05.000006Z"
     assert first["metadata"]["name"] != second["metadata"]["name"]
     assert len(event(Note("A", "x" * 5000), INVOLVED, NOW)["note"]) == 1024
+
+
+def test_a_long_note_ends_with_a_whole_sentence_and_fits_the_api_servers_bytes():
+    """The API server counts bytes; a note that is too long by one is refused as a whole."""
+    sentence = "Zwölf Knoten prüfen. "
+    note = event(Note("Refused", sentence * 60), INVOLVED, NOW)["note"]
+    assert len(note.encode()) <= 1024
+    assert note.endswith("prüfen. ...")

@@ -249,3 +249,35 @@ async def test_a_lease_that_is_gone_is_not_taken_while_who_held_it_may_write(ser
     assert not holder.held()
     await asyncio.wait_for(waiting, 30)
     assert other.held()
+
+
+@pytest.mark.parametrize(
+    "cleared", [{"leaseTransitions": None}, {"leaseTransitions": -7}], ids=["null", "negative"]
+)
+@pytest.mark.parametrize(("holder", "counted"), [("a", 0), ("", 1)], ids=["ours", "free"])
+async def test_transitions_that_somebody_cleared_are_counted_from_zero(
+    candidate, server, cleared, holder, counted
+):
+    await candidate("a").acquire()
+    server.edited(holderIdentity=holder, **cleared)
+    await candidate("a").acquire()
+    assert server.live["spec"]["leaseTransitions"] == counted
+
+
+async def test_a_lease_without_a_spec_is_free(candidate, server):
+    await candidate("a").acquire()
+    server._store({key: value for key, value in server.live.items() if key != "spec"})
+    await candidate("b").acquire()
+    assert server.live["spec"]["holderIdentity"] == "b"
+    assert server.live["spec"]["leaseTransitions"] == 1
+
+
+async def test_a_lease_whose_duration_somebody_cleared_lasts_as_long_as_one_of_ours(candidate, server, clock):
+    await candidate("a").acquire()
+    server.edited(leaseDurationSeconds=None)
+    other = candidate("b")
+    async with doing(other.acquire()):
+        await until(lambda: server.reads > 3)
+        assert not other.held()
+        clock.seconds += DURATION_SECONDS + 1
+        await until(other.held)

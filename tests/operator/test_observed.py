@@ -37,6 +37,25 @@ def test_validation_failure_is_kuberays_word():
     assert view(conditions=[condition]).refused == "no"
 
 
+@pytest.mark.parametrize(
+    ("condition", "taken_up", "refused"),
+    [(0, 0, "no"), (5, 5, "no"), (0, 2, ""), (5, 7, ""), (None, 2, "")],
+    ids=[
+        "a first creation",
+        "an edit, or a KubeRay that has become stricter",
+        "a first creation that was repaired",
+        "an edit that was repaired",
+        "zero is left out by Go",
+    ],
+)
+def test_a_refusal_of_a_spec_that_was_repaired_since_is_over(condition, taken_up, refused):
+    """KubeRay leaves the reason as it is until the repaired service has endpoints."""
+    told = {"type": "Ready", "status": "False", "reason": "ValidationFailed", "message": "no"}
+    if condition is not None:
+        told["observedGeneration"] = condition
+    assert view(conditions=[told], observedGeneration=taken_up).refused == refused
+
+
 def test_pods():
     def pod(ready, **labels):
         conditions = [{"type": "Ready", "status": ready}]

@@ -10,7 +10,7 @@ from sd_operator import service_probe
 from sd_operator.builders.preload import preload_daemon_set
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.cli.why import gather
-from sd_operator.cluster import DAEMON_SET, GATEWAY, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
+from sd_operator.cluster import DAEMON_SET, GATEWAY, NODE, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import ClusterUnavailable, KubeRayMissing, RayUnavailable, Refused
 from sd_operator.naming import Key
@@ -265,6 +265,39 @@ async def test_why_tells_a_change_that_waits_for_its_image(held, state, told):
     rows = {row.cells[0]: row.cells[2] for row in explanation.conditions}
     assert {kind: rows[kind] for kind in told} == told
     assert rows["Ready"] == "Serving"
+
+
+KIND = {"apiVersion": "sdservice.dev/v1alpha1", "kind": "StableDiffusionService"}
+
+
+@pytest.mark.parametrize(
+    ("most", "told"),
+    [
+        (2, ("Unknown", "ImagesUnseen")),
+        (50, ("False", "ImageNotPreloaded")),
+        (-1, ("False", "ImageNotPreloaded")),
+    ],
+    ids=["the list is full", "the list has room", "the list is whole"],
+)
+async def test_why_knows_how_many_images_a_kubelet_lists(objects, resource, most, told):
+    """An image that is missing on a full list may be there all the same."""
+    wanted = resource(imagePreload={"mode": "External"}, gpusPerReplica=0)
+    (live,) = objects[SERVICE]
+    spec = wanted.spec.model_dump(by_alias=True, mode="json", exclude_none=True)
+    live = {**KIND, **live, "spec": spec, "status": {"image": "r/i:1"}}
+    ray = {**objects[RAY_SERVICE][0], "spec": ray_service(wanted, Settings())["spec"]}
+    node = {
+        "metadata": {"name": "gpu-0", "labels": {}},
+        "spec": {},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "images": [{"names": ["a:1"]}, {"names": ["b:1"]}],
+        },
+    }
+    cluster = FewObjects({**objects, SERVICE: [live], RAY_SERVICE: [ray], NODE: [node]})
+    explanation = await gather(cluster, live, NOW, most)
+    (row,) = (each for each in explanation.conditions if each.cells[0] == "ImagesPreloaded")
+    assert row.cells[1:3] == told
 
 
 class Serves(FewObjects):

@@ -40,14 +40,15 @@ def pod(kind, name="imagine-a", **labels):
 
 
 def excludes(body):
-    return body["spec"]["excludeHeadPodFromServeSvc"]
+    return body["spec"].get("excludeHeadPodFromServeSvc", False)
 
 
 @pytest.fixture
 def raised(wanted):
     """From zero to one: wanted, and the live RayService that has taken up everything else."""
     after = wanted(replicas={"min": 1, "max": 2})
-    before = live({**after, "spec": {**after["spec"], "excludeHeadPodFromServeSvc": False}})
+    spec = {key: value for key, value in after["spec"].items() if key != "excludeHeadPodFromServeSvc"}
+    before = live({**after, "spec": spec})
     return after, before
 
 

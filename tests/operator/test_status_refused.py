@@ -16,6 +16,7 @@ from sd_operator.errors import (
     NameConflict,
     Problem,
     Refused,
+    WaitingForDeletion,
 )
 from sd_operator.intent import of_ray_service
 from sd_operator.naming import Key
@@ -28,6 +29,7 @@ BROKEN = InvalidResource("imagine", (Problem("spec.a", "1", "must be 2"),))
 ERRORS = [
     (BROKEN, "Invalid"),
     (NameConflict("taken"), "NameConflict"),
+    (WaitingForDeletion("going"), "WaitingForDeletion"),
     (KubeRayMissing("no KubeRay"), "KubeRayMissing"),
     (KubeRayTooOld("old"), "KubeRayTooOld"),
     (Refused("quota"), "Refused"),
@@ -136,6 +138,7 @@ def test_what_may_not_be_read_is_unknown_and_the_rest_as_last_told(scene, before
         (BROKEN, False, None),
         (BROKEN, True, 30),
         (NameConflict("taken"), False, 30),
+        (WaitingForDeletion("going"), False, 3),
         (Refused("quota"), False, 30),
     ],
 )

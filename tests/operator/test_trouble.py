@@ -23,13 +23,27 @@ def container(**state):
     return {"containerStatuses": [{"name": "ray-worker", "image": "r/i:1", "state": state}]}
 
 
-def test_the_scheduler_is_quoted_without_its_talk_of_preemption():
-    words = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available: 3 No victims."
-    assert of_pod(pod("False", words)) == Trouble(
-        Reason.UNSCHEDULABLE,
-        "worker pod p of group gpu",
-        "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
-        SINCE,
+GPUS = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+TAINTS = "0/2 nodes are available: 1 node(s) had untolerated taint {gpu: v1.5}, 2 cannot allocate all claims."
+VICTIMS = "preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (GPUS, GPUS),
+        (f"{GPUS} {VICTIMS}", GPUS),
+        (f"{GPUS} no new claims to deallocate, {VICTIMS}", GPUS),
+        (f"{TAINTS} still not schedulable, {VICTIMS}", TAINTS),
+        (f"no new claims to deallocate, {VICTIMS}", "no new claims to deallocate"),
+        (VICTIMS, "no node fits"),
+    ],
+    ids=["nothing else", "1.30", "1.34", "claims", "no sentence before it", "nothing but it"],
+)
+def test_the_scheduler_is_quoted_without_what_it_says_about_preemption(told, words):
+    """Whole sentences are left out: what stays does not end in the middle of a clause."""
+    assert of_pod(pod("False", told)) == Trouble(
+        Reason.UNSCHEDULABLE, "worker pod p of group gpu", words, SINCE
     )
 
 

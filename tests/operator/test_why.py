@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from sd_operator import status
-from sd_operator.api import Status
+from sd_operator.api import Status, recorded_status
 from sd_operator.api.status import ColdStart, Reason
 from sd_operator.cli.start_chart import chart
 from sd_operator.cli.why import lines
@@ -78,6 +78,44 @@ def test_all_is_well(told, scene):
     assert found.headline == "imagine in namespace team is ready: Serving, for 60 min, 1/1 (1-1) replicas"
     assert [finding.words for finding in found.findings] == ["Serving from imagine-abcde."]
     assert all(row.good for row in found.conditions)
+
+
+def test_what_a_newer_operator_reports_is_shown_as_it_is(told, waiting):
+    """A type or a reason that this version does not know is no error, and comes after what it knows."""
+    body = live()
+    body["status"]["conditions"] = [
+        {"type": "Ready", "status": "False", "reason": "Starting", "message": "m"},
+        {
+            "type": "Ready",
+            "status": "False",
+            "reason": "GpuOnHoliday",
+            "message": "The GPU is away.",
+            "lastTransitionTime": "2026-01-02T03:03:05Z",
+        },
+        {"type": "Billed", "status": "True", "reason": "Paid", "message": "All is paid."},
+        {},
+    ]
+    found = told(waiting, body)
+    assert found.findings[0].title.startswith("Ready: ")
+    newer = found.findings[-3:]
+    assert [each.title for each in newer[:2]] == [
+        "Ready=False: GpuOnHoliday, as the operator reported",
+        "Billed=True: Paid, as the operator reported",
+    ]
+    assert (newer[0].words, newer[0].elapsed) == ("The GPU is away.", "60 s")
+    assert "older than the operator" in newer[0].advice
+
+
+def test_a_status_of_a_newer_operator_is_read_as_far_as_it_can_be():
+    condition = {"type": "Ready", "status": "True", "reason": "New", "message": "m", "observedGeneration": 2}
+    condition["lastTransitionTime"] = "2026-01-02T03:03:05Z"
+    recorded = {"conditions": [condition], "observedGeneration": 2, "bill": {"paid": True}, "url": 7}
+    found = recorded_status({"status": recorded})
+    assert found.observed_generation == 2
+    assert found.conditions[0].reason == "New"
+    assert found.url is None
+    assert recorded_status({"status": {"conditions": [{"new": 1}]}}) == Status()
+    assert recorded_status({}) == Status()
 
 
 def test_an_operator_that_is_behind_is_the_first_thing_to_know(told, scene):

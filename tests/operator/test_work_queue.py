@@ -2,6 +2,8 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import pytest
+
 from sd_operator.errors import ClusterUnavailable
 from sd_operator.naming import Key
 from sd_operator.work_queue import WorkQueue
@@ -154,7 +156,12 @@ async def test_an_event_does_not_wait_for_a_later_look_and_takes_its_place():
     assert len(seen) == 2, "the later look was answered by the event"
 
 
-async def test_pauses_between_looks_grow_until_there_is_an_event(monkeypatch):
+@pytest.mark.parametrize(
+    "happens",
+    [WorkQueue.add, lambda queue, key: queue.add_later(key, 0.01)],
+    ids=["of the resource", "of a child"],
+)
+async def test_pauses_between_looks_grow_until_there_is_an_event(monkeypatch, happens):
     """Here none lasts, but the twentieth, which the event ends."""
     loop, pauses = asyncio.get_running_loop(), []
     call_later = loop.call_later
@@ -172,7 +179,7 @@ async def test_pauses_between_looks_grow_until_there_is_an_event(monkeypatch):
     async with running(work) as queue:
         queue.add(A)
         await until(lambda: len(pauses) == 20)
-        queue.add(A)
+        happens(queue, A)
         await until(lambda: len(pauses) >= 23)
     assert pauses[:4] == [30, 37.5, 46.875, 58.59375]
     assert max(pauses) == pauses[19] == 300

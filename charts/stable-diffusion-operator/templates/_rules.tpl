@@ -42,7 +42,7 @@ server's audit log says was asked for: nothing is missing, nothing is granted in
 # The address of an upgrade in steps.
 - apiGroups: [gateway.networking.k8s.io]
   resources: [gateways]
-  verbs: [get]
+  verbs: [get, list, watch]
 {{- if .Values.ray.throughApiServer }}
 - apiGroups: [""]
   resources: [services/proxy]

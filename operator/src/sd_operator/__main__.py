@@ -86,7 +86,9 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
                     group.create_task(queue.run(), name="work queue")
                     group.create_task(resync.run(), name="resync")
                     group.create_task(serve.run(queue.add), name="reading of dashboards")
-                    group.create_task(watch(settings, queue, reconciler.echoes, take_signals), name="watches")
+                    group.create_task(
+                        watch(settings, queue, reconciler.echoes, take_signals, cluster), name="watches"
+                    )
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from failed
             finally:

@@ -7,6 +7,7 @@ The token Secret is not among them: it is created once and never compared, so no
 from typing import Any
 
 from sd_operator.api import Resource
+from sd_operator.builders.canonical import canonical
 from sd_operator.builders.network_policy import network_policy
 from sd_operator.builders.preload import preload_daemon_set
 from sd_operator.builders.ray_service import ray_service
@@ -27,8 +28,8 @@ def desired(resource: Resource, settings: Settings) -> list[Json]:
     """
     return [
         *_network_policy(resource, settings),
-        *_preload(resource, settings),
-        *_warm(resource, settings),
+        *map(canonical, _preload(resource, settings)),
+        *map(canonical, _warm(resource, settings)),
         ray_service(resource, settings),
     ]
 

@@ -3,7 +3,8 @@
 
     SdServiceError
     ├── InvalidResource     a user's resource breaks a rule; retrying changes nothing
-    ├── NameConflict        an object of our name belongs to someone else; never touched
+    ├── NameConflict        an object of our name is not ours; never touched
+    ├── WaitingForDeletion  an object of our name is on its way out; the name is free afterwards
     ├── KubeRayMissing      the cluster does not know the kind RayService
     ├── KubeRayTooOld       its RayService lacks a field that we need
     ├── Refused             the API server refused a write for good (403, 422); needs a person
@@ -12,7 +13,7 @@
     ├── RayUnavailable      Ray's dashboard did not answer, or not as expected
     └── LocalRunFailed      `sdservice run` could not bring the service up on this machine
 
-They are translated in two places only: `reconcile` turns the first five into conditions,
+They are translated in two places only: `reconcile` turns the first six into conditions,
 `work_queue` turns ClusterUnavailable into back-off, `__main__` and `cli` turn all of them into one line.
 """
 
@@ -48,6 +49,10 @@ class InvalidResource(SdServiceError):
 
 class NameConflict(SdServiceError):
     """An object that we would have to write has another owner."""
+
+
+class WaitingForDeletion(SdServiceError):
+    """An object that we would have to write is still being removed, such as one of the former service of this name."""
 
 
 class KubeRayMissing(SdServiceError):

@@ -10,8 +10,9 @@ from typing import Any
 from sd_operator import naming
 from sd_operator.api import KIND, Status
 from sd_operator.api.resource import API_VERSION
+from sd_operator.excerpts import excerpt
 
-_NOTE_LIMIT = 1024
+_NOTE_LIMIT = 1024  # bytes; the API server refuses more
 _GOOD = {
     "Ready": "True",
     "Accepted": "True",
@@ -69,7 +70,7 @@ def event(note: Note, involved: dict[str, Any], now: datetime) -> dict[str, Any]
         "type": "Warning" if note.warning else "Normal",
         "reason": note.reason,
         "action": "Reconcile",
-        "note": note.message[:_NOTE_LIMIT],
+        "note": excerpt(note.message, _NOTE_LIMIT),
         "regarding": {
             "apiVersion": API_VERSION,
             "kind": KIND,

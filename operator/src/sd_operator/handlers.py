@@ -7,7 +7,7 @@ finalizers, and never resyncs. Handlers neither raise nor wait for the API serve
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -16,7 +16,7 @@ from sd_operator import naming
 from sd_operator.api import GROUP, PLURAL, VERSION
 from sd_operator.echoes import Echoes
 from sd_operator.naming import Key
-from sd_operator.watched import CHILDREN
+from sd_operator.watched import CHILDREN, Watched, service_of
 from sd_operator.work_queue import WorkQueue
 
 ECHO_SECONDS = 0.1
@@ -26,8 +26,16 @@ SETTLE_SECONDS = 0.2
 """Children change in bursts (a pod alone a dozen times while it starts); one pass answers a burst."""
 
 
-def registry(queue: WorkQueue, echoes: Echoes) -> kopf.OperatorRegistry:
-    """The handlers of the operator, which put keys into the queue; not for what it has written itself."""
+def registry(
+    queue: WorkQueue, echoes: Echoes, children: Iterable[Watched] = CHILDREN
+) -> kopf.OperatorRegistry:
+    """The handlers of the operator, which put keys into the queue; not for what it has written itself.
+
+    Args:
+        queue: where keys go.
+        echoes: what we wrote.
+        children: the kinds to watch beside the resource itself.
+    """
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -45,18 +53,17 @@ def registry(queue: WorkQueue, echoes: Echoes) -> kopf.OperatorRegistry:
 
     async def child_changed(
         namespace: str | None,
-        labels: Mapping[str, str],
         meta: Mapping[str, Any],
         event: Mapping[str, Any],
         **_: Any,
     ) -> None:
-        if not await is_echo(event["type"], meta, echoes):
-            queue.add_later(Key(namespace or "", labels[naming.NAME_LABEL]), SETTLE_SECONDS)
+        service = service_of(meta)
+        if service is not None and not await is_echo(event["type"], meta, echoes):
+            queue.add_later(Key(namespace or "", service), SETTLE_SECONDS)
 
-    for child in CHILDREN:
-        watched = kopf.on.event(
-            *child.kind.resource, labels={naming.NAME_LABEL: kopf.PRESENT}, registry=handlers
-        )
+    for child in children:
+        labels = {naming.NAME_LABEL: kopf.PRESENT} if child.labels else None
+        watched = kopf.on.event(*child.kind.resource, labels=labels, registry=handlers)
         watched(child_changed)
     return handlers
 
@@ -96,7 +103,7 @@ def settings(*, scans: bool = True) -> kopf.OperatorSettings:
     # Few objects in memory at a time: lists come by pages, and who was told of an object forgets it soon.
     chosen.watching.chunk_size = 20
     chosen.queueing.idle_timeout = 0.05
-    for child in CHILDREN:
+    for child in CHILDREN:  # those without labels are watched without a selector
         group, _, plural = child.kind.resource
         chosen.watching.label_selectors[f"{plural}.{group}" if group else plural] = child.selector
     return chosen

@@ -207,7 +207,7 @@ class Lease:
             # Who held it writes on until it wants to renew it.
             return not self._others_held_it or self._clock() - self._changed_at > DURATION_SECONDS
         holder = _holder(live)
-        lasts = live["spec"].get("leaseDurationSeconds", DURATION_SECONDS)
+        lasts = (live.get("spec") or {}).get("leaseDurationSeconds") or DURATION_SECONDS
         return not holder or holder == self._identity or self._clock() - self._changed_at > lasts
 
     async def _write(self, live: Json | None, asked: float) -> bool:
@@ -227,7 +227,7 @@ class Lease:
 
     def _body(self, live: Json | None, holder: str | None = None, duration: int = DURATION_SECONDS) -> Json:
         """The Lease as we write it; with the version it was read at, so that one of two who write fails."""
-        before = live.get("spec", {}) if live else {}
+        before = (live or {}).get("spec") or {}
         holder = self._identity if holder is None else holder
         stays = before.get("holderIdentity") == holder
         now = self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -241,9 +241,9 @@ class Lease:
             "spec": {
                 "holderIdentity": holder,
                 "leaseDurationSeconds": duration,
-                "acquireTime": before.get("acquireTime", now) if stays else now,
+                "acquireTime": (before.get("acquireTime") or now) if stays else now,
                 "renewTime": now,
-                "leaseTransitions": before.get("leaseTransitions", -1) + (0 if stays else 1),
+                "leaseTransitions": _transitions(live, stays=stays),
             },
         }
 
@@ -252,6 +252,14 @@ class Lease:
         if message != self._said:
             logger.warning("Lease %s/%s: %s", self._namespace, NAME, message)
             self._said = message
+
+
+def _transitions(live: Json | None, *, stays: bool) -> int:
+    """How often the Lease has changed hands: 0 for a new one, and where somebody has cleared the field."""
+    counted = ((live or {}).get("spec") or {}).get("leaseTransitions")
+    if counted is None:
+        return 0 if live is None or stays else 1
+    return max(0, int(counted)) + (0 if stays else 1)
 
 
 def _holder(live: Json) -> str:

@@ -18,7 +18,7 @@ from sd_operator import naming
 Json = Any
 Operation = dict[str, Any]
 
-_MUTED_IN_GROUPS = ("replicas", "minReplicas", "maxReplicas")
+_MUTED_IN_GROUPS = ("replicas", "minReplicas", "maxReplicas", "scaleStrategy")
 _TOLERATIONS = "tolerations"
 _SHOWN = 3
 
@@ -114,7 +114,7 @@ def _differing(wanted: Json, live: Json, path: str) -> Iterator[str]:
     elif isinstance(wanted, list) and isinstance(live, list) and len(wanted) == len(live):
         for item, counterpart in zip(wanted, live, strict=True):
             yield from _differing(item, counterpart, f"{path}[{_named(item)}]")
-    elif not _equal(wanted, live):
+    elif not is_same_value(wanted, live):
         yield path
 
 
@@ -124,7 +124,7 @@ def _named(item: Json) -> str:
     return str(item)
 
 
-def _equal(wanted: Json, live: Json) -> bool:
+def is_same_value(wanted: Json, live: Json) -> bool:
     """Equal; or the same quantity, for KubeRay writes 0.5 as 500m."""
     if wanted == live or (wanted in ({}, []) and live is None):
         return True

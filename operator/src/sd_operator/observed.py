@@ -210,7 +210,7 @@ def _ray_service(live: Json) -> RayServiceView:
     return RayServiceView(
         up_to_date=status.get("observedGeneration", 0) >= live["metadata"].get("generation", 1),
         since=ready.get("lastTransitionTime") or live["metadata"].get("creationTimestamp", ""),
-        refused=ready.get("message", "") if ready.get("reason") == "ValidationFailed" else "",
+        refused=ready.get("message", "") if _is_refused(ready, status) else "",
         active=active.get("rayClusterName", ""),
         pending=pending.get("rayClusterName", ""),
         active_application=_application(active),
@@ -220,6 +220,16 @@ def _ray_service(live: Json) -> RayServiceView:
         suspending=_is_true(conditions, "Suspending"),
         suspended=_is_true(conditions, "Suspended"),
     )
+
+
+def _is_refused(ready: Json, status: Json) -> bool:
+    """Whether KubeRay refuses the spec of now.
+
+    KubeRay keeps the reason ValidationFailed until endpoints appear. The condition carries the generation that KubeRay had
+    taken up before it refused; a later one in the status means that a repaired spec was taken up since.
+    """
+    taken_up = status.get("observedGeneration", 0)
+    return ready.get("reason") == "ValidationFailed" and ready.get("observedGeneration", 0) >= taken_up
 
 
 def _application(service_status: Json) -> Application:

@@ -71,7 +71,7 @@ class Observer:
         observed = observe(ray_service, pods, ray_clusters, children.warm)
         by_name = {each["metadata"]["name"]: each for each in ray_clusters}
         lacking = await self._shortage(asked.spec if asked else None, observed)
-        upgrade = upgrade_state(ray_service, by_name.get(observed.active), lacking)
+        upgrade = upgrade_state(ray_service, by_name.get(observed.active), lacking, pods)
         heads = ((name, observed.head(name)) for name in observed.clusters)
         places = [Place(key.namespace, name, head.uid, token) for name, head in heads if head]
         observed = replace(observed, serve=await self.serve.read(key, places))

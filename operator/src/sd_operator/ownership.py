@@ -5,18 +5,51 @@ from collections.abc import Mapping
 from typing import Any
 
 from sd_operator import naming
+from sd_operator.api import KIND
+from sd_operator.api.resource import API_VERSION
 from sd_operator.drift import owned_fields
+from sd_operator.errors import NameConflict, WaitingForDeletion
 
 Json = Mapping[str, Any]
 
 
 def owner(live: Json) -> str | None:
     """The uid of the object that controls this one."""
-    owners = live["metadata"].get("ownerReferences", [])
-    return next((each["uid"] for each in owners if each.get("controller")), None)
+    found = _controller(live)
+    return None if found is None else str(found["uid"])
 
 
 def belongs_to(live: Json, uid: str) -> bool:
     """By owner; or by field manager, where someone stripped the owner and it is to be put back."""
     found = owner(live)
     return found == uid or (found is None and bool(owned_fields(live, naming.FIELD_MANAGER)))
+
+
+def conflict(live: Json, kind: str, service: str) -> NameConflict | WaitingForDeletion:
+    """Why an object of a name that a service needs, and that is not its own, keeps the service waiting.
+
+    Args:
+        live: the object.
+        kind: its kind.
+        service: name of the service.
+    """
+    name, found = live["metadata"]["name"], _controller(live) or {}
+    former = (found.get("apiVersion"), found.get("kind"), found.get("name")) == (API_VERSION, KIND, service)
+    since = live["metadata"].get("deletionTimestamp")
+    if not (former or since):
+        return NameConflict(
+            f"{kind} {name} exists and is not part of this service, so the operator leaves it alone. Delete or rename it,"
+            " or give this service another name."
+        )
+    whose = "belongs to the former, deleted service of this name" if former else "is not part of this service"
+    removed = f"is being removed since {since}" if since else "is not removed yet"
+    remover = "KubeRay" if kind == "RayService" else "the garbage collector of kube-controller-manager"
+    return WaitingForDeletion(
+        f"{kind} {name} {whose} and {removed}. This service starts by itself when {kind} {name} is gone. If that takes"
+        f" longer than minutes, see whether {remover} runs, and which finalizers {kind} {name} has."
+    )
+
+
+def _controller(live: Json) -> Json | None:
+    owners = live["metadata"].get("ownerReferences") or []
+    return next((each for each in owners if each.get("controller")), None)

@@ -52,8 +52,10 @@ REASONS = {
         "Exit code 137 with OOMKilled: raise the memory of the group or the head. Else read the logs of the pod.",
     ),
     Reason.CHANGES_IGNORED: Meaning(
-        "Upgrade strategy InPlaceOnly leaves out what needs other pods; the message names the fields.",
-        "To have all of the spec, set `upgrade.strategy: NewCluster`; or take those fields back.",
+        "Upgrade strategy InPlaceOnly leaves out what needs other pods; the message names the fields. Or KubeRay has"
+        " rewritten the RayCluster and left its pods as they were.",
+        "To have all of the spec, set `upgrade.strategy: NewCluster`, or delete the pods that the message counts; or take"
+        " those fields back.",
     ),
     Reason.CREATING: Meaning("The RayService does not exist yet."),
     Reason.DEADLINE_EXCEEDED: Meaning(
@@ -125,7 +127,7 @@ REASONS = {
         "Install KubeRay 1.7 or newer with its CustomResourceDefinitions; Helm does not upgrade those.",
     ),
     Reason.NAME_CONFLICT: Meaning(
-        "An object of a name that is needed belongs to someone else.",
+        "An object of a name that is needed is not part of this service.",
         "Delete or rename that object, or give this service another name.",
     ),
     Reason.NEW_CLUSTER_STARTING: Meaning(
@@ -179,6 +181,12 @@ REASONS = {
         "Read the error in the message; mend the spec, or take the change back.",
     ),
     Reason.UP_TO_DATE: Meaning("No second cluster is starting."),
+    Reason.WAITING_FOR_DELETION: Meaning(
+        "An object of a name that is needed is still being removed, such as the RayService of a service that was deleted and"
+        " applied again.",
+        "It goes on by itself once the object is gone. If that takes longer than minutes, see whether KubeRay runs: its"
+        " finalizer stays on the RayService until KubeRay has removed the clusters.",
+    ),
     Reason.WAITING_FOR_IMAGES: Meaning(
         "With imagePreload.mode Required the change waits as a whole until its image is on the nodes.",
         "It goes on by itself; ImagesPreloaded says what is missing, and when it is late.",

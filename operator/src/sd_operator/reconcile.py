@@ -44,6 +44,7 @@ from sd_operator.errors import (
     NameConflict,
     Refused,
     SdServiceError,
+    WaitingForDeletion,
 )
 from sd_operator.events import Note, adjusted, changes, event, flips, removed, replaced_in_place
 from sd_operator.intent import of_ray_service
@@ -53,7 +54,7 @@ from sd_operator.naming import Key
 from sd_operator.observed import Observed, observe
 from sd_operator.observer import Children as LiveChildren
 from sd_operator.observer import Observer
-from sd_operator.ownership import belongs_to, owner
+from sd_operator.ownership import belongs_to, conflict, owner
 from sd_operator.preload_gate import Hold, asks_for_images, hold
 from sd_operator.preload_reader import Asked
 from sd_operator.rollout import Rollout, concerns
@@ -155,7 +156,14 @@ class Reconciler:
             after, observed = await self._status(resource, done, found.ray_clusters, before)
             if done.held is None and not status.is_upgrading(after):
                 self.rollout.through(key)
-        except (InvalidResource, NameConflict, KubeRayMissing, KubeRayTooOld, Refused) as error:
+        except (
+            InvalidResource,
+            NameConflict,
+            WaitingForDeletion,
+            KubeRayMissing,
+            KubeRayTooOld,
+            Refused,
+        ) as error:
             notes = []
             after, observed = await self._refused(live, error, before)
         await self._report(live, before, after, notes)
@@ -240,6 +248,7 @@ class Reconciler:
 
         Raises:
             NameConflict: an object of a wanted name is not ours.
+            WaitingForDeletion: likewise, and it is on its way out.
         """
         children = dict(found)
         for identity in wanted:
@@ -248,21 +257,25 @@ class Reconciler:
                 if live is not None:
                     children[identity] = live
             if identity in children and not belongs_to(children[identity], resource.uid):
-                raise NameConflict(
-                    f"{identity.kind} {identity.name} exists and belongs to someone else; it is left alone:"
-                    " delete or rename it, or give this service another name"
-                )
+                raise conflict(children[identity], identity.kind, resource.name)
         return children
 
     async def _ensure_token(self, resource: Resource, live: Json | None) -> str:
-        """Create the Secret with Ray's token where there is none; an existing one is never written. Return the token."""
+        """Create the Secret with Ray's token where there is none; an existing one is never written.
+
+        Returns:
+            The stored token: that of another writer where it was faster.
+        """
         name = naming.token_secret(resource.name)
         if live is None:
             token = self.draw_token()
-            await self.cluster.create(token_secret(resource, token), naming.FIELD_MANAGER)
-            return token
+            if await self.cluster.create(token_secret(resource, token), naming.FIELD_MANAGER) is not None:
+                return token
+            live = await self.cluster.get(SECRET, resource.namespace, name)
+        if live is None:
+            raise ClusterUnavailable(f"Secret {name} came and went meanwhile")
         if not belongs_to(live, resource.uid):
-            raise NameConflict(f"Secret {name} exists and belongs to someone else; delete or rename it")
+            raise conflict(live, SECRET.name, resource.name)
         return token_of(live)
 
     async def _adjust(self, resource: Resource, children: Children, ray_clusters: list[Json]) -> list[Note]:

@@ -13,13 +13,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sd_operator import naming
 from sd_operator.cluster import SERVICE, Cluster, Kind
 from sd_operator.errors import KubeRayMissing, Refused, SdServiceError
 from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
 from sd_operator.settings import Settings
-from sd_operator.watched import CHILDREN, Watched
+from sd_operator.watched import CHILDREN, OPTIONAL, Watched, service_of
 
 Json = dict[str, Any]
 
@@ -111,7 +110,7 @@ class Resync:
                 logger.warning("resync: %s", error)
                 refused.append(error)
                 continue
-            for watched in CHILDREN:
+            for watched in (*CHILDREN, *OPTIONAL):
                 try:
                     await self._join_children(versions, watched, namespace)
                 except (KubeRayMissing, Refused) as error:
@@ -125,7 +124,7 @@ class Resync:
     async def _join_children(self, versions: dict[Key, int], watched: Watched, namespace: str | None) -> None:
         """Let the versions of children of one kind into those of their resources."""
         async for live in self._cluster.metadata(watched.kind, namespace, watched.selector):
-            key = Key(live["namespace"], live["labels"][naming.NAME_LABEL])
+            key = Key(live["namespace"], service_of(live) or "")
             if key in versions:
                 versions[key] ^= _fingerprint(watched.kind, live)
 

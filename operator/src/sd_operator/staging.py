@@ -32,7 +32,8 @@ _DELAY = "rayClusterDeletionDelaySeconds"
 
 def removes_head(wanted: Json, live: Json | None) -> bool:
     """Whether applying the wanted RayService would take the head out of the Service."""
-    return live is not None and wanted["spec"][_EXCLUDES_HEAD] and not live["spec"].get(_EXCLUDES_HEAD)
+    excludes = bool(wanted["spec"].get(_EXCLUDES_HEAD))
+    return live is not None and excludes and not live["spec"].get(_EXCLUDES_HEAD)
 
 
 def staged(wanted: Json, live: Json | None, ray_clusters: list[Json], pods: Iterable[Json]) -> Json:
@@ -47,13 +48,13 @@ def staged(wanted: Json, live: Json | None, ray_clusters: list[Json], pods: Iter
     if live is None:
         return wanted
     mine = [each for each in ray_clusters if owner(each) == live["metadata"]["uid"]]
-    changed: Json = {}
+    spec = dict(wanted["spec"])
     if removes_head(wanted, live) and not _a_worker_takes_requests(wanted, live, mine, pods):
-        changed[_EXCLUDES_HEAD] = False
-    shortens = wanted["spec"][_DELAY] < live["spec"].get(_DELAY, 0)
+        del spec[_EXCLUDES_HEAD]  # KubeRay writes no false
+    shortens = spec[_DELAY] < live["spec"].get(_DELAY, 0)
     if shortens and not _is_settled(wanted, mine):
-        changed[_DELAY] = live["spec"][_DELAY]
-    return {**wanted, "spec": {**wanted["spec"], **changed}} if changed else wanted
+        spec[_DELAY] = live["spec"][_DELAY]
+    return {**wanted, "spec": spec}
 
 
 def replaces_in_place(

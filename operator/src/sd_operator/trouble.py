@@ -13,16 +13,19 @@ from typing import Any
 
 from sd_operator import times
 from sd_operator.api.status import Reason
+from sd_operator.excerpts import ending
 
 Json = Mapping[str, Any]
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
 _SETUP = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: ErrImagePull)?:? ?')
-_PREEMPTION = re.compile(r"\s*preemption: .*", re.DOTALL)
+# What the scheduler's later plugins add is one sentence of its own: `no new claims to deallocate, preemption: 0/3 nodes ...`.
+_PREEMPTION = re.compile(r"(?:(?<=[.!?])\s+(?:[^.!?]*,\s*)?|[,;\s]*)preemption: .*", re.DOTALL)
 _FORBIDDEN = re.compile(r".*? is forbidden: ", re.DOTALL)
 _ENDED = re.compile(r"ExitCode:(?P<code>\d+).*?Reason:(?P<reason>\w*)")
 _LOOP_DEATHS = 2
+_ENDING_LIMIT = 300  # of what a container wrote before it ended
 _LOOP_WINDOW = timedelta(minutes=10)
 
 
@@ -152,7 +155,7 @@ def of_container(container: Json, subject: str, since: str) -> Trouble | None:
 
 def _ending(container: Json, ended: Json) -> str:
     code = ended.get("exitCode", "unknown")
-    words = " ".join(ended.get("message", "").split())[-300:]
+    words = ending(" ".join(ended.get("message", "").split()), _ENDING_LIMIT)
     how = f"container {container['name']} ended with {ended.get('reason', 'Error')} (exit code {code})"
     return f"{how}: {words}" if words else how
 

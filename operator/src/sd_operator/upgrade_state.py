@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far the running RayClusters are from the config that is wanted (pure)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sd_operator.live_cluster import differences, runs_other_config
+from sd_operator.outdated_pods import outdated
 
 Json = Mapping[str, Any]
 
@@ -22,12 +23,14 @@ class UpgradeState:
         traffic_percent: share of the requests that the new cluster takes; None unless they move in steps.
         shortage: what the second cluster lacks to start, empty where it fits or nothing is known.
         kuberay: version of the KubeRay that made the active RayCluster, such as v1.7.0; empty where unknown.
+        outdated: which pods of the active RayCluster are older than its spec and differ from it; empty where none does.
     """
 
     behind: str = ""
     traffic_percent: int | None = None
     shortage: str = ""
     kuberay: str = ""
+    outdated: str = ""
 
     @property
     def kuberay_is_too_old(self) -> bool:
@@ -36,13 +39,16 @@ class UpgradeState:
         return bool(self.kuberay) and all(map(str.isdigit, parts)) and tuple(map(int, parts)) < OLDEST_KUBERAY
 
 
-def upgrade_state(ray_service: Json | None, active: Json | None, shortage: str = "") -> UpgradeState:
+def upgrade_state(
+    ray_service: Json | None, active: Json | None, shortage: str = "", pods: Iterable[Json] = ()
+) -> UpgradeState:
     """Read it.
 
     Args:
         ray_service: the live RayService, None where there is none.
         active: the live RayCluster that serves, None where none does.
         shortage: what the second cluster lacks.
+        pods: live pods of the service.
     """
     if ray_service is None or active is None:
         return UpgradeState(shortage=shortage)
@@ -51,6 +57,7 @@ def upgrade_state(ray_service: Json | None, active: Json | None, shortage: str =
     wanted = ray_service["spec"]["rayClusterConfig"]
     return UpgradeState(
         behind=differences(wanted, active) if runs_other_config(ray_service, active) else "",
+        outdated=outdated(active, pods),
         traffic_percent=pending.get("trafficRoutedPercent"),
         shortage=shortage,
         kuberay=annotations.get(_VERSION_ANNOTATION, ""),

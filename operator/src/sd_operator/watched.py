@@ -1,11 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What belongs to a resource and tells of itself: watched by handlers, listed by resync, found by its labels."""
+"""What belongs to a resource and tells of itself: watched by handlers, listed by resync, found by its labels or its owner."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sd_operator import naming
-from sd_operator.cluster import DAEMON_SET, DEPLOYMENT, NETWORK_POLICY, POD, RAY_CLUSTER, RAY_SERVICE, Kind
+from sd_operator.cluster import (
+    DAEMON_SET,
+    DEPLOYMENT,
+    GATEWAY,
+    NETWORK_POLICY,
+    POD,
+    RAY_CLUSTER,
+    RAY_SERVICE,
+    Cluster,
+    Kind,
+)
+from sd_operator.errors import Refused
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -14,7 +29,8 @@ class Watched:
 
     Attributes:
         kind: which.
-        labels: what those that are ours carry; an empty value: any.
+        labels: what those that are ours carry; an empty value: any. Empty where KubeRay gives them no labels: these are
+            found by their owner, which has the name of the resource.
     """
 
     kind: Kind
@@ -38,3 +54,41 @@ CHILDREN = (
     Watched(NETWORK_POLICY, _MANAGED),
     Watched(POD, _OF_RAY),
 )
+
+OPTIONAL = (Watched(GATEWAY, {}),)
+"""Kinds that a cluster may lack, or that we may not read there; nothing but an address depends on them."""
+
+
+def service_of(metadata: Mapping[str, Any]) -> str | None:
+    """Name of the resource that an object belongs to, by its label or its owner; None where it belongs to none."""
+    named = (metadata.get("labels") or {}).get(naming.NAME_LABEL)
+    if named:
+        return str(named)
+    owners = metadata.get("ownerReferences") or []
+    for each in owners:
+        if each.get("controller") and each.get("kind") == RAY_SERVICE.name:
+            return str(each["name"])
+    return None
+
+
+async def watchable(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[Watched, ...]:
+    """The kinds to watch: those that are always there, and the optional ones that can be listed in every namespace.
+
+    Args:
+        cluster: the API server.
+        namespaces: the served ones; none: all of them.
+
+    Raises:
+        ClusterUnavailable: the API server is away.
+    """
+    found = list(CHILDREN)
+    for each in OPTIONAL:
+        try:
+            for namespace in namespaces or (None,):
+                async for _ in cluster.metadata(each.kind, namespace):
+                    break
+        except Refused as error:
+            logger.info("%s is not watched: %s", each.kind.name, error)
+        else:
+            found.append(each)
+    return tuple(found)

@@ -19,8 +19,11 @@ from kopf._cogs.clients.watching import WatchingError
 from kopf._cogs.structs.credentials import AccessError, LoginError
 
 from sd_operator import handlers
+from sd_operator.cluster import Cluster
 from sd_operator.echoes import Echoes
+from sd_operator.errors import ClusterUnavailable
 from sd_operator.settings import Settings
+from sd_operator.watched import watchable
 from sd_operator.work_queue import WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -33,7 +36,7 @@ _END_SECONDS = 30.0
 
 
 async def watch(
-    settings: Settings, queue: WorkQueue, echoes: Echoes, take_signals: Callable[[], None]
+    settings: Settings, queue: WorkQueue, echoes: Echoes, take_signals: Callable[[], None], cluster: Cluster
 ) -> None:
     """Have kopf put what changes into the queue, until cancelled.
 
@@ -42,12 +45,20 @@ async def watch(
         queue: where keys go.
         echoes: what needs no answer.
         take_signals: called whenever kopf has taken the signals of the process.
+        cluster: tells which kinds there are to watch.
 
     Raises:
         RuntimeError: kopf has failed in a way that is not known, or does not end.
     """
     while True:
-        error = await _until_one_ends(settings, queue, echoes, take_signals)
+        try:
+            children = await watchable(cluster, settings.served_namespaces)
+        except ClusterUnavailable as away:
+            logger.warning("watches do not start yet: %s", away)
+            await asyncio.sleep(_PAUSE_SECONDS)
+            continue
+        registry = handlers.registry(queue, echoes, children)
+        error = await _until_one_ends(settings, registry, take_signals)
         if not isinstance(error, _ENDED):
             raise RuntimeError("kopf has ended") from error  # noqa: TRY004 - nobody gave us a wrong type
         logger.warning("a watch has ended (%s); all of them begin anew", str(error) or type(error).__name__)
@@ -56,10 +67,10 @@ async def watch(
 
 
 async def _until_one_ends(
-    settings: Settings, queue: WorkQueue, echoes: Echoes, take_signals: Callable[[], None]
+    settings: Settings, registry: kopf.OperatorRegistry, take_signals: Callable[[], None]
 ) -> BaseException | None:
     tasks = await kopf.spawn_tasks(
-        registry=handlers.registry(queue, echoes),
+        registry=registry,
         settings=handlers.settings(scans=settings.cluster_reads),
         standalone=True,
         clusterwide=not settings.served_namespaces,

@@ -16,13 +16,14 @@ from sd_operator.api import Condition, Status
 from sd_operator.api.status import ConditionType, Reason
 from sd_operator.cold_start import Phase, of_record, starts
 from sd_operator.observed import Observed
-from sd_operator.reasons import REASONS
+from sd_operator.reasons import REASONS, Meaning
 
 Json = Mapping[str, Any]
 
 _SINCE = re.compile(r"since (\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z)")
 _EVENTS = 8
 _STARTS = 3
+_TYPES, _REASONS = frozenset(ConditionType), frozenset(Reason)
 _GOOD = {ConditionType.UPGRADING.value: "False", ConditionType.SUSPENDED.value: "False"}
 _BEHIND = (
     "status.observedGeneration is {seen}, the resource is at generation {generation}",
@@ -98,7 +99,7 @@ def explain(
     return Explanation(
         headline=f"{name} {state}: {ready.reason}, for {elapsed}{replicas}",
         good=ready.status == "True" and ready.reason != Reason.DEGRADED,
-        findings=(*_behind(live, status), *_findings(status, now)),
+        findings=(*_behind(live, status), *_findings(status, now), *_of_a_newer_operator(live, now)),
         starts=tuple(_bars(status, observed, now)),
         conditions=tuple(_condition_row(condition, now) for condition in status.conditions),
         pods=tuple(_pod_rows(observed)),
@@ -125,13 +126,33 @@ def _findings(status: Status, now: datetime) -> list[Finding]:
     """Ready first, then what else a person can act on and says something new."""
     found: list[Finding] = []
     for condition in status.conditions:
-        told = REASONS[Reason(condition.reason)]
+        told = _meaning(condition.reason)
         worth_telling = condition.type == ConditionType.READY or told.advice
         words = _SINCE.sub(lambda since: f"for {_elapsed(since[1], now)}", condition.message)
         if worth_telling and all(told.advice != each.advice or not told.advice for each in found):
             title = f"{condition.type}: {told.meaning}"
             found.append(Finding(title, words, told.advice, _elapsed(condition.last_transition_time, now)))
     return found
+
+
+def _meaning(reason: str) -> Meaning:
+    """What a reason means; one of another version speaks for itself."""
+    return REASONS[Reason(reason)] if reason in _REASONS else Meaning(reason)
+
+
+def _of_a_newer_operator(live: Json, now: datetime) -> Iterable[Finding]:
+    """Conditions on record whose type or reason this version does not know, in the words of the operator that wrote them."""
+    for condition in (live.get("status") or {}).get("conditions") or []:
+        kind, reason = str(condition.get("type", "")), str(condition.get("reason", ""))
+        if kind in _TYPES and reason in _REASONS:
+            continue
+        yield Finding(
+            f"{kind}={condition.get('status', 'Unknown')}: {reason}, as the operator reported",
+            str(condition.get("message", "")),
+            "This sdservice is older than the operator and does not know what this means. Install the sdservice of the"
+            " operator's release, or read its docs/reasons.md.",
+            _elapsed(str(condition.get("lastTransitionTime", "")), now),
+        )
 
 
 def _is_good(condition: Condition) -> bool:

@@ -92,7 +92,11 @@ class WorkQueue:
             self._ready.put_nowait((rank, next(self._numbers), key))
 
     def add_later(self, key: Key, seconds: float) -> None:
-        """Ask for the key to be worked on after a while; whatever else asks meanwhile is answered by that."""
+        """Ask for the key to be worked on after a while, since something has happened.
+
+        Whatever else asks meanwhile is answered by that. Pauses between passes that grew without an event start small again.
+        """
+        self._looks.pop(key, None)
         if key not in self._timers and key not in self._waiting:
             self._come_again_in(seconds, key)
 

@@ -114,6 +114,11 @@ class ApiServer:
         """Apply a JSON patch to an object."""
         await self._patch(live, operations, _JSON_PATCH)
 
+    async def replace(self, body: Json) -> None:
+        """Replace an object; refused where it has changed since it was read."""
+        resource = await self._resource(body["kind"])
+        await resource.replace(body=body, **_place(body), _request_timeout=_TIMEOUT_SECONDS)
+
     async def replace_status(self, live: Json, status: Json) -> None:
         """Replace the status; refused where the object has changed since it was read."""
         resource = await self._resource(live["kind"])

@@ -12,6 +12,7 @@ import yaml
 
 Json = dict[str, Any]
 
+_UNAPPROVED = "api-approved.kubernetes.io"
 _STRING: Json = {"type": "string"}
 _INTEGER: Json = {"type": "integer", "format": "int32"}
 _BOOLEAN: Json = {"type": "boolean"}
@@ -28,6 +29,16 @@ def kuberay_crds() -> list[Json]:
         _crd("RayService", "rayservices", _ray_service_spec(), _ray_service_status()),
         _crd("RayCluster", "rayclusters", _ray_cluster_spec(), _FREE),
     ]
+
+
+def gateway_crd() -> Json:
+    """Gateway of the Gateway API, without its rules: whatever KubeRay or a test writes into one is kept."""
+    group = "gateway.networking.k8s.io"
+    body = _crd("Gateway", "gateways", _FREE, _FREE)
+    # Names under *.k8s.io need the word of those who guard them; for a test none is given.
+    body["metadata"] |= {"name": f"gateways.{group}", "annotations": {_UNAPPROVED: "unapproved, for tests"}}
+    body["spec"]["group"] = group
+    return body
 
 
 def _object(required: tuple[str, ...] = (), **properties: Json) -> Json:

@@ -83,6 +83,7 @@ class Reason(StrEnum):
     UNSCHEDULABLE = "Unschedulable"
     UPGRADE_FAILED = "UpgradeFailed"
     UP_TO_DATE = "UpToDate"
+    WAITING_FOR_DELETION = "WaitingForDeletion"
     WAITING_FOR_IMAGES = "WaitingForImages"
     WAITING_FOR_OTHERS = "WaitingForOthers"
     WAKING = "Waking"
@@ -234,8 +235,15 @@ class Status(Model):
 
 
 def recorded_status(live: Mapping[str, Any]) -> Status:
-    """The status on record of a live resource; an empty one where another version wrote what we cannot read."""
+    """The status on record of a live resource, without the fields of another version that this one cannot read."""
+    told = live.get("status") or {}
     try:
-        return Status.model_validate_json(json.dumps(live.get("status") or {}))
+        return Status.model_validate_json(json.dumps(told))
+    except ValidationError as error:
+        unreadable = {each["loc"][0] for each in error.errors() if each["loc"]}
+    try:
+        return Status.model_validate_json(
+            json.dumps({key: value for key, value in told.items() if key not in unreadable})
+        )
     except ValidationError:
         return Status()

@@ -12,6 +12,7 @@ from sd_operator import naming
 from sd_operator.api import Resource, Spec, WorkerGroup
 from sd_operator.api.capacity import Bounds, gpus_per_worker, replicas_per_worker, worker_bounds
 from sd_operator.api.placement import MAX_WORKER_GROUPS
+from sd_operator.builders.canonical import canonical, completed
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.pod import head_template, security_context, worker_template
 from sd_operator.builders.serve_config import grace_seconds, serve_config_text
@@ -36,9 +37,10 @@ _ALLOCATE_TIMEOUT = {"name": "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S
 
 def ray_service(resource: Resource, settings: Settings) -> Json:
     """The RayService of a resource; it has the resource's name."""
-    spec, cluster = resource.spec, _ray_cluster(resource, settings)
+    # KubeRay compares clusters in this form too: 0.5 and 500m are one and the same to it.
+    spec, cluster = resource.spec, canonical(_ray_cluster(resource, settings))
     annotations = {naming.CLUSTER_CONFIG_ANNOTATION: fingerprint(cluster)}
-    return {
+    body = {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {**owned_metadata(resource, resource.name), "annotations": annotations},
@@ -47,12 +49,13 @@ def ray_service(resource: Resource, settings: Settings) -> Json:
             "upgradeStrategy": _upgrade_strategy(spec),
             # At zero only the head can take a request and wake the service.
             "excludeHeadPodFromServeSvc": spec.replicas.min > 0,
-            "suspend": spec.suspend,
+            **({"suspend": True} if spec.suspend else {}),
             # After an upgrade the old cluster finishes what it has begun.
             "rayClusterDeletionDelaySeconds": _deletion_delay_seconds(spec),
-            "rayClusterConfig": cluster,
+            "rayClusterConfig": completed(cluster),
         },
     }
+    return canonical(body)
 
 
 def _ray_cluster(resource: Resource, settings: Settings) -> Json:

@@ -34,6 +34,7 @@ from sd_operator.observer import Observer
 from sd_operator.preload_gate import hold
 from sd_operator.preload_reader import Asked, PreloadReader
 from sd_operator.serve_reader import ServeReader
+from sd_operator.settings import Settings
 from sd_operator.status.preload import waiting_for_images
 from sd_operator.status.verdict import Verdict
 from sd_operator.why import Explanation, Row, explain
@@ -41,6 +42,8 @@ from sd_operator.why import Explanation, Row, explain
 Json = dict[str, Any]
 
 _TIMEOUT_SECONDS = 20.0
+_KNOWN_TO_THE_OPERATOR = {Reason.NAME_CONFLICT, Reason.WAITING_FOR_DELETION, Reason.REFUSED}
+_MOST_IMAGES: int = Settings.model_fields["node_status_max_images"].default
 _MARKS = {True: ("✓", typer.colors.GREEN), False: ("✗", typer.colors.RED), None: ("?", typer.colors.YELLOW)}
 
 
@@ -50,31 +53,51 @@ def why(
         str | None, typer.Option("--namespace", "-n", help="Its namespace; default: that of the context.")
     ] = None,
     context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    node_status_max_images: Annotated[
+        int,
+        typer.Option(
+            min=-1,
+            envvar="SDSERVICE_NODE_STATUS_MAX_IMAGES",
+            help="Images that the kubelets list at most, as the operator is told; -1: all.",
+        ),
+    ] = _MOST_IMAGES,
 ) -> None:
     """Explain the state of a StableDiffusionService from live objects. Reads only; needs no operator."""
-    explanation = asyncio.run(_explain(name, namespace, context))
+    explanation = asyncio.run(_explain(name, namespace, context, node_status_max_images))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines(explanation, width):
         typer.echo(line)
 
 
-async def _explain(name: str, namespace: str | None, context: str | None) -> Explanation:
+async def _explain(
+    name: str, namespace: str | None, context: str | None, node_status_max_images: int
+) -> Explanation:
     namespace = namespace or await default_namespace(context)
     async with connect(_TIMEOUT_SECONDS, context=context) as cluster:
         live = await cluster.get(SERVICE, namespace, name)
         if live is None:
             raise SdServiceError(f"there is no StableDiffusionService {name} in namespace {namespace}")
-        return await gather(cluster, live, datetime.now(UTC))
+        return await gather(cluster, live, datetime.now(UTC), node_status_max_images)
 
 
-async def gather(cluster: Cluster, live: Json, now: datetime) -> Explanation:
-    """Read everything about a resource, and explain it."""
+async def gather(
+    cluster: Cluster, live: Json, now: datetime, node_status_max_images: int = _MOST_IMAGES
+) -> Explanation:
+    """Read everything about a resource, and explain it.
+
+    Args:
+        cluster: the API server.
+        live: the resource.
+        now: the time, UTC.
+        node_status_max_images: how many images the kubelets list at most; -1: all.
+    """
     recorded = recorded_status(live)
-    computed, observed = await _look(cluster, live, recorded, now)
+    observer = _observer(cluster, node_status_max_images)
+    computed, observed = await _look(observer, live, recorded, now)
     return explain(live, computed, observed, await _events(cluster, live, observed), now)
 
 
-async def _look(cluster: Cluster, live: Json, recorded: Status, now: datetime) -> tuple[Status, Observed]:
+async def _look(observer: Observer, live: Json, recorded: Status, now: datetime) -> tuple[Status, Observed]:
     """The status as it should read now, and what it was computed from."""
     metadata = live["metadata"]
     key, generation = Key(metadata["namespace"], metadata["name"]), metadata["generation"]
@@ -82,11 +105,11 @@ async def _look(cluster: Cluster, live: Json, recorded: Status, now: datetime) -
         resource = parse_live(live)
     except InvalidResource as error:
         refusal = status.Refusal(key, generation, status.not_accepted(error))
-        return await _look_past(cluster, live, refusal, recorded, now)
+        return await _look_past(observer, live, refusal, recorded, now)
     told = _told_refusal(live, recorded)
     if told is None:
         try:
-            observed, ray_service = await _observe(cluster, resource, recorded, now)
+            observed, ray_service = await _observe(observer, resource, recorded, now)
             held = _held(resource, observed, ray_service, recorded, now)
         except KubeRayMissing as error:
             told = status.not_accepted(error)
@@ -95,14 +118,13 @@ async def _look(cluster: Cluster, live: Json, recorded: Status, now: datetime) -
             computed = status.compute(resource, observed, told_image, recorded, now, held=held)
             return computed, observed
     refusal = status.Refusal(key, generation, told, resource.spec)
-    return await _look_past(cluster, live, refusal, recorded, now)
+    return await _look_past(observer, live, refusal, recorded, now)
 
 
 async def _look_past(
-    cluster: Cluster, live: Json, refusal: status.Refusal, recorded: Status, now: datetime
+    observer: Observer, live: Json, refusal: status.Refusal, recorded: Status, now: datetime
 ) -> tuple[Status, Observed]:
     """The same where the spec is refused: what runs is what an earlier one became."""
-    observer = _observer(cluster)
     running = await observer.running(refusal.key, live["metadata"]["uid"])
     if running is None:
         return status.refused(refusal, None, recorded, now), Observed()
@@ -116,9 +138,8 @@ def _told_refusal(live: Json, recorded: Status) -> Verdict | None:
     if recorded.observed_generation != live["metadata"]["generation"]:
         return None
     for each in recorded.conditions:
-        reason = Reason(each.reason) if each.type == ConditionType.ACCEPTED else None
-        if reason in {Reason.NAME_CONFLICT, Reason.REFUSED}:
-            return Verdict("False", reason, each.message)
+        if each.type == ConditionType.ACCEPTED and each.reason in _KNOWN_TO_THE_OPERATOR:
+            return Verdict("False", Reason(each.reason), each.message)
     return None
 
 
@@ -136,24 +157,23 @@ def _held(
     return status.Held(waiting_for_images(found), running, found) if found else None
 
 
-def _observer(cluster: Cluster) -> Observer:
+def _observer(cluster: Cluster, node_status_max_images: int) -> Observer:
     serve, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
     nodes = NodeReader(cluster)
-    devices, preloads = DeviceReader(cluster, nodes), PreloadReader(cluster, nodes)
+    devices, preloads = DeviceReader(cluster, nodes), PreloadReader(cluster, nodes, node_status_max_images)
     return Observer(cluster, ServeReader(serve), probe, devices, preloads)
 
 
 async def _observe(
-    cluster: Cluster, resource: Resource, recorded: Status, now: datetime
+    observer: Observer, resource: Resource, recorded: Status, now: datetime
 ) -> tuple[Observed, Json | None]:
     """What is observed, and the RayService."""
-    observer = _observer(cluster)
     key = Key(resource.namespace, resource.name)
-    ray_service = await cluster.get(RAY_SERVICE, key.namespace, key.name)
+    ray_service = await observer.cluster.get(RAY_SERVICE, key.namespace, key.name)
     observed = await observer.look(
         key,
         await observer.children(key, resource.uid, ray_service),
-        await cluster.list(RAY_CLUSTER, key.namespace, naming.labels(resource.name)),
+        await observer.cluster.list(RAY_CLUSTER, key.namespace, naming.labels(resource.name)),
         await observer.token(key, resource.uid),
         Asked(resource.spec, (recorded.image or "", *resource.spec.image_preload.images)),
     )

@@ -19,6 +19,7 @@ from sd_operator.errors import (
     NameConflict,
     Refused,
     SdServiceError,
+    WaitingForDeletion,
 )
 from sd_operator.intent import Intent, of_spec
 from sd_operator.naming import Key
@@ -37,10 +38,12 @@ from sd_operator.status.upgrading import upgrading
 from sd_operator.status.verdict import Verdict
 
 _LOOK_AGAIN_SECONDS = 30.0
+_SOON_SECONDS = 3.0
 _MENDED_ELSEWHERE = {Reason.KUBERAY_MISSING, Reason.KUBERAY_TOO_OLD, Reason.NAME_CONFLICT, Reason.REFUSED}
 _REASONS = {
     InvalidResource: Reason.INVALID,
     NameConflict: Reason.NAME_CONFLICT,
+    WaitingForDeletion: Reason.WAITING_FOR_DELETION,
     KubeRayMissing: Reason.KUBERAY_MISSING,
     KubeRayTooOld: Reason.KUBERAY_TOO_OLD,
     Refused: Reason.REFUSED,
@@ -218,6 +221,8 @@ def look_again_seconds(status: Status) -> float | None:
     ready_now, accepted_now = found[ConditionType.READY], found[ConditionType.ACCEPTED]
     if accepted_now.reason in _MENDED_ELSEWHERE or ready_now.status == "Unknown":
         return _LOOK_AGAIN_SECONDS
+    if accepted_now.reason == Reason.WAITING_FOR_DELETION:
+        return _SOON_SECONDS  # a Secret that goes sends no event
     if ready_now.reason in {Reason.SUSPENDED, accepted_now.reason}:
         return None  # nothing runs before an edit, and an edit is an event
     if found[ConditionType.IMAGES_PRELOADED].status == "False":

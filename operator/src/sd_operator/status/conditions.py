@@ -3,7 +3,7 @@
 
 from sd_operator.api.status import Reason
 from sd_operator.intent import Intent
-from sd_operator.observed import Observed
+from sd_operator.observed import Observed, RayServiceView
 from sd_operator.status.verdict import Verdict
 
 
@@ -18,11 +18,16 @@ def accepted(observed: Observed) -> Verdict:
     return Verdict("True", Reason.ACCEPTED, "The spec is valid.")
 
 
+def is_suspended(intent: Intent, view: RayServiceView | None) -> bool:
+    """Whether nothing runs or nothing is to run: the spec says so, or KubeRay is at it, which it finishes once begun."""
+    return intent.suspend or (view is not None and (view.suspended or view.suspending))
+
+
 def suspended(intent: Intent, observed: Observed) -> Verdict:
     """`Suspended`: all pods are given back."""
     view = observed.ray_service
     if view is not None and view.suspended:
         return Verdict("True", Reason.SUSPENDED, "All pods are given back.")
-    if intent.suspend:
+    if is_suspended(intent, view):
         return Verdict("False", Reason.SUSPENDING, "Pods are being given back.")
     return Verdict("False", Reason.RUNNING, "The service is meant to run.")

@@ -10,6 +10,7 @@ from sd_operator.intent import Intent
 from sd_operator.observed import Observed, RayServiceView
 from sd_operator.serve_difference import differences
 from sd_operator.status.application import Known, known
+from sd_operator.status.conditions import is_suspended
 from sd_operator.status.verdict import Verdict
 
 
@@ -33,7 +34,7 @@ def config_applied(intent: Intent, observed: Observed, *, in_place: bool = False
 
 def _config_applied(intent: Intent, observed: Observed) -> Verdict:
     view = observed.ray_service
-    if intent.suspend:
+    if is_suspended(intent, view):
         return Verdict("False", Reason.SUSPENDED, "Nothing runs while suspended.")
     if view is None or not view.up_to_date:
         return Verdict("False", Reason.CONFIG_PENDING, "KubeRay has not taken up the latest RayService yet.")

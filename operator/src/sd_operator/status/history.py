@@ -7,6 +7,7 @@ from datetime import datetime
 from sd_operator import times
 from sd_operator.api import Condition, Status
 from sd_operator.api.status import ConditionType
+from sd_operator.excerpts import excerpt
 from sd_operator.status.verdict import Verdict
 
 _MESSAGE_LIMIT = 1024
@@ -23,7 +24,7 @@ def conditions(
             type=kind.value,
             status=verdict.status,
             reason=verdict.reason.value,
-            message=_clipped(verdict.message),
+            message=excerpt(verdict.message, _MESSAGE_LIMIT),
             last_transition_time=(
                 before[kind].last_transition_time
                 if kind in before and before[kind].status == verdict.status
@@ -33,7 +34,3 @@ def conditions(
         )
         for kind, verdict in verdicts.items()
     )
-
-
-def _clipped(message: str) -> str:
-    return message if len(message) <= _MESSAGE_LIMIT else message[: _MESSAGE_LIMIT - 3] + "..."

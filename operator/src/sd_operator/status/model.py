@@ -9,6 +9,7 @@ from sd_operator.intent import Intent
 from sd_operator.observed import Observed
 from sd_operator.ray_messages import RuntimeProblem, runtime_problem
 from sd_operator.status.application import known
+from sd_operator.status.conditions import is_suspended
 from sd_operator.status.counts import serving_cluster
 from sd_operator.status.verdict import Verdict
 
@@ -31,13 +32,13 @@ def model_available(intent: Intent, observed: Observed) -> Verdict:
     view = observed.ray_service
     cluster = view.pending if view and view.pending else serving_cluster(observed)
     application = known(observed, cluster)
+    if is_suspended(intent, view):
+        return Verdict("Unknown", Reason.SUSPENDED, "Nothing loads the model while suspended.")
     problem = model_problem(application.words)
     if problem is not None:
         return problem
     if application.model > 0:
         return Verdict("True", Reason.MODEL_LOADED, "A replica has loaded the model.")
-    if intent.suspend:
-        return Verdict("Unknown", Reason.SUSPENDED, "Nothing loads the model while suspended.")
     if application.status == "RUNNING" and intent.low == 0:
         message = "No replica holds the model now; whether it loads shows with the next request."
         return Verdict("Unknown", Reason.MODEL_NOT_LOADED, message)

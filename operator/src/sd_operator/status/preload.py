@@ -2,6 +2,7 @@
 """`ImagesPreloaded`, and the counts behind it: which nodes hold which image, and what waits for that (pure)."""
 
 from sd_operator.api.status import ImageStatus, PreloadStatus, Reason, WarmStatus
+from sd_operator.excerpts import excerpt
 from sd_operator.intent import Intent
 from sd_operator.observed import Observed
 from sd_operator.preload_gate import Hold
@@ -34,7 +35,7 @@ def warm_status(observed: Observed) -> WarmStatus | None:
         ready=view.ready,
         desired=view.desired,
         summary=f"{view.ready}/{view.desired}",
-        message=view.words[:_TEXT_LIMIT] or None,
+        message=excerpt(view.words, _TEXT_LIMIT) or None,
     )
 
 
@@ -109,7 +110,7 @@ def _image(image: ImageState, state: PreloadState) -> ImageStatus:
         nodes_ready=len(image.ready),
         nodes_matched=len(image.matched) + state.unmade,
         nodes_unknown=len(image.unknown),
-        message=message[:_TEXT_LIMIT] or None,
+        message=excerpt(message, _TEXT_LIMIT) or None,
     )
 
 

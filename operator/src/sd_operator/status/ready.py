@@ -24,9 +24,10 @@ from sd_operator.api.status import Reason
 from sd_operator.intent import Intent
 from sd_operator.observed import Observed, PodView, RayServiceView
 from sd_operator.status.application import Known, known
+from sd_operator.status.conditions import is_suspended
 from sd_operator.status.counts import pods_of
 from sd_operator.status.model import model_problem
-from sd_operator.status.schedulable import troubles
+from sd_operator.status.schedulable import is_young, troubles
 from sd_operator.status.verdict import Verdict
 from sd_operator.trouble import Trouble
 
@@ -84,7 +85,7 @@ def is_unheard(observed: Observed) -> bool:
 
 
 def _is_suspended(scene: _Scene) -> Verdict | None:
-    if scene.intent.suspend or scene.view.suspended or scene.view.suspending:
+    if is_suspended(scene.intent, scene.view):
         return Verdict("False", Reason.SUSPENDED, "Suspended; set suspend: false to start again.")
     return None
 
@@ -234,7 +235,9 @@ def _blocked(scene: _Scene, what: str) -> Verdict | None:
     if problem is not None:
         return Verdict("False", problem.reason, f"{what}: {problem.message}")
     trouble = scene.trouble()
-    return None if trouble is None else Verdict("False", trouble.reason, f"{what}: {trouble}")
+    if trouble is None or is_young(trouble, scene.now):
+        return None
+    return Verdict("False", trouble.reason, f"{what}: {trouble}")
 
 
 def _state(scene: _Scene) -> str:

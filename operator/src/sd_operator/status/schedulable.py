@@ -32,7 +32,7 @@ def schedulable(observed: Observed, now: datetime) -> Verdict:
     found = [
         each for cluster in observed.clusters for each in troubles(observed, cluster) if each.reason in _KINDS
     ]
-    waiting = [each for each in found if not _is_young(each, now)]
+    waiting = [each for each in found if not is_young(each, now)]
     if not waiting:
         return Verdict("True", Reason.SCHEDULED, "No pod waits for a node.")
     more = f" ({len(waiting) - 1} more wait)" if len(waiting) > 1 else ""
@@ -40,6 +40,7 @@ def schedulable(observed: Observed, now: datetime) -> Verdict:
     return Verdict("False", waiting[0].reason, f"{message.rstrip('.')}.{kept}" if kept else message)
 
 
-def _is_young(trouble: Trouble, now: datetime) -> bool:
+def is_young(trouble: Trouble, now: datetime) -> bool:
+    """Whether a pod has waited for a node for so short a time that this is no reason yet."""
     is_waiting = trouble.reason is Reason.UNSCHEDULABLE and bool(trouble.since)
     return is_waiting and now - trouble.started() < PATIENCE

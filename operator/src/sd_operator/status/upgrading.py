@@ -5,16 +5,24 @@ from sd_operator.api.status import Reason
 from sd_operator.intent import Intent
 from sd_operator.observed import Observed, RayServiceView
 from sd_operator.serve_state import FAILED
+from sd_operator.status.conditions import is_suspended
 from sd_operator.status.verdict import Verdict
 
 
 def upgrading(intent: Intent, observed: Observed) -> Verdict:
     """Whether the cluster that serves is about to be replaced."""
     view, state = observed.ray_service, observed.upgrade
-    if view is None or not view.active or intent.suspend:
+    if view is None or not view.active or is_suspended(intent, view):
         return Verdict("False", Reason.UP_TO_DATE, "No second cluster is starting.")
-    if view.upgrading and view.pending:
+    if view.pending:
         return _second_cluster(observed, view)
+    if not state.behind and state.outdated:
+        message = (
+            f"KubeRay has rewritten {view.active} since its pods started, as a new version of KubeRay does, and renews no"
+            f" pods by itself: {state.outdated}, still run the former spec. A pod that is replaced runs the present one. To"
+            " have that now, delete these pods one by one."
+        )
+        return Verdict("False", Reason.CHANGES_IGNORED, message)
     if not state.behind:
         return Verdict("False", Reason.UP_TO_DATE, "No second cluster is starting.")
     if intent.strategy == "InPlaceOnly":

@@ -5,10 +5,11 @@ https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/util
 GenerateHashWithoutReplicasAndWorkersToDelete.
 """
 
-import copy
 import hashlib
 import json
 from typing import Any
+
+from sd_testkit.kuberay.go_types import cluster_as_written
 
 Json = dict[str, Any]
 
@@ -23,7 +24,7 @@ def cluster_fingerprint(cluster: Json, groups: int | None = None) -> str:
         cluster: `spec.rayClusterConfig`.
         groups: count only so many worker groups; the others were appended.
     """
-    heard = copy.deepcopy(cluster)
+    heard = cluster_as_written(cluster)
     heard["workerGroupSpecs"] = heard.get("workerGroupSpecs", [])[:groups]
     for muted in ("suspend", "upgradeStrategy"):
         heard.pop(muted, None)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sd_testkit.api_server import suffix
 from sd_testkit.kuberay.fingerprints import cluster_fingerprint
+from sd_testkit.kuberay.go_types import cluster_as_written
 
 Json = dict[str, Any]
 
@@ -30,7 +31,7 @@ def origin(name: str) -> dict[str, str]:
 def ray_cluster(ray_service: Json, name: str) -> Json:
     """The RayCluster of a name that a RayService asks for now."""
     metadata = ray_service["metadata"]
-    spec = ray_service["spec"]["rayClusterConfig"]
+    spec = cluster_as_written(ray_service["spec"]["rayClusterConfig"])
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
@@ -108,6 +109,21 @@ def serve_service(ray_service: Json, cluster: Json) -> Json:
     ]
     labels = {**origin(name), SERVE_LABEL: f"{name}-serve"}
     return _service(ray_service, f"{name}-serve-svc", labels, {"selector": selector, "ports": ports})
+
+
+def fits(ray_service: Json, cluster: Json) -> bool:
+    """Whether a RayCluster is as its RayService wants it, but for what needs no other one."""
+    wanted = cluster_fingerprint(ray_service["spec"]["rayClusterConfig"])
+    return bool(cluster["metadata"]["annotations"][FINGERPRINT] == wanted)
+
+
+def only_appends(ray_service: Json, cluster: Json) -> bool:
+    """Equal but for worker groups added at the end."""
+    config = ray_service["spec"]["rayClusterConfig"]
+    count = int(cluster["metadata"]["annotations"][GROUPS])
+    if len(config.get("workerGroupSpecs", [])) < count:
+        return False
+    return bool(cluster["metadata"]["annotations"][FINGERPRINT] == cluster_fingerprint(config, count))
 
 
 def owner(body: Json) -> Json:

@@ -14,12 +14,12 @@ import yaml
 from sd_testkit.api_server import ApiServer, now, suffix
 from sd_testkit.kuberay import statuses
 from sd_testkit.kuberay.conditions import is_true
-from sd_testkit.kuberay.fingerprints import cluster_fingerprint
+from sd_testkit.kuberay.go_types import ray_service_as_written
 from sd_testkit.kuberay.objects import (
-    FINGERPRINT,
-    GROUPS,
     SERVE_LABEL,
+    fits,
     head_service,
+    only_appends,
     origin,
     ray_cluster,
     serve_service,
@@ -67,14 +67,14 @@ class RayServices:
     async def reconcile(self, ray_service: Json, seen: Snapshot) -> None:
         """One pass."""
         metadata = ray_service["metadata"]
-        clusters = seen.clusters_of(ray_service)
+        clusters, finalizers = seen.clusters_of(ray_service), metadata.get("finalizers", [])
         if "deletionTimestamp" in metadata:
             await self._clean_up(ray_service, clusters, set())
-            if not clusters:
-                await self._server.merge(ray_service, {"metadata": {"finalizers": None}})
+            if not clusters and FINALIZER in finalizers:
+                await self._set_finalizers(ray_service, [each for each in finalizers if each != FINALIZER])
             return
-        if FINALIZER not in metadata.get("finalizers", []):
-            await self._server.merge(ray_service, {"metadata": {"finalizers": [FINALIZER]}})
+        if FINALIZER not in finalizers:
+            await self._set_finalizers(ray_service, [*finalizers, FINALIZER])
             return
         if await self._hangs(ray_service, clusters, seen):
             return
@@ -88,6 +88,11 @@ class RayServices:
                 await self._server.event(ray_service, "InvalidRayServiceSpec", text, "Warning")
         elif not await self._suspend(ray_service, clusters, seen):
             await self._serve(ray_service, clusters, seen)
+
+    async def _set_finalizers(self, ray_service: Json, finalizers: list[str]) -> None:
+        """KubeRay replaces the whole object with what its types make of it."""
+        written = ray_service_as_written(ray_service)
+        await self._server.replace({**written, "metadata": {**written["metadata"], "finalizers": finalizers}})
 
     async def _hangs(self, ray_service: Json, clusters: list[Json], seen: Snapshot) -> bool:
         """A pass that dials a head that has just died hangs, then fails; the status stays as it was."""
@@ -185,16 +190,16 @@ class RayServices:
 
     def _needs_cluster(self, ray_service: Json, cluster: Json) -> bool:
         spec = ray_service["spec"]
-        if _fits(ray_service, cluster) or _only_appends(ray_service, cluster):
+        if fits(ray_service, cluster) or only_appends(ray_service, cluster):
             return False
         return bool(spec.get("upgradeStrategy", {}).get("type") != "None")
 
     async def _append_groups(self, ray_service: Json, cluster: Json, *, is_active: bool) -> None:
         """Groups appended at the end are added to the live cluster; its autoscaler's numbers are lost by that."""
         upgrading = is_true((ray_service.get("status") or {}).get("conditions", []), "UpgradeInProgress")
-        if (is_active and upgrading) or _fits(ray_service, cluster):
+        if (is_active and upgrading) or fits(ray_service, cluster):
             return
-        if _only_appends(ray_service, cluster):
+        if only_appends(ray_service, cluster):
             goal = ray_cluster(ray_service, cluster["metadata"]["name"])
             annotations = {**cluster["metadata"].get("annotations", {}), **goal["metadata"]["annotations"]}
             patch = {"spec": goal["spec"], "metadata": {"annotations": annotations}}
@@ -280,20 +285,6 @@ class RayServices:
 
     def _memory(self, ray_service: Json) -> _Memory:
         return self._memories.setdefault(_uid(ray_service), _Memory())
-
-
-def _fits(ray_service: Json, cluster: Json) -> bool:
-    wanted = cluster_fingerprint(ray_service["spec"]["rayClusterConfig"])
-    return bool(cluster["metadata"]["annotations"][FINGERPRINT] == wanted)
-
-
-def _only_appends(ray_service: Json, cluster: Json) -> bool:
-    """Equal but for worker groups added at the end."""
-    config = ray_service["spec"]["rayClusterConfig"]
-    count = int(cluster["metadata"]["annotations"][GROUPS])
-    if len(config.get("workerGroupSpecs", [])) < count:
-        return False
-    return bool(cluster["metadata"]["annotations"][FINGERPRINT] == cluster_fingerprint(config, count))
 
 
 def _uid(live: Json) -> str:

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Long texts of others, shortened between two thoughts and never inside one (pure)."""
+
+import re
+
+_MARK = "..."
+_BOUNDARIES = (re.compile(r"[.!?](?=\s)"), re.compile(r"[,;:](?=\s)"), re.compile(r"\s"))
+"""Where a text may be cut, the best first: after a sentence, after a clause, between two words."""
+
+
+def excerpt(text: str, limit: int) -> str:
+    """Return the start of a text, at most `limit` bytes of UTF-8; three dots show that something is missing.
+
+    A boundary in the second half of the room is used; a text without one is cut where the room ends.
+    """
+    if len(text.encode()) <= limit:
+        return text
+    room = text.encode()[: limit - len(_MARK) - 1].decode(errors="ignore")
+    ends = (_last(boundary, room) for boundary in _BOUNDARIES)
+    end = next((each for each in ends if each > len(room) // 2), len(room))
+    return f"{room[:end].rstrip(' ,;:')} {_MARK}"
+
+
+def ending(text: str, limit: int) -> str:
+    """Return the end of a text, at most `limit` bytes of UTF-8; it starts with a sentence, a clause or a word."""
+    if len(text.encode()) <= limit:
+        return text
+    room = text.encode()[-(limit - len(_MARK) - 1) :].decode(errors="ignore")
+    starts = (boundary.search(room) for boundary in _BOUNDARIES)
+    start = next((each.end() for each in starts if each and each.end() < len(room) // 2), 0)
+    return f"{_MARK} {room[start:].lstrip()}"
+
+
+def _last(boundary: re.Pattern[str], text: str) -> int:
+    return max((each.end() for each in boundary.finditer(text)), default=0)
