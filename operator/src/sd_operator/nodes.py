@@ -6,11 +6,14 @@ minute (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1, 
 https://github.com/kubernetes/kubernetes, pkg/kubelet/nodestatus/setters.go). So an image that is not on a full list may be there.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 Json = Mapping[str, Any]
 
+_COUNT = re.compile(r"([0-9]+)(k|M|G|Ki|Mi|Gi)?", re.ASCII)
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _DEFAULT_REGISTRY = "docker.io"
 
 
@@ -18,6 +21,13 @@ def is_schedulable(node: Json) -> bool:
     """Ready and not cordoned."""
     conditions = {each["type"]: each["status"] for each in (node.get("status") or {}).get("conditions", [])}
     return not (node.get("spec") or {}).get("unschedulable") and conditions.get("Ready") == "True"
+
+
+def offered(node: Json, resource: str) -> int:
+    """Units of an extended resource, such as nvidia.com/gpu, that a node has for pods; 0 where its amount is no count."""
+    amount = ((node.get("status") or {}).get("allocatable") or {}).get(resource, 0)
+    found = _COUNT.fullmatch(str(amount))
+    return int(found[1]) * _UNITS[found[2] or ""] if found else 0
 
 
 def holds(node: Json, image: str, most_listed: int) -> bool | None:
