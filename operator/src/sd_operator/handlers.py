@@ -12,11 +12,11 @@ from typing import Any
 
 import kopf
 
-from sd_operator import naming
 from sd_operator.api import GROUP, PLURAL, VERSION
 from sd_operator.echoes import Echoes
 from sd_operator.naming import Key
-from sd_operator.watched import CHILDREN
+from sd_operator.preload_sharing import SharedPreloads
+from sd_operator.watched import CHILDREN, is_shared, keys
 from sd_operator.work_queue import WorkQueue
 
 ECHO_SECONDS = 0.1
@@ -26,7 +26,7 @@ SETTLE_SECONDS = 0.2
 """Children change in bursts (a pod alone a dozen times while it starts); one pass answers a burst."""
 
 
-def registry(queue: WorkQueue, echoes: Echoes) -> kopf.OperatorRegistry:
+def registry(queue: WorkQueue, echoes: Echoes, shared: SharedPreloads) -> kopf.OperatorRegistry:
     """The handlers of the operator, which put keys into the queue; not for what it has written itself."""
     handlers = kopf.OperatorRegistry()
 
@@ -43,20 +43,19 @@ def registry(queue: WorkQueue, echoes: Echoes) -> kopf.OperatorRegistry:
         if status.get("observedGeneration") != meta.get("generation"):
             queue.add(Key(namespace or "", name))
 
-    async def child_changed(
-        namespace: str | None,
-        labels: Mapping[str, str],
-        meta: Mapping[str, Any],
-        event: Mapping[str, Any],
-        **_: Any,
-    ) -> None:
-        if not await is_echo(event["type"], meta, echoes):
-            queue.add_later(Key(namespace or "", labels[naming.NAME_LABEL]), SETTLE_SECONDS)
+    async def child_changed(meta: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
+        if await is_echo(event["type"], meta, echoes):
+            return
+        concerned = keys(meta)
+        if is_shared(meta):
+            shared.changed(meta["namespace"])
+            concerned = shared.concerned(meta, gone=event["type"] == "DELETED")
+        for key in concerned:
+            queue.add_later(key, SETTLE_SECONDS)
 
     for child in CHILDREN:
-        watched = kopf.on.event(
-            *child.kind.resource, labels={naming.NAME_LABEL: kopf.PRESENT}, registry=handlers
-        )
+        labels = {key: value or kopf.PRESENT for key, value in child.labels.items()}
+        watched = kopf.on.event(*child.kind.resource, labels=labels, registry=handlers)
         watched(child_changed)
     return handlers
 

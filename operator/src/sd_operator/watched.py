@@ -3,9 +3,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sd_operator import naming
 from sd_operator.cluster import DAEMON_SET, DEPLOYMENT, NETWORK_POLICY, POD, RAY_CLUSTER, RAY_SERVICE, Kind
+from sd_operator.naming import Key
+from sd_operator.ownership import users
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,28 @@ class Watched:
 _NAMED = {naming.NAME_LABEL: ""}
 _MANAGED = {**_NAMED, naming.MANAGED_BY_LABEL: ""}
 _OF_RAY = {**_NAMED, naming.RAY_POD_LABEL: ""}
+_OURS = {naming.MANAGED_BY_LABEL: naming.labels("")[naming.MANAGED_BY_LABEL]}
+"""What services share carries no name of one of them."""
 
 CHILDREN = (
     Watched(RAY_SERVICE, _NAMED),
     Watched(RAY_CLUSTER, _NAMED),
-    Watched(DAEMON_SET, _NAMED),
+    Watched(DAEMON_SET, _OURS),
     Watched(DEPLOYMENT, _MANAGED),
     Watched(NETWORK_POLICY, _MANAGED),
     Watched(POD, _OF_RAY),
 )
+
+
+def keys(metadata: Mapping[str, Any]) -> list[Key]:
+    """Whose an object is, by its metadata: the service that its label names, or those that share it."""
+    namespace, labels = metadata.get("namespace") or "", metadata.get("labels") or {}
+    if naming.NAME_LABEL in labels:
+        return [Key(namespace, labels[naming.NAME_LABEL])]
+    return [Key(namespace, each["name"]) for each in users(metadata)]
+
+
+def is_shared(metadata: Mapping[str, Any]) -> bool:
+    """Whether services of a namespace share the object."""
+    labels = metadata.get("labels") or {}
+    return naming.PRELOAD_LABEL in labels and naming.NAME_LABEL not in labels

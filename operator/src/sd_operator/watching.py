@@ -20,6 +20,7 @@ from kopf._cogs.structs.credentials import AccessError, LoginError
 
 from sd_operator import handlers
 from sd_operator.echoes import Echoes
+from sd_operator.preload_sharing import SharedPreloads
 from sd_operator.settings import Settings
 from sd_operator.work_queue import WorkQueue
 
@@ -33,7 +34,11 @@ _END_SECONDS = 30.0
 
 
 async def watch(
-    settings: Settings, queue: WorkQueue, echoes: Echoes, take_signals: Callable[[], None]
+    settings: Settings,
+    queue: WorkQueue,
+    echoes: Echoes,
+    shared: SharedPreloads,
+    take_signals: Callable[[], None],
 ) -> None:
     """Have kopf put what changes into the queue, until cancelled.
 
@@ -41,13 +46,14 @@ async def watch(
         settings: what is served.
         queue: where keys go.
         echoes: what needs no answer.
+        shared: told of each change of what services share.
         take_signals: called whenever kopf has taken the signals of the process.
 
     Raises:
         RuntimeError: kopf has failed in a way that is not known, or does not end.
     """
     while True:
-        error = await _until_one_ends(settings, queue, echoes, take_signals)
+        error = await _until_one_ends(settings, queue, echoes, shared, take_signals)
         if not isinstance(error, _ENDED):
             raise RuntimeError("kopf has ended") from error  # noqa: TRY004 - nobody gave us a wrong type
         logger.warning("a watch has ended (%s); all of them begin anew", str(error) or type(error).__name__)
@@ -56,10 +62,14 @@ async def watch(
 
 
 async def _until_one_ends(
-    settings: Settings, queue: WorkQueue, echoes: Echoes, take_signals: Callable[[], None]
+    settings: Settings,
+    queue: WorkQueue,
+    echoes: Echoes,
+    shared: SharedPreloads,
+    take_signals: Callable[[], None],
 ) -> BaseException | None:
     tasks = await kopf.spawn_tasks(
-        registry=handlers.registry(queue, echoes),
+        registry=handlers.registry(queue, echoes, shared),
         settings=handlers.settings(scans=settings.cluster_reads),
         standalone=True,
         clusterwide=not settings.served_namespaces,

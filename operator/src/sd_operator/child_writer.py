@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the children of one resource in one pass, and remembers what it has written and what was refused."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sd_operator import naming
+from sd_operator.api.status import Reason
+from sd_operator.cluster import DAEMON_SET, Cluster, kind_of
+from sd_operator.desired import HELPERS
+from sd_operator.drift import differs
+from sd_operator.echoes import Echoes
+from sd_operator.errors import NameConflict, Refused
+from sd_operator.events import Note, changes
+from sd_operator.ownership import belongs_to, is_shared
+from sd_operator.preload_sharing import SharedPreloads
+from sd_operator.trouble import Trouble
+
+Json = dict[str, Any]
+
+
+class Identity(NamedTuple):
+    """Which child of a resource an object is."""
+
+    kind: str
+    name: str
+
+
+def identity(body: Json) -> Identity:
+    """Of an object."""
+    return Identity(body["kind"], body["metadata"]["name"])
+
+
+def name_conflict(child: Identity) -> NameConflict:
+    """The error where an object of a name that is wanted is not ours."""
+    return NameConflict(
+        f"{child.kind} {child.name} exists and belongs to someone else; it is left alone:"
+        " delete or rename it, or give this service another name"
+    )
+
+
+@dataclass
+class ChildWriter:
+    """Writes children; a helper that is refused keeps nothing else from being written.
+
+    Attributes:
+        uid: of the resource.
+        echoes: told of each child that is written.
+        refused: helpers that could not be written or deleted, and why.
+    """
+
+    cluster: Cluster
+    shared: SharedPreloads
+    echoes: Echoes
+    uid: str
+    refused: dict[Identity, Trouble] = field(default_factory=dict)
+    _applied: list[Json] = field(default_factory=list)
+    _deleted: list[Json] = field(default_factory=list)
+    _left: list[Json] = field(default_factory=list)
+
+    def notes(self) -> list[Note]:
+        """What was written so far, for Events."""
+        return changes(self._applied, self._deleted, self._left)
+
+    async def bring(self, body: Json, live: Json | None) -> Json | None:
+        """Have a child be as wanted; return it, None where it is a helper that is refused.
+
+        Args:
+            body: what is wanted.
+            live: as it was read, None where it was not there.
+
+        Raises:
+            NameConflict: an object of its name is not ours.
+            Refused: the API server does not let us.
+        """
+        try:
+            if is_shared(body):
+                return await self._join(body, live)
+            if live is not None and not belongs_to(live, self.uid):
+                raise name_conflict(identity(body))
+            return await self._apply(body, live)
+        except (NameConflict, Refused) as error:
+            self._note_refusal(body, error)
+            return None
+
+    async def drop(self, live: Json) -> None:
+        """Delete a child that is not wanted any more, or leave it to the others that share it.
+
+        Raises:
+            Refused: the API server does not let us.
+        """
+        try:
+            if not is_shared(live):
+                await self.cluster.delete(kind_of(live), live)
+                self._deleted.append(live)
+            elif await self.shared.leave(live, self.uid):
+                self._deleted.append(live)
+            else:
+                self._left.append(live)
+        except Refused as error:
+            self._note_refusal(live, error)
+
+    async def _apply(self, body: Json, live: Json | None) -> Json:
+        if live is not None and not differs(body, live, naming.FIELD_MANAGER):
+            return live
+        after = await self.cluster.apply(body, naming.FIELD_MANAGER)
+        self._wrote(body, live, after)
+        return after
+
+    async def _join(self, body: Json, live: Json | None) -> Json:
+        after, written = await self.shared.join(body, live)
+        if written:
+            self._wrote(body, live, after)
+        return after
+
+    def _wrote(self, body: Json, live: Json | None, after: Json) -> None:
+        self.echoes.wrote(after["metadata"])
+        if live is None or after["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
+            self._applied.append(body)
+
+    def _note_refusal(self, child: Json, error: NameConflict | Refused) -> None:
+        if child["kind"] not in HELPERS:
+            raise error
+        reason = Reason.NAME_CONFLICT if isinstance(error, NameConflict) else Reason.REFUSED
+        which = identity(child)
+        self.refused[which] = Trouble(reason, f"{which.kind} {which.name}", str(error))
+
+
+def is_preload(live: Json) -> bool:
+    """Whether a child is a DaemonSet that keeps images on nodes, of this release or of a former one."""
+    labels = live["spec"]["template"]["metadata"].get("labels") or {}
+    component = str(labels.get(naming.COMPONENT_LABEL, ""))
+    return bool(
+        live["kind"] == DAEMON_SET.name
+        and (component == naming.PRELOAD or component.startswith(f"{naming.PRELOAD}-"))
+    )
+
+
+def first_of(refused: dict[Identity, Trouble], kinds: Iterable[str]) -> Trouble | None:
+    """The first refusal of a child of these kinds."""
+    return next((found for child, found in refused.items() if child.kind in kinds), None)
