@@ -46,14 +46,13 @@ CHILDREN = (
 
 
 def keys(metadata: Mapping[str, Any]) -> list[Key]:
-    """Whose an object is, by its metadata: the service that its label names, or those that share it."""
+    """Whose an object is, by its metadata: the services that share it, or the one that its label names."""
     namespace, labels = metadata.get("namespace") or "", metadata.get("labels") or {}
-    if naming.NAME_LABEL in labels:
-        return [Key(namespace, labels[naming.NAME_LABEL])]
-    return [Key(namespace, each["name"]) for each in users(metadata)]
+    if is_shared(metadata):
+        return [Key(namespace, each["name"]) for each in users(metadata)]
+    return [Key(namespace, labels[naming.NAME_LABEL])] if naming.NAME_LABEL in labels else []
 
 
 def is_shared(metadata: Mapping[str, Any]) -> bool:
     """Whether services of a namespace share the object."""
-    labels = metadata.get("labels") or {}
-    return naming.PRELOAD_LABEL in labels and naming.NAME_LABEL not in labels
+    return naming.PRELOAD_LABEL in (metadata.get("labels") or {}) and bool(users(metadata))

@@ -162,7 +162,11 @@ async def _meddle(lane: Lane, name: str, meddling: tuple[Meddling, ...]) -> int:
 
 
 async def _child(lane: Lane, name: str, kind: str) -> Json | None:
-    names = {"RayService": name, "DaemonSet": f"{name}-preload-gpu", "Secret": f"{name}-ray-token"}
+    if kind == "DaemonSet":  # several services may share it
+        service = await lane.service(name)
+        listed = await lane.server.list_all(kind, namespace=lane.namespace) if service else []
+        return next((each for each in listed if state.belongs_to(each, service)), None)
+    names = {"RayService": name, "Secret": f"{name}-ray-token"}
     return await lane.server.get(kind, lane.namespace, names[kind])
 
 

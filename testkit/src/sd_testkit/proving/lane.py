@@ -247,7 +247,8 @@ class Lane:
         service = await self.service(name)
         found = {
             f"{each['kind']} {each['metadata']['name']}": str(each["metadata"].get("generation"))
-            for each in await self._labelled(name)
+            for each in (await self.children() if service else ())
+            if state.belongs_to(each, service)
         }
         return found | ({"the service": service["metadata"]["resourceVersion"]} if service else {})
 
