@@ -129,12 +129,11 @@ class ChildWriter:
 
 def is_preload(live: Json) -> bool:
     """Whether a child is a DaemonSet that keeps images on nodes, of this release or of a former one."""
+    if live["kind"] != DAEMON_SET.name:
+        return False
     labels = live["spec"]["template"]["metadata"].get("labels") or {}
     component = str(labels.get(naming.COMPONENT_LABEL, ""))
-    return bool(
-        live["kind"] == DAEMON_SET.name
-        and (component == naming.PRELOAD or component.startswith(f"{naming.PRELOAD}-"))
-    )
+    return component == naming.PRELOAD or component.startswith(f"{naming.PRELOAD}-")
 
 
 def first_of(refused: dict[Identity, Trouble], kinds: Iterable[str]) -> Trouble | None:
