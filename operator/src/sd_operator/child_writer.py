@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the children of one resource in one pass, and remembers what it has written and what was refused."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from sd_operator import naming
 from sd_operator.api.status import Reason
-from sd_operator.cluster import DAEMON_SET, Cluster, kind_of
+from sd_operator.cluster import DAEMON_SET, DEPLOYMENT, Cluster, kind_of
 from sd_operator.desired import HELPERS
 from sd_operator.drift import differs
 from sd_operator.echoes import Echoes
 from sd_operator.errors import NameConflict, Refused
 from sd_operator.events import Note, changes
+from sd_operator.observed import Observed, WarmView
 from sd_operator.ownership import belongs_to, is_shared
 from sd_operator.preload_sharing import SharedPreloads
 from sd_operator.trouble import Trouble
@@ -25,6 +26,11 @@ class Identity(NamedTuple):
 
     kind: str
     name: str
+
+
+Children = dict[Identity, Json]
+_LISTED = {kind.name: kind for kind in (DAEMON_SET, DEPLOYMENT)}
+"""Kinds of children that are found by their labels; the others are asked for by name."""
 
 
 def identity(body: Json) -> Identity:
@@ -62,6 +68,31 @@ class ChildWriter:
     def notes(self) -> list[Note]:
         """What was written so far, for Events."""
         return changes(self._applied, self._deleted, self._left)
+
+    async def owned(self, namespace: str, found: Children, wanted: Mapping[Identity, Json]) -> Children:
+        """Live children: those that carry our label, those that services share, and whatever has a name that is wanted.
+
+        Args:
+            namespace: of the resource.
+            found: those that carry our label.
+            wanted: what is wanted.
+
+        Raises:
+            NameConflict: an object of a wanted name is not ours, and the service cannot do without it.
+        """
+        children = dict(found)
+        for each in (await self.shared.read(namespace)).values():
+            if identity(each) in wanted or belongs_to(each, self.uid):
+                children[identity(each)] = each
+        for child, body in wanted.items():
+            if child not in children and child.kind in _LISTED and not is_shared(body):
+                live = await self.cluster.get(_LISTED[child.kind], namespace, child.name)
+                if live is not None:
+                    children[child] = live
+            is_theirs = child in children and not belongs_to(children[child], self.uid)
+            if is_theirs and child.kind not in HELPERS:
+                raise name_conflict(child)
+        return children
 
     async def bring(self, body: Json, live: Json | None) -> Json | None:
         """Have a child be as wanted; return it, None where it is a helper that is refused.
@@ -136,6 +167,18 @@ def is_preload(live: Json) -> bool:
     return component == naming.PRELOAD or component.startswith(f"{naming.PRELOAD}-")
 
 
-def first_of(refused: dict[Identity, Trouble], kinds: Iterable[str]) -> Trouble | None:
-    """The first refusal of a child of these kinds."""
-    return next((found for child, found in refused.items() if child.kind in kinds), None)
+def with_refusals(observed: Observed, refused: Mapping[Identity, Trouble], warm_nodes: int) -> Observed:
+    """What is observed, with the helpers that could not be written.
+
+    Args:
+        observed: the rest.
+        refused: these helpers.
+        warm_nodes: places for spare workers that are asked for.
+    """
+    by_kind = {child.kind: found for child, found in reversed([*refused.items()])}
+    if preload := by_kind.get(DAEMON_SET.name):
+        observed = replace(observed, preload=replace(observed.preload, refused=preload))
+    if warm := by_kind.get(DEPLOYMENT.name):
+        view = observed.warm or WarmView(warm_nodes, 0)
+        observed = replace(observed, warm=replace(view, words=str(warm)))
+    return observed

@@ -20,7 +20,7 @@ from sd_operator.api.status import ColdStart
 from sd_operator.builders.pod import image
 from sd_operator.builders.preload import preload_images
 from sd_operator.builders.token_secret import token_of, token_secret
-from sd_operator.child_writer import ChildWriter, Identity, first_of, identity, is_preload, name_conflict
+from sd_operator.child_writer import Children, ChildWriter, Identity, identity, is_preload, with_refusals
 from sd_operator.cluster import (
     DAEMON_SET,
     DEPLOYMENT,
@@ -31,7 +31,7 @@ from sd_operator.cluster import (
     SERVICE,
     Cluster,
 )
-from sd_operator.desired import HELPERS, PRUNED_KINDS, desired
+from sd_operator.desired import PRUNED_KINDS, desired
 from sd_operator.echoes import Echoes
 from sd_operator.errors import (
     ClusterUnavailable,
@@ -48,7 +48,7 @@ from sd_operator.intent import of_ray_service
 from sd_operator.live_cluster import live_patch
 from sd_operator.metrics import Metrics
 from sd_operator.naming import Key
-from sd_operator.observed import Observed, WarmView
+from sd_operator.observed import Observed
 from sd_operator.observer import Children as LiveChildren
 from sd_operator.observer import Observer
 from sd_operator.ownership import belongs_to, is_shared, owner
@@ -64,11 +64,6 @@ from sd_operator.trouble import Trouble
 Json = dict[str, Any]
 
 logger = logging.getLogger(__name__)
-
-
-Children = dict[Identity, Json]
-LISTED = {kind.name: kind for kind in (DAEMON_SET, DEPLOYMENT)}
-"""Kinds of children that are found by their labels; the others are asked for by name."""
 
 
 class Found(NamedTuple):
@@ -185,7 +180,7 @@ class Reconciler:
 
     async def _bring(self, resource: Resource, found: Found, before: Status, writer: ChildWriter) -> Applied:
         wanted = {identity(body): body for body in desired(resource, self.settings)}
-        children = await self._owned(resource, found.children, wanted)
+        children = await writer.owned(resource.namespace, found.children, wanted)
         token = await self._ensure_token(resource, found.secret)
         held = None
         for child, body in wanted.items():
@@ -256,27 +251,6 @@ class Reconciler:
                 return _left_alone(live, waiting_for_images(found), found)
         return None
 
-    async def _owned(self, resource: Resource, found: Children, wanted: Mapping[Identity, Json]) -> Children:
-        """Live children: those that carry our label, those that services share, and whatever has a name that we want.
-
-        Raises:
-            NameConflict: an object of a wanted name is not ours, and the service cannot do without it.
-        """
-        children = dict(found)
-        shared = await self.observer.preloads.shared.read(resource.namespace)
-        for each in shared.values():
-            if identity(each) in wanted or belongs_to(each, resource.uid):
-                children[identity(each)] = each
-        for child, body in wanted.items():
-            if child not in children and child.kind in LISTED and not is_shared(body):
-                live = await self.cluster.get(LISTED[child.kind], resource.namespace, child.name)
-                if live is not None:
-                    children[child] = live
-            is_theirs = child in children and not belongs_to(children[child], resource.uid)
-            if is_theirs and child.kind not in HELPERS:
-                raise name_conflict(child)
-        return children
-
     async def _ensure_token(self, resource: Resource, live: Json | None) -> str:
         """Create the Secret with Ray's token where there is none; an existing one is never written. Return the token."""
         name = naming.token_secret(resource.name)
@@ -315,7 +289,7 @@ class Reconciler:
         """The status that the children, their pods and Ray's answers amount to; and these."""
         key, live = Key(resource.namespace, resource.name), done.live(resource)
         observed = await self.observer.look(key, live, ray_clusters, done.token, self._asked(resource))
-        observed = _with_refusals(observed, resource, done.refused)
+        observed = with_refusals(observed, done.refused, resource.spec.image_preload.warm_nodes)
         reference, now = image(resource.spec, self.settings), self.clock()
         return await self._explained(
             key, observed, lambda seen: status.compute(resource, seen, reference, before, now, held=done.held)
@@ -386,17 +360,6 @@ def _left_alone(live: Json | None, why: Verdict, hold: Hold | None = None) -> st
 def _is_ours(live: Json, resource: Resource) -> bool:
     """Whether a child may be deleted, or left: it is controlled by the resource, or shared with it."""
     return belongs_to(live, resource.uid) if is_shared(live) else owner(live) == resource.uid
-
-
-def _with_refusals(observed: Observed, resource: Resource, refused: dict[Identity, Trouble]) -> Observed:
-    """The same, with helpers that the API server does not let us write."""
-    preload, warm = first_of(refused, [DAEMON_SET.name]), first_of(refused, [DEPLOYMENT.name])
-    if preload is not None:
-        observed = replace(observed, preload=replace(observed.preload, refused=preload))
-    if warm is not None:
-        view = observed.warm or WarmView(resource.spec.image_preload.warm_nodes, 0)
-        observed = replace(observed, warm=replace(view, words=str(warm)))
-    return observed
 
 
 def _status_body(live: Json, after: Status) -> Json:

@@ -164,7 +164,9 @@ async def _meddle(lane: Lane, name: str, meddling: tuple[Meddling, ...]) -> int:
 async def _child(lane: Lane, name: str, kind: str) -> Json | None:
     if kind == "DaemonSet":  # several services may share it
         service = await lane.service(name)
-        listed = await lane.server.list_all(kind, namespace=lane.namespace) if service else []
+        if service is None:
+            return None
+        listed = await lane.server.list_all(kind, namespace=lane.namespace)
         return next((each for each in listed if state.belongs_to(each, service)), None)
     names = {"RayService": name, "Secret": f"{name}-ray-token"}
     return await lane.server.get(kind, lane.namespace, names[kind])
