@@ -63,6 +63,9 @@ class PreloadReader:
     _states: Recent[tuple[str, int], PreloadState] = field(
         default_factory=lambda: Recent(_FRESH_SECONDS, most=_MOST_STATES), repr=False
     )
+    _latest_nodes: Recent[str, tuple[Mapping[str, Json] | None]] = field(
+        default_factory=lambda: Recent(0.0), repr=False
+    )
 
     @cached_property
     def shared(self) -> SharedPreloads:
@@ -97,7 +100,7 @@ class PreloadReader:
 
     async def read_now(self, daemon_sets: Iterable[Json], asked: Asked) -> PreloadState:
         """Which nodes hold the images that these shared DaemonSets bring, at this moment."""
-        view = self._view(await self.nodes.read(anew=True))
+        view = self._view(await self._nodes_now())
         return _of_wanted(await self._joined(daemon_sets, [], view, anew=True), asked, view)
 
     async def holding(self, daemon_sets: Iterable[Json], asked: Asked) -> list[Json]:
@@ -122,6 +125,14 @@ class PreloadReader:
 
         version = hash((metadata.get("generation"), str(live.get("status"))))
         return await self._states.get((metadata["uid"], version), read, anew=anew)
+
+    async def _nodes_now(self) -> Mapping[str, Json] | None:
+        """The nodes at this moment, read once for all services that ask at the same time."""
+
+        async def read() -> tuple[Mapping[str, Json] | None]:
+            return (await self.nodes.read(anew=True),)
+
+        return (await self._latest_nodes.get("", read, anew=True))[0]
 
     def _view(self, nodes: Mapping[str, Json] | None) -> View:
         return View(nodes, self.most_listed, self.clock())

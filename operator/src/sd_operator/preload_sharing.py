@@ -67,7 +67,7 @@ class SharedPreloads:
             Refused: the API server does not let us.
             ClusterUnavailable: it changed under our hands, or there is no answer.
         """
-        if known is not None and not differs(_with_users(wanted, known), known, naming.FIELD_MANAGER):
+        if known is not None and _is_as_wanted(wanted, known):
             return known, False
         metadata = wanted["metadata"]
         key = Key(metadata["namespace"], metadata["name"])
@@ -77,9 +77,9 @@ class SharedPreloads:
                 raise NameConflict(
                     f"DaemonSet {key.name} exists and belongs to someone else; it is left alone: delete or rename it"
                 )
-            body = wanted if live is None else _with_users(wanted, live)
-            if live is not None and not differs(body, live, naming.FIELD_MANAGER):
+            if live is not None and _is_as_wanted(wanted, live):
                 return live, False
+            body = wanted if live is None else _with_users(wanted, live)
             try:
                 after = await self._cluster.apply(body, naming.FIELD_MANAGER)
             finally:
@@ -125,6 +125,29 @@ class SharedPreloads:
         """
         found = keys(metadata)
         return found if gone else [key for key in found if key in self._waiting or key == found[0]]
+
+
+def _is_as_wanted(wanted: Json, live: Json) -> bool:
+    """Whether the user is among the others, or there is no room, and the rest of the object is as wanted."""
+    there = {each["uid"] for each in users(live["metadata"])}
+    new = {each["uid"] for each in wanted["metadata"].get("ownerReferences", [])} - there
+    if new and len(there) < MOST_USERS:
+        return False
+    bare = {key: value for key, value in wanted["metadata"].items() if key != "ownerReferences"}
+    return not differs({**wanted, "metadata": bare}, _without_users(live), naming.FIELD_MANAGER)
+
+
+def _without_users(live: Json) -> Json:
+    """The same as if it had no owners; each of them is compared by itself, not each with each."""
+    metadata = {key: value for key, value in live["metadata"].items() if key != "ownerReferences"}
+    entries = []
+    for entry in metadata.get("managedFields") or []:
+        fields = entry.get("fieldsV1") or {}
+        of_metadata = {
+            key: value for key, value in fields.get("f:metadata", {}).items() if key != "f:ownerReferences"
+        }
+        entries.append({**entry, "fieldsV1": {**fields, "f:metadata": of_metadata}})
+    return {**live, "metadata": {**metadata, "managedFields": entries}}
 
 
 def _with_users(wanted: Json, live: Json) -> Json:

@@ -87,7 +87,11 @@ class Applied(NamedTuple):
 
     def live(self, resource: Resource) -> LiveChildren:
         """Our children by what they are for; others may carry our labels."""
-        own = {key: live for key, live in self.children.items() if belongs_to(live, resource.uid)}
+        own = {
+            key: live
+            for key, live in self.children.items()
+            if is_shared(live) or belongs_to(live, resource.uid)
+        }
         return LiveChildren(
             own.get(Identity(RAY_SERVICE.name, resource.name)),
             tuple(filter(is_preload, own.values())),
