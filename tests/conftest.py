@@ -106,6 +106,24 @@ def get(kubectl, namespace):
 
 
 @pytest.fixture
+def preloads(kubectl, namespace):
+    """The DaemonSets that a service shares with others of its namespace, by their owners."""
+
+    def read(name="imagine"):
+        selector = "app.kubernetes.io/component=preload"
+        found = kubectl(
+            "get", "daemonset", "-n", namespace, "-l", selector, "-o", "json", "--show-managed-fields"
+        )
+        return [
+            each
+            for each in json.loads(found.stdout)["items"]
+            if name in {owner["name"] for owner in each["metadata"].get("ownerReferences", [])}
+        ]
+
+    return read
+
+
+@pytest.fixture
 def apply(kubectl, namespace):
     def send(body):
         result = kubectl("apply", "-n", namespace, "--validate=strict", "-f", "-", stdin=json.dumps(body))

@@ -15,7 +15,7 @@ from sd_testkit.checkov import findings
 
 OPERATOR = r"Deployment\..*stable-diffusion-operator|Deployment\.sdservice-system\.sdo"
 SELF_TEST = r"Pod\..*self-test"
-PRELOAD = r"DaemonSet\.team\..*-preload-.*"
+PRELOAD = r"DaemonSet\.team\..*-(preload|weights)-.*"
 RAY = r"Pod\.team\..*-(head|worker-.*)"
 
 EXCEPTIONS = {

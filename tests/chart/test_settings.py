@@ -49,6 +49,7 @@ def test_every_value_arrives(chart, everything, settings):
     assert found.runtime_repository == "registry.example/team/worker"
     assert found.runtime_tag == "4.5.6"
     assert found.preload_priority_class == "low"
+    assert found.gpu_node_labels == ("accelerator", "example.org/pool=a100")
     assert found.node_status_max_images == -1
     assert (found.warm_priority_class, found.warm_image) == ("warm", "registry.example/pause:3")
     assert found.node_cache_directory == "/var/cache/weights"

@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 
 import pytest
 from kubernetes.aio import config
@@ -107,3 +108,61 @@ async def through_service(control_plane, namespace):
             return response.status, await response.read()
 
         yield send
+
+
+@pytest.fixture
+def forbid(kubectl, namespace):
+    """Have a policy refuse objects of a kind in the namespace, with these words; gives what lifts it."""
+    policies, made = [], "validatingadmissionpolicy,validatingadmissionpolicybinding"
+
+    def lift():
+        for each in policies:
+            kubectl("delete", made, each, "--ignore-not-found")
+        policies.clear()
+
+    def refuse(group, resource, allowed="false", words="not in this namespace"):
+        name = f"{namespace}-{resource}"
+        rule = {
+            "apiGroups": [group],
+            "apiVersions": ["*"],
+            "operations": ["CREATE", "UPDATE"],
+            "resources": [resource],
+        }
+        policy = {
+            "matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": allowed, "message": words}],
+        }
+        here = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+        binding = {"policyName": name, "validationActions": ["Deny"], "matchResources": here}
+        for kind, spec in (
+            ("ValidatingAdmissionPolicy", policy),
+            ("ValidatingAdmissionPolicyBinding", binding),
+        ):
+            body = {
+                "apiVersion": "admissionregistration.k8s.io/v1",
+                "kind": kind,
+                "metadata": {"name": name},
+                "spec": spec,
+            }
+            done = kubectl("apply", "-f", "-", stdin=json.dumps(body))
+            assert done.returncode == 0, done.stderr
+        policies.append(name)
+        return lift
+
+    yield refuse
+    lift()
+
+
+@pytest.fixture
+def enforced(kubectl, namespace):
+    """Wait until the API server refuses this object: it takes a moment to know of a policy or a quota."""
+
+    def wait(body):
+        for _ in range(200):
+            done = kubectl("apply", "-n", namespace, "--dry-run=server", "-f", "-", stdin=json.dumps(body))
+            if done.returncode != 0:
+                return
+            time.sleep(0.3)
+        raise AssertionError("it is not refused")
+
+    return wait

@@ -112,30 +112,35 @@ async def test_drift_is_repaired(serving, kubectl, namespace, get, eventually):
     assert get("rayservice")["metadata"]["labels"]["sdservice.dev/name"] == "imagine"
 
 
-async def test_deleted_child_comes_back(serving, kubectl, namespace, get, eventually):
+async def test_deleted_child_comes_back(serving, kubectl, namespace, preloads, eventually):
     await serving()
-    before = get("daemonset", "imagine-preload-gpu")["metadata"]["uid"]
-    kubectl("delete", "daemonset", "imagine-preload-gpu", "-n", namespace)
+    (before,) = preloads()
+    kubectl("delete", "daemonset", before["metadata"]["name"], "-n", namespace)
+
+    def is_another():
+        return [each["metadata"]["uid"] != before["metadata"]["uid"] for each in preloads()] == [True]
+
+    await eventually(is_another)
+
+
+async def test_what_is_no_longer_wanted_is_pruned(serving, apply, service, preloads, eventually):
+    pools = [{"name": each, "nodeSelector": {"kubernetes.io/hostname": each}} for each in ("gpu-0", "gpu-1")]
+    await serving(workerGroups=pools)
+    first, second = sorted(preloads(), key=lambda each: str(each["spec"]["template"]["spec"]["nodeSelector"]))
+    # Both go once no cluster runs what they keep: the new one has another image and one group only.
+    apply(service(spec={"workerGroups": pools[:1], "image": {"tag": "2"}}))
     await eventually(
-        lambda: (
-            (get("daemonset", "imagine-preload-gpu") or {"metadata": {"uid": before}})["metadata"]["uid"]
-            != before
-        )
+        lambda: second["metadata"]["uid"] not in {each["metadata"]["uid"] for each in preloads()}
     )
-
-
-async def test_what_is_no_longer_wanted_is_pruned(serving, apply, service, get, eventually):
-    await serving(workerGroups=[{"name": "a"}, {"name": "b"}])
-    assert get("daemonset", "imagine-preload-b")
-    apply(service(spec={"workerGroups": [{"name": "a"}]}))
-    await eventually(lambda: get("daemonset", "imagine-preload-b") is None)
-    assert get("daemonset", "imagine-preload-a")
+    await eventually(lambda: first["metadata"]["uid"] not in {each["metadata"]["uid"] for each in preloads()})
+    assert len(preloads()) == 1
 
 
 async def test_delete_is_garbage_collection_even_while_the_operator_is_down(
-    serving, operator, kubectl, namespace, get, eventually
+    serving, operator, kubectl, namespace, get, preloads, eventually
 ):
     await serving()
+    (shared,) = preloads()
     operator.stop()
     try:
         kubectl("delete", "sdservice", "imagine", "-n", namespace, "--wait=false")
@@ -143,7 +148,7 @@ async def test_delete_is_garbage_collection_even_while_the_operator_is_down(
             ("sdservice", "imagine"),
             ("rayservice", "imagine"),
             ("secret", "imagine-ray-token"),
-            ("daemonset", "imagine-preload-gpu"),
+            ("daemonset", shared["metadata"]["name"]),
         ):
             await eventually(lambda kind=kind, name=name: get(kind, name) is None)
     finally:
@@ -151,7 +156,7 @@ async def test_delete_is_garbage_collection_even_while_the_operator_is_down(
 
 
 async def test_nothing_changed_is_no_write_even_across_a_restart(
-    serving, operator, apply, service, get, eventually, condition
+    serving, operator, apply, service, get, preloads, eventually, condition
 ):
     await serving()
     await eventually(lambda: condition("ConfigApplied") == ("True", "ApplicationRunning"))
@@ -167,7 +172,7 @@ async def test_nothing_changed_is_no_write_even_across_a_restart(
     def versions():
         # The controller-manager counts nodes into the DaemonSet's status whenever it likes: only its spec counts.
         found = {kind: get(kind, name)["metadata"]["resourceVersion"] for kind, name in kinds.items()}
-        return {**found, "daemonset": get("daemonset", "imagine-preload-gpu")["metadata"]["generation"]}
+        return {**found, "daemonset": [each["metadata"]["generation"] for each in preloads()]}
 
     before, told = versions(), get("sdservice")["status"]
     operator.stop()
@@ -192,31 +197,12 @@ async def test_failed_application_is_not_ready(serving, kubectl, namespace, even
     await eventually(lambda: condition("Ready") == ("False", "NoReplicas"))
 
 
-async def test_object_of_someone_else_is_left_alone(
-    operator, apply, service, kubectl, namespace, get, eventually, condition
-):
-    theirs = {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "imagine-preload-gpu"}}
-    labels = {"app": "theirs"}
-    container = {"name": "c", "image": "example.org/theirs:1"}
-    theirs["spec"] = {
-        "selector": {"matchLabels": labels},
-        "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
-    }
-    apply(theirs)
-    version = get("daemonset", "imagine-preload-gpu")["metadata"]["generation"]
-    apply(service())
-    await eventually(lambda: condition("Accepted") == ("False", "NameConflict"))
-    assert get("daemonset", "imagine-preload-gpu")["metadata"]["generation"] == version
-    kubectl("delete", "daemonset", "imagine-preload-gpu", "-n", namespace)
-    await eventually(lambda: condition("Accepted") == ("True", "Accepted"))
-
-
-async def test_suspend_and_resume(serving, apply, service, get, eventually, condition):
+async def test_suspend_and_resume(serving, apply, service, preloads, eventually, condition):
     await serving()
     apply(service(spec={"suspend": True}))
     await eventually(lambda: condition("Suspended") == ("True", "Suspended"))
     assert condition("Ready") == ("False", "Suspended")
-    assert get("daemonset", "imagine-preload-gpu") is None
+    assert preloads() == []
     apply(service(spec={"suspend": False}))
     await eventually(lambda: condition("Ready") == ("True", "Serving"))
 
@@ -229,7 +215,7 @@ async def test_scale_moves_the_floor(serving, kubectl, namespace, get, eventuall
 
 
 async def test_each_change_is_told_once_by_an_event(
-    serving, operator, kubectl, namespace, condition, eventually
+    serving, operator, kubectl, namespace, preloads, condition, eventually
 ):
     """And each child was applied once: a comparison that sees differences where there are none would show here."""
     await serving()
@@ -245,8 +231,9 @@ async def test_each_change_is_told_once_by_an_event(
         )
 
     await eventually(lambda: ("Serving", "Ready=True") in told())
+    (shared,) = preloads()
     assert [message for reason, message in told() if reason == "Applied"] == [
-        "Applied NetworkPolicy imagine-pods, DaemonSet imagine-preload-gpu, RayService imagine",
+        f"Applied NetworkPolicy imagine-pods, DaemonSet {shared['metadata']['name']}, RayService imagine",
     ]
 
 

@@ -45,25 +45,26 @@ def replaced(operator, root, kubectl):
 
 @pytest.fixture
 def made(kubectl, namespace):
-    """Who the objects of the service are: uids of children, clusters and pods."""
+    """Who the objects of the service are: uids of children, clusters and pods, but for those that keep images."""
 
     def read():
-        kinds = "rayservice,raycluster,daemonset,secret,service,pod"
-        listed = kubectl(
-            "get", kinds, "-n", namespace, "-o", "jsonpath={range .items[*]}{.metadata.uid} {end}"
-        )
+        kinds = "rayservice,raycluster,secret,service,pod"
+        serving = "!sdservice.dev/preload,app.kubernetes.io/component notin (preload-gpu)"
+        uids = "jsonpath={range .items[*]}{.metadata.uid} {end}"
+        listed = kubectl("get", kinds, "-n", namespace, "-l", serving, "-o", uids)
         return set(listed.stdout.split())
 
     return read
 
 
 async def test_an_upgrade_and_a_downgrade_make_nothing_anew(
-    replaced, earlier_operator, serving, apply, service, get, eventually, condition, made
+    replaced, earlier_operator, serving, apply, service, get, preloads, eventually, condition, made
 ):
     replaced(earlier_operator)
     await serving()
     await eventually(lambda: condition("ImagesPreloaded")[0] == "True")
     before = made()
+    assert get("daemonset", "imagine-preload-gpu"), "it had one of its own"
 
     replaced()
     # An edit that only the new one can have seen: then it has had its pass.
@@ -72,6 +73,10 @@ async def test_an_upgrade_and_a_downgrade_make_nothing_anew(
     await eventually(lambda: condition("ConfigApplied") == ("True", "ApplicationRunning"))
     assert condition("Upgrading")[0] == "False"
     assert made() == before, "a child, a cluster or a pod was made anew"
+    # The one that services share has taken over, once it held the image.
+    await eventually(lambda: get("daemonset", "imagine-preload-gpu") is None)
+    assert len(preloads()) == 1
+    assert condition("ImagesPreloaded") == ("True", "ImagesPresent")
 
     replaced(earlier_operator)
     apply(service(spec={"limits": {"maxSteps": 34}}))

@@ -35,6 +35,15 @@ def secret_of(someone, service_body):
     }
 
 
+CACHED = {
+    "preset": None,
+    "uri": "hf://owner/name",
+    "revision": "0" * 40,
+    "cache": {"persistentVolumeClaim": {"claimName": "weights"}},
+}
+"""A model whose cache is filled by a DaemonSet of the service's own."""
+
+
 def daemon_set_of(someone, service_body):
     """One that even carries our labels."""
     labels = {"app": someone}
@@ -44,7 +53,7 @@ def daemon_set_of(someone, service_body):
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": {"name": f"{name}-preload-gpu", "labels": ours},
+        "metadata": {"name": f"{name}-weights-gpu", "labels": ours},
         "spec": {
             "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
@@ -52,7 +61,7 @@ def daemon_set_of(someone, service_body):
     }
 
 
-@pytest.mark.parametrize("theirs", [ray_service_of, secret_of, daemon_set_of])
+@pytest.mark.parametrize("theirs", [ray_service_of, secret_of])
 async def test_object_of_someone_else_is_left_alone(
     operator, apply, service, kubectl, namespace, get, eventually, condition, theirs
 ):
@@ -78,7 +87,6 @@ async def test_object_of_someone_else_is_left_alone(
     [
         ("rayservice", "imagine"),
         ("secret", "imagine-ray-token"),
-        ("daemonset", "imagine-preload-gpu"),
         ("networkpolicy", "imagine-pods"),
     ],
 )
@@ -107,18 +115,37 @@ async def test_a_service_that_is_applied_again_waits_for_what_the_former_one_lef
     assert "NameConflict" not in {each["reason"] for each in events}
 
 
-async def test_pruning_takes_what_is_ours_and_unwanted_and_nothing_else(
-    serving, apply, service, get, eventually
+async def test_helper_of_someone_else_is_left_alone_and_keeps_nothing_else(
+    operator, apply, service, kubectl, namespace, get, eventually, condition, told
 ):
-    await serving(workerGroups=[{"name": "a"}, {"name": "b"}])
     theirs = daemon_set_of("someone", service())
-    theirs["metadata"]["name"] = "imagine-preload-c"
     apply(theirs)
-    apply(service(metadata={"name": "other"}, spec={"workerGroups": [{"name": "b"}]}))
-    await eventually(lambda: get("daemonset", "other-preload-b") is not None)
-    apply(service(spec={"workerGroups": [{"name": "a"}]}))
-    await eventually(lambda: get("daemonset", "imagine-preload-b") is None)
-    for name in ("imagine-preload-a", "imagine-preload-c", "other-preload-b"):
+    before = get("daemonset", "imagine-weights-gpu")["spec"]
+    apply(service(spec={"model": CACHED}))
+    await eventually(lambda: get("rayservice") is not None)
+    await eventually(lambda: condition("ImagesPreloaded") == ("False", "NameConflict"))
+    assert told("ImagesPreloaded")[2].startswith(
+        "DaemonSet imagine-weights-gpu: DaemonSet imagine-weights-gpu exists"
+    )
+    assert condition("Accepted") == ("True", "Accepted")
+    assert get("daemonset", "imagine-weights-gpu")["spec"] == before
+    kubectl("delete", "daemonset", "imagine-weights-gpu", "-n", namespace)
+    await eventually(lambda: get("daemonset", "imagine-weights-gpu")["metadata"]["ownerReferences"])
+
+
+async def test_pruning_takes_what_is_ours_and_unwanted_and_nothing_else(
+    operator, apply, service, get, eventually
+):
+    apply(service(spec={"model": CACHED, "workerGroups": [{"name": "a"}, {"name": "b"}]}))
+    await eventually(lambda: get("daemonset", "imagine-weights-b") is not None)
+    theirs = daemon_set_of("someone", service())
+    theirs["metadata"]["name"] = "imagine-weights-c"
+    apply(theirs)
+    apply(service(metadata={"name": "other"}, spec={"model": CACHED, "workerGroups": [{"name": "b"}]}))
+    await eventually(lambda: get("daemonset", "other-weights-b") is not None)
+    apply(service(spec={"model": CACHED, "workerGroups": [{"name": "a"}]}))
+    await eventually(lambda: get("daemonset", "imagine-weights-b") is None)
+    for name in ("imagine-weights-a", "imagine-weights-c", "other-weights-b"):
         assert get("daemonset", name), name
 
 

@@ -25,18 +25,18 @@ def used(control_plane, account):
 
 
 async def test_what_is_granted_is_what_is_used(
-    serving, apply, service, kubectl, namespace, eventually, condition, get, chart_values, used
+    serving, apply, service, kubectl, namespace, preloads, eventually, condition, get, chart_values, used
 ):
     (priority,) = (body for body in rendered() if body["kind"] == "PriorityClass")
     kubectl("apply", "-f", "-", stdin=json.dumps(priority))
-    both = [{"name": "a"}, {"name": "b"}]
+    both = [{"name": each, "nodeSelector": {"kubernetes.io/hostname": each}} for each in ("gpu-0", "gpu-1")]
     await serving(workerGroups=both, imagePreload={"warmNodes": 1}, upgrade=STEPS)
     # Bounds of a running RayCluster are patched; what is not wanted any more is deleted.
     apply(service(spec={"workerGroups": both, "upgrade": STEPS, "replicas": {"min": 1, "max": 2}}))
     await eventually(lambda: get("deployment", "imagine-warm") is None)
     off = {"imagePreload": {"mode": "Disabled"}, "networkPolicy": {"enabled": False}}
     apply(service(spec={"workerGroups": both[:1], "upgrade": STEPS, **off}))
-    await eventually(lambda: get("daemonset", "imagine-preload-b") is None)
+    await eventually(lambda: preloads() == [])
     await eventually(lambda: get("networkpolicy", "imagine-pods") is None)
     # Only Events tell why pods are not made.
     kubectl("create", "quota", "none", "--hard=pods=0", "-n", namespace)

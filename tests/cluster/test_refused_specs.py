@@ -42,22 +42,10 @@ def refused_by_our_parse(loosened_crd, service, kubectl, namespace):
 
 
 @pytest.fixture
-def refused_for_a_taken_name(apply):
-    labels = {"app": "theirs"}
-    pod = {"containers": [{"name": "c", "image": "example.org/theirs:1"}]}
-    apply(
-        {
-            "apiVersion": "apps/v1",
-            "kind": "DaemonSet",
-            "metadata": {"name": "imagine-preload-more", "labels": labels},
-            "spec": {
-                "selector": {"matchLabels": labels},
-                "template": {"metadata": {"labels": labels}, "spec": pod},
-            },
-        }
-    )
-    spec = {"workerGroups": [{"name": "gpu"}, {"name": "more"}], "limits": {"maxSteps": 33}}
-    return spec, "NameConflict", "DaemonSet imagine-preload-more exists and is not part of this service"
+def refused_by_a_policy(forbid):
+    """A policy of the namespace takes no such RayService."""
+    forbid("ray.io", "rayservices", "!object.spec.serveConfigV2.contains('max_steps: 33')")
+    return {"limits": {"maxSteps": 33}}, "Refused", "the API server refuses the RayService: "
 
 
 @pytest.fixture
@@ -84,7 +72,7 @@ def why(control_plane, namespace):
     return explain
 
 
-@pytest.mark.parametrize("edit", ["refused_by_our_parse", "refused_for_a_taken_name"])
+@pytest.mark.parametrize("edit", ["refused_by_our_parse", "refused_by_a_policy"])
 async def test_ready_follows_what_serves_while_an_edit_is_refused(
     serving,
     apply,

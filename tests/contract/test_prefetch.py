@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from sd_operator.api import parse
-from sd_operator.builders.preload import preload_daemon_set
+from sd_operator.builders.preload import weights_daemon_sets
 from sd_operator.settings import Settings
 
 
@@ -30,10 +30,8 @@ def test_the_command_of_a_preload_pod_fetches_the_weights(tmp_path, monkeypatch)
             "spec": spec,
         }
     )
-    daemon_set = preload_daemon_set(resource, Settings(), resource.spec.worker_groups[0])
-    (weights,) = [
-        each for each in daemon_set["spec"]["template"]["spec"]["containers"] if each["name"] == "weights"
-    ]
+    (daemon_set,) = weights_daemon_sets(resource, Settings())
+    (weights,) = daemon_set["spec"]["template"]["spec"]["containers"]
     shell, option, script, wanted, *_ = weights["command"]
     monkeypatch.setenv("PATH", f"{sys.exec_prefix}/bin:/usr/bin:/bin")
 

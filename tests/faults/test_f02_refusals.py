@@ -154,7 +154,37 @@ async def test_f05_every_second_write_is_lost_or_repeated(served, figure, fault)
     figure("F5", f"every second write: {type(fault).__name__}: {seconds:.1f} s to the end")
 
 
-@pytest.mark.parametrize("kind", ["rayservices", "daemonsets", "secrets"])
+async def test_f20_a_forbidden_helper_keeps_nothing_from_serving(lane, figure):
+    """Images are not on the nodes beforehand: the status says so, and the service comes all the same."""
+    name, message = (
+        fresh_name(),
+        'daemonsets is forbidden: User "operator" cannot write resource "daemonsets"',
+    )
+    with lane.proxy.rule(Match.of("create patch", "daemonsets"), Reply(403, message)):
+        await lane.apply(name, SPEC)
+
+        async def served_and_told():
+            told = state.conditions(await lane.service(name))
+            return told.get("Ready", ("",))[0] == "True" and told["ImagesPreloaded"] == ("False", "Refused")
+
+        seconds = await lane.until(served_and_told)
+        live = await lane.service(name)
+        found = {each["type"]: each for each in live["status"]["conditions"]}
+        assert message in found["ImagesPreloaded"]["message"]
+        assert found["Accepted"]["status"] == "True"
+        mark = lane.proxy.journal.mark()
+        await asyncio.sleep(8)
+        tried = [each for each in lane.proxy.journal.since(mark) if each.fault]
+        assert len(tried) <= 1.5 * 8 / RESYNC_SECONDS + 2, "hot loop"
+
+    async def mended():
+        return state.conditions(await lane.service(name))["ImagesPreloaded"][0] == "True"
+
+    await lane.until(mended)
+    figure("F20", f"daemonsets forbidden: serves after {seconds:.1f} s, {len(tried)} tries in 8 s")
+
+
+@pytest.mark.parametrize("kind", ["rayservices", "secrets"])
 async def test_f20_one_kind_is_forbidden(served, figure, kind):
     lane, other, wanted = served
     name = fresh_name()

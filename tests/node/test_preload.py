@@ -3,7 +3,7 @@
 
 import pytest
 
-PRELOAD = "app.kubernetes.io/component=preload-gpu"
+PRELOAD = "app.kubernetes.io/component=preload"
 WORKER = "ray.io/node-type=worker"
 REQUIRED = {"mode": "Required"}
 

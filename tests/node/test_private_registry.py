@@ -7,7 +7,7 @@ import pytest
 
 from sd_testkit.node.private import PRIVATE_HOST, USER
 
-PRELOAD = "app.kubernetes.io/component=preload-gpu"
+PRELOAD = "app.kubernetes.io/component=preload"
 SECRET = "registry-key"
 ASKED = "authorization failed: no basic auth credentials"
 REFUSED = "401 Unauthorized"

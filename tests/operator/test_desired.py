@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
+from sd_operator.builders.preload import preload_daemon_sets
 from sd_operator.desired import desired
 from sd_operator.settings import Settings
 
@@ -11,13 +12,39 @@ def names(resource, **spec):
     return [(body["kind"], body["metadata"]["name"]) for body in desired(resource(**spec), Settings())]
 
 
-def test_preload_per_group_comes_before_the_ray_service(resource):
-    assert names(resource, workerGroups=[{"name": "a"}, {"name": "b"}]) == [
+def test_preload_comes_before_the_ray_service_one_for_each_placement(resource):
+    pools = [{"name": name, "nodeSelector": {"pool": name}} for name in ("a", "b")]
+    first, second = (
+        each["metadata"]["name"] for each in preload_daemon_sets(resource(workerGroups=pools), Settings())
+    )
+    assert first != second
+    assert names(resource, workerGroups=pools) == [
         POLICY,
-        ("DaemonSet", "imagine-preload-a"),
-        ("DaemonSet", "imagine-preload-b"),
+        ("DaemonSet", first),
+        ("DaemonSet", second),
         ("RayService", "imagine"),
     ]
+    assert [kind for kind, _ in names(resource, workerGroups=[{"name": "a"}, {"name": "b"}])] == [
+        "NetworkPolicy",
+        "DaemonSet",
+        "RayService",
+    ]
+
+
+def test_a_cache_is_filled_by_a_daemon_set_of_the_services_own(resource):
+    model = {"preset": None, "uri": "hf://owner/name", "revision": "0" * 40}
+    cache = {"persistentVolumeClaim": {"claimName": "weights"}}
+    _, (_, shared), weights, _ = names(resource, model={**model, "cache": cache})
+    assert shared.startswith("sdservice-preload-")
+    assert weights == ("DaemonSet", "imagine-weights-gpu")
+
+
+def test_workers_without_gpus_have_no_preload_unless_they_select_nodes_or_it_is_required(resource):
+    bare = [POLICY, ("RayService", "imagine")]
+    assert names(resource, gpusPerReplica=0) == bare
+    pool = {"name": "cpu", "nodeSelector": {"pool": "cpu"}}
+    assert len(names(resource, gpusPerReplica=0, workerGroups=[pool])) == 3
+    assert len(names(resource, gpusPerReplica=0, imagePreload={"mode": "Required"})) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from sd_operator.nodes import full_name, holds
+from sd_operator.nodes import full_name, holds, offered
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -35,3 +35,11 @@ def test_names_are_written_out_as_runtimes_do(given, full):
 def test_a_list_of_images_tells_what_it_can(listed, most, held):
     node = {"status": {"images": [{"names": names} for names in listed]}}
     assert holds(node, "owner/name:1", most) is held
+
+
+@pytest.mark.parametrize(
+    ("amount", "count"), [("8", 8), (8, 8), ("1k", 1000), ("2Ki", 2048), ("1.5", 0), ("many", 0), (None, 0)]
+)
+def test_an_amount_that_is_no_count_is_none(amount, count):
+    assert offered({"status": {"allocatable": {"example.org/gpu": amount}}}, "example.org/gpu") == count
+    assert offered({"status": {}}, "example.org/gpu") == 0

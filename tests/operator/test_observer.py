@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from sd_operator import service_probe
-from sd_operator.builders.preload import preload_daemon_set
+from sd_operator.builders.preload import preload_daemon_sets
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.cli.why import gather
 from sd_operator.cluster import DAEMON_SET, GATEWAY, NODE, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
@@ -229,10 +229,12 @@ def held(objects, service, resource):
             "lastTransitionTime": "2026-01-02T03:00:00Z",
             "observedGeneration": 9,
         }
-        live["status"] = {"observedGeneration": 9, "conditions": [waiting]}
+        images = [{"image": "r/i:2"}]
+        preload = {"waitingSince": "2026-01-02T03:00:00Z", "images": images}
+        live["status"] = {"observedGeneration": 9, "conditions": [waiting], "preload": preload}
         wanted = resource(**spec)
-        daemon_set = preload_daemon_set(wanted, Settings(), wanted.spec.worker_groups[0])
-        daemon_set["metadata"]["managedFields"] = [{"manager": "sd-operator", "time": "2026-01-02T03:00:00Z"}]
+        (daemon_set,) = preload_daemon_sets(wanted, Settings())
+        daemon_set["metadata"]["uid"] = "uid-d"
         daemon_set["status"] = {"observedGeneration": 1, "desiredNumberScheduled": 1}
         template = daemon_set["spec"]["template"]
         pod = {

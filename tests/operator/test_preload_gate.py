@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from sd_operator.api import Status
+from sd_operator.api.status import ImageStatus, PreloadStatus
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.preload_gate import Hold, asks_for_images, hold
 from sd_operator.preload_state import ImageState, PreloadState
@@ -13,6 +15,7 @@ from sd_operator.settings import Settings
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SINCE = "2026-01-02T03:00:00Z"
 A, AB = frozenset("a"), frozenset("ab")
+RECORDED = Status(preload=PreloadStatus(waiting_since=SINCE, images=(ImageStatus(image="r/i:2"),)))
 REQUIRED = {"mode": "Required", "timeoutSeconds": 600}
 
 
@@ -56,16 +59,16 @@ def test_pods_that_never_change_wait_for_no_image(asks):
 
 @pytest.fixture
 def held(resource):
-    def judge(now=NOW, settled=True, unmade=0, ready=A, matched=AB):
-        image = ImageState("r/i:2", frozenset(matched), frozenset(ready))
-        state = PreloadState((image,), unmade, settled, SINCE)
-        return hold(resource(imagePreload=REQUIRED).spec, state, now)
+    def judge(now=NOW, settled=True, unmade=0, ready=A, matched=AB, before=RECORDED, image="r/i:2"):
+        found = ImageState(image, frozenset(matched), frozenset(ready))
+        state = PreloadState((found,), unmade, settled=settled)
+        return hold(resource(imagePreload=REQUIRED).spec, state, before, now)
 
     return judge
 
 
 def test_it_waits_until_every_matching_node_has_the_image(held):
-    assert held() == Hold("2026-01-02T03:10:00Z", is_over=False, seconds=600)
+    assert held() == Hold(SINCE, "2026-01-02T03:10:00Z", is_over=False, seconds=600)
     assert held(ready=AB) is None
 
 
@@ -80,5 +83,12 @@ def test_it_waits_for_the_count(held, early):
 
 def test_at_the_deadline_it_is_held_on_and_goes_on_with_the_image(held):
     late = NOW + timedelta(hours=1)
-    assert held(late) == Hold("2026-01-02T03:10:00Z", is_over=True, seconds=600)
+    assert held(late) == Hold(SINCE, "2026-01-02T03:10:00Z", is_over=True, seconds=600)
     assert held(late, ready=AB) is None
+
+
+def test_the_time_begins_with_the_wait_for_an_image_and_is_each_services_own(held):
+    """Whatever becomes of the DaemonSet, which others share: the time stands in the service's own status."""
+    assert held(before=Status()).since == "2026-01-02T03:04:05Z"
+    assert held(image="r/i:3").since == "2026-01-02T03:04:05Z"
+    assert held(NOW + timedelta(minutes=5)).since == SINCE

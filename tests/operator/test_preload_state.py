@@ -19,10 +19,6 @@ def daemon_set(*images, group="gpu", desired=1, generation=2, seen=2):
         "metadata": {
             "name": f"imagine-preload-{group}",
             "generation": generation,
-            "managedFields": [
-                {"manager": "sd-operator", "time": "2026-01-02T03:00:00Z"},
-                {"manager": "kube-controller-manager", "time": "2026-01-02T03:04:00Z", "subresource": "status"},
-            ],
         },
         "spec": {
             "template": {
@@ -84,6 +80,39 @@ def test_a_node_has_an_image_once_a_container_runs_it():
     assert found.images[0].ready == {"a"}
     assert found.images[0].digest == DIGEST
     assert not found.runtime_image_is_there
+
+
+def test_nodes_that_are_waited_for_are_named_with_what_they_do():
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-02T03:01:00Z"}
+    waiting = {"waiting": {"reason": "ContainerCreating"}}
+    pods = [
+        pod("a", NEW),
+        pod("b", NEW, state=waiting, conditions=[scheduled]),
+        pod("c", NEW, state=waiting),
+        pod("d", NEW, bound=False),
+        pod("e", OLD),
+    ]
+    assert state([daemon_set(NEW, desired=5)], pods).waiting == (
+        "node b has been pulling since 2026-01-02T03:01:00Z",
+        "node c is pulling",
+        "node d has not got its preload pod yet",
+        "node e still has the former preload pod",
+    )
+
+
+def test_pods_of_another_shared_daemon_set_do_not_count():
+    here, there = daemon_set(NEW, group="x"), pod("b", NEW, group="x")
+    here["spec"]["template"]["metadata"]["labels"]["sdservice.dev/preload"] = "0a"
+    there["metadata"]["labels"]["sdservice.dev/preload"] = "0b"
+    own = pod("a", NEW, group="x")
+    own["metadata"]["labels"]["sdservice.dev/preload"] = "0a"
+    assert counts(state([here], [own, there])) == (1, 1)
+
+
+def test_what_is_looked_for_is_told():
+    live = daemon_set(NEW)
+    live["spec"]["template"]["spec"]["nodeSelector"] = {"pool": "l4"}
+    assert state([live], []).sought == ("pool=l4",)
 
 
 def test_a_pod_of_the_former_image_does_not_count():
@@ -181,7 +210,3 @@ def test_a_tag_that_moved_between_two_pulls_shows():
     pods = [pod("a", NEW), pod("b", NEW, digest=OTHER), pod("c", NEW)]
     (image,) = state([daemon_set(NEW, desired=3)], pods).images
     assert (image.digest, image.digests) == (DIGEST, 2)
-
-
-def test_the_time_of_a_wish_is_that_of_our_last_write():
-    assert state([daemon_set(NEW)], []).since == "2026-01-02T03:00:00Z"

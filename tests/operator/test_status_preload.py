@@ -22,8 +22,9 @@ A, AB = frozenset("a"), frozenset("ab")
 DIGEST = "sha256:" + "ab" * 32
 PULL = Trouble(Reason.IMAGE_PULL_FAILED, "node b", "image r/i:2: not found")
 QUOTA = Trouble(Reason.QUOTA_EXCEEDED, "preload pods", "exceeded quota: small")
-WAITING = Hold("2026-01-02T03:30:00Z", is_over=False, seconds=1800)
-LATE = Hold("2026-01-02T03:30:00Z", is_over=True, seconds=1800)
+SINCE = "2026-01-02T03:00:00Z"
+WAITING = Hold(SINCE, "2026-01-02T03:30:00Z", is_over=False, seconds=1800)
+LATE = Hold(SINCE, "2026-01-02T03:30:00Z", is_over=True, seconds=1800)
 
 
 def image(ready=AB, matched=AB, **more):
@@ -164,3 +165,74 @@ def test_what_waits_is_looked_at_again_since_a_deadline_is_time(held, scene, res
     later = scene.now + timedelta(seconds=1)
     well = status.compute(resource(), scene.observed(scene.view, serve=scene.serve(), preload=preload()), "r/i:2", Status(), later)  # fmt: skip
     assert status.look_again_seconds(well) is None
+
+
+def test_since_when_a_change_waits_is_on_record(held, scene):
+    assert held().preload.waiting_since == SINCE
+    observed = scene.observed(serve=scene.serve(), preload=preload())
+    assert (
+        status.compute(scene._resource(), observed, "r/i:2", Status(), scene.now).preload.waiting_since
+        is None
+    )
+
+
+def test_the_nodes_that_are_waited_for_are_named(held):
+    waiting = tuple(f"node {name} is pulling" for name in "bcdef")
+    found = held(state=preload(image("a", "abcdefg", waiting=waiting), unmade_on=("g",), unmade=1))
+    message = {each.type: each.message for each in found.conditions}["ImagesPreloaded"]
+    assert message.startswith(
+        "The image is on 1/8 matching nodes; node b is pulling, node c is pulling, node d is pulling, and 3 more."
+    )
+
+
+ADVICE = (
+    "Give the worker group a nodeSelector, or have the operator know the label of your GPU nodes"
+    " (SDSERVICE_GPU_NODE_LABELS; preload.gpuNodeLabels of the chart)."
+)
+LABELS = "one of the labels nvidia.com/gpu.present, accelerator"
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (PreloadState(sought=("pool=l4",)), "No node that is ready has pool=l4. The image is preloaded as soon as one comes."),
+        (
+            PreloadState(sought=(LABELS,), by_gpu_labels=True, unlabelled=("a", "b", "c", "d")),
+            f"No node that is ready has {LABELS}. GPUs of this kind are on a, b, c and 1 more. {ADVICE}",
+        ),
+    ],
+    ids=["selector", "labels"],
+)  # fmt: skip
+def test_where_no_node_matches_it_says_which_were_looked_for(scene, state, words):
+    found = scene.conditions(scene.observed(preload=state))["ImagesPreloaded"]
+    assert (found.status, found.reason, found.message) == ("True", "NoMatchingNodes", words)
+
+
+SERVING = ImageState("r/i:1", AB, AB, digest=DIGEST)
+LOST = Trouble(Reason.IMAGE_LOST, "node b", "image r/i:1 was there and is not any more")
+
+
+def test_what_serves_until_a_change_is_through_is_told_too(held):
+    found = held(state=preload(image(A), former=(SERVING,)))
+    message = {each.type: each.message for each in found.conditions}["ImagesPreloaded"]
+    assert message.endswith("Image r/i:1, which a cluster still runs, is kept on 2/2 nodes.")
+    assert [(each.image, each.nodes_ready) for each in found.preload.images] == [("r/i:2", 1), ("r/i:1", 2)]
+    assert found.preload.summary == "1/2", "counts are of what is to come"
+
+
+def test_a_serving_image_that_is_lost_counts(scene):
+    lost = ImageState("r/i:1", AB, A, troubles=(LOST,))
+    observed = scene.observed(preload=preload(former=(lost,)))
+    found = scene.conditions(observed)["ImagesPreloaded"]
+    assert (found.status, found.reason) == ("False", "ImageLost")
+    assert found.message.endswith("is kept on 1/2 nodes: node b: image r/i:1 was there and is not any more.")
+
+
+def test_a_daemon_set_that_may_not_be_made_is_told_in_the_api_servers_words(scene):
+    refused = Trouble(
+        Reason.REFUSED, "DaemonSet x", "the API server refuses the DaemonSet: no DaemonSets here"
+    )
+    state = preload(image("", ""), settled=False, refused=refused)
+    found = scene.conditions(scene.observed(preload=state))["ImagesPreloaded"]
+    assert (found.status, found.reason) == ("False", "Refused")
+    assert found.message == "DaemonSet x: the API server refuses the DaemonSet: no DaemonSets here"

@@ -7,7 +7,7 @@ from sd_operator import handlers
 from sd_operator.cluster import GATEWAY
 from sd_operator.echoes import Echoes
 from sd_operator.errors import ClusterUnavailable, Refused
-from sd_operator.watched import CHILDREN, OPTIONAL, service_of, watchable
+from sd_operator.watched import CHILDREN, OPTIONAL, keys, watchable
 
 
 class Lists:
@@ -68,7 +68,8 @@ def owned(kind, *, controller=True):
     ids=["by its label", "by its owner", "not its controller", "another's", "nobody's"],
 )
 def test_whose_an_object_is(metadata, service):
-    assert service_of(metadata) == service
+    found = keys({"namespace": "team", **metadata})
+    assert found == ([("team", service)] if service else [])
 
 
 class Queue:
@@ -81,10 +82,10 @@ class Queue:
 
 async def test_a_gateway_of_a_ray_service_asks_for_its_service_and_no_other_gateway_does():
     queue = Queue()
-    registry = handlers.registry(queue, Echoes(), ALL)
+    registry = handlers.registry(queue, Echoes(), None, ALL)
     (handler,) = (each for each in registry._watching.get_all_handlers() if "gateways" in repr(each.selector))
     for metadata in (owned("RayService"), owned("HelmRelease")):
         event = {"type": None}
-        meta = {"uid": "u", "resourceVersion": "1", **metadata}
+        meta = {"namespace": "team", "uid": "u", "resourceVersion": "1", **metadata}
         await handler.fn(namespace="team", meta=meta, event=event)
     assert queue.asked == [("team", "imagine")]

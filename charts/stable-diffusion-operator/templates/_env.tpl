@@ -14,6 +14,7 @@ The settings of sd_operator.settings; tests/chart/test_settings.py holds both li
 - {name: SDSERVICE_RUNTIME_REPOSITORY, value: {{ .Values.runtime.repository | quote }}}
 - {name: SDSERVICE_RUNTIME_TAG, value: {{ .Values.runtime.tag | default .Chart.AppVersion | quote }}}
 - {name: SDSERVICE_PRELOAD_PRIORITY_CLASS, value: {{ .Values.preload.priorityClassName | quote }}}
+- {name: SDSERVICE_GPU_NODE_LABELS, value: {{ join "," (uniq .Values.preload.gpuNodeLabels) | quote }}}
 - {name: SDSERVICE_NODE_STATUS_MAX_IMAGES, value: {{ .Values.preload.nodeStatusMaxImages | quote }}}
 - {name: SDSERVICE_WARM_PRIORITY_CLASS, value: {{ .Values.warm.priorityClass.name | quote }}}
 - {name: SDSERVICE_WARM_IMAGE, value: {{ .Values.warm.image | quote }}}

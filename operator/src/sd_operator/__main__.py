@@ -11,14 +11,16 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import kopf
 
-from sd_operator import health, lease, serve_reader, service_probe
+from sd_operator import handlers, health, lease, serve_reader, service_probe
 from sd_operator.cluster import Cluster, connect
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import LeadershipLost, SdServiceError
 from sd_operator.metrics import Metrics
+from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
 from sd_operator.observer import Observer
 from sd_operator.preload_reader import PreloadReader
@@ -73,7 +75,13 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
             retry_cap_seconds=settings.retry_cap_seconds,
             per_second=settings.passes_per_second,
         )
-        resync = Resync(cluster, nodes, queue.add_routine, settings)
+
+        def looked_at(key: Key) -> None:
+            """What a resync finds may be newer than what is remembered of shared DaemonSets."""
+            preloads.shared.changed(key.namespace)
+            queue.add_routine(key)
+
+        resync = Resync(cluster, nodes, looked_at, settings)
         metrics.watch(leads=leadership.held, resync_age=resync.age_seconds, waiting=queue.waiting)
         if settings.metrics_port:
             metrics.serve(settings.metrics_port)
@@ -86,9 +94,13 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
                     group.create_task(queue.run(), name="work queue")
                     group.create_task(resync.run(), name="resync")
                     group.create_task(serve.run(queue.add), name="reading of dashboards")
-                    group.create_task(
-                        watch(settings, queue, reconciler.echoes, take_signals, cluster), name="watches"
+                    watches = watch(
+                        settings,
+                        cluster,
+                        partial(handlers.registry, queue, reconciler.echoes, preloads.shared),
+                        take_signals,
                     )
+                    group.create_task(watches, name="watches")
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from failed
             finally:

@@ -9,7 +9,7 @@ from typing import Any
 from sd_operator.api import Resource
 from sd_operator.builders.canonical import canonical
 from sd_operator.builders.network_policy import network_policy
-from sd_operator.builders.preload import preload_daemon_set
+from sd_operator.builders.preload import preload_daemon_sets, weights_daemon_sets
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.builders.warm import warm_deployment
 from sd_operator.settings import Settings
@@ -18,6 +18,8 @@ Json = dict[str, Any]
 
 PRUNED_KINDS = ("DaemonSet", "Deployment", "NetworkPolicy")
 """Kinds of which a resource may want fewer than it has; what is ours and not desired is deleted."""
+HELPERS = ("DaemonSet", "Deployment")
+"""Kinds that a service serves without: where one is refused, the rest goes on."""
 _WITHOUT_PODS = {"Disabled", "External"}
 
 
@@ -42,7 +44,7 @@ def _preload(resource: Resource, settings: Settings) -> list[Json]:
     spec = resource.spec
     if spec.suspend or spec.image_preload.mode in _WITHOUT_PODS:
         return []
-    return [preload_daemon_set(resource, settings, group) for group in spec.worker_groups]
+    return [*preload_daemon_sets(resource, settings), *weights_daemon_sets(resource, settings)]
 
 
 def _warm(resource: Resource, settings: Settings) -> list[Json]:

@@ -83,11 +83,17 @@ def event(note: Note, involved: dict[str, Any], now: datetime) -> dict[str, Any]
     }
 
 
-def changes(applied: Iterable[dict[str, Any]], deleted: Iterable[dict[str, Any]]) -> list[Note]:
-    """A note for the children that were written, and one for those that were deleted."""
-    written, gone = (", ".join(map(_named, children)) for children in (applied, deleted))
-    notes = [Note("Applied", f"Applied {written}")] if written else []
-    return notes + ([Note("Deleted", f"Deleted {gone}, no longer wanted")] if gone else [])
+def changes(
+    applied: Iterable[dict[str, Any]], deleted: Iterable[dict[str, Any]], left: Iterable[dict[str, Any]] = ()
+) -> list[Note]:
+    """A note for the children that were written, one for those that were deleted, and one for those left to other services."""
+    notes = (
+        ("Applied", applied, "Applied {}"),
+        ("Deleted", deleted, "Deleted {}, no longer wanted"),
+        ("Left", left, "Left {} to the services that go on using it"),
+    )
+    named = ((reason, ", ".join(map(_named, children)), words) for reason, children, words in notes)
+    return [Note(reason, words.format(names)) for reason, names, words in named if names]
 
 
 def adjusted(ray_cluster: dict[str, Any], patch: Iterable[dict[str, Any]]) -> Note:

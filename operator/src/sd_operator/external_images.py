@@ -16,7 +16,7 @@ from sd_operator.api.capacity import gpus_per_worker
 from sd_operator.api.status import Reason
 from sd_operator.builders.placement import worker_placement
 from sd_operator.node_fit import accepts
-from sd_operator.nodes import holds, is_schedulable
+from sd_operator.nodes import holds, is_schedulable, offered
 from sd_operator.preload_state import ImageState, PreloadState, View
 from sd_operator.trouble import Trouble
 
@@ -47,9 +47,9 @@ def of_nodes(spec: Spec, images: Iterable[str], pods: Iterable[Json], view: View
 
 def _takes_workers(node: Json, spec: Spec) -> bool:
     """Ready, accepted by the placement of a group, and with GPUs where its workers need some."""
-    offered = int((node["status"].get("allocatable") or {}).get(spec.gpu_resource_name, 0))
+    gpus = offered(node, spec.gpu_resource_name)
     return is_schedulable(node) and any(
-        offered >= gpus_per_worker(spec, group) and accepts(node, worker_placement(spec, group))
+        gpus >= gpus_per_worker(spec, group) and accepts(node, worker_placement(spec, group))
         for group in spec.worker_groups
     )
 

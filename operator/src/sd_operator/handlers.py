@@ -12,11 +12,11 @@ from typing import Any
 
 import kopf
 
-from sd_operator import naming
 from sd_operator.api import GROUP, PLURAL, VERSION
 from sd_operator.echoes import Echoes
 from sd_operator.naming import Key
-from sd_operator.watched import CHILDREN, Watched, service_of
+from sd_operator.preload_sharing import SharedPreloads
+from sd_operator.watched import CHILDREN, Watched, is_shared, keys
 from sd_operator.work_queue import WorkQueue
 
 ECHO_SECONDS = 0.1
@@ -27,13 +27,14 @@ SETTLE_SECONDS = 0.2
 
 
 def registry(
-    queue: WorkQueue, echoes: Echoes, children: Iterable[Watched] = CHILDREN
+    queue: WorkQueue, echoes: Echoes, shared: SharedPreloads, children: Iterable[Watched] = CHILDREN
 ) -> kopf.OperatorRegistry:
     """The handlers of the operator, which put keys into the queue; not for what it has written itself.
 
     Args:
         queue: where keys go.
         echoes: what we wrote.
+        shared: told of each change of what services share.
         children: the kinds to watch beside the resource itself.
     """
     handlers = kopf.OperatorRegistry()
@@ -51,18 +52,18 @@ def registry(
         if status.get("observedGeneration") != meta.get("generation"):
             queue.add(Key(namespace or "", name))
 
-    async def child_changed(
-        namespace: str | None,
-        meta: Mapping[str, Any],
-        event: Mapping[str, Any],
-        **_: Any,
-    ) -> None:
-        service = service_of(meta)
-        if service is not None and not await is_echo(event["type"], meta, echoes):
-            queue.add_later(Key(namespace or "", service), SETTLE_SECONDS)
+    async def child_changed(meta: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
+        if await is_echo(event["type"], meta, echoes):
+            return
+        concerned = keys(meta)
+        if is_shared(meta):
+            shared.changed(meta["namespace"])
+            concerned = shared.concerned(meta, gone=event["type"] == "DELETED")
+        for key in concerned:
+            queue.add_later(key, SETTLE_SECONDS)
 
     for child in children:
-        labels = {naming.NAME_LABEL: kopf.PRESENT} if child.labels else None
+        labels = {key: value or kopf.PRESENT for key, value in child.labels.items()} or None
         watched = kopf.on.event(*child.kind.resource, labels=labels, registry=handlers)
         watched(child_changed)
     return handlers

@@ -15,6 +15,7 @@ from sd_operator.api import Spec
 from sd_operator.api.capacity import replicas_per_worker
 from sd_operator.api.serving import Autoscaling, Limits
 from sd_operator.api.status import ModelStatus
+from sd_operator.builders.preload import brings_images
 from sd_operator.builders.ray_service import STRATEGIES
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.naming import MODEL_DEPLOYMENT
@@ -72,7 +73,7 @@ def of_spec(spec: Spec, image: str, *, in_place: bool = False) -> Intent:
         downscale_seconds=spec.autoscaling.downscale_delay_seconds,
         idle_seconds=spec.autoscaling.idle_worker_seconds,
         groups={group.name: replicas_per_worker(spec, group) for group in spec.worker_groups},
-        preloads=spec.image_preload.mode != "Disabled",
+        preloads=spec.image_preload.mode == "External" or brings_images(spec),
         strategy=spec.upgrade.strategy,
     )
 

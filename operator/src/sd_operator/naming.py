@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 FIELD_MANAGER = "sd-operator"
 STATUS_FIELD_MANAGER = "sd-operator-status"
+_US = "sd-operator"
 
 NAME_LABEL = "sdservice.dev/name"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
@@ -12,9 +13,9 @@ RAY_POD_LABEL = "ray.io/is-ray-node"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 PRELOAD = "preload"
 WARM = "warm"
-"""Values of the component label: `preload-<group>` on preload pods, `warm` on placeholders of spare workers."""
-DEADLINE_ANNOTATION = "sdservice.dev/preload-timeout-seconds"
-"""On a preload DaemonSet: how long a new image may take. A change of it is a write, and starts the time anew."""
+"""Values of the component label: `preload` on pods that keep images, `warm` on placeholders of spare workers."""
+PRELOAD_LABEL = "sdservice.dev/preload"
+"""On a preload DaemonSet and its pods: the key of what they keep where; all services of a namespace that want it share it."""
 CLUSTER_CONFIG_ANNOTATION = "sdservice.dev/cluster-config"
 """Fingerprint of the cluster config; KubeRay copies it to the RayCluster that it makes from that config."""
 
@@ -33,7 +34,7 @@ SERVE_PORT = 8000
 MODELS_FOLDER = "/models"
 CACHE_FOLDER = "/cache"
 WEIGHTS = "weights"
-"""The container of a preload pod that fills a cache which workers share."""
+"""The container that fills a cache which workers share; `weights-<group>` is the component label of its pods."""
 COMPILE_CACHE_VARIABLE = "SDSERVICE_COMPILE_CACHE"
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key KubeRay reads in the Secret, not a secret
 
@@ -47,7 +48,7 @@ class Key(NamedTuple):
 
 def labels(name: str) -> dict[str, str]:
     """Labels of every object that belongs to the service `name`."""
-    return {NAME_LABEL: name, MANAGED_BY_LABEL: "sd-operator"}
+    return {NAME_LABEL: name, MANAGED_BY_LABEL: _US}
 
 
 def everything(name: str) -> dict[str, str]:
@@ -60,9 +61,24 @@ def token_secret(name: str) -> str:
     return f"{name}-ray-token"
 
 
-def preload(name: str, group: str) -> str:
-    """Name of the DaemonSet that preloads the image for a worker group; at most 47 + 9 + 15 characters."""
-    return f"{name}-preload-{group}"
+def preload(key: str) -> str:
+    """Name of the DaemonSet that keeps images on nodes for all services of a namespace that want the same."""
+    return f"sdservice-{PRELOAD}-{key}"
+
+
+def preload_labels(key: str) -> dict[str, str]:
+    """Labels of that DaemonSet and of its pods: they belong to no single service."""
+    return {MANAGED_BY_LABEL: _US, COMPONENT_LABEL: PRELOAD, PRELOAD_LABEL: key}
+
+
+def preloads() -> dict[str, str]:
+    """Labels by which the shared DaemonSets of a namespace are found."""
+    return {MANAGED_BY_LABEL: _US, COMPONENT_LABEL: PRELOAD}
+
+
+def weights(name: str, group: str) -> str:
+    """Name of the DaemonSet that fills the cache of a worker group; at most 47 + 9 + 15 characters."""
+    return f"{name}-{WEIGHTS}-{group}"
 
 
 def gateway(name: str) -> str:

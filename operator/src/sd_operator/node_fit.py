@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a node takes a pod, by selector, required node affinity and taints; a scheduler knows more (pure)."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sd_operator.builders.placement import REQUIRED
 
 Json = Mapping[str, Any]
+
+_NUMBER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_LARGEST = 2**63
+"""The scheduler compares numbers of 64 bits."""
 
 
 def accepts(node: Json, placement: Json) -> bool:
@@ -32,10 +37,11 @@ def accepts(node: Json, placement: Json) -> bool:
 
 
 def _fits(node: Json, term: Json) -> bool:
+    """Whether the node meets a term; a term without demands matches no node."""
     fields = {"metadata.name": node["metadata"]["name"]}
-    return _meets(node["metadata"].get("labels") or {}, term.get("matchExpressions") or []) and _meets(
-        fields, term.get("matchFields") or []
-    )
+    labels, of_labels = node["metadata"].get("labels") or {}, term.get("matchExpressions") or []
+    of_fields = term.get("matchFields") or []
+    return bool(of_labels or of_fields) and _meets(labels, of_labels) and _meets(fields, of_fields)
 
 
 def _meets(values: Mapping[str, str], expressions: Iterable[Json]) -> bool:
@@ -53,10 +59,24 @@ def _holds(value: str | None, expression: Json) -> bool:
             return value is not None
         case "DoesNotExist":
             return value is None
-        case "Gt":
-            return value is not None and int(value) > int(values[0])
         case _:
-            return value is not None and int(value) < int(values[0])
+            return _compares(expression["operator"], _number(value), [*map(_number, values)])
+
+
+def _compares(operator: str, value: int | None, bounds: list[int | None]) -> bool:
+    """Gt and Lt: as for the scheduler, what is no whole number matches nothing, on either side."""
+    match bounds:
+        case [int(bound)] if value is not None:
+            return value > bound if operator == "Gt" else value < bound
+        case _:
+            return False
+
+
+def _number(text: str | None) -> int | None:
+    if text is None or not _NUMBER.fullmatch(text):
+        return None
+    number = int(text) if len(text) < len(str(_LARGEST)) + 2 else _LARGEST
+    return number if -_LARGEST <= number < _LARGEST else None
 
 
 def _tolerates(toleration: Json, taint: Json) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from sd_operator import gateway, naming
 from sd_operator.api import Spec
 from sd_operator.builders.token_secret import token_of
+from sd_operator.child_writer import is_preload
 from sd_operator.cluster import (
     CORE_EVENT,
     DAEMON_SET,
@@ -37,7 +38,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Children:
-    """Live children of a resource; `ray_service` and `warm` are None where there is none."""
+    """Live children of a resource, and preload DaemonSets that it shares; None for a child that is not there."""
 
     ray_service: Json | None
     daemon_sets: tuple[Json, ...] = ()
@@ -129,8 +130,9 @@ class Observer:
             for each in deployments
             if each["metadata"]["name"] == naming.warm(key.name) and belongs_to(each, uid)
         )
-        own = tuple(each for each in daemon_sets if belongs_to(each, uid))
-        return Children(ray_service, own, next(warm, None))
+        shared = (await self.preloads.shared.read(key.namespace)).values()
+        preloads = (each for each in (*daemon_sets, *shared) if is_preload(each) and belongs_to(each, uid))
+        return Children(ray_service, tuple(preloads), next(warm, None))
 
     async def token(self, key: Key, uid: str) -> str:
         """Ray's token; empty where it is not ours or may not be read: then KubeRay's word has to do."""

@@ -20,7 +20,12 @@ def owner(live: Json) -> str | None:
 
 
 def belongs_to(live: Json, uid: str) -> bool:
-    """By owner; or by field manager, where someone stripped the owner and it is to be put back."""
+    """By owner; or by field manager, where someone stripped the owner and it is to be put back.
+
+    Of an object that services share, whether this service is one of them.
+    """
+    if is_shared(live):
+        return uid in {each["uid"] for each in users(live["metadata"])}
     found = owner(live)
     return found == uid or (found is None and bool(owned_fields(live, naming.FIELD_MANAGER)))
 
@@ -53,3 +58,22 @@ def conflict(live: Json, kind: str, service: str) -> NameConflict | WaitingForDe
 def _controller(live: Json) -> Json | None:
     owners = live["metadata"].get("ownerReferences") or []
     return next((each for each in owners if each.get("controller")), None)
+
+
+def is_shared(live: Json) -> bool:
+    """Whether services of a namespace share the object: it carries the label of a shared preload and no controller."""
+    return naming.PRELOAD_LABEL in (live["metadata"].get("labels") or {}) and owner(live) is None
+
+
+def is_ours(live: Json) -> bool:
+    """Whether a shared object is the operator's: by its users, or by field manager where someone stripped them."""
+    return bool(users(live["metadata"])) or bool(owned_fields(live, naming.FIELD_MANAGER))
+
+
+def users(metadata: Json) -> list[Json]:
+    """References of the services that share an object, by its metadata."""
+    return [
+        each
+        for each in metadata.get("ownerReferences") or []
+        if each.get("kind") == KIND and each.get("apiVersion") == API_VERSION
+    ]

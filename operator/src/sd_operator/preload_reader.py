@@ -1,22 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read to say which nodes hold which images: nodes, and Events where preload pods are not made."""
+"""What is read to say which nodes hold which images: preload pods, nodes, and Events where preload pods are not made."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Spec
+from sd_operator.builders.preload import brings_images, relies_on_gpu_labels
 from sd_operator.cluster import CORE_EVENT, DAEMON_SET, POD, Cluster
 from sd_operator.errors import Refused
 from sd_operator.external_images import of_nodes
-from sd_operator.naming import Key
+from sd_operator.node_fit import accepts
 from sd_operator.node_reader import NodeReader
-from sd_operator.preload_state import PreloadState, View, of_daemon_sets
+from sd_operator.nodes import is_schedulable, offered
+from sd_operator.ownership import is_shared
+from sd_operator.preload_sharing import SharedPreloads
+from sd_operator.preload_state import (
+    ImageState,
+    PreloadState,
+    View,
+    joined,
+    node_name,
+    of_daemon_set,
+)
+from sd_operator.recent import Recent
 from sd_operator.trouble import Trouble, of_refused_pods
 
 Json = dict[str, Any]
+
+_FRESH_SECONDS = 10.0
+_MOST_STATES = 1000
 
 
 @dataclass(frozen=True)
@@ -34,7 +50,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class PreloadReader:
-    """Reads it for one service at a time; the nodes are read for all together.
+    """Reads it for one service at a time; nodes, and pods of shared DaemonSets, are read for all together.
 
     Attributes:
         most_listed: images that a kubelet lists at most; -1: all.
@@ -44,6 +60,17 @@ class PreloadReader:
     nodes: NodeReader
     most_listed: int = 50
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _states: Recent[tuple[str, int], PreloadState] = field(
+        default_factory=lambda: Recent(_FRESH_SECONDS, most=_MOST_STATES), repr=False
+    )
+    _latest_nodes: Recent[str, tuple[Mapping[str, Json] | None]] = field(
+        default_factory=lambda: Recent(0.0), repr=False
+    )
+
+    @cached_property
+    def shared(self) -> SharedPreloads:
+        """The DaemonSets that services share."""
+        return SharedPreloads(self.cluster)
 
     async def read(
         self, daemon_sets: tuple[Json, ...], pods: list[Json], asked: Asked | None
@@ -51,23 +78,61 @@ class PreloadReader:
         """Which nodes hold the images, as they were ten seconds ago at most.
 
         Args:
-            daemon_sets: the live preload DaemonSets of a service.
+            daemon_sets: the live preload DaemonSets that a service uses: those that it wants, and those whose image still
+                runs somewhere.
             pods: its live pods.
             asked: what is wanted, None where that is refused.
         """
         is_external = asked is not None and asked.spec.image_preload.mode == "External"
-        if not daemon_sets and not is_external:
+        brings = asked is not None and brings_images(asked.spec)
+        if not (daemon_sets or brings or is_external):
             return PreloadState()
         view = self._view(await self.nodes.read())
         if asked is not None and is_external:
             return of_nodes(asked.spec, asked.images, pods, view)
-        state = of_daemon_sets(daemon_sets, pods, view)
-        return replace(state, refused=await self._refused_pods(daemon_sets)) if state.unmade else state
+        wanted, former = _by_image(daemon_sets, asked)
+        state = await self._joined(wanted, pods, view)
+        if brings and asked is not None:
+            state = _of_wanted(state, asked, view)
+        if state.unmade:
+            state = replace(state, refused=await self._refused_pods(wanted))
+        return replace(state, former=(await self._joined(former, pods, view)).images)
 
-    async def read_now(self, key: Key, daemon_sets: Iterable[Json]) -> PreloadState:
-        """Which nodes hold the images that these DaemonSets bring, at this moment."""
-        pods = await self.cluster.list(POD, key.namespace, naming.everything(key.name))
-        return of_daemon_sets(daemon_sets, pods, self._view(await self.nodes.read(anew=True)))
+    async def read_now(self, daemon_sets: Iterable[Json], asked: Asked) -> PreloadState:
+        """Which nodes hold the images that these shared DaemonSets bring, at this moment."""
+        view = self._view(await self._nodes_now())
+        return _of_wanted(await self._joined(daemon_sets, [], view, anew=True), asked, view)
+
+    async def holding(self, daemon_sets: Iterable[Json], asked: Asked) -> list[Json]:
+        """Those of these shared DaemonSets that have the runtime image on every node that matches, at this moment."""
+        return [each for each in daemon_sets if (await self.read_now([each], asked)).runtime_image_is_there]
+
+    async def _joined(
+        self, daemon_sets: Iterable[Json], pods: list[Json], view: View, *, anew: bool = False
+    ) -> PreloadState:
+        return joined([await self._state(each, pods, view, anew=anew) for each in daemon_sets])
+
+    async def _state(self, live: Json, pods: list[Json], view: View, *, anew: bool) -> PreloadState:
+        """The state of one DaemonSet, worked out once for all services that share it."""
+        metadata = live["metadata"]
+        if not is_shared(live):
+            return _with_names(of_daemon_set(live, pods, view), live, pods, view)
+
+        async def read() -> PreloadState:
+            key = metadata["labels"][naming.PRELOAD_LABEL]
+            found = await self.cluster.list(POD, metadata["namespace"], naming.preload_labels(key))
+            return _with_names(of_daemon_set(live, found, view), live, found, view)
+
+        version = hash((metadata.get("generation"), str(live.get("status"))))
+        return await self._states.get((metadata["uid"], version), read, anew=anew)
+
+    async def _nodes_now(self) -> Mapping[str, Json] | None:
+        """The nodes at this moment, read once for all services that ask at the same time."""
+
+        async def read() -> tuple[Mapping[str, Json] | None]:
+            return (await self.nodes.read(anew=True),)
+
+        return (await self._latest_nodes.get("", read, anew=True))[0]
 
     def _view(self, nodes: Mapping[str, Json] | None) -> View:
         return View(nodes, self.most_listed, self.clock())
@@ -84,3 +149,43 @@ class PreloadReader:
             if found := of_refused_pods(events, f"preload pods of {name}"):
                 return found
         return None
+
+
+def _by_image(daemon_sets: Iterable[Json], asked: Asked | None) -> tuple[list[Json], list[Json]]:
+    """DaemonSets of the runtime image that is asked for, and those of others; all of them where the spec is refused."""
+    wanted, former = list[Json](), list[Json]()
+    for each in daemon_sets:
+        image = each["spec"]["template"]["spec"]["containers"][0]["image"]
+        (wanted if asked is None or image == asked.images[0] else former).append(each)
+    return wanted, former
+
+
+def _of_wanted(state: PreloadState, asked: Asked, view: View) -> PreloadState:
+    """The same, with what the spec tells: images that no DaemonSet brings yet, and nodes that no label leads to."""
+    there = {each.image: each for each in state.images}
+    images = tuple(there.pop(name, ImageState(name)) for name in asked.images)
+    settled = state.settled and bool(state.images)
+    state = replace(state, images=(*images, *there.values()), settled=settled)
+    if state.nodes_matched or not relies_on_gpu_labels(asked.spec):
+        return state
+    return replace(state, by_gpu_labels=True, unlabelled=_offering(asked.spec, view))
+
+
+def _offering(spec: Spec, view: View) -> tuple[str, ...]:
+    """Nodes that have the GPUs that workers ask for."""
+    nodes = (view.nodes or {}).items()
+    return tuple(
+        name for name, node in nodes if is_schedulable(node) and offered(node, spec.gpu_resource_name)
+    )
+
+
+def _with_names(state: PreloadState, live: Json, pods: Iterable[Json], view: View) -> PreloadState:
+    """The same, with the names of nodes that have no pod of the DaemonSet yet."""
+    if not state.unmade:
+        return state
+    have, where = {node_name(pod) for pod in pods}, live["spec"]["template"]["spec"]
+    nodes = (view.nodes or {}).items()
+    lacking = (
+        name for name, node in nodes if name not in have and is_schedulable(node) and accepts(node, where)
+    )
+    return replace(state, unmade_on=tuple(sorted(lacking)[: state.unmade]))

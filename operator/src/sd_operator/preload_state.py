@@ -13,7 +13,7 @@ from typing import Any
 
 from sd_operator import naming, times, trouble
 from sd_operator.api.status import Reason
-from sd_operator.nodes import holds, is_schedulable
+from sd_operator.nodes import described, holds, is_schedulable
 from sd_operator.trouble import Trouble
 
 Json = Mapping[str, Any]
@@ -31,6 +31,7 @@ class ImageState:
         matched: names of the nodes it should be on; `ready` those that hold it, `unknown` those that cannot tell.
         digest: what the reference means on the nodes, empty where nothing tells; `digests` counts the different ones.
         troubles: what is in the way, at most one per node.
+        waiting: of nodes that do not hold it yet though nothing is in the way: what they are doing, as `node a is ...`.
     """
 
     image: str
@@ -40,6 +41,7 @@ class ImageState:
     digest: str = ""
     digests: int = 0
     troubles: tuple[Trouble, ...] = ()
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,26 @@ class PreloadState:
 
     Attributes:
         images: the runtime image first.
-        unmade: nodes whose preload pod does not exist yet.
+        unmade: nodes whose preload pod does not exist yet; `unmade_on` are their names, where they are known.
         settled: the counts are about the images of now.
-        since: when the wish last changed, UTC; empty where nothing tells.
         hidden: why the nodes cannot be seen; empty where they can.
-        refused: what keeps preload pods from being made.
+        refused: what keeps preload pods or their DaemonSet from being made.
+        sought: which nodes are looked for, as `one of the labels a, b`; one text for each placement.
+        by_gpu_labels: labels of GPU nodes are looked for, since a worker group selects no nodes itself.
+        unlabelled: names of nodes that offer the GPUs of the service, where none of the nodes that do is found so.
+        former: images that clusters run and the spec does not ask for any more.
     """
 
     images: tuple[ImageState, ...] = ()
     unmade: int = 0
+    unmade_on: tuple[str, ...] = ()
     settled: bool = True
-    since: str = ""
     hidden: str = ""
     refused: Trouble | None = None
+    sought: tuple[str, ...] = ()
+    by_gpu_labels: bool = False
+    unlabelled: tuple[str, ...] = ()
+    former: tuple[ImageState, ...] = ()
 
     @property
     def nodes_matched(self) -> int:
@@ -78,6 +87,12 @@ class PreloadState:
         """What is in the way, of all images."""
         refused = (self.refused,) if self.refused else ()
         return (*refused, *(found for each in self.images for found in each.troubles))
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """What nodes are doing that do not hold an image yet, of all images."""
+        unmade = (f"node {name} has no preload pod yet" for name in self.unmade_on)
+        return tuple(dict.fromkeys([*(each for image in self.images for each in image.waiting), *unmade]))
 
     @property
     def runtime_image_is_there(self) -> bool:
@@ -102,52 +117,60 @@ class View:
 
 
 def of_daemon_sets(daemon_sets: Iterable[Json], pods: Iterable[Json], view: View) -> PreloadState:
-    """The state by the preload DaemonSets of a resource and their pods.
+    """The state by preload DaemonSets and their pods.
 
     Nodes that are not ready or are cordoned do not count: no worker starts there.
 
     Args:
         daemon_sets: the live DaemonSets.
-        pods: pods of the resource, those of other components too.
+        pods: pods of these, and others.
         view: the nodes.
     """
-    daemon_sets, by_component = list(daemon_sets), dict[str, list[Json]]()
-    for pod in pods:
-        component = (pod["metadata"].get("labels") or {}).get(naming.COMPONENT_LABEL, "")
-        by_component.setdefault(component, []).append(pod)
-    images: dict[str, ImageState] = {}
-    unmade, settled, since = 0, True, ""
-    for live in daemon_sets:
-        template = live["spec"]["template"]
-        own = by_component.get(template["metadata"]["labels"][naming.COMPONENT_LABEL], [])
-        own = sorted((pod for pod in own if "deletionTimestamp" not in pod["metadata"]), key=_node_name)
-        status = live.get("status") or {}
-        settled = settled and status.get("observedGeneration", 0) >= live["metadata"].get("generation", 1)
-        unmade += max(0, status.get("desiredNumberScheduled", 0) - len(own))
-        since = max(since, _changed(live))
-        for container in template["spec"]["containers"]:
-            if container["name"] == naming.WEIGHTS:
-                continue  # the image is that of another container
-            image = container["image"]
-            images[image] = _joined(images.get(image, ImageState(image)), _on_nodes(image, own, view))
-    return PreloadState(tuple(images.values()), unmade, settled, since)
+    pods = list(pods)
+    return joined(of_daemon_set(live, pods, view) for live in daemon_sets)
 
 
-def _changed(live: Json) -> str:
-    """When the DaemonSet was last written by us: the API server stamps each write that changes something."""
-    stamps = [
-        entry.get("time", "")
-        for entry in live["metadata"].get("managedFields", [])
-        if entry.get("manager") == naming.FIELD_MANAGER
-    ]
-    return max(stamps, default=live["metadata"].get("creationTimestamp") or "")
+def of_daemon_set(live: Json, pods: Iterable[Json], view: View) -> PreloadState:
+    """The state by one of them."""
+    template, status = live["spec"]["template"], live.get("status") or {}
+    mark = _mark(template["metadata"])
+    found = (pod for pod in pods if _mark(pod["metadata"]) == mark)
+    own = sorted((pod for pod in found if "deletionTimestamp" not in pod["metadata"]), key=node_name)
+    images = dict.fromkeys(each["image"] for each in template["spec"]["containers"])
+    return PreloadState(
+        images=tuple(_on_nodes(each, own, view) for each in images),
+        unmade=max(0, status.get("desiredNumberScheduled", 0) - len(own)),
+        settled=status.get("observedGeneration", 0) >= live["metadata"].get("generation", 1),
+        sought=(described(template["spec"]),),
+    )
+
+
+def joined(states: Iterable[PreloadState]) -> PreloadState:
+    """The state by several DaemonSets; a node may be in more than one of them."""
+    states, images = list(states), dict[str, ImageState]()
+    for state in states:
+        for image in state.images:
+            images[image.image] = _joined(images.get(image.image, ImageState(image.image)), image)
+    return PreloadState(
+        images=tuple(images.values()),
+        unmade=sum(each.unmade for each in states),
+        unmade_on=tuple(dict.fromkeys(name for each in states for name in each.unmade_on)),
+        settled=all(each.settled for each in states),
+        sought=tuple(dict.fromkeys(words for each in states for words in each.sought)),
+    )
+
+
+def _mark(metadata: Json) -> tuple[str | None, str | None]:
+    """What the pods of a preload DaemonSet have in common with its template, and with nothing else."""
+    labels = metadata.get("labels") or {}
+    return labels.get(naming.COMPONENT_LABEL), labels.get(naming.PRELOAD_LABEL)
 
 
 def _on_nodes(image: str, pods: Iterable[Json], view: View) -> ImageState:
     matched, ready, digests = set[str](), set[str](), Counter[str]()
-    troubles = []
+    troubles, waiting = [], []
     for pod in pods:
-        node = _node_name(pod)
+        node = node_name(pod)
         if not node or not _counts(node, view):
             continue
         matched.add(node)
@@ -158,10 +181,27 @@ def _on_nodes(image: str, pods: Iterable[Json], view: View) -> ImageState:
             digests.update(_digest(container))
         elif found:
             troubles.append(found)
-    digest = min(digests, key=lambda each: (-digests[each], each), default="")
+        else:
+            waiting.append(f"node {node} {_doing(image, pod)}")
     return ImageState(
-        image, frozenset(matched), frozenset(ready), frozenset(), digest, len(digests), tuple(troubles)
+        image,
+        matched=frozenset(matched),
+        ready=frozenset(ready),
+        digest=min(digests, key=lambda each: (-digests[each], each), default=""),
+        digests=len(digests),
+        troubles=tuple(troubles),
+        waiting=tuple(waiting),
     )
+
+
+def _doing(image: str, pod: Json) -> str:
+    """What a node does that does not hold the image yet."""
+    if all(each["image"] != image for each in pod["spec"]["containers"]):
+        return "still has the former preload pod"
+    if not pod["spec"].get("nodeName"):
+        return "has not got its preload pod yet"
+    since = _started(pod)
+    return f"has been pulling since {since}" if since else "is pulling"
 
 
 def _joined(one: ImageState, other: ImageState) -> ImageState:
@@ -173,10 +213,11 @@ def _joined(one: ImageState, other: ImageState) -> ImageState:
         digest=one.digest or other.digest,
         digests=max(one.digests, other.digests, len({one.digest, other.digest} - {""})),
         troubles=(*one.troubles, *other.troubles),
+        waiting=tuple(dict.fromkeys((*one.waiting, *other.waiting))),
     )
 
 
-def _node_name(pod: Json) -> str:
+def node_name(pod: Json) -> str:
     """Where it runs; before it is bound, the node that the DaemonSet controller wrote into its affinity."""
     bound: str = pod["spec"].get("nodeName", "")
     return bound or next(_pinned(pod), "")
@@ -197,7 +238,7 @@ def _counts(node: str, view: View) -> bool:
 
 def _container(image: str, pod: Json) -> Json | None:
     """Status of the container that was made from this reference; the status itself may name the image otherwise."""
-    names = {each["name"] for each in pod["spec"]["containers"] if each["image"] == image} - {naming.WEIGHTS}
+    names = {each["name"] for each in pod["spec"]["containers"] if each["image"] == image}
     statuses = (pod.get("status") or {}).get("containerStatuses", [])
     return next((each for each in statuses if each["name"] in names), None)
 

@@ -73,7 +73,9 @@ REASONS = {
         " request waits for one.",
         "Raise the fields that the message names, or make the start shorter: `status.coldStart` says where its time goes.",
     ),
-    Reason.DISABLED: Meaning("There is nothing to preload."),
+    Reason.DISABLED: Meaning(
+        "Nothing is preloaded: imagePreload.mode is Disabled, or no worker group asks for GPUs or selects nodes."
+    ),
     Reason.HEAD_NOT_READY: Meaning(
         "The head pod is gone or not ready.",
         "KubeRay makes a new one; if it stays away, look at the head pod's events.",
@@ -137,7 +139,9 @@ REASONS = {
         "No pod takes requests.",
         "Workers get ready once they hold a replica; if it lasts, look at their events.",
     ),
-    Reason.NO_MATCHING_NODES: Meaning("No node matches the worker groups now; nothing is preloaded."),
+    Reason.NO_MATCHING_NODES: Meaning(
+        "No node matches the worker groups now, so nothing is preloaded; the message says which nodes are looked for."
+    ),
     Reason.NO_REPLICAS: Meaning(
         "No replica takes requests.", "A replica is starting; loading a large model takes minutes."
     ),

@@ -8,8 +8,8 @@ may be cut off anywhere and run again.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from sd_operator.api.status import ColdStart, Reason
 from sd_operator.builders.pod import image
 from sd_operator.builders.preload import preload_images
 from sd_operator.builders.token_secret import token_of, token_secret
+from sd_operator.child_writer import Children, ChildWriter, Identity, identity, is_preload, with_refusals
 from sd_operator.cluster import (
     DAEMON_SET,
     DEPLOYMENT,
@@ -30,11 +31,8 @@ from sd_operator.cluster import (
     SECRET,
     SERVICE,
     Cluster,
-    kind_of,
 )
-from sd_operator.cluster_roles import lacks_a_node, old_clusters, removable, taking_config
 from sd_operator.desired import PRUNED_KINDS, desired
-from sd_operator.drift import differs
 from sd_operator.echoes import Echoes
 from sd_operator.errors import (
     ClusterUnavailable,
@@ -46,39 +44,29 @@ from sd_operator.errors import (
     SdServiceError,
     WaitingForDeletion,
 )
-from sd_operator.events import Note, adjusted, changes, event, flips, removed, replaced_in_place
+from sd_operator.events import Note, event, flips, replaced_in_place
+from sd_operator.image_pins import Pin, is_needed, pins
 from sd_operator.intent import of_ray_service
-from sd_operator.live_cluster import live_patch
 from sd_operator.metrics import Metrics
 from sd_operator.naming import Key
-from sd_operator.observed import Observed, observe
+from sd_operator.observed import Observed
 from sd_operator.observer import Children as LiveChildren
 from sd_operator.observer import Observer
-from sd_operator.ownership import belongs_to, conflict, owner
+from sd_operator.ownership import belongs_to, conflict, is_shared, owner
 from sd_operator.preload_gate import Hold, asks_for_images, hold
 from sd_operator.preload_reader import Asked
+from sd_operator.raycluster_writer import RayClusterWriter
 from sd_operator.rollout import Rollout, concerns
 from sd_operator.settings import Settings
 from sd_operator.staging import in_place, removes_head, replaces_in_place, staged
 from sd_operator.status.preload import waiting_for_images
 from sd_operator.status.upgrading import waiting_for_others
 from sd_operator.status.verdict import Verdict
+from sd_operator.trouble import Trouble
 
 Json = dict[str, Any]
 
 logger = logging.getLogger(__name__)
-
-
-class Identity(NamedTuple):
-    """Which child of a resource an object is."""
-
-    kind: str
-    name: str
-
-
-Children = dict[Identity, Json]
-LISTED = {kind.name: kind for kind in (DAEMON_SET, DEPLOYMENT)}
-"""Kinds of children that are found by their labels; the others are asked for by name."""
 
 
 class Found(NamedTuple):
@@ -93,23 +81,27 @@ class Found(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """The children after they were applied, what was done, Ray's token, and why the RayService was left as it was.
+    """The children after they were applied, Ray's token, why the RayService was left as it was, and refused helpers.
 
     `in_place`: replicas are replaced where they are, although the spec lets new ones start first.
     """
 
     children: Children
-    notes: list[Note]
     token: str
     held: status.Held | None
     in_place: bool
+    refused: dict[Identity, Trouble]
 
     def live(self, resource: Resource) -> LiveChildren:
         """Our children by what they are for; others may carry our labels."""
-        own = {key: live for key, live in self.children.items() if belongs_to(live, resource.uid)}
+        own = {
+            key: live
+            for key, live in self.children.items()
+            if is_shared(live) or belongs_to(live, resource.uid)
+        }
         return LiveChildren(
             own.get(Identity(RAY_SERVICE.name, resource.name)),
-            tuple(live for key, live in own.items() if key.kind == DAEMON_SET.name),
+            tuple(filter(is_preload, own.values())),
             own.get(Identity(DEPLOYMENT.name, naming.warm(resource.name))),
         )
 
@@ -121,6 +113,7 @@ class Reconciler:
     Attributes:
         echoes: told of each child that is written.
         rollout: who may have another cluster because of the operator.
+        untold: what was done and has no Event yet, since something failed before.
     """
 
     cluster: Cluster
@@ -131,6 +124,7 @@ class Reconciler:
     metrics: Metrics = field(default_factory=Metrics)
     echoes: Echoes = field(default_factory=Echoes)
     rollout: Rollout = field(default_factory=Rollout)
+    untold: dict[Key, list[Note]] = field(default_factory=dict)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the children and the status of one resource in line with its spec.
@@ -145,14 +139,18 @@ class Reconciler:
         if live is None or "deletionTimestamp" in live["metadata"]:
             self.observer.serve.forget(key)
             self.rollout.through(key)
+            self.untold.pop(key, None)
+            self.observer.preloads.shared.waits(key, waits=False)
             return None  # garbage collection takes the children
-        before = recorded_status(live)
+        before, notes = recorded_status(live), self.untold.setdefault(key, [])
         try:
             resource = parse_live(live)
             found = await self._read(resource)
-            done = await self._apply(resource, found, before)
-            notes = done.notes + await self._adjust(resource, done.children, found.ray_clusters)
-            notes += await self._remove_old_clusters(resource, done.children, found.ray_clusters)
+            done = await self._apply(resource, found, before, notes)
+            if ray_service := done.children.get(Identity(RAY_SERVICE.name, resource.name)):
+                writer = RayClusterWriter(self.cluster, notes)
+                await writer.adjust(ray_service, found.ray_clusters)
+                await writer.remove_old(key, ray_service, found.ray_clusters)
             after, observed = await self._status(resource, done, found.ray_clusters, before)
             if done.held is None and not status.is_upgrading(after):
                 self.rollout.through(key)
@@ -164,9 +162,10 @@ class Reconciler:
             KubeRayTooOld,
             Refused,
         ) as error:
-            notes = []
             after, observed = await self._refused(live, error, before)
+        self.observer.preloads.shared.waits(key, waits=status.lacks_images(after))
         await self._report(live, before, after, notes)
+        self.untold.pop(key, None)
         self._measure(observed, before.cold_start, after.cold_start)
         return status.look_again_seconds(after)
 
@@ -182,41 +181,44 @@ class Reconciler:
             self.cluster.list(RAY_CLUSTER, namespace, labels),
         )
         children = [*daemon_sets, *deployments, *filter(None, (policy, ray_service))]
-        return Found({_identity(each): each for each in children}, secret, ray_clusters)
+        return Found({identity(each): each for each in children}, secret, ray_clusters)
 
-    async def _apply(self, resource: Resource, found: Found, before: Status) -> Applied:
-        """Apply what differs, delete what is ours and no longer wanted; a RayService may have to wait."""
-        wanted = {_identity(body): body for body in desired(resource, self.settings)}
-        children = await self._owned(resource, found.children, wanted)
+    async def _apply(self, resource: Resource, found: Found, before: Status, notes: list[Note]) -> Applied:
+        """Apply what differs, delete what is ours and no longer wanted; a RayService may have to wait.
+
+        Args:
+            resource: what is wanted.
+            found: what there is.
+            before: the status on record.
+            notes: gets what was written, also where something fails in the middle.
+        """
+        preloads = self.observer.preloads.shared
+        writer = ChildWriter(self.cluster, preloads, self.echoes, resource.uid, resource.name)
+        try:
+            return await self._bring(resource, found, before, writer)
+        finally:
+            notes += writer.notes()
+
+    async def _bring(self, resource: Resource, found: Found, before: Status, writer: ChildWriter) -> Applied:
+        wanted = {identity(body): body for body in desired(resource, self.settings)}
+        children = await writer.owned(resource.namespace, found.children, wanted)
         token = await self._ensure_token(resource, found.secret)
-        applied, held, is_in_place = list[Json](), None, False
-        for identity, body in wanted.items():
-            live = children.get(identity)
-            if identity.kind == RAY_SERVICE.name:
-                preloads = [children[each] for each in wanted if each.kind == DAEMON_SET.name]
+        held, is_in_place = None, False
+        for child, body in wanted.items():
+            live = children.get(child)
+            if child.kind == RAY_SERVICE.name:
+                preloads = [children.get(each) for each, asked in wanted.items() if is_preload(asked)]
                 held = await self._held(resource, body, live, before, preloads)
                 if held is not None:
                     continue
                 body, is_in_place = await self._staged(resource, body, live, found.ray_clusters, before)  # noqa: PLW2901 - what of it may be applied now
-            if live is None or differs(body, live, naming.FIELD_MANAGER):
-                children[identity] = after = await self.cluster.apply(body, naming.FIELD_MANAGER)
-                self.echoes.wrote(after["metadata"])
-                if (
-                    live is None
-                    or after["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]
-                ):
-                    applied.append(body)
-        unwanted = [
-            children.pop(identity)
-            for identity, live in list(children.items())
-            if identity not in wanted and identity.kind in PRUNED_KINDS and owner(live) == resource.uid
-        ]
-        for live in unwanted:
-            await self.cluster.delete(kind_of(live), live)
-        notes = changes(applied, unwanted)
+            brought = await writer.bring(body, live)
+            if brought is not None:
+                children[child] = brought
         if is_in_place and not any(each.reason == Reason.REPLACING_IN_PLACE for each in before.conditions):
-            notes.append(replaced_in_place(resource.spec.upgrade.surge_timeout_seconds))
-        return Applied(children, notes, token, held, is_in_place)
+            writer.note(replaced_in_place(resource.spec.upgrade.surge_timeout_seconds))
+        await self._prune(resource, found, wanted, children, writer)
+        return Applied(children, token, held, is_in_place, writer.refused)
 
     async def _staged(
         self, resource: Resource, wanted: Json, live: Json | None, ray_clusters: list[Json], before: Status
@@ -230,35 +232,60 @@ class Reconciler:
         body = in_place(wanted, resource.spec) if is_in_place else wanted
         return staged(body, live, ray_clusters, pods), is_in_place
 
+    async def _prune(
+        self,
+        resource: Resource,
+        found: Found,
+        wanted: Mapping[Identity, Json],
+        children: Children,
+        writer: ChildWriter,
+    ) -> None:
+        """Delete what is ours and no longer wanted; what keeps an image that still runs stays until another one keeps it."""
+        unwanted = {
+            child: live
+            for child, live in children.items()
+            if child not in wanted and child.kind in PRUNED_KINDS and _is_ours(live, resource)
+        }
+        running, holding = frozenset[Pin](), list[Json]()
+        if any(map(is_preload, unwanted.values())):
+            ray_service = Identity(RAY_SERVICE.name, resource.name)
+            bodies = [wanted[ray_service], *filter(None, (found.children.get(ray_service),))]
+            running = pins(resource.spec, self.settings, bodies, found.ray_clusters)
+        if running:
+            there = [children[each] for each, body in wanted.items() if is_preload(body) and each in children]
+            holding = await self.observer.preloads.holding(there, self._asked(resource))
+        for child, live in unwanted.items():
+            if not (is_preload(live) and is_needed(live, running, holding)):
+                del children[child]
+                await writer.drop(live)
+
     async def _held(
-        self, resource: Resource, wanted: Json, live: Json | None, before: Status, preloads: list[Json]
+        self,
+        resource: Resource,
+        wanted: Json,
+        live: Json | None,
+        before: Status,
+        preloads: list[Json | None],
     ) -> status.Held | None:
-        """Why a RayService is left as it is; None where it is not. Its turn comes first, then its image."""
+        """Why a RayService is left as it is; None where it is not. Its turn comes first, then its image.
+
+        Args:
+            resource: what is wanted.
+            wanted: the RayService of that.
+            live: the live one, None where there is none.
+            before: the status on record.
+            preloads: the live preload DaemonSets that are wanted, None for one that could not be made.
+        """
         key = Key(resource.namespace, resource.name)
         if concerns(resource, wanted, live, before) and (ahead := self.rollout.ahead(key)):
             return _left_alone(live, waiting_for_others(ahead))
         if asks_for_images(resource.spec, wanted, live):
-            state = await self.observer.preloads.read_now(key, preloads)
-            if (found := hold(resource.spec, state, self.clock())) is not None:
+            there = [each for each in preloads if each is not None]
+            state = await self.observer.preloads.read_now(there, self._asked(resource))
+            state = replace(state, settled=state.settled and len(there) == len(preloads))
+            if (found := hold(resource.spec, state, before, self.clock())) is not None:
                 return _left_alone(live, waiting_for_images(found), found)
         return None
-
-    async def _owned(self, resource: Resource, found: Children, wanted: Iterable[Identity]) -> Children:
-        """Live children: those that carry our label, and whatever has a name that we want and carries it no more.
-
-        Raises:
-            NameConflict: an object of a wanted name is not ours.
-            WaitingForDeletion: likewise, and it is on its way out.
-        """
-        children = dict(found)
-        for identity in wanted:
-            if identity not in children and identity.kind in LISTED:
-                live = await self.cluster.get(LISTED[identity.kind], resource.namespace, identity.name)
-                if live is not None:
-                    children[identity] = live
-            if identity in children and not belongs_to(children[identity], resource.uid):
-                raise conflict(children[identity], identity.kind, resource.name)
-        return children
 
     async def _ensure_token(self, resource: Resource, live: Json | None) -> str:
         """Create the Secret with Ray's token where there is none; an existing one is never written.
@@ -278,51 +305,13 @@ class Reconciler:
             raise conflict(live, SECRET.name, resource.name)
         return token_of(live)
 
-    async def _adjust(self, resource: Resource, children: Children, ray_clusters: list[Json]) -> list[Note]:
-        """Patch bounds and tolerations into running RayClusters: KubeRay itself never does.
-
-        Raises:
-            ClusterUnavailable: a RayCluster changed under our hands.
-        """
-        ray_service = children.get(Identity(RAY_SERVICE.name, resource.name))
-        notes = list[Note]()
-        if ray_service is None:
-            return notes
-        for live in taking_config(ray_service, ray_clusters):
-            operations = live_patch(ray_service["spec"]["rayClusterConfig"], live)
-            if not operations:
-                continue
-            if await self.cluster.patch(RAY_CLUSTER, live, operations, naming.FIELD_MANAGER) is None:
-                raise ClusterUnavailable(f"RayCluster {live['metadata']['name']} changed meanwhile")
-            notes.append(adjusted(live, operations))
-        return notes
-
-    async def _remove_old_clusters(
-        self, resource: Resource, children: Children, ray_clusters: list[Json]
-    ) -> list[Note]:
-        """Delete RayClusters that no request can reach, and such as keep pods of the next one from their nodes."""
-        notes = list[Note]()
-        seen = children.get(Identity(RAY_SERVICE.name, resource.name))
-        if seen is None or not any(old_clusters(seen, ray_clusters)):
-            return notes
-        # Read after the clusters were: a cluster that it does not name is none that has just been created.
-        ray_service = await self.cluster.get(RAY_SERVICE, resource.namespace, resource.name)
-        if ray_service is None or ray_service["metadata"]["uid"] != seen["metadata"]["uid"]:
-            return notes
-        pods = await self.cluster.list(POD, resource.namespace, naming.everything(resource.name))
-        needed = lacks_a_node(observe(ray_service, pods, ray_clusters))
-        for live in removable(ray_service, ray_clusters, place_is_needed=needed):
-            await self.cluster.delete(RAY_CLUSTER, live)
-            notes.append(removed(live, place_is_needed=needed))
-        return notes
-
     async def _status(
         self, resource: Resource, done: Applied, ray_clusters: list[Json], before: Status
     ) -> tuple[Status, Observed]:
         """The status that the children, their pods and Ray's answers amount to; and these."""
         key, live = Key(resource.namespace, resource.name), done.live(resource)
-        asked = Asked(resource.spec, preload_images(resource.spec, self.settings))
-        observed = await self.observer.look(key, live, ray_clusters, done.token, asked)
+        observed = await self.observer.look(key, live, ray_clusters, done.token, self._asked(resource))
+        observed = with_refusals(observed, done.refused, resource.spec.image_preload.warm_nodes)
         reference, now = image(resource.spec, self.settings), self.clock()
         return await self._explained(
             key,
@@ -331,6 +320,9 @@ class Reconciler:
                 resource, seen, reference, before, now, held=done.held, in_place=done.in_place
             ),
         )
+
+    def _asked(self, resource: Resource) -> Asked:
+        return Asked(resource.spec, preload_images(resource.spec, self.settings))
 
     async def _refused(self, live: Json, error: SdServiceError, before: Status) -> tuple[Status, Observed]:
         """The status where the spec cannot be acted on: that, and how what runs is doing."""
@@ -360,13 +352,15 @@ class Reconciler:
         return compute(observed), observed
 
     async def _report(self, live: Json, before: Status, after: Status, notes: list[Note]) -> None:
-        """Write the status if it changed, and an Event for each change."""
+        """Write the status if it changed, and an Event for each change; what is told is taken out of the notes."""
         if after != before:
             await self.cluster.apply_status(_status_body(live, after), naming.STATUS_FIELD_MANAGER)
-        for note in [*notes, *flips(before, after)]:
+        notes += flips(before, after)
+        while notes:
             metadata = live["metadata"]
-            logger.info("%s/%s: %s", metadata["namespace"], metadata["name"], note.message)
-            await self._tell(event(note, live, self.clock()))
+            logger.info("%s/%s: %s", metadata["namespace"], metadata["name"], notes[0].message)
+            await self._tell(event(notes[0], live, self.clock()))
+            notes.pop(0)
 
     def _measure(self, observed: Observed, before: ColdStart | None, after: ColdStart | None) -> None:
         """Count each start that has ended, once: those that the status on record did not know."""
@@ -389,8 +383,9 @@ def _left_alone(live: Json | None, why: Verdict, hold: Hold | None = None) -> st
     return status.Held(why, of_ray_service(live, preloads=True) if live else None, hold)
 
 
-def _identity(body: Json) -> Identity:
-    return Identity(body["kind"], body["metadata"]["name"])
+def _is_ours(live: Json, resource: Resource) -> bool:
+    """Whether a child may be deleted, or left: it is controlled by the resource, or shared with it."""
+    return belongs_to(live, resource.uid) if is_shared(live) else owner(live) == resource.uid
 
 
 def _status_body(live: Json, after: Status) -> Json:

@@ -18,7 +18,7 @@ from sd_operator.errors import KubeRayMissing, Refused, SdServiceError
 from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
 from sd_operator.settings import Settings
-from sd_operator.watched import CHILDREN, OPTIONAL, Watched, service_of
+from sd_operator.watched import CHILDREN, OPTIONAL, Watched, is_shared, keys
 
 Json = dict[str, Any]
 
@@ -124,9 +124,9 @@ class Resync:
     async def _join_children(self, versions: dict[Key, int], watched: Watched, namespace: str | None) -> None:
         """Let the versions of children of one kind into those of their resources."""
         async for live in self._cluster.metadata(watched.kind, namespace, watched.selector):
-            key = Key(live["namespace"], service_of(live) or "")
-            if key in versions:
-                versions[key] ^= _fingerprint(watched.kind, live)
+            for key in keys(live):
+                if key in versions:
+                    versions[key] ^= _fingerprint(watched.kind, live)
 
     async def _node_images(self) -> int:
         """A number that changes with the images that nodes hold: they send no event that concerns us."""
@@ -142,4 +142,15 @@ class Resync:
 
 def _fingerprint(kind: Kind, metadata: Json) -> int:
     # Numbers that are joined by exclusive or do not depend on the order of a list.
-    return hash((kind.name, metadata["uid"], metadata["resourceVersion"]))
+    version = _shared_version(metadata) if is_shared(metadata) else metadata["resourceVersion"]
+    return hash((kind.name, metadata["uid"], version))
+
+
+def _shared_version(metadata: Json) -> str:
+    """Changes with what an object asks for and with its status, but not with the services that come to share it."""
+    reported = (
+        each.get("time", "")
+        for each in metadata.get("managedFields") or []
+        if each.get("subresource") == "status"
+    )
+    return f"{metadata.get('generation')} {max(reported, default='')}"

@@ -3,7 +3,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sd_operator import __version__
@@ -14,6 +14,11 @@ def _listed(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(filter(None, (part.strip() for part in value.split(","))))
+
+
+_PREFIX = r"([a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?/)?"
+_WORD = r"[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?"
+NodeLabel = Annotated[str, StringConstraints(pattern=f"^{_PREFIX}{_WORD}(=({_WORD})?)?$")]
 
 
 class Settings(BaseSettings):
@@ -29,6 +34,12 @@ class Settings(BaseSettings):
     )
     preload_priority_class: str = Field(
         default="", description="PriorityClass of preload pods; empty: the cluster's default."
+    )
+    gpu_node_labels: Annotated[tuple[NodeLabel, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        default=(),
+        max_length=32,
+        description="Labels of nodes with GPUs beside the well-known ones, as key or key=value, separated by commas: a group"
+        " without a selector of its own has its image preloaded there.",
     )
     node_status_max_images: int = Field(
         default=50,

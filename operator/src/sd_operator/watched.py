@@ -19,6 +19,8 @@ from sd_operator.cluster import (
     Kind,
 )
 from sd_operator.errors import Refused
+from sd_operator.naming import Key
+from sd_operator.ownership import users
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +47,13 @@ class Watched:
 _NAMED = {naming.NAME_LABEL: ""}
 _MANAGED = {**_NAMED, naming.MANAGED_BY_LABEL: ""}
 _OF_RAY = {**_NAMED, naming.RAY_POD_LABEL: ""}
+_OURS = {naming.MANAGED_BY_LABEL: naming.labels("")[naming.MANAGED_BY_LABEL]}
+"""What services share carries no name of one of them."""
 
 CHILDREN = (
     Watched(RAY_SERVICE, _NAMED),
     Watched(RAY_CLUSTER, _NAMED),
-    Watched(DAEMON_SET, _NAMED),
+    Watched(DAEMON_SET, _OURS),
     Watched(DEPLOYMENT, _MANAGED),
     Watched(NETWORK_POLICY, _MANAGED),
     Watched(POD, _OF_RAY),
@@ -59,16 +63,21 @@ OPTIONAL = (Watched(GATEWAY, {}),)
 """Kinds that a cluster may lack, or that we may not read there; nothing but an address depends on them."""
 
 
-def service_of(metadata: Mapping[str, Any]) -> str | None:
-    """Name of the resource that an object belongs to, by its label or its owner; None where it belongs to none."""
-    named = (metadata.get("labels") or {}).get(naming.NAME_LABEL)
-    if named:
-        return str(named)
+def keys(metadata: Mapping[str, Any]) -> list[Key]:
+    """Whose an object is, by its metadata: the services that share it, or the one that its label or its owner names."""
+    namespace, labels = metadata.get("namespace") or "", metadata.get("labels") or {}
     owners = metadata.get("ownerReferences") or []
-    for each in owners:
-        if each.get("controller") and each.get("kind") == RAY_SERVICE.name:
-            return str(each["name"])
-    return None
+    if is_shared(metadata):
+        return [Key(namespace, each["name"]) for each in users(metadata)]
+    if named := labels.get(naming.NAME_LABEL):
+        return [Key(namespace, named)]
+    made_for = (each for each in owners if each.get("controller") and each.get("kind") == RAY_SERVICE.name)
+    return [Key(namespace, each["name"]) for each in made_for]
+
+
+def is_shared(metadata: Mapping[str, Any]) -> bool:
+    """Whether services of a namespace share the object."""
+    return naming.PRELOAD_LABEL in (metadata.get("labels") or {}) and bool(users(metadata))
 
 
 async def watchable(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[Watched, ...]:

@@ -20,11 +20,9 @@ from kopf._cogs.structs.credentials import AccessError, LoginError
 
 from sd_operator import handlers
 from sd_operator.cluster import Cluster
-from sd_operator.echoes import Echoes
 from sd_operator.errors import ClusterUnavailable
 from sd_operator.settings import Settings
-from sd_operator.watched import watchable
-from sd_operator.work_queue import WorkQueue
+from sd_operator.watched import Watched, watchable
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +34,18 @@ _END_SECONDS = 30.0
 
 
 async def watch(
-    settings: Settings, queue: WorkQueue, echoes: Echoes, take_signals: Callable[[], None], cluster: Cluster
+    settings: Settings,
+    cluster: Cluster,
+    register: Callable[[tuple[Watched, ...]], kopf.OperatorRegistry],
+    take_signals: Callable[[], None],
 ) -> None:
     """Have kopf put what changes into the queue, until cancelled.
 
     Args:
         settings: what is served.
-        queue: where keys go.
-        echoes: what needs no answer.
+        cluster: has the kinds that are watched.
+        register: the handlers of these kinds.
         take_signals: called whenever kopf has taken the signals of the process.
-        cluster: tells which kinds there are to watch.
 
     Raises:
         RuntimeError: kopf has failed in a way that is not known, or does not end.
@@ -57,8 +57,7 @@ async def watch(
             logger.warning("watches do not start yet: %s", away)
             await asyncio.sleep(_PAUSE_SECONDS)
             continue
-        registry = handlers.registry(queue, echoes, children)
-        error = await _until_one_ends(settings, registry, take_signals)
+        error = await _until_one_ends(settings, register(children), take_signals)
         if not isinstance(error, _ENDED):
             raise RuntimeError("kopf has ended") from error  # noqa: TRY004 - nobody gave us a wrong type
         logger.warning("a watch has ended (%s); all of them begin anew", str(error) or type(error).__name__)

@@ -26,6 +26,7 @@ from sd_testkit.programs import ensure
 _READY_SECONDS = 180.0
 _POLL_SECONDS = 0.2
 _OK = 200
+_GPU = "nvidia.com/gpu"
 _SIMULATED = "kwok.x-k8s.io/node"
 
 GPU_NODES = 2
@@ -292,21 +293,25 @@ class GivenCluster(ControlPlane):
 
 def _nodes() -> list[dict[str, object]]:
     """Simulated nodes: two with GPUs and their usual taint, one without."""
-    gpu = {"nvidia.com/gpu": str(GPUS_PER_NODE)}
-    taints = [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]
+    gpu = {_GPU: str(GPUS_PER_NODE)}
+    taints = [{"key": _GPU, "value": "present", "effect": "NoSchedule"}]
     *with_gpus, without = SIMULATED_NODES
     return [*(simulated_node(each, gpu, taints) for each in with_gpus), simulated_node(without, {}, [])]
 
 
 def simulated_node(name: str, extra: dict[str, str], taints: list[dict[str, str]]) -> dict[str, object]:
-    """A Node for kwok to play; `extra` amounts are added to those of every node, or replace them."""
+    """A Node for kwok to play; `extra` amounts are added to those of every node, or replace them.
+
+    One with GPUs has the label that GPU feature discovery gives it.
+    """
+    labels = {"kubernetes.io/hostname": name} | ({"nvidia.com/gpu.present": "true"} if _GPU in extra else {})
     amounts = {"cpu": "128", "memory": "1Ti", "pods": "1000", **extra}
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
             "name": name,
-            "labels": {"kubernetes.io/hostname": name},
+            "labels": labels,
             "annotations": {_SIMULATED: "fake"},
         },
         "spec": {"taints": taints},

@@ -140,8 +140,14 @@ class PreloadStatus(Model):
     nodes_ready: int = Field(default=0, ge=0, description="Nodes that hold all images.")
     nodes_matched: int = Field(default=0, ge=0, description="Nodes that the worker groups select.")
     summary: Annotated[str, Field(max_length=64)] = Field(default="", description="nodesReady/nodesMatched.")
+    waiting_since: Annotated[str, Field(max_length=32)] | None = Field(
+        default=None,
+        description="Since when a change waits for the first of the images, in UTC; absent: nothing waits.",
+        json_schema_extra={"format": "date-time"},
+    )
     images: Annotated[tuple[ImageStatus, ...], KeyedList("image", max_length=16)] = Field(
-        default=(), description="Each image, the runtime image first."
+        default=(),
+        description="Each image, the runtime image first, and last those that serve until a change is through.",
     )
 
 

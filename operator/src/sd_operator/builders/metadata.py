@@ -30,3 +30,10 @@ def owner_reference(resource: Resource) -> dict[str, Any]:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+def user_reference(resource: Resource) -> dict[str, Any]:
+    """The reference of one of several services that share an object: it goes when the last of them goes."""
+    reference = owner_reference(resource)
+    # At most one owner may control an object, and none of those that share it blocks the deletion of another one.
+    return {key: reference[key] for key in ("apiVersion", "kind", "name", "uid")}

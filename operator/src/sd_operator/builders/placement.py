@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Node selectors, tolerations and affinity of a pod, in the words of the Pod API."""
 
+from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 from sd_operator.api import Spec, Toleration, WorkerGroup
 from sd_operator.api.affinity import Affinity
@@ -19,13 +20,39 @@ _CAPACITY_LABELS = {
 }
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
-# Labels that only nodes with GPUs carry: GPU feature discovery, Karpenter on AWS, EKS Auto Mode, GKE.
-_GPU_NODE_LABELS = (
-    "nvidia.com/gpu.present",
-    "karpenter.k8s.aws/instance-gpu-count",
-    "eks.amazonaws.com/instance-gpu-count",
-    "cloud.google.com/gke-accelerator",
+
+
+class GpuNodeLabel(NamedTuple):
+    """A label that only nodes with GPUs carry.
+
+    Attributes:
+        key: of the label.
+        vendor: domain of the resources that such a node offers, such as amd.com; empty: those of any vendor.
+        head_avoids: the head prefers nodes without it. This is part of the head's pod: to change it is a new cluster for
+            every service, so labels that come later are for preload alone.
+    """
+
+    key: str
+    vendor: str = ""
+    head_avoids: bool = False
+
+
+GPU_NODE_LABELS = (
+    GpuNodeLabel("nvidia.com/gpu.present", "nvidia.com", head_avoids=True),  # GPU feature discovery
+    GpuNodeLabel("karpenter.k8s.aws/instance-gpu-count", head_avoids=True),  # Karpenter on AWS
+    GpuNodeLabel("eks.amazonaws.com/instance-gpu-count", head_avoids=True),  # EKS Auto Mode
+    GpuNodeLabel("cloud.google.com/gke-accelerator", "nvidia.com", head_avoids=True),  # GKE
+    GpuNodeLabel("kubernetes.azure.com/accelerator"),  # AKS
+    GpuNodeLabel("karpenter.azure.com/sku-gpu-count"),  # Karpenter on Azure
+    GpuNodeLabel("feature.node.kubernetes.io/pci-0300_10de.present", "nvidia.com"),  # node feature discovery
+    GpuNodeLabel("feature.node.kubernetes.io/pci-0302_10de.present", "nvidia.com"),
+    GpuNodeLabel("amd.com/gpu.family", "amd.com"),  # AMD's node labeller
+    GpuNodeLabel("feature.node.kubernetes.io/amd-gpu", "amd.com"),  # AMD's GPU operator
+    GpuNodeLabel("intel.feature.node.kubernetes.io/gpu", "gpu.intel.com"),  # Intel's device plugins
 )
+"""The one list of well-known labels of GPU nodes; SDSERVICE_GPU_NODE_LABELS adds to it."""
+_NOT_ANY_MORE = ["false", "0"]
+"""Values by which a label says that the node has no GPU: the NVIDIA GPU operator leaves it behind as `false`."""
 
 
 def head_placement(spec: Spec) -> Json:
@@ -62,6 +89,38 @@ def worker_placement(spec: Spec, group: WorkerGroup) -> Json:
     }
 
 
+def selects_nodes(placement: Json) -> bool:
+    """Whether a placement says on which nodes a pod runs; how they are paid for says nothing of what they offer."""
+    capacity = {key for labels in _CAPACITY_LABELS.values() for key, _ in labels}
+    required = (placement.get("affinity", {}).get("nodeAffinity") or {}).get(REQUIRED) or {}
+    return bool(placement.get("nodeSelector")) or any(
+        term.get("matchFields")
+        or any(each["key"] not in capacity for each in term.get("matchExpressions") or [])
+        for term in required.get("nodeSelectorTerms") or []
+    )
+
+
+def on_gpu_nodes(placement: Json, resource: str, more: Sequence[str] = ()) -> Json:
+    """The same placement on nodes that carry a label of GPU nodes.
+
+    Args:
+        placement: nodeSelector, affinity and tolerations as a Pod has them.
+        resource: name of the resource that the nodes are to offer, such as nvidia.com/gpu.
+        more: further labels of GPU nodes, as `key` or `key=value`.
+    """
+    vendor = resource.partition("/")[0]
+    known = [each.key for each in GPU_NODE_LABELS if each.vendor in {"", vendor}]
+    demands = [_carries(label) for label in dict.fromkeys((*known, *more))]
+    return {**placement, "affinity": _crossed(placement.get("affinity", {}), demands)}
+
+
+def _carries(label: str) -> list[Json]:
+    key, has_value, value = label.partition("=")
+    if has_value:
+        return [{"key": key, "operator": "In", "values": [value]}]
+    return [{"key": key, "operator": "Exists"}, {"key": key, "operator": "NotIn", "values": _NOT_ANY_MORE}]
+
+
 def tolerations(wanted: tuple[Toleration, ...]) -> list[Json]:
     """Tolerations as a Pod has them."""
     return [toleration.model_dump(by_alias=True, exclude_none=True) for toleration in wanted]
@@ -76,7 +135,11 @@ def _off_gpu_nodes(wanted: Json) -> Json:
     preference = {
         "weight": 100,
         "preference": {
-            "matchExpressions": [{"key": key, "operator": "DoesNotExist"} for key in _GPU_NODE_LABELS]
+            "matchExpressions": [
+                {"key": label.key, "operator": "DoesNotExist"}
+                for label in GPU_NODE_LABELS
+                if label.head_avoids
+            ]
         },
     }
     node_affinity = wanted.get("nodeAffinity", {})
@@ -92,17 +155,20 @@ def _with_capacity(wanted: Json, capacity_type: str | None) -> Json:
     """
     if capacity_type is None:
         return wanted
+    labels = _CAPACITY_LABELS[capacity_type]
+    return _crossed(wanted, [[{"key": key, "operator": "In", "values": [value]}] for key, value in labels])
+
+
+def _crossed(wanted: Json, demands: Sequence[list[Json]]) -> Json:
+    """The affinity with each of its node terms crossed with each of these lists of expressions."""
     node_affinity = dict(wanted.get("nodeAffinity", {}))
     required = node_affinity.get(REQUIRED) or {}
     terms = required.get("nodeSelectorTerms") or [{}]
-    labels = _CAPACITY_LABELS[capacity_type]
     node_affinity[REQUIRED] = {
         **required,
-        "nodeSelectorTerms": [_and_label(term, *label) for term, label in product(terms, labels)],
+        "nodeSelectorTerms": [
+            {**term, "matchExpressions": [*term.get("matchExpressions", []), *expressions]}
+            for term, expressions in product(terms, demands)
+        ],
     }
     return {**wanted, "nodeAffinity": node_affinity}
-
-
-def _and_label(term: Json, key: str, value: str) -> Json:
-    expression = {"key": key, "operator": "In", "values": [value]}
-    return {**term, "matchExpressions": [*term.get("matchExpressions", []), expression]}

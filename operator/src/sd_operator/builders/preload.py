@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DaemonSet that keeps images on the nodes of a worker group.
+"""The DaemonSets that keep images on the nodes of worker groups, and those that fill caches there.
 
-Its containers run the images themselves: the kubelet's garbage collection takes an image that no container uses
+A container runs each image itself: the kubelet's garbage collection takes an image that no container uses
 (https://kubernetes.io/docs/concepts/architecture/garbage-collection, and the `pause` trick of puller DaemonSets does not
 help: https://github.com/kubernetes/kubernetes/issues/68930). It asks for no GPU and next to no CPU, so it fits beside a
 worker that fills its node.
+
+All services of a namespace that want the same images on the same nodes share one DaemonSet, whose name is a hash of both:
+a hundred services would else take a hundred of a node's 110 pods. Another image is another DaemonSet, so that the former
+one stays while its image serves. A cache is one service's, and so is the DaemonSet that fills it.
 """
 
+import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Resource, Spec, WorkerGroup
+from sd_operator.api.capacity import gpus_per_worker
 from sd_operator.builders.cache import (
     cache_mount,
     cache_security,
@@ -20,8 +27,8 @@ from sd_operator.builders.cache import (
     is_filled_beforehand,
 )
 from sd_operator.builders.environment import env
-from sd_operator.builders.metadata import owned_metadata
-from sd_operator.builders.placement import worker_placement
+from sd_operator.builders.metadata import owned_metadata, user_reference
+from sd_operator.builders.placement import REQUIRED, on_gpu_nodes, selects_nodes, worker_placement
 from sd_operator.builders.pod import USER_ID, image, model_token, security_context
 from sd_operator.builders.serve_config import runtime_config
 from sd_operator.settings import Settings
@@ -33,6 +40,7 @@ SLEEP = ["sleep", "2147483647"]
 TINY = {"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}}
 
 _DOWNLOADING = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
+_WHERE = ("nodeSelector", "tolerations", "affinity", "runtimeClassName")
 
 
 def preload_images(spec: Spec, settings: Settings) -> tuple[str, ...]:
@@ -40,17 +48,103 @@ def preload_images(spec: Spec, settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys((image(spec, settings), *spec.image_preload.images)))
 
 
-def preload_daemon_set(resource: Resource, settings: Settings, group: WorkerGroup) -> Json:
-    """The DaemonSet of one worker group."""
-    name = naming.preload(resource.name, group.name)
-    selector = {
-        naming.NAME_LABEL: resource.name,
-        naming.COMPONENT_LABEL: f"{naming.PRELOAD}-{group.name}",
+def preload_daemon_sets(resource: Resource, settings: Settings) -> list[Json]:
+    """The shared DaemonSets that a service wants, one for each placement; as if it were the only one that wants them."""
+    spec = resource.spec
+    placements = (_of_group(spec, group, settings) for group in spec.worker_groups)
+    built = (_daemon_set(resource, settings, each) for each in placements if each is not None)
+    return list({body["metadata"]["name"]: body for body in built}.values())
+
+
+def weights_daemon_sets(resource: Resource, settings: Settings) -> list[Json]:
+    """The DaemonSets that fill the cache of a service beforehand, one per worker group; none where nothing is to be filled."""
+    spec = resource.spec
+    if not is_filled_beforehand(spec):
+        return []
+    placed = ((group, _of_group(spec, group, settings)) for group in spec.worker_groups)
+    return [
+        _weights_daemon_set(resource, settings, group, where) for group, where in placed if where is not None
+    ]
+
+
+def brings_images(spec: Spec) -> bool:
+    """Whether preload pods bring images for any worker group."""
+    if spec.image_preload.mode in {"Disabled", "External"}:
+        return False
+    return any(_of_group(spec, group, None) is not None for group in spec.worker_groups)
+
+
+def relies_on_gpu_labels(spec: Spec) -> bool:
+    """Whether images of a worker group go where labels say that GPUs are, since the group itself selects no nodes."""
+    return any(
+        gpus_per_worker(spec, group) and not selects_nodes(worker_placement(spec, group))
+        for group in spec.worker_groups
+    )
+
+
+def preload_placement(
+    worker: Json, resource: str, settings: Settings | None, *, anywhere: bool
+) -> Json | None:
+    """Where images are preloaded for workers; None: nowhere.
+
+    It is where the workers select nodes to run; without a selector of their own, nodes with GPUs; and for workers without
+    GPUs nowhere, unless it is asked for. Of wishes and of what workers are to other pods nothing is taken over.
+
+    Args:
+        worker: the worker's nodeSelector, affinity and so on, as a Pod has them.
+        resource: name of the GPU resource that a worker asks for; empty: none.
+        settings: with further labels of GPU nodes; None: none are known.
+        anywhere: preload for workers without GPUs and selector on every node that they tolerate.
+    """
+    where = {key: worker[key] for key in _WHERE if worker.get(key)}
+    required = (where.pop("affinity", {}).get("nodeAffinity") or {}).get(REQUIRED)
+    if required:
+        where["affinity"] = {"nodeAffinity": {REQUIRED: required}}
+    if selects_nodes(where):
+        return where
+    if resource:
+        return on_gpu_nodes(where, resource, settings.gpu_node_labels if settings else ())
+    return where if anywhere else None
+
+
+def _of_group(spec: Spec, group: WorkerGroup, settings: Settings | None) -> Json | None:
+    resource = spec.gpu_resource_name if gpus_per_worker(spec, group) else ""
+    anywhere = spec.image_preload.mode == "Required"
+    return preload_placement(worker_placement(spec, group), resource, settings, anywhere=anywhere)
+
+
+def _daemon_set(resource: Resource, settings: Settings, where: Json) -> Json:
+    spec = resource.spec
+    secrets = [secret.name for secret in spec.image.pull_secrets]
+    key = _key(preload_images(spec, settings), spec.image.pull_policy, secrets, where)
+    labels = naming.preload_labels(key)
+    metadata: Json = {"name": naming.preload(key), "namespace": resource.namespace, "labels": labels}
+    if resource.uid:
+        metadata["ownerReferences"] = [user_reference(resource)]
+    return _object(metadata, {naming.PRELOAD_LABEL: key}, labels, _image_pod(spec, settings, where))
+
+
+def _key(images: Iterable[str], pull_policy: str, secrets: Iterable[str], where: Json) -> str:
+    """A short hash of all by which two services share a DaemonSet or do not."""
+    shared = json.dumps([list(images), pull_policy, list(secrets), where], sort_keys=True)
+    return hashlib.sha256(shared.encode()).hexdigest()[:10]
+
+
+def _weights_daemon_set(resource: Resource, settings: Settings, group: WorkerGroup, where: Json) -> Json:
+    spec = resource.spec
+    component = f"{naming.WEIGHTS}-{group.name}"
+    selector = {naming.NAME_LABEL: resource.name, naming.COMPONENT_LABEL: component}
+    pod = {
+        **_pod(spec, settings, where),
+        **cache_security(spec, USER_ID),
+        "volumes": [cache_volume(resource, settings)],
+        "containers": [_weights(spec, image(spec, settings))],
     }
-    metadata = owned_metadata(resource, name)
-    if resource.spec.image_preload.mode == "Required":
-        seconds = str(resource.spec.image_preload.timeout_seconds)
-        metadata["annotations"] = {naming.DEADLINE_ANNOTATION: seconds}
+    metadata = owned_metadata(resource, naming.weights(resource.name, group.name))
+    return _object(metadata, selector, {**naming.labels(resource.name), **selector}, pod)
+
+
+def _object(metadata: Json, selector: dict[str, str], labels: dict[str, str], pod: Json) -> Json:
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
@@ -59,33 +153,35 @@ def preload_daemon_set(resource: Resource, settings: Settings, group: WorkerGrou
             "selector": {"matchLabels": selector},
             # All nodes at once: each pulls for itself, and nothing is served from here.
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}},
-            "template": {
-                "metadata": {"labels": {**naming.labels(resource.name), **selector}},
-                "spec": _pod(resource, settings, group),
-            },
+            "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
 
 
-def _pod(resource: Resource, settings: Settings, group: WorkerGroup) -> Json:
-    spec = resource.spec
+def _image_pod(spec: Spec, settings: Settings, where: Json) -> Json:
     runtime, *others = preload_images(spec, settings)
-    pod: Json = {
-        **_placement(spec, settings, group),
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 0,
+    return {
+        **_pod(spec, settings, where),
         "containers": [
             _container(naming.PRELOAD, runtime, spec.image.pull_policy),
             # Said outright, since for :latest the API server would choose Always.
             *(_container(f"image-{number}", each, "IfNotPresent") for number, each in enumerate(others)),
         ],
     }
+
+
+def _pod(spec: Spec, settings: Settings, where: Json) -> Json:
+    """All but the containers. What workers are to other pods does not count for one pod per node."""
+    pod: Json = {
+        **where,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 0,
+    }
+    if settings.preload_priority_class:
+        pod["priorityClassName"] = settings.preload_priority_class
     if spec.image.pull_secrets:
         pod["imagePullSecrets"] = [{"name": secret.name} for secret in spec.image.pull_secrets]
-    if is_filled_beforehand(spec):
-        pod |= {**cache_security(spec, USER_ID), "volumes": [cache_volume(resource, settings)]}
-        pod["containers"].append(_weights(spec, runtime))
     return pod
 
 
@@ -115,15 +211,3 @@ def _container(name: str, reference: str, pull_policy: str) -> Json:
         "resources": TINY,
         "securityContext": {**security_context(), "readOnlyRootFilesystem": True},
     }
-
-
-def _placement(spec: Spec, settings: Settings, group: WorkerGroup) -> Json:
-    """Where workers of the group run; what workers are to other pods does not count for one pod per node."""
-    placement = worker_placement(spec, group)
-    placement.pop("priorityClassName", None)
-    nodes = {key: value for key, value in placement.pop("affinity", {}).items() if key == "nodeAffinity"}
-    if nodes:
-        placement["affinity"] = nodes
-    if settings.preload_priority_class:
-        placement["priorityClassName"] = settings.preload_priority_class
-    return placement

@@ -153,7 +153,9 @@ def _held(
     told = {each.reason: each for each in recorded.conditions}
     if others := told.get(Reason.WAITING_FOR_OTHERS):
         return status.Held(Verdict("False", Reason.WAITING_FOR_OTHERS, others.message), running)
-    found = hold(resource.spec, observed.preload, now) if Reason.WAITING_FOR_IMAGES in told else None
+    found = (
+        hold(resource.spec, observed.preload, recorded, now) if Reason.WAITING_FOR_IMAGES in told else None
+    )
     return status.Held(waiting_for_images(found), running, found) if found else None
 
 
@@ -175,9 +177,15 @@ async def _observe(
         await observer.children(key, resource.uid, ray_service),
         await observer.cluster.list(RAY_CLUSTER, key.namespace, naming.labels(resource.name)),
         await observer.token(key, resource.uid),
-        Asked(resource.spec, (recorded.image or "", *resource.spec.image_preload.images)),
+        Asked(resource.spec, (_image_asked_for(recorded), *resource.spec.image_preload.images)),
     )
     return observed.with_events(await observer.events(key.namespace, observed), now), ray_service
+
+
+def _image_asked_for(recorded: Status) -> str:
+    """The runtime image by the status on record; while a change waits, `image` there is the one that runs."""
+    images = recorded.preload.images if recorded.preload else ()
+    return images[0].image if images else recorded.image or ""
 
 
 async def _events(cluster: Cluster, live: Json, observed: Observed) -> list[Json]:

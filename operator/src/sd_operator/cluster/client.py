@@ -142,10 +142,19 @@ class Cluster:
         query = {"fieldManager": manager}
         return await self._request("PUT", kind, path, query, body, may_be_gone=True, may_not_fit=True)
 
-    async def delete(self, kind: Kind, live: Json) -> None:
-        """Delete exactly this object: one of the same name and another uid stays."""
+    async def delete(self, kind: Kind, live: Json, *, unchanged: bool = False) -> None:
+        """Delete exactly this object: one of the same name and another uid stays.
+
+        Args:
+            kind: its kind.
+            live: the object as it was read.
+            unchanged: only if it is still of the version that was read; else ClusterUnavailable is raised.
+        """
         metadata = live["metadata"]
-        body = {"preconditions": {"uid": metadata["uid"]}, "propagationPolicy": "Background"}
+        preconditions = {"uid": metadata["uid"]}
+        if unchanged:
+            preconditions["resourceVersion"] = metadata["resourceVersion"]
+        body = {"preconditions": preconditions, "propagationPolicy": "Background"}
         path = kind.path(metadata["namespace"], metadata["name"])
         await self._request("DELETE", kind, path, body=body, may_be_gone=True)
 

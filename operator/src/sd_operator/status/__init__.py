@@ -96,7 +96,10 @@ def compute(
         verdicts[ConditionType.UPGRADING if held.running else ConditionType.READY] = held.why
     found = conditions(verdicts, previous, resource.generation, now)
     key = Key(resource.namespace, resource.name)
-    return _status(key, resource.generation, found, runs, observed, recorded=recorded)
+    computed = _status(key, resource.generation, found, runs, observed, recorded=recorded)
+    if held is None or held.hold is None:
+        return computed
+    return computed.model_copy(update={"preload": preload_status(intent, observed, held.hold)})
 
 
 @dataclass(frozen=True)
@@ -225,13 +228,25 @@ def look_again_seconds(status: Status) -> float | None:
         return _SOON_SECONDS  # a Secret that goes sends no event
     if ready_now.reason in {Reason.SUSPENDED, accepted_now.reason}:
         return None  # nothing runs before an edit, and an edit is an event
-    if found[ConditionType.IMAGES_PRELOADED].status == "False":
-        return _LOOK_AGAIN_SECONDS  # pods that cannot pull change nothing of their DaemonSet, and a deadline is time
-    if found[ConditionType.CONFIG_APPLIED].reason == Reason.WAITING_FOR_OTHERS:
-        return _LOOK_AGAIN_SECONDS  # nothing is heard of those
     is_settled = ready_now.reason in {Reason.SERVING, Reason.SCALED_TO_ZERO}
     is_placed = found[ConditionType.SCHEDULABLE].status == "True"
-    return None if is_settled and is_placed else _LOOK_AGAIN_SECONDS
+    return None if is_settled and is_placed and not _waits_for_others(status) else _LOOK_AGAIN_SECONDS
+
+
+def _waits_for_others(status: Status) -> bool:
+    """For what sends no event: images on nodes, a policy that forbids placeholders, the turn of other services."""
+    found = {condition.type: condition.reason for condition in status.conditions}
+    is_short = status.warm_nodes is not None and bool(status.warm_nodes.message)
+    return (
+        lacks_images(status) or is_short or found[ConditionType.CONFIG_APPLIED] == Reason.WAITING_FOR_OTHERS
+    )
+
+
+def lacks_images(status: Status) -> bool:
+    """Whether images that should be on nodes are not."""
+    return any(
+        each.type == ConditionType.IMAGES_PRELOADED and each.status == "False" for each in status.conditions
+    )
 
 
 def is_upgrading(status: Status) -> bool:

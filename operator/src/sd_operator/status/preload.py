@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ImagesPreloaded`, and the counts behind it: which nodes hold which image, and what waits for that (pure)."""
 
+from collections.abc import Iterator
+
 from sd_operator.api.status import ImageStatus, PreloadStatus, Reason, WarmStatus
 from sd_operator.excerpts import excerpt
 from sd_operator.intent import Intent
@@ -11,10 +13,22 @@ from sd_operator.status.verdict import Verdict
 from sd_operator.trouble import Trouble
 
 _TEXT_LIMIT = 1024
+_NODES_NAMED = 3
+_NOTHING = (
+    "Nothing is preloaded: imagePreload.mode is Disabled, or no worker group asks for GPUs or selects nodes by its"
+    " nodeSelector or node affinity."
+)
+_SOUGHT_LIMIT = 500
 
 
-def preload_status(intent: Intent, observed: Observed) -> PreloadStatus | None:
-    """Nodes and images, over all worker groups; None where nothing is preloaded."""
+def preload_status(intent: Intent, observed: Observed, hold: Hold | None = None) -> PreloadStatus | None:
+    """Nodes and images, over all worker groups; None where nothing is preloaded.
+
+    Args:
+        intent: what is meant to run.
+        observed: what was observed.
+        hold: what waits for the images.
+    """
     state = observed.preload
     if intent.suspend or not intent.preloads:
         return None
@@ -22,8 +36,15 @@ def preload_status(intent: Intent, observed: Observed) -> PreloadStatus | None:
         nodes_ready=state.nodes_ready,
         nodes_matched=state.nodes_matched,
         summary=f"{state.nodes_ready}/{state.nodes_matched}",
-        images=tuple(_image(each, state) for each in state.images),
+        waiting_since=hold.since if hold else None,
+        images=(*(_image(each, state.unmade) for each in state.images), *_former(state)),
     )
+
+
+def _former(state: PreloadState) -> Iterator[ImageStatus]:
+    """Images that still run somewhere, each once."""
+    shown = {each.image for each in state.images}
+    return (_image(each, 0) for each in state.former if each.image not in shown)
 
 
 def warm_status(observed: Observed) -> WarmStatus | None:
@@ -40,7 +61,7 @@ def warm_status(observed: Observed) -> WarmStatus | None:
 
 
 def preloaded(intent: Intent, observed: Observed, hold: Hold | None = None) -> Verdict:
-    """`ImagesPreloaded`: the images are on every node that may get a worker.
+    """`ImagesPreloaded`: the images are on every node that may get a worker, and so is what still runs of former ones.
 
     Args:
         intent: what is meant to run.
@@ -48,23 +69,41 @@ def preloaded(intent: Intent, observed: Observed, hold: Hold | None = None) -> V
         hold: what waits for the images.
     """
     if intent.suspend or not intent.preloads:
-        return Verdict("True", Reason.DISABLED, "There is nothing to preload.")
+        return Verdict("True", Reason.DISABLED, _NOTHING)
     state = observed.preload
     if state.hidden:
         return Verdict("Unknown", Reason.IMAGES_UNSEEN, f"Whether nodes hold the images is not known: {state.hidden}.")  # fmt: skip
     found = _found(state)
     if hold is None:
-        return found
+        return _with_former(found, state)
     cause = f"{found.message.removesuffix('.')}."
     if not hold.is_over:
         # What was held a moment ago may be there by now; the next look lets it go.
         reason = found.reason if found.status == "False" else Reason.PULLING
-        return Verdict("False", reason, f"{cause} The change waits for it; the deadline is {hold.until}.")
+        waits = Verdict("False", reason, f"{cause} The change waits for it; the deadline is {hold.until}.")
+        return _with_former(waits, state)
     late = (
         f"Not on all matching nodes within {hold.seconds} s (imagePreload.timeoutSeconds), by {hold.until};"
         f" the change is held on. {cause}"
     )
-    return Verdict("False", Reason.DEADLINE_EXCEEDED, late)
+    return _with_former(Verdict("False", Reason.DEADLINE_EXCEEDED, late), state)
+
+
+def _with_former(found: Verdict, state: PreloadState) -> Verdict:
+    """The same, and what became of images that a cluster still runs."""
+    told = [_former_told(each) for each in state.former if each.matched]
+    if not told:
+        return found
+    message = " ".join([found.message, *told])
+    lost = next((each.troubles[0].reason for each in state.former if each.troubles), None)
+    if found.status == "True" and lost is not None:
+        return Verdict("False", lost, message)
+    return Verdict(found.status, found.reason, message)
+
+
+def _former_told(image: ImageState) -> str:
+    count = f"Image {image.image}, which a cluster still runs, is kept on {len(image.ready)}/{len(image.matched)} nodes"
+    return f"{count}: {_told(image.troubles)}." if image.troubles else f"{count}."
 
 
 def waiting_for_images(hold: Hold) -> Verdict:
@@ -80,13 +119,12 @@ def _found(state: PreloadState) -> Verdict:
     if not state.settled:
         return Verdict("False", Reason.PULLING, "The nodes for the images of now are not counted yet.")
     if not state.nodes_matched:
-        return Verdict("True", Reason.NO_MATCHING_NODES, "No node matches the worker groups now.")
+        return Verdict("True", Reason.NO_MATCHING_NODES, _no_nodes(state))
     what = "All images are" if len(state.images) > 1 else "The image is"
     nodes = f"{what} on {state.nodes_ready}/{state.nodes_matched} matching nodes"
     unknown = len(frozenset[str]().union(*(each.unknown for each in state.images)))
     if state.nodes_ready + unknown < state.nodes_matched:
-        missing = f"; {state.unmade} have no preload pod yet" if state.unmade else ""
-        return Verdict("False", Reason.PULLING, f"{nodes}{missing}.")
+        return Verdict("False", Reason.PULLING, f"{nodes}{_missing(state)}.")
     if unknown:
         message = f"{nodes}; {unknown} do not tell: a node lists its largest images only, and none at first."
         return Verdict("Unknown", Reason.IMAGES_UNSEEN, message)
@@ -101,14 +139,42 @@ def _found(state: PreloadState) -> Verdict:
     )
 
 
-def _image(image: ImageState, state: PreloadState) -> ImageStatus:
+def _missing(state: PreloadState) -> str:
+    """Which nodes are waited for, and what they do; the first of them by name."""
+    unnamed = state.unmade - len(state.unmade_on)
+    told = [*state.waiting[:_NODES_NAMED]]
+    if len(state.waiting) > _NODES_NAMED:
+        told.append(f"and {len(state.waiting) - _NODES_NAMED} more")
+    if unnamed > 0:
+        told.append(f"{unnamed} have no preload pod yet")
+    return f"; {', '.join(told)}" if told else ""
+
+
+def _no_nodes(state: PreloadState) -> str:
+    """Which nodes were looked for, and what a person can do where the labels are the operator's choice."""
+    sought = "; or ".join(filter(None, state.sought))
+    sought = sought if len(sought) <= _SOUGHT_LIMIT else f"{sought[:_SOUGHT_LIMIT]}..."
+    message = f"No node that is ready has {sought}." if sought else "No node matches the worker groups now."
+    if state.unlabelled:
+        names = ", ".join(state.unlabelled[:_NODES_NAMED])
+        more = len(state.unlabelled) - _NODES_NAMED
+        message += f" GPUs of this kind are on {names}{f' and {more} more' if more > 0 else ''}."
+    if not state.by_gpu_labels:
+        return f"{message} The image is preloaded as soon as one comes."
+    return (
+        f"{message} Give the worker group a nodeSelector, or have the operator know the label of your GPU nodes"
+        " (SDSERVICE_GPU_NODE_LABELS; preload.gpuNodeLabels of the chart)."
+    )
+
+
+def _image(image: ImageState, unmade: int) -> ImageStatus:
     versions = f"{image.digests} different digests on the nodes" if image.digests > 1 else ""
     message = _told(image.troubles) if image.troubles else versions
     return ImageStatus(
         image=image.image,
         digest=image.digest or None,
         nodes_ready=len(image.ready),
-        nodes_matched=len(image.matched) + state.unmade,
+        nodes_matched=len(image.matched) + unmade,
         nodes_unknown=len(image.unknown),
         message=excerpt(message, _TEXT_LIMIT) or None,
     )

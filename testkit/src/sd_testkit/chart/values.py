@@ -14,6 +14,13 @@ Name = Annotated[str, Field(pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_lengt
 OptionalName = Annotated[str, Field(pattern="^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$", max_length=253)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?([EPTGMk]i?|m)?$", max_length=32)]
 Interval = Annotated[str, Field(pattern="^[0-9]+(ms|s|m|h)$")]
+NodeLabel = Annotated[
+    str,
+    Field(
+        pattern="^([a-z0-9]([-.a-z0-9]*[a-z0-9])?/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?(=[-._A-Za-z0-9]*)?$",
+        max_length=381,
+    ),
+]
 Labels = dict[str, str]
 Free = dict[str, Any]
 
@@ -114,6 +121,11 @@ class Preload(Part):
 
     priority_class_name: OptionalName = Field(
         default="", description="Their PriorityClass; empty: the cluster's default."
+    )
+    gpu_node_labels: Annotated[list[NodeLabel], Field(max_length=32)] = Field(
+        default=[],
+        description="Labels of nodes with GPUs beside the well-known ones, each as key or key=value: the image of a worker"
+        " group without a selector of its own is preloaded there.",
     )
     node_status_max_images: int = Field(
         default=50, ge=-1, description="nodeStatusMaxImages of the kubelets; -1: they list all images."

@@ -72,6 +72,9 @@ class Node:
     def _add_gpus(self) -> None:
         amounts = json.dumps({"status": {"capacity": {_GPU: str(self._gpus)}}})
         self._control_plane.kubectl("patch", "node", NODE, "--subresource=status", "-p", amounts)
+        self._control_plane.kubectl(
+            "label", "node", NODE, f"{_GPU}.present=true"
+        )  # as GPU feature discovery does
         # The kubelet takes it over with its next look at itself, ten seconds later.
         self._until(_GPU_PATH, str(self._gpus))
 

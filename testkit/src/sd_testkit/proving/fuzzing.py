@@ -162,7 +162,13 @@ async def _meddle(lane: Lane, name: str, meddling: tuple[Meddling, ...]) -> int:
 
 
 async def _child(lane: Lane, name: str, kind: str) -> Json | None:
-    names = {"RayService": name, "DaemonSet": f"{name}-preload-gpu", "Secret": f"{name}-ray-token"}
+    if kind == "DaemonSet":  # several services may share it
+        service = await lane.service(name)
+        if service is None:
+            return None
+        listed = await lane.server.list_all(kind, namespace=lane.namespace)
+        return next((each for each in listed if state.belongs_to(each, service)), None)
+    names = {"RayService": name, "Secret": f"{name}-ray-token"}
     return await lane.server.get(kind, lane.namespace, names[kind])
 
 

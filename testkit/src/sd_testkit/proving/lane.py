@@ -245,11 +245,14 @@ class Lane:
     async def _versions(self, name: str) -> dict[str, str]:
         """What the operator could have changed: the status of a child is written by others."""
         service = await self.service(name)
+        if service is None:
+            return {}
         found = {
             f"{each['kind']} {each['metadata']['name']}": str(each["metadata"].get("generation"))
-            for each in await self._labelled(name)
+            for each in await self.children()
+            if state.belongs_to(each, service)
         }
-        return found | ({"the service": service["metadata"]["resourceVersion"]} if service else {})
+        return found | {"the service": service["metadata"]["resourceVersion"]}
 
 
 def fresh_name() -> str:

@@ -12,6 +12,7 @@ State = Mapping[str, Json]
 
 KINDS = ("RayService", "DaemonSet", "Deployment", "Secret")
 NAME_LABEL = "sdservice.dev/name"
+_SHARED_LABEL = "sdservice.dev/preload"
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?( UTC|Z)?|\d\d:\d\d:\d\d( UTC)?")
 _SUFFIX = re.compile(r"(NAME-)([a-z0-9]{5})\b")
@@ -31,8 +32,8 @@ def of(service: Json, children: Iterable[Json]) -> State:
     words = {metadata["uid"]: "UID", metadata["namespace"]: "NAMESPACE", metadata["name"]: "NAME"}
     found = {"StableDiffusionService NAME": _service(service)}
     for child in children:
-        if (child["metadata"].get("labels") or {}).get(NAME_LABEL) == metadata["name"]:
-            found[f"{child['kind']} {child['metadata']['name']}"] = _child(child)
+        if belongs_to(child, service):
+            found[f"{child['kind']} {child['metadata']['name']}"] = _child(child, metadata["uid"])
     return {_masked(key, words): json.loads(_masked(json.dumps(each), words)) for key, each in found.items()}
 
 
@@ -53,6 +54,13 @@ def conditions(service: Json) -> dict[str, tuple[str, str]]:
     return {each["type"]: (each["status"], each["reason"]) for each in told}
 
 
+def belongs_to(child: Json, service: Json) -> bool:
+    """Whether a child is this service's, by its label, or is shared by it, by its owners."""
+    name, uid = service["metadata"]["name"], service["metadata"]["uid"]
+    labels = child["metadata"].get("labels") or {}
+    return bool(labels.get(NAME_LABEL) == name or (_SHARED_LABEL in labels and uid in owners(child)))
+
+
 def owners(live: Json) -> list[str]:
     """The uids of all owners."""
     return [each["uid"] for each in live["metadata"].get("ownerReferences", [])]
@@ -71,8 +79,13 @@ def _service(live: Json) -> Json:
     return {"metadata": kept, "spec": live["spec"], "status": status}
 
 
-def _child(live: Json) -> Json:
+def _child(live: Json, uid: str) -> Json:
     metadata = live["metadata"]
+    references = metadata.get("ownerReferences") or []
+    if _SHARED_LABEL in (metadata.get("labels") or {}):
+        references = [
+            each for each in references if each["uid"] == uid
+        ]  # who else shares it is not this one's
     annotations = {
         key: value for key, value in (metadata.get("annotations") or {}).items() if not _COUNTED.match(key)
     }
@@ -81,7 +94,7 @@ def _child(live: Json) -> Json:
     return {
         "labels": metadata.get("labels"),
         "annotations": annotations,
-        "owners": metadata.get("ownerReferences"),
+        "owners": references,
         "managers": sorted(
             {each["manager"] for each in metadata.get("managedFields", []) if "subresource" not in each}
         ),

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which images run where, and which DaemonSets keep them there (pure).
+
+A DaemonSet that a service does not want any more may still keep the image of a cluster that serves: a change waits for its
+turn or for its image, a new cluster is coming up, the old one finishes its requests. Decided anew each time from live
+objects: the RayService and every RayCluster that is there.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sd_operator import naming
+from sd_operator.api import Spec
+from sd_operator.builders.preload import brings_images, preload_placement
+from sd_operator.settings import Settings
+
+Json = Mapping[str, Any]
+
+_WHERE = ("nodeSelector", "tolerations", "affinity", "runtimeClassName")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """An image that is to stay on nodes.
+
+    Attributes:
+        image: its reference.
+        where: nodeSelector, tolerations and so on of the preload pods there, as JSON with sorted keys.
+    """
+
+    image: str
+    where: str
+
+
+def pins(
+    spec: Spec, settings: Settings, ray_services: Iterable[Json], ray_clusters: Iterable[Json]
+) -> frozenset[Pin]:
+    """What runs, or is about to, where images are preloaded; nothing where the spec wants no preload.
+
+    Args:
+        spec: what is wanted.
+        settings: with labels of GPU nodes.
+        ray_services: the RayService as it is wanted, and the live one where there is one.
+        ray_clusters: its live RayClusters.
+    """
+    if spec.suspend or not brings_images(spec):
+        return frozenset()
+    anywhere, found = spec.image_preload.mode == "Required", set[Pin]()
+    clusters = [
+        *(each["spec"].get("rayClusterConfig") or {} for each in ray_services),
+        *(each.get("spec") or {} for each in ray_clusters),
+    ]
+    for cluster in clusters:
+        for group in cluster.get("workerGroupSpecs") or []:
+            pod = (group.get("template") or {}).get("spec") or {}
+            worker: Json = next(iter(pod.get("containers") or []), {})
+            where = preload_placement(pod, _gpu_resource(worker), settings, anywhere=anywhere)
+            if where is not None:
+                found.add(Pin(worker.get("image", ""), _text(where)))
+    return frozenset(found)
+
+
+def is_needed(live: Json, running: frozenset[Pin], wanted: Iterable[Json]) -> bool:
+    """Whether an image runs that this DaemonSet keeps, and none of the wanted ones does.
+
+    Args:
+        live: a DaemonSet that is not wanted any more.
+        running: what runs.
+        wanted: DaemonSets that are wanted and hold their images on every node.
+    """
+    kept = {pin for each in wanted for pin in running if _keeps(each, pin)}
+    return any(_keeps(live, pin) for pin in running - kept)
+
+
+def _keeps(live: Json, pin: Pin) -> bool:
+    pod = live["spec"]["template"]["spec"]
+    if next((each["image"] for each in pod["containers"]), "") != pin.image:
+        return False
+    # Former releases had one per service and group, and other rules about where.
+    is_of_former_release = naming.PRELOAD_LABEL not in (live["metadata"].get("labels") or {})
+    return is_of_former_release or _text({key: pod.get(key) for key in _WHERE}) == pin.where
+
+
+def _gpu_resource(container: Json) -> str:
+    limits = (container.get("resources") or {}).get("limits") or {}
+    return next((name for name in limits if "/" in name), "")
+
+
+def _text(where: Json) -> str:
+    return json.dumps(_without_empty(where), sort_keys=True)
+
+
+def _without_empty(value: Any) -> Any:
+    """What is left of it: a field that is empty may be written or left out by whoever stored the object."""
+    if isinstance(value, Mapping):
+        return {
+            key: kept
+            for key, each in value.items()
+            if (kept := _without_empty(each)) not in ({}, [], None, "")
+        }
+    return [_without_empty(each) for each in value] if isinstance(value, list) else value
