@@ -33,6 +33,8 @@ from sd_operator.observed import Observed
 from sd_operator.observer import Observer
 from sd_operator.preload_gate import hold
 from sd_operator.preload_reader import Asked, PreloadReader
+from sd_operator.probe_poller import ProbePoller
+from sd_operator.serve_poller import ServePoller
 from sd_operator.serve_reader import ServeReader
 from sd_operator.status.preload import waiting_for_images
 from sd_operator.status.verdict import Verdict
@@ -140,7 +142,8 @@ def _observer(cluster: Cluster) -> Observer:
     serve, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
     nodes = NodeReader(cluster)
     devices, preloads = DeviceReader(cluster, nodes), PreloadReader(cluster, nodes)
-    return Observer(cluster, ServeReader(serve), probe, devices, preloads)
+    polls = ServePoller(ServeReader(serve)), ProbePoller(probe)
+    return Observer(cluster, *polls, devices, preloads, waits=True)
 
 
 async def _observe(

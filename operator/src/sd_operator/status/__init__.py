@@ -30,6 +30,7 @@ from sd_operator.status.counts import replicas, workers
 from sd_operator.status.delays import delays
 from sd_operator.status.history import conditions
 from sd_operator.status.model import model_available
+from sd_operator.status.on_record import Record
 from sd_operator.status.preload import preload_status, preloaded, warm_status
 from sd_operator.status.ready import ready
 from sd_operator.status.schedulable import schedulable
@@ -86,12 +87,14 @@ def compute(
     config = held.why if held else config_applied(intent, observed)
     recorded = cold_start.last(observed, previous.cold_start, now)
     verdicts = _verdicts(runs, observed, accepted(observed), delays(config, recorded, runs), now)
+    record = Record(runs, observed, previous, resource.generation, now)
+    verdicts = record.kept(verdicts)
     if held is not None:
         verdicts[ConditionType.IMAGES_PRELOADED] = preloaded(intent, observed, held.hold)
         verdicts[ConditionType.UPGRADING if held.running else ConditionType.READY] = held.why
     found = conditions(verdicts, previous, resource.generation, now)
     key = Key(resource.namespace, resource.name)
-    return _status(key, resource.generation, found, runs, observed, recorded=recorded)
+    return record.counted(_status(key, resource.generation, found, runs, observed, recorded=recorded))
 
 
 @dataclass(frozen=True)
@@ -143,9 +146,10 @@ def refused(
     runs_what_is_asked = asked is not None and serve_config(asked) == intent.config
     config = config_applied(intent, observed) if runs_what_is_asked else why
     recorded = cold_start.last(observed, previous.cold_start, now)
-    verdicts = _verdicts(intent, observed, why, delays(config, recorded, intent), now)
+    record = Record(intent, observed, previous, generation, now)
+    verdicts = record.kept(_verdicts(intent, observed, why, delays(config, recorded, intent), now))
     found = conditions(verdicts, previous, generation, now)
-    return _status(refusal.key, generation, found, intent, observed, recorded=recorded)
+    return record.counted(_status(refusal.key, generation, found, intent, observed, recorded=recorded))
 
 
 def unseen(refusal: Refusal, hidden: str, previous: Status, now: datetime) -> Status:
