@@ -44,7 +44,7 @@ async def test_heads_are_asked_at_the_addresses_of_their_cluster(ray):
     async with connections(5) as session:
         url = ray[0] + "/{namespace}/{cluster}"
         asks = directly(session, url, f"{url}/proxy")
-        assert await asks.serve(place) == ANSWER
+        assert await asks.serve(place, 5) == ANSWER
         with pytest.raises(RayUnavailable, match="401"):
-            await asks.starts(place)  # Ray's token is for the dashboard alone
+            await asks.starts(place, 5)  # Ray's token is for the dashboard alone
     assert ray[1] == ["/team/imagine-abcde/api/serve/applications/", "/team/imagine-abcde/proxy/startz"]

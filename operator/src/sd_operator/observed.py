@@ -219,15 +219,20 @@ def _ray_service(live: Json) -> RayServiceView:
 
 
 def _application(service_status: Json) -> Application:
-    found = (service_status.get("applicationStatuses") or {}).get(naming.APPLICATION) or {}
-    # What a tenant's pod told KubeRay, and KubeRay relays.
-    messages = [found.get("message", "")]
-    deployments = found.get("serveDeploymentStatuses") or {}
-    messages += [f"{name}: {each['message']}" for name, each in deployments.items() if each.get("message")]
-    return Application(
-        clipped(found.get("status", ""), _MOST_STATUS),
-        clipped("; ".join(filter(None, messages)), _MOST_WORDS),
-    )
+    """What a tenant's pod told KubeRay, and KubeRay relays: of any form and length."""
+    found = _object(_object(service_status.get("applicationStatuses")).get(naming.APPLICATION))
+    told = {"": found, **_object(found.get("serveDeploymentStatuses"))}
+    messages = ((name, _text(_object(each).get("message"))) for name, each in told.items())
+    words = "; ".join(f"{name}: {message}" if name else message for name, message in messages if message)
+    return Application(_text(found.get("status"))[:_MOST_STATUS], clipped(words, _MOST_WORDS))
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return clipped(value, _MOST_WORDS) if isinstance(value, str) else ""
 
 
 def _pod(live: Json) -> PodView:

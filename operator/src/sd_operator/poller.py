@@ -23,10 +23,6 @@ T = TypeVar("T", bound=Hashable)
 
 logger = logging.getLogger(__name__)
 
-_LEAST_SECONDS = 0.5  # between the starts of two polls of a target
-_SETTLING_SECONDS = 1.0
-_REFUSED_SECONDS = 10.0
-_SLOW_SECONDS, _SLOWEST_SECONDS = 5.0, 60.0
 _MOST_CAUSES = 100
 
 
@@ -42,10 +38,33 @@ class Lane(Enum):
         """Polls at a time."""
         return 16 if self is Lane.QUICK else 32
 
-    @property
-    def seconds(self) -> float:
-        """The time of each."""
-        return 5.0 if self is Lane.SLOW else 1.0
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a poll may take, and what is between two; seconds.
+
+    Attributes:
+        quick: until a quick poll, or a first one, is over; `slow` for one that has more time.
+        least: between the starts of two polls of a target.
+        settling: after a poll of a target where something happens; it doubles from poll to poll.
+        refused: after a refusal, at most.
+        missed: after a poll that was not over in time, about; it doubles up to `longest`.
+    """
+
+    quick: float = 1.0
+    slow: float = 5.0
+    least: float = 0.5
+    settling: float = 1.0
+    refused: float = 10.0
+    missed: float = 10.0
+    longest: float = 60.0
+
+    def of(self, lane: Lane) -> float:
+        """The time that a poll has."""
+        return self.slow if lane is Lane.SLOW else self.quick
+
+
+_PACE = Pace()
 
 
 @dataclass(eq=False)
@@ -92,6 +111,7 @@ class Poller(Generic[T]):
             SdServiceError where there is no answer.
         failed: told of each poll without an answer, with the reason in one line.
         every: seconds between two polls of a target that answers.
+        pace: how fast all of it goes.
         clock: monotonic seconds.
     """
 
@@ -101,11 +121,13 @@ class Poller(Generic[T]):
         failed: Callable[[T, str], None],
         *,
         every: float,
+        pace: Pace = _PACE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._poll = poll
         self._failed = failed
         self._every = every
+        self._pace = pace
         self._clock = clock
         self._targets: dict[T, _Target] = {}
         self._lanes: dict[Lane, asyncio.PriorityQueue[_Turn[T]]] = {
@@ -121,17 +143,17 @@ class Poller(Generic[T]):
             target: which.
             settles: whether much happens there, so that it is polled often at first.
         """
-        state = self._targets[target] = _Target(Lane.NEW, _SETTLING_SECONDS if settles else self._every)
+        state = self._targets[target] = _Target(Lane.NEW, self._pace.settling if settles else self._every)
         self._put(target, state)
 
     def ask(self, target: T) -> None:
         """Poll a watched target at once, since something has happened there, and often for a while."""
         state = self._targets[target]
-        state.pause = _SETTLING_SECONDS
+        state.pause = self._pace.settling
         if state.runs:
             state.again = True
         elif not state.waits:
-            self._put_in(state.started + _LEAST_SECONDS - self._clock(), target, state)
+            self._put_in(state.started + self._pace.least - self._clock(), target, state)
 
     def forget(self, target: T) -> None:
         """Poll a target no more."""
@@ -140,9 +162,9 @@ class Poller(Generic[T]):
             state.stop_timer()
 
     async def now(self, target: T) -> None:
-        """Poll a target once, whether it is watched or not, and wait for the end of that: five seconds at most."""
+        """Poll a target once, whether it is watched or not, and wait for the end of that: as long as a slow one may take."""
         try:
-            await self._poll(target, Lane.SLOW.seconds)
+            await self._poll(target, self._pace.slow)
         except Exception as error:  # noqa: BLE001 - as below
             self._failed(target, self._words(target, error))
 
@@ -163,7 +185,7 @@ class Poller(Generic[T]):
         state.waits, state.runs, state.again = False, True, False
         state.started = self._clock()
         try:
-            await self._poll(target, lane.seconds)
+            await self._poll(target, self._pace.of(lane))
         except RayTooSlow as error:
             if lane is not Lane.SLOW:
                 state.runs, state.lane = False, Lane.SLOW
@@ -178,18 +200,18 @@ class Poller(Generic[T]):
             state.misses, state.answers = 0, True
         state.runs = False
         took = self._clock() - state.started
-        state.lane = Lane.QUICK if took < Lane.QUICK.seconds else Lane.SLOW
+        state.lane = Lane.QUICK if took < self._pace.quick else Lane.SLOW
         if self._targets.get(target) is state:
-            self._put_in(self._pause(state, took), target, state)
+            self._put_in(self._pause_after(state, took), target, state)
 
-    def _pause(self, state: _Target, took: float) -> float:
+    def _pause_after(self, state: _Target, took: float) -> float:
         """Seconds until the next poll; not the same for all, so that they spread."""
         if state.again:
-            return _LEAST_SECONDS - took
+            return self._pace.least - took
         if state.misses:
-            longest = min(_SLOWEST_SECONDS, _SLOW_SECONDS * 2.0 ** min(state.misses, 10))
+            longest = min(self._pace.longest, self._pace.missed * 2.0 ** min(state.misses - 1, 10))
             return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-        pause = min(state.pause, self._every if state.answers else _REFUSED_SECONDS)
+        pause = min(state.pause, self._every if state.answers else self._pace.refused)
         state.pause = min(2 * state.pause, self._every)
         return pause * random.uniform(0.8, 1.0)  # noqa: S311 - likewise
 

@@ -123,8 +123,15 @@ class Record:
         if UNREAD in before.message and not _MARK.search(before.message):
             return verdict
         words = _MARK.sub("", before.message)
-        mark = f" (On record when the operator started at {times.stamp(silence.since)}; {UNREAD} since: {silence.failure})"
-        return Verdict(before.status, before.reason, words + mark)
+        started, unread = (
+            times.stamp(silence.since),
+            f"Ray's dashboard has not answered since: {silence.failure}",
+        )
+        return Verdict(
+            before.status,
+            before.reason,
+            f"{words} (On record when the operator started at {started}; {unread})",
+        )
 
     @property
     def _denied(self) -> Verdict | None:
