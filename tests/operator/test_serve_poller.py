@@ -94,10 +94,11 @@ async def test_what_happens_around_ray_has_it_polled_at_once_and_a_change_is_tol
     await ray.polled()
     ray.see()
     ray.answer = UNHEALTHY
-    ray.see(happened=True)
+    assert ray.see(happened=True).due
     await ray.polled()
     assert ray.changed == [KEY]
-    assert ray.see().state.status == "UNHEALTHY"
+    found = ray.see()
+    assert (found.state.status, found.due) == ("UNHEALTHY", False)
 
 
 async def test_what_stays_the_same_is_told_to_nobody(ray):
@@ -172,6 +173,17 @@ async def test_an_answer_that_does_not_come_is_awaited_for_ten_seconds(ray):
     assert ray.see().failure == ""
     ray.later(2)
     assert ray.see().failure == "its turn has not come yet"
+
+
+async def test_a_head_that_becomes_ready_may_answer_now(ray):
+    """And until it has, what KubeRay tells of the former head decides nothing."""
+    ray.poller.seen(KEY, [], 0)
+    ray.answer = RayUnavailable("connection refused")
+    ray.see(Place("team", "imagine-abcde", "head-1", "token", ready=False))
+    await ray.polled()
+    assert ray.see(Place("team", "imagine-abcde", "head-1", "token", ready=False)).failure
+    ray.may_answer.clear()
+    assert ray.see().failure == ""
 
 
 async def test_a_head_that_never_answered_since_the_start_is_so_for_two_minutes(ray):

@@ -178,3 +178,20 @@ def test_a_condition_of_another_version_is_no_obstacle(scene, recorded, after):
     strange = before.conditions[0].model_copy(update={"reason": "FromTheFuture"})
     found = after(before.model_copy(update={"conditions": (strange, *before.conditions[1:])}))
     assert told(found)[:2] == ("True", "Serving")
+
+
+def test_a_config_that_was_just_handed_over_does_not_differ_before_ray_was_asked(scene, resource, recorded):
+    """The reading is from before the edit; it is no news that it differs."""
+    before, edited = recorded(), replace(resource(limits={"maxSteps": 33}), generation=4)
+
+    def computed(previous, *, up_to_date=True, due=False):
+        reading = Reading(scene.serve(), scene.now, due=due)
+        seen = scene.observed(serve=reading, view=scene.but(scene.view, up_to_date=up_to_date))
+        return status.compute(edited, seen, "image:1", previous, scene.now)
+
+    pending = computed(before, up_to_date=False)
+    assert told(pending, "ConfigApplied")[1] == "ConfigPending"
+    assert computed(pending, due=True) == pending
+    assert status.look_again_seconds(pending) == 30
+    assert told(computed(pending), "ConfigApplied")[1] == "ConfigDiffers"
+    assert told(computed(before, due=True), "ConfigApplied")[1] == "ConfigDiffers"

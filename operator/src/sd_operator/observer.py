@@ -85,7 +85,7 @@ class Observer:
         lacking = await self._shortage(asked.spec if asked else None, observed)
         upgrade = upgrade_state(ray_service, by_name.get(observed.active), lacking)
         heads = ((name, observed.head(name)) for name in observed.clusters)
-        places = [Place(key.namespace, name, head.uid, token) for name, head in heads if head]
+        places = [Place(key.namespace, name, head.uid, token, head.ready) for name, head in heads if head]
         around = observed.around_ray()
         seen = await self.serve.ask(key, places) if self.waits else self.serve.seen(key, places, around)
         observed = replace(observed, serve=seen.readings, silent=seen.silences)

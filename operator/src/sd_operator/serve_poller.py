@@ -37,7 +37,8 @@ class _Head:
         key: of the resource.
         since: since when.
         from_start: since the first pass of this process over the resource.
-        awaited: since when the answer to a poll is due, while there is no reading; None where none is.
+        awaited: since when its first answer is awaited, or the first one as it is now; None where none is.
+        asked: since when it is polled for something that happened; None where that is over.
         memory: what it told.
         failure: why it did not answer the latest poll; empty where it did.
         expiry: tells of the end of the two minutes.
@@ -48,6 +49,7 @@ class _Head:
     since: datetime
     from_start: bool
     awaited: datetime | None
+    asked: datetime | None = None
     memory: Memory = field(default_factory=Memory)
     failure: str = ""
     expiry: asyncio.TimerHandle | None = None
@@ -55,8 +57,11 @@ class _Head:
     def reading(self, now: datetime) -> Reading | None:
         """What it told last; None once that is too old."""
         reading = self.memory.reading
-        if reading is None or not self.failure:
-            return reading
+        if reading is None:
+            return None
+        if not self.failure:
+            is_due = self.asked is not None and now - self.asked < _AWAITED
+            return replace(reading, due=True) if is_due else reading
         is_old = now - reading.at > _MEMORY
         return None if is_old else replace(reading, fresh=False, failure=self.failure)
 
@@ -162,8 +167,11 @@ class ServePoller:
         return head
 
     def _keep(self, head: _Head, place: Place, now: datetime, *, has_changed: bool) -> _Head:
-        if has_changed or head.place != place:
+        if head.place != place:
             head.place, head.awaited = place, now
+            self._poller.ask(head)
+        elif has_changed:
+            head.asked = now
             self._poller.ask(head)
         return head
 
@@ -176,14 +184,14 @@ class ServePoller:
         memory = await self._reader.read(head.place, head.memory, seconds)
         is_first = head.memory.reading is None and head.from_start and not head.failure
         before = head.facts(self._clock())
-        head.memory, head.failure, head.awaited = memory, "", None
+        head.memory, head.failure, head.awaited, head.asked = memory, "", None, None
         head.stop_expiry()
         self._tell(head, before, self._started if is_first else self._changed)
 
     def _failed(self, head: _Head, words: str) -> None:
         now = self._clock()
         before = head.facts(now)
-        head.failure, head.awaited = words, None
+        head.failure, head.awaited, head.asked = words, None, None
         until = (head.memory.reading.at if head.memory.reading else head.since) + _MEMORY
         if head.reading(now) is None:
             head.memory = replace(head.memory, reading=None)

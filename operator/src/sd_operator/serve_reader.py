@@ -33,12 +33,14 @@ class Place:
         cluster: the RayCluster.
         head_uid: which pod is its head.
         token: Ray's token.
+        ready: whether the head is: what it answered before that says little.
     """
 
     namespace: str
     cluster: str
     head_uid: str
     token: str = field(repr=False)
+    ready: bool = True
 
 
 Ask = Callable[[Place, float], Awaitable[dict[str, Any]]]

@@ -104,6 +104,7 @@ class Reading:
         fresh: Ray has answered the latest question; else this is remembered.
         starts: what replicas of the model told of their start, by Serve's id.
         failure: why there was no answer to the latest question; empty where there was one.
+        due: something has happened since, for which Ray was asked again: its answer is to come in a moment.
     """
 
     state: ServeState
@@ -111,6 +112,7 @@ class Reading:
     fresh: bool = True
     starts: Mapping[str, StartReport] = field(default_factory=dict)
     failure: str = ""
+    due: bool = False
 
 
 @dataclass(frozen=True)

@@ -224,8 +224,8 @@ def look_again_seconds(status: Status) -> float | None:
         return None  # nothing runs before an edit, and an edit is an event
     if found[ConditionType.IMAGES_PRELOADED].status == "False":
         return _LOOK_AGAIN_SECONDS  # pods that cannot pull change nothing of their DaemonSet, and a deadline is time
-    if found[ConditionType.CONFIG_APPLIED].reason == Reason.WAITING_FOR_OTHERS:
-        return _LOOK_AGAIN_SECONDS  # nothing is heard of those
+    if found[ConditionType.CONFIG_APPLIED].reason in {Reason.WAITING_FOR_OTHERS, Reason.CONFIG_PENDING}:
+        return _LOOK_AGAIN_SECONDS  # nothing is heard of those, nor of an answer of Ray that stays the same
     is_settled = ready_now.reason in {Reason.SERVING, Reason.SCALED_TO_ZERO}
     is_placed = found[ConditionType.SCHEDULABLE].status == "True"
     return None if is_settled and is_placed else _LOOK_AGAIN_SECONDS

@@ -108,6 +108,10 @@ class Record:
         view, wait = self.observed.ray_service, self._wait(self._newest)
         if view is None or not view.up_to_date or self.intent.suspend or not self._is_same_spec:
             return verdict
+        reading = self.observed.serve.get(self._newest)
+        if reading is not None and reading.due and verdict.reason == Reason.CONFIG_DIFFERS:
+            # KubeRay has just handed it over; whether Ray runs it shows in a moment.
+            return before if before.reason == Reason.CONFIG_PENDING else verdict
         is_open = verdict.status == "True" or verdict.reason == Reason.CONFIG_PENDING
         if wait is _Wait.START and not is_open:
             return verdict
