@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an earlier spec left running, read while the spec of now is refused; and the status that comes of it."""
 
+import asyncio
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -323,3 +325,34 @@ async def test_a_service_whose_head_is_there_is_not_asked(objects):
     cluster = Serves(objects, 200)
     await Reconciler(cluster, Settings(), observing(cluster), lambda: NOW).reconcile(KEY)
     assert cluster.asked == []
+
+
+async def never(place, seconds):
+    await asyncio.Event().wait()
+
+
+async def test_no_pass_waits_for_a_pod(objects):
+    """Neither for a dashboard nor for a service: with both silent, a pass is over at once."""
+
+    class Silent(FewObjects):
+        async def get_through_service(self, *where, **bounds):
+            await asyncio.Event().wait()
+
+    for pods in (objects[POD], objects[POD][1:]):
+        cluster = Silent({**objects, POD: pods})
+        observer = observing(cluster, lambda: NOW)
+        polls = ServePoller(ServeReader(Asks(never, never), lambda: NOW)), observer.probes
+        observer = replace(observer, serve=polls[0], waits=False)
+        running = [
+            asyncio.create_task(polls[0].run(lambda _: None, lambda _: None)),
+            asyncio.create_task(polls[1].run(lambda _: None)),
+        ]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(0.5):
+            for _ in range(3):
+                await Reconciler(cluster, Settings(), observer, lambda: NOW).reconcile(KEY)
+        for task in running:
+            assert not task.done()
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        assert cluster.written

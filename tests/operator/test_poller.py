@@ -22,7 +22,8 @@ class World:
         self.answered, self.failed, self.started = defaultdict(list), defaultdict(list), defaultdict(list)
         self.now, self.most = Counter(), Counter()
         self.errors = {}
-        self.poller = Poller(self.poll, self.fail, every=every, clock=self.time)
+        self.outcomes = Counter()
+        self.poller = Poller(self.poll, self.fail, every=every, counted=self.count, clock=self.time)
 
     @staticmethod
     def time():
@@ -50,6 +51,9 @@ class World:
     def watch_silent_ones(self, first=0):
         for number in range(first, first + SILENT):
             self.poller.watch(f"silent-{number}", settles=True)
+
+    def count(self, outcome):
+        self.outcomes[outcome] += 1
 
     async def asked(self, name):
         """Seconds from a call for a poll to its answer."""
@@ -98,6 +102,8 @@ def test_two_hundred_silent_targets_delay_no_quick_one(play):
     world = play(scene)
     assert world.most["silent"] == Lane.NEW.slots + Lane.SLOW.slots, "no more at a time"
     assert all(len(world.failed[f"silent-{number}"]) >= 1 for number in range(SILENT))
+    assert world.outcomes["answered"] == len(world.answered["quick-1"])
+    assert world.outcomes["late"] >= 2 * SILENT, "after a second, and after five"
 
 
 def test_a_quick_target_that_is_new_waits_a_second_for_each_round_of_new_ones(play):

@@ -62,7 +62,9 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
             probe = service_probe.directly(session)
         else:
             asks, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
-        serve, probes, nodes = ServePoller(ServeReader(asks)), ProbePoller(probe), NodeReader(cluster)
+        serve = ServePoller(ServeReader(asks), metrics.polled("dashboard"))
+        probes = ProbePoller(probe, counted=metrics.polled("service"))
+        nodes = NodeReader(cluster)
         preloads = PreloadReader(cluster, nodes, settings.node_status_max_images)
         observer = Observer(cluster, serve, probes, DeviceReader(cluster, nodes), preloads)
         reconciler = Reconciler(

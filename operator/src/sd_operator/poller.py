@@ -111,6 +111,7 @@ class Poller(Generic[T]):
             SdServiceError where there is no answer.
         failed: told of each poll without an answer, with the reason in one line.
         every: seconds between two polls of a target that answers.
+        counted: told of the end of each poll: `answered`, `refused`, or `late` for one that was not over in time.
         pace: how fast all of it goes.
         clock: monotonic seconds.
     """
@@ -121,12 +122,14 @@ class Poller(Generic[T]):
         failed: Callable[[T, str], None],
         *,
         every: float,
+        counted: Callable[[str], None] = lambda _: None,
         pace: Pace = _PACE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._poll = poll
         self._failed = failed
         self._every = every
+        self._counted = counted
         self._pace = pace
         self._clock = clock
         self._targets: dict[T, _Target] = {}
@@ -187,6 +190,7 @@ class Poller(Generic[T]):
         try:
             await self._poll(target, self._pace.of(lane))
         except RayTooSlow as error:
+            self._counted("late")
             if lane is not Lane.SLOW:
                 state.runs, state.lane = False, Lane.SLOW
                 self._put(target, state)
@@ -194,9 +198,11 @@ class Poller(Generic[T]):
             state.misses, state.answers = state.misses + 1, False
             self._failed(target, str(error))
         except Exception as error:  # noqa: BLE001 - whatever one target brings about concerns that target alone
+            self._counted("refused")
             state.misses, state.answers = 0, False
             self._failed(target, self._words(target, error))
         else:
+            self._counted("answered")
             state.misses, state.answers = 0, True
         state.runs = False
         took = self._clock() - state.started

@@ -43,12 +43,18 @@ class ProbePoller:
     Args:
         probe: asks one.
         clock: the time, UTC.
+        counted: told of the end of each poll, as the Poller's.
     """
 
-    def __init__(self, probe: Probe, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        probe: Probe,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        counted: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._probe = probe
         self._clock = clock
-        self._poller: Poller[_Asked] = Poller(self._poll, self._failed, every=POLL_SECONDS)
+        self._poller: Poller[_Asked] = Poller(self._poll, self._failed, every=POLL_SECONDS, counted=counted)
         self._asked: dict[Key, _Asked] = {}
         self._changed: Callable[[Key], None] = lambda _: None
 

@@ -90,12 +90,13 @@ class ServePoller:
 
     Args:
         reader: polls one.
+        counted: told of the end of each poll, as the Poller's.
     """
 
-    def __init__(self, reader: ServeReader) -> None:
+    def __init__(self, reader: ServeReader, counted: Callable[[str], None] = lambda _: None) -> None:
         self._reader = reader
         self._clock = reader.clock
-        self._poller: Poller[_Head] = Poller(self._poll, self._failed, every=POLL_SECONDS)
+        self._poller: Poller[_Head] = Poller(self._poll, self._failed, every=POLL_SECONDS, counted=counted)
         self._heads: dict[Key, dict[str, _Head]] = {}
         self._around: dict[Key, Hashable] = {}
         self._changed: Callable[[Key], None] = lambda _: None
