@@ -6,6 +6,7 @@ import pytest
 from sd_operator.errors import RayUnavailable
 from sd_operator.ray_dashboard import connect, connections
 from sd_operator.serve_reader import Place, directly
+from sd_testkit.hostile import serving
 
 ANSWER = {"applications": {"imagine": {"status": "RUNNING"}}}
 TOKEN = "t" * 64
@@ -31,6 +32,18 @@ async def test_a_refusal_is_quoted(ray):
     async with connect(ray[0], "wrong") as dashboard:
         with pytest.raises(RayUnavailable, match="Ray answers 401: Unauthorized"):
             await dashboard.application()
+
+
+async def test_why_ray_refuses_a_config_is_told_line_by_line():
+    words = "Traceback\n  line 1\nValueError: x"
+
+    async def refused():
+        yield f"HTTP/1.1 400 No\r\nContent-Length: {len(words)}\r\n\r\n{words}".encode()
+
+    async with serving(lambda: refused) as port, connect(f"http://127.0.0.1:{port}", TOKEN, 5) as dashboard:
+        with pytest.raises(RayUnavailable) as raised:
+            await dashboard.apply({})
+    assert str(raised.value) == f"Ray answers 400: {words}"
 
 
 async def test_no_answer():

@@ -40,6 +40,11 @@ class Answer:
     body: bytes
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
+    @property
+    def text(self) -> str:
+        """The body as text, without what was sent."""
+        return _without(self.body.decode(errors="replace").strip(), self.secrets)
+
     def object(self) -> Json:
         """The JSON object that it holds.
 
@@ -60,11 +65,11 @@ class Answer:
             refuse(f"Ray answers {self.status}{': ' if words else ''}{words}")
 
     def _words(self) -> str:
-        text = self.body.decode(errors="replace").strip()
+        text = self.text
         if text.startswith("{"):  # of the API server
             with suppress(RayUnavailable):
-                text = str(parse_object(self.body).get("message", text))
-        return "" if text.startswith("<") else one_line(_without(text, self.secrets), 200)
+                text = str(parse_object(text.encode()).get("message", text))
+        return "" if text.startswith("<") else one_line(text, 200)
 
 
 @asynccontextmanager

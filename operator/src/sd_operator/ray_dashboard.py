@@ -16,6 +16,7 @@ from sd_operator.serve_state import ServeState, read
 
 APPLICATIONS = "/api/serve/applications/"
 STARTS = "/startz"
+_OK = 200
 
 
 class RayDashboard:
@@ -40,7 +41,9 @@ class RayDashboard:
         Raises:
             RayUnavailable: no answer, or Ray refuses the config; with Ray's words.
         """
-        (await self._request("PUT", json=serve_config)).check()
+        answer = await self._request("PUT", json=serve_config)
+        if answer.status != _OK:
+            raise RayUnavailable(f"Ray answers {answer.status}: {answer.text}")
 
     async def application(self) -> ServeState:
         """The state of our application.
