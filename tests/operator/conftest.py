@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One service that serves, as its children and Ray tell of it; tests change what they are about."""
 
+import asyncio
+import selectors
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
@@ -116,3 +118,37 @@ def http_server():
             return f"http://127.0.0.1:{server.server_port}", asked
 
         yield start
+
+
+class _NoWaiting(selectors.DefaultSelector):
+    """A selector that moves a clock where it should wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout=None):
+        self.now += timeout or 0.0
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose seconds pass as fast as it has nothing to do: hours of timers in a moment, always the same."""
+
+    def __init__(self):
+        self._clock = _NoWaiting()
+        super().__init__(self._clock)
+
+    def time(self):
+        return self._clock.now
+
+
+@pytest.fixture
+def in_virtual_time():
+    """Run a coroutine to its end in a loop of its own, whose clock waits for nobody."""
+
+    def run(coroutine):
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            return runner.run(coroutine)
+
+    return run

@@ -31,6 +31,14 @@ def test_a_start_is_counted_by_phase_and_as_a_whole(metrics):
     assert value("sdservice_cold_start_seconds_sum") == 134
 
 
+def test_polls_are_counted_by_what_came_of_them(metrics):
+    for outcome in ("answered", "late", "answered"):
+        metrics.polled("dashboard")(outcome)
+    value = metrics.registry.get_sample_value
+    assert value("sdservice_polls_total", {"of": "dashboard", "outcome": "answered"}) == 2
+    assert value("sdservice_polls_total", {"of": "service", "outcome": "answered"}) is None
+
+
 def test_prometheus_can_read_them(metrics):
     metrics.started(START)
     with socket.socket() as free:

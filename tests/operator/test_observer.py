@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an earlier spec left running, read while the spec of now is refused; and the status that comes of it."""
 
+import asyncio
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from sd_operator import service_probe
+from sd_operator.bounded_http import Answer
 from sd_operator.builders.preload import preload_daemon_sets
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.cli.why import gather
 from sd_operator.cluster import DAEMON_SET, GATEWAY, NODE, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
 from sd_operator.device_reader import DeviceReader
-from sd_operator.errors import ClusterUnavailable, KubeRayMissing, RayUnavailable, Refused
+from sd_operator.errors import KubeRayMissing, RayTooSlow, RayUnavailable, Refused
 from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
 from sd_operator.observer import Observer
 from sd_operator.preload_reader import PreloadReader
+from sd_operator.probe_poller import ProbePoller
 from sd_operator.reconcile import Reconciler
+from sd_operator.serve_poller import ServePoller
 from sd_operator.serve_reader import Asks, ServeReader
 from sd_operator.settings import Settings
 
@@ -44,8 +49,8 @@ class FewObjects:
     async def create(self, body, manager):
         """Events."""
 
-    async def get_through_service(self, *where):
-        raise Refused("no dashboard")
+    async def get_through_service(self, *where, **bounds):
+        raise RayUnavailable("no dashboard")
 
     def _of(self, kind):
         if kind in self.errors:
@@ -92,15 +97,16 @@ def objects(resource):
     }
 
 
-async def silent(place):
+async def silent(place, seconds):
     raise RayUnavailable("no answer")
 
 
 def observing(cluster, *clock):
-    """An observer whose dashboards do not answer."""
+    """An observer whose dashboards do not answer, which waits for that as `why` does."""
     nodes, probe = NodeReader(cluster), service_probe.through_api_server(cluster)
     devices, preloads = DeviceReader(cluster, nodes), PreloadReader(cluster, nodes)
-    return Observer(cluster, ServeReader(Asks(silent, silent), *clock), probe, devices, preloads)
+    polls = ServePoller(ServeReader(Asks(silent, silent), *clock)), ProbePoller(probe, *clock)
+    return Observer(cluster, *polls, devices, preloads, waits=True)
 
 
 @pytest.fixture
@@ -309,11 +315,11 @@ class Serves(FewObjects):
         super().__init__(objects)
         self.ready, self.asked = ready, []
 
-    async def get_through_service(self, namespace, service, path, headers):
+    async def get_through_service(self, namespace, service, path, headers, **bounds):
         self.asked.append((namespace, service, path))
         if isinstance(self.ready, Exception):
             raise self.ready
-        return {"ready": True}
+        return Answer(self.ready, b"")
 
 
 @pytest.fixture
@@ -334,22 +340,55 @@ def ready(objects):
 
 async def test_a_service_without_a_head_is_asked_itself(ready):
     asked = [("team", "imagine-serve-svc:serve", "/readyz")]
-    assert await ready({}) == (("True", "Degraded"), asked)
+    assert await ready(200) == (("True", "Degraded"), asked)
 
 
-@pytest.mark.parametrize("error", [ClusterUnavailable("503"), Refused("404"), TimeoutError()], ids=repr)
-async def test_without_a_yes_of_the_service_it_is_not_ready(ready, error):
-    found, asked = await ready(error)
+@pytest.mark.parametrize(
+    "answer", [503, 302, RayUnavailable("cut off"), RayTooSlow("5 s"), TimeoutError()], ids=repr
+)
+async def test_without_a_yes_of_the_service_it_is_not_ready(ready, answer):
+    found, asked = await ready(answer)
     assert found == ("False", "HeadNotReady")
     assert asked
 
 
 async def test_while_requests_move_in_steps_each_cluster_has_a_service(ready, resource):
     steps = ray_service(resource(upgrade=STEPS), Settings())["spec"]
-    assert (await ready({}, steps))[1] == [("team", "imagine-a-serve-svc:serve", "/readyz")]
+    assert (await ready(200, steps))[1] == [("team", "imagine-a-serve-svc:serve", "/readyz")]
 
 
 async def test_a_service_whose_head_is_there_is_not_asked(objects):
-    cluster = Serves(objects, {})
+    cluster = Serves(objects, 200)
     await Reconciler(cluster, Settings(), observing(cluster), lambda: NOW).reconcile(KEY)
     assert cluster.asked == []
+
+
+async def never(place, seconds):
+    await asyncio.Event().wait()
+
+
+async def test_no_pass_waits_for_a_pod(objects):
+    """Neither for a dashboard nor for a service: with both silent, a pass is over at once."""
+
+    class Silent(FewObjects):
+        async def get_through_service(self, *where, **bounds):
+            await asyncio.Event().wait()
+
+    for pods in (objects[POD], objects[POD][1:]):
+        cluster = Silent({**objects, POD: pods})
+        observer = observing(cluster, lambda: NOW)
+        polls = ServePoller(ServeReader(Asks(never, never), lambda: NOW)), observer.probes
+        observer = replace(observer, serve=polls[0], waits=False)
+        running = [
+            asyncio.create_task(polls[0].run(lambda _: None, lambda _: None)),
+            asyncio.create_task(polls[1].run(lambda _: None)),
+        ]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(0.5):
+            for _ in range(3):
+                await Reconciler(cluster, Settings(), observer, lambda: NOW).reconcile(KEY)
+        for task in running:
+            assert not task.done()
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        assert cluster.written

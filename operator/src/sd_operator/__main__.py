@@ -16,6 +16,7 @@ from functools import partial
 import kopf
 
 from sd_operator import handlers, health, lease, serve_reader, service_probe
+from sd_operator.bounded_http import connections
 from sd_operator.cluster import Cluster, connect
 from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import LeadershipLost, SdServiceError
@@ -24,10 +25,11 @@ from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
 from sd_operator.observer import Observer
 from sd_operator.preload_reader import PreloadReader
-from sd_operator.ray_dashboard import connections
+from sd_operator.probe_poller import ProbePoller
 from sd_operator.reconcile import Reconciler
 from sd_operator.resync import Resync
 from sd_operator.rollout import Rollout
+from sd_operator.serve_poller import ServePoller
 from sd_operator.serve_reader import ServeReader
 from sd_operator.settings import Settings
 from sd_operator.watching import watch
@@ -59,12 +61,14 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
         cluster = connected.but(may_write=leadership.held)
         if settings.dashboard_url:
             asks = serve_reader.directly(session, settings.dashboard_url, settings.proxy_url)
-            probe = service_probe.directly()
+            probe = service_probe.directly(session)
         else:
             asks, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
-        serve, nodes = ServeReader(asks), NodeReader(cluster)
+        serve = ServePoller(ServeReader(asks), metrics.polled("dashboard"))
+        probes = ProbePoller(probe, counted=metrics.polled("service"))
+        nodes = NodeReader(cluster)
         preloads = PreloadReader(cluster, nodes, settings.node_status_max_images)
-        observer = Observer(cluster, serve, probe, DeviceReader(cluster, nodes), preloads)
+        observer = Observer(cluster, serve, probes, DeviceReader(cluster, nodes), preloads)
         reconciler = Reconciler(
             cluster, settings, observer, metrics=metrics, rollout=Rollout(settings.rollout_at_once)
         )
@@ -93,7 +97,8 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
                     group.create_task(leadership.keep(), name="keeping the Lease")
                     group.create_task(queue.run(), name="work queue")
                     group.create_task(resync.run(), name="resync")
-                    group.create_task(serve.run(queue.add), name="reading of dashboards")
+                    group.create_task(serve.run(queue.add, queue.add_routine), name="polls of dashboards")
+                    group.create_task(probes.run(queue.add), name="polls of services")
                     watches = watch(
                         settings,
                         cluster,

@@ -11,6 +11,7 @@
     ├── ClusterUnavailable  the API server is away, overloaded or in conflict; try again
     ├── LeadershipLost      another operator writes now; this process ends
     ├── RayUnavailable      Ray's dashboard did not answer, or not as expected
+    │   └── RayTooSlow      it did not within the time given
     └── LocalRunFailed      `sdservice run` could not bring the service up on this machine
 
 They are translated in two places only: `reconcile` turns the first six into conditions,
@@ -81,6 +82,10 @@ class LeadershipLost(SdServiceError):
 
 class RayUnavailable(SdServiceError):
     """Ray's dashboard did not answer, or refused a request."""
+
+
+class RayTooSlow(RayUnavailable):
+    """Ray's dashboard did not answer in time; it may, given more."""
 
 
 class LocalRunFailed(SdServiceError):

@@ -48,6 +48,22 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._polls = Counter(
+            "sdservice_polls",
+            "Polls of pods of services: of the dashboard of a head or of a service itself, by what came of them: answered,"
+            " refused (no answer that can be used) or late.",
+            ("of", "outcome"),
+            registry=self.registry,
+        )
+
+    def polled(self, of: str) -> Callable[[str], None]:
+        """What is told of the outcome of each poll.
+
+        Args:
+            of: what is polled: `dashboard` or `service`.
+        """
+        return lambda outcome: self._polls.labels(of, outcome).inc()
+
     def timed(self, work: Work) -> Work:
         """The same work, measured."""
 

@@ -4,18 +4,22 @@
 KubeRay's field names end here: https://github.com/ray-project/kuberay, ray-operator/apis/ray/v1.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from sd_operator import naming, times, trouble
 from sd_operator.preload_state import PreloadState
-from sd_operator.serve_state import Reading
+from sd_operator.serve_state import Reading, Silence
+from sd_operator.strict_json import clipped
 from sd_operator.trouble import Trouble
 from sd_operator.upgrade_state import UpgradeState
 
 Json = Mapping[str, Any]
+
+_MOST_STATUS = 64
+_MOST_WORDS = 32 * 1024
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,9 @@ class Observed:
         cluster_troubles: what keeps KubeRay from creating pods, by RayCluster.
         deaths: Ray pods that end again and again.
         serve: what Ray's dashboards told, by RayCluster.
-        answers: the service itself said that it would draw; asked only where Ray leaves that open.
+        silent: the RayClusters with a head whose dashboard told nothing, or nothing lately.
+        answers: the service itself said that it would draw; asked only where Ray leaves that open. None: it was asked, and
+            the answer is awaited.
         gateway: address of the Gateway by which requests move from cluster to cluster; empty where there is none.
         old_clusters: RayClusters that were replaced and still have pods.
     """
@@ -146,7 +152,8 @@ class Observed:
     cluster_troubles: Mapping[str, Trouble] = field(default_factory=dict)
     deaths: Trouble | None = None
     serve: Mapping[str, Reading] = field(default_factory=dict)
-    answers: bool = False
+    silent: Mapping[str, Silence] = field(default_factory=dict)
+    answers: bool | None = False
     upgrade: UpgradeState = field(default_factory=UpgradeState)
     gateway: str = ""
     old_clusters: tuple[OldCluster, ...] = ()
@@ -169,6 +176,11 @@ class Observed:
     def with_events(self, events: Iterable[Json], now: datetime) -> "Observed":
         """The same, with what Events about the RayClusters tell."""
         return replace(self, deaths=trouble.of_events(events, now))
+
+    def around_ray(self) -> Hashable:
+        """What may go with a change of Ray's: where this differs from before, Ray is worth a poll."""
+        pods = sorted((pod.uid, pod.ready, pod.running, pod.in_service) for pod in self.pods)
+        return hash((repr(self.ray_service), tuple(pods)))
 
     def head(self, cluster: str) -> PodView | None:
         """The head of a RayCluster whose dashboard may answer."""
@@ -233,11 +245,20 @@ def _is_refused(ready: Json, status: Json) -> bool:
 
 
 def _application(service_status: Json) -> Application:
-    found = (service_status.get("applicationStatuses") or {}).get(naming.APPLICATION) or {}
-    messages = [found.get("message", "")]
-    deployments = found.get("serveDeploymentStatuses") or {}
-    messages += [f"{name}: {each['message']}" for name, each in deployments.items() if each.get("message")]
-    return Application(found.get("status", ""), "; ".join(filter(None, messages)))
+    """What a tenant's pod told KubeRay, and KubeRay relays: of any form and length."""
+    found = _object(_object(service_status.get("applicationStatuses")).get(naming.APPLICATION))
+    told = {"": found, **_object(found.get("serveDeploymentStatuses"))}
+    messages = ((name, _text(_object(each).get("message"))) for name, each in told.items())
+    words = "; ".join(f"{name}: {message}" if name else message for name, message in messages if message)
+    return Application(_text(found.get("status"))[:_MOST_STATUS], clipped(words, _MOST_WORDS))
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return clipped(value, _MOST_WORDS) if isinstance(value, str) else ""
 
 
 def _pod(live: Json) -> PodView:

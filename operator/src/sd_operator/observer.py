@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One look at everything that is live of a resource beside its children: pods, RayClusters, Ray's answers, the service's, Events."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,8 +29,9 @@ from sd_operator.naming import Key
 from sd_operator.observed import Observed, observe
 from sd_operator.ownership import belongs_to, owner
 from sd_operator.preload_reader import Asked, PreloadReader
-from sd_operator.serve_reader import Place, ServeReader
-from sd_operator.service_probe import Probe
+from sd_operator.probe_poller import Door, ProbePoller
+from sd_operator.serve_poller import ServePoller
+from sd_operator.serve_reader import Place
 from sd_operator.status.ready import is_unheard
 from sd_operator.upgrade_state import upgrade_state
 
@@ -47,13 +49,24 @@ class Children:
 
 @dataclass(frozen=True)
 class Observer:
-    """Reads, and writes nothing."""
+    """Reads, and writes nothing.
+
+    Attributes:
+        serve: what dashboards told last; likewise `probes`, of services.
+        waits: whether a look asks Ray and waits for the answers. A pass does not: it goes by what was told last.
+    """
 
     cluster: Cluster
-    serve: ServeReader
-    probe: Probe
+    serve: ServePoller
+    probes: ProbePoller
     devices: DeviceReader
     preloads: PreloadReader
+    waits: bool = False
+
+    def forget(self, key: Key) -> None:
+        """The resource, or all that runs of it, is gone: nothing of it is polled any more."""
+        self.serve.forget(key)
+        self.probes.forget(key)
 
     async def look(
         self, key: Key, children: Children, ray_clusters: list[Json], token: str, asked: Asked | None
@@ -74,11 +87,13 @@ class Observer:
         lacking = await self._shortage(asked.spec if asked else None, observed)
         upgrade = upgrade_state(ray_service, by_name.get(observed.active), lacking, pods)
         heads = ((name, observed.head(name)) for name in observed.clusters)
-        places = [Place(key.namespace, name, head.uid, token) for name, head in heads if head]
-        observed = replace(observed, serve=await self.serve.read(key, places))
+        places = [Place(key.namespace, name, head.uid, token, head.ready) for name, head in heads if head]
+        around = observed.around_ray()
+        seen = await self.serve.ask(key, places) if self.waits else self.serve.seen(key, places, around)
+        observed = replace(observed, serve=seen.readings, silent=seen.silences)
         return replace(
             observed,
-            answers=is_unheard(observed) and await self._answers(key, ray_service, observed.active),
+            answers=await self._answers(key, ray_service, observed, around),
             upgrade=upgrade,
             preload=await self.preloads.read(children.daemon_sets, pods, asked),
             gateway=await self._gateway(key, ray_service),
@@ -108,7 +123,7 @@ class Observer:
         except KubeRayMissing:
             ray_service = None  # its objects went with the kind
         if ray_service is None or not belongs_to(ray_service, uid):
-            self.serve.forget(key)
+            self.forget(key)
             return None
         children = await self.children(key, uid, ray_service)
         observed = await self.look(key, children, ray_clusters, await self.token(key, uid), None)
@@ -153,10 +168,16 @@ class Observer:
         ours = live is not None and owner(live) == ray_service["metadata"]["uid"]
         return gateway.url(live) if live is not None and ours else ""
 
-    async def _answers(self, key: Key, ray_service: Json | None, cluster: str) -> bool:
+    async def _answers(
+        self, key: Key, ray_service: Json | None, observed: Observed, around: Hashable
+    ) -> bool | None:
         """Whether the service itself says that it would draw; while requests move in steps, each RayCluster has a Service."""
+        if not is_unheard(observed):
+            self.probes.forget(key)
+            return False
         in_steps = ray_service is not None and moves_in_steps(ray_service)
-        return await self.probe(key.namespace, naming.serve_service(cluster if in_steps else key.name))
+        door = Door(key.namespace, naming.serve_service(observed.active if in_steps else key.name))
+        return await self.probes.ask(key, door) if self.waits else self.probes.seen(key, door, around)
 
     async def _shortage(self, spec: Spec | None, observed: Observed) -> str:
         """What a second cluster lacks; unknown where we may not read nodes and the pods of others."""

@@ -9,6 +9,9 @@ _RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<name>[A-Z]\w*): (?!Traceback|\s*$)
 _SHELL = re.compile(r"(?:[A-Za-z_]\w*\.)*RayTaskError\(\w+\): ")
 
 
+_MOST = 32 * 1024  # of a message, the end: the last exception is what counts
+
+
 class RuntimeProblem(StrEnum):
     """Errors of the runtime image that have a meaning here, by their class names (sd_runtime.errors).
 
@@ -24,7 +27,8 @@ class RuntimeProblem(StrEnum):
 
 def reason(message: str) -> str:
     """The line that tells the reason: the last exception of nested tracebacks, else the last line."""
-    lines = [line.strip() for line in _COLOUR.sub("", message).splitlines() if line.strip()]
+    text = _COLOUR.sub("", message[-_MOST:])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     raised = [line for line in lines if _RAISED.match(line) and not _SHELL.match(line)]
     return (raised or lines or ["Ray gives no reason"])[-1]
 

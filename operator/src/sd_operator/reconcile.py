@@ -137,7 +137,7 @@ class Reconciler:
         """
         live = await self.cluster.get(SERVICE, key.namespace, key.name)
         if live is None or "deletionTimestamp" in live["metadata"]:
-            self.observer.serve.forget(key)
+            self.observer.forget(key)
             self.rollout.through(key)
             self.untold.pop(key, None)
             self.observer.preloads.shared.waits(key, waits=False)

@@ -65,5 +65,7 @@ def _within(prefix: str, asked: Json, running: Json) -> Iterator[Difference]:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True)
+    # Of what Ray sent; the rest of a long text would be cut off anyway.
+    short = value[:_VALUE_LIMIT] if isinstance(value, str) else value
+    text = json.dumps(short, sort_keys=True)
     return text if len(text) <= _VALUE_LIMIT else text[: _VALUE_LIMIT - 3] + "..."

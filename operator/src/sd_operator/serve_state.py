@@ -13,12 +13,24 @@ from typing import Any
 
 from sd_operator import naming
 from sd_operator.start_report import StartReport
+from sd_operator.strict_json import clipped, count, is_within, items, mapping, refuse, text
 
 Json = dict[str, Any]
 
 NOT_STARTED = "NOT_STARTED"
 FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
 """Statuses of an application that does not come up, or has stopped working, by itself."""
+
+_RUNNING = "RUNNING"
+_PLACED = frozenset({"STARTING", _RUNNING})
+_OURS = f"applications.{naming.APPLICATION}"
+# What is kept of an answer is bounded: a spec has a thousand replicas at most, and as many again while they are replaced.
+_MOST_DEPLOYMENTS = 16
+_MOST_REPLICAS = 5000
+_MOST_NAME = 128
+_MOST_MESSAGE = 32 * 1024
+_MOST_VALUES = 10_000
+_MOST_CHARACTERS = 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -91,27 +103,58 @@ class Reading:
         at: when Ray answered.
         fresh: Ray has answered the latest question; else this is remembered.
         starts: what replicas of the model told of their start, by Serve's id.
+        failure: why there was no answer to the latest question; empty where there was one.
+        due: something has happened since, for which Ray was asked again: its answer is to come in a moment.
     """
 
     state: ServeState
     at: datetime
     fresh: bool = True
     starts: Mapping[str, StartReport] = field(default_factory=dict)
+    failure: str = ""
+    due: bool = False
 
 
-def read(answer: Mapping[str, Any]) -> ServeState:
-    """The state of our application in an answer to GET /api/serve/applications/."""
-    found = (answer.get("applications") or {}).get(naming.APPLICATION)
-    server = {key: answer[key] for key in ("proxy_location", "http_options") if answer.get(key)}
+@dataclass(frozen=True)
+class Silence:
+    """A head of which nothing is known, or nothing any more.
+
+    Attributes:
+        since: since when this process polls it.
+        failure: why there was no answer; empty while the answer to a poll is awaited.
+        from_start: it is polled since this process started: what Ray reported before that may be on record.
+    """
+
+    since: datetime
+    failure: str = ""
+    from_start: bool = False
+
+
+def read(answer: Any) -> ServeState:
+    """The state of our application in an answer to GET /api/serve/applications/.
+
+    Raises:
+        RayUnavailable: the answer is not of the shape that Ray gives it, or holds more than is kept of one.
+    """
+    whole = mapping(answer, "the answer")
+    found = mapping(whole.get("applications"), "applications").get(naming.APPLICATION)
+    server = {key: whole[key] for key in ("proxy_location", "http_options") if whole.get(key)}
+    _check_size(server)
     if found is None:
         return ServeState(NOT_STARTED, server=server)
-    return ServeState(
-        status=found.get("status", NOT_STARTED),
-        message=found.get("message", ""),
-        deployments={name: _deployment(each) for name, each in (found.get("deployments") or {}).items()},
-        config=found.get("deployed_app_config"),
+    application = mapping(found, _OURS)
+    deployments = mapping(application.get("deployments"), f"{_OURS}.deployments", _MOST_DEPLOYMENTS)
+    state = ServeState(
+        status=text(application.get("status"), f"{_OURS}.status", _MOST_NAME) or NOT_STARTED,
+        message=text(application.get("message"), f"{_OURS}.message", _MOST_MESSAGE),
+        deployments={
+            clipped(name, _MOST_NAME): _deployment(name, each) for name, each in deployments.items()
+        },
+        config=_config(application.get("deployed_app_config"), f"{_OURS}.deployed_app_config"),
         server=server,
     )
+    _check_size([state.config, *(each.config for each in state.deployments.values())])
+    return state
 
 
 def carry_over(state: ServeState, before: ServeState | None) -> ServeState:
@@ -125,18 +168,41 @@ def carry_over(state: ServeState, before: ServeState | None) -> ServeState:
     return replace(state, deployments=kept)
 
 
-def _deployment(found: Mapping[str, Any]) -> DeploymentState:
-    placed = [each for each in found.get("replicas") or [] if each.get("state") in {"STARTING", "RUNNING"}]
-    running = [each for each in placed if each["state"] == "RUNNING"]
+def _deployment(name: str, answer: Any) -> DeploymentState:
+    where = f"{_OURS}.deployments.{clipped(name, _MOST_NAME)}"
+    found = mapping(answer, where)
+    listed = items(found.get("replicas"), f"{where}.replicas", _MOST_REPLICAS)
+    placed = [
+        each for each in (mapping(one, f"{where}.replicas") for one in listed) if _state(each) in _PLACED
+    ]
     return DeploymentState(
-        status=found.get("status", ""),
-        message=found.get("message", ""),
-        target=found.get("target_num_replicas", 0),
-        running=len(running),
-        config=found.get("deployment_config") or {},
-        replicas={
-            each["replica_id"]: ReplicaState(each["node_ip"], running=each in running)
-            for each in placed
-            if each.get("node_ip") and each.get("replica_id")
-        },
+        status=text(found.get("status"), f"{where}.status", _MOST_NAME),
+        message=text(found.get("message"), f"{where}.message", _MOST_MESSAGE),
+        target=count(found.get("target_num_replicas"), f"{where}.target_num_replicas"),
+        running=sum(_state(each) == _RUNNING for each in placed),
+        config=_config(found.get("deployment_config"), f"{where}.deployment_config") or {},
+        replicas=dict(filter(None, (_replica(each, f"{where}.replicas") for each in placed))),
     )
+
+
+def _replica(found: Mapping[str, Any], where: str) -> tuple[str, ReplicaState] | None:
+    """A replica by its id; None before it has a pod."""
+    name = text(found.get("replica_id"), f"{where}.replica_id", _MOST_NAME)
+    address = text(found.get("node_ip"), f"{where}.node_ip", _MOST_NAME)
+    if not (name and address):
+        return None
+    return name, ReplicaState(address, running=_state(found) == _RUNNING)
+
+
+def _state(replica: Mapping[str, Any]) -> str:
+    return text(replica.get("state"), "the state of a replica", _MOST_NAME)
+
+
+def _config(value: Any, where: str) -> Json | None:
+    return None if value is None else dict(mapping(value, where))
+
+
+def _check_size(kept: Any) -> None:
+    """Raise RayUnavailable where a configuration is larger than any that a spec can become; it would be kept in memory."""
+    if not is_within(kept, _MOST_VALUES, _MOST_CHARACTERS):
+        refuse("in Ray's answer the configuration is larger than any that was applied")

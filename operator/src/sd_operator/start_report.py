@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sd_operator.strict_json import clipped
+
 IMPORT = "import"
+
+_MOST_PHASES = 16
+_MOST_NAME = 64
+_END_OF_CENTURY = 4_102_444_800
+_YEAR_SECONDS = 366 * 86400
 
 
 @dataclass(frozen=True)
@@ -36,22 +43,55 @@ class StartReport:
         return not self.phase and self.first_picture_seconds is not None
 
 
-def read_starts(answer: Mapping[str, Any]) -> dict[str, StartReport]:
+def read_starts(answer: Any) -> dict[str, StartReport]:
     """Reports by Serve's id of the replica; those that cannot be read are left out."""
-    found = answer.get("starts")
+    found = answer.get("starts") if isinstance(answer, dict) else None
     reports = ((name, _report(each)) for name, each in found.items()) if isinstance(found, dict) else ()
     return {name: report for name, report in reports if report is not None}
 
 
 def _report(found: Any) -> StartReport | None:
     try:
-        picture = found.get("first_picture_seconds")
+        picture, seconds = found.get("first_picture_seconds"), found["seconds"]
+        if not (isinstance(found["phase"], str) and len(seconds) <= _MOST_PHASES):
+            return None
         return StartReport(
-            began=datetime.fromtimestamp(found["began"], UTC),
-            seconds={str(name): float(seconds) for name, seconds in found["seconds"].items()},
-            phase=str(found["phase"]),
-            since=datetime.fromtimestamp(found["since"], UTC),
-            first_picture_seconds=None if picture is None else float(picture),
+            began=_moment(found["began"]),
+            seconds={clipped(name, _MOST_NAME): _seconds(each) for name, each in seconds.items()},
+            phase=clipped(found["phase"], _MOST_NAME),
+            since=_moment(found["since"]),
+            first_picture_seconds=None if picture is None else max(0.0, _seconds(picture)),
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError):
         return None
+
+
+def _moment(stamp: Any) -> datetime:
+    """A time with which can be computed.
+
+    Raises:
+        ValueError: it is before 1970 or after 2099.
+        TypeError: it is no number.
+    """
+    if not 0 <= _number(stamp) < _END_OF_CENTURY:
+        raise ValueError(stamp)
+    return datetime.fromtimestamp(stamp, UTC)
+
+
+def _seconds(value: Any) -> float:
+    """A length of time, a year at most; a clock that was set back makes it negative.
+
+    Raises:
+        ValueError: it is longer.
+        TypeError: it is no number.
+    """
+    found = float(_number(value))
+    if not abs(found) <= _YEAR_SECONDS:
+        raise ValueError(found)
+    return found
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(value)
+    return value

@@ -33,6 +33,8 @@ from sd_operator.observed import Observed
 from sd_operator.observer import Observer
 from sd_operator.preload_gate import hold
 from sd_operator.preload_reader import Asked, PreloadReader
+from sd_operator.probe_poller import ProbePoller
+from sd_operator.serve_poller import ServePoller
 from sd_operator.serve_reader import ServeReader
 from sd_operator.settings import Settings
 from sd_operator.status.preload import waiting_for_images
@@ -163,7 +165,8 @@ def _observer(cluster: Cluster, node_status_max_images: int) -> Observer:
     serve, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
     nodes = NodeReader(cluster)
     devices, preloads = DeviceReader(cluster, nodes), PreloadReader(cluster, nodes, node_status_max_images)
-    return Observer(cluster, ServeReader(serve), probe, devices, preloads)
+    polls = ServePoller(ServeReader(serve)), ProbePoller(probe)
+    return Observer(cluster, *polls, devices, preloads, waits=True)
 
 
 async def _observe(

@@ -8,8 +8,10 @@ from typing import Any
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
+from sd_operator.bounded_http import MOST_BYTES, Answer
 from sd_operator.cluster.failures import failure, is_failed_test, names_an_object
-from sd_operator.cluster.kinds import CORE_SERVICE, Kind, kind_of
+from sd_operator.cluster.kinds import Kind, kind_of
+from sd_operator.cluster.service_proxy import ServiceProxy
 from sd_operator.errors import ClusterUnavailable
 
 Json = dict[str, Any]
@@ -35,17 +37,23 @@ class Cluster:
     """
 
     def __init__(
-        self, api: ApiClient, request_timeout_seconds: float, may_write: Callable[[], bool] = lambda: True
+        self,
+        api: ApiClient,
+        request_timeout_seconds: float,
+        may_write: Callable[[], bool] = lambda: True,
+        services: ServiceProxy | None = None,
     ) -> None:
         self._api = api
         self._timeout = request_timeout_seconds
         self._may_write = may_write
+        self._services = services or ServiceProxy(api)
 
     def but(
         self, *, request_timeout_seconds: float | None = None, may_write: Callable[[], bool] | None = None
     ) -> "Cluster":
         """The same API server by the same connections, with another deadline, or asking before each write."""
-        return Cluster(self._api, request_timeout_seconds or self._timeout, may_write or self._may_write)
+        timeout = request_timeout_seconds or self._timeout
+        return Cluster(self._api, timeout, may_write or self._may_write, self._services)
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """The live object, or None where there is none."""
@@ -95,11 +103,20 @@ class Cluster:
         return [] if answer is None else [{**typed, **item} for item in answer["items"]]
 
     async def get_through_service(
-        self, namespace: str, service: str, path: str, headers: Mapping[str, str]
-    ) -> Json:
-        """GET a JSON object from a Service (`name:port`), with headers of our own, by the API server's proxy."""
-        proxied = f"{CORE_SERVICE.path(namespace, service, 'proxy')}{path}"
-        return await self._request("GET", CORE_SERVICE, proxied, headers=headers) or {}
+        self,
+        namespace: str,
+        service: str,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        seconds: float,
+        most: int = MOST_BYTES,
+    ) -> Answer:
+        """GET from a Service (`name:port`), with headers of our own, by the API server's proxy.
+
+        A pod of a tenant answers; so the errors are those of `bounded_http.request`.
+        """
+        return await self._services.get(namespace, service, path, headers, seconds=seconds, most=most)
 
     async def apply(self, body: Json, manager: str) -> Json:
         """Server-side apply of an object that is ours: we win every conflict over the fields in it."""

@@ -12,6 +12,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from sd_operator.cluster.client import Cluster
+from sd_operator.cluster.service_proxy import ServiceProxy
 from sd_operator.errors import ClusterUnavailable
 
 
@@ -39,8 +40,8 @@ async def connect(
         ) from error
     configuration.proxy = configuration.proxy or _proxy_of(configuration.host)
     configuration.client_session_kwargs = {"trust_env": False}
-    async with ApiClient(configuration) as api:
-        yield Cluster(api, request_timeout_seconds)
+    async with ApiClient(configuration) as api, ServiceProxy(api) as services:
+        yield Cluster(api, request_timeout_seconds, services=services)
 
 
 async def default_namespace(context: str | None = None) -> str:

@@ -31,6 +31,7 @@ from sd_operator.status.counts import replicas, workers
 from sd_operator.status.delays import delays
 from sd_operator.status.history import conditions
 from sd_operator.status.model import model_available
+from sd_operator.status.on_record import Record
 from sd_operator.status.preload import preload_status, preloaded, warm_status
 from sd_operator.status.ready import ready
 from sd_operator.status.schedulable import schedulable
@@ -91,12 +92,14 @@ def compute(
     config = held.why if held else config_applied(intent, observed, in_place=in_place)
     recorded = cold_start.last(observed, previous.cold_start, now)
     verdicts = _verdicts(runs, observed, accepted(observed), delays(config, recorded, runs), now)
+    record = Record(runs, observed, previous, resource.generation, now)
+    verdicts = record.kept(verdicts)
     if held is not None:
         verdicts[ConditionType.IMAGES_PRELOADED] = preloaded(intent, observed, held.hold)
         verdicts[ConditionType.UPGRADING if held.running else ConditionType.READY] = held.why
     found = conditions(verdicts, previous, resource.generation, now)
     key = Key(resource.namespace, resource.name)
-    computed = _status(key, resource.generation, found, runs, observed, recorded=recorded)
+    computed = record.counted(_status(key, resource.generation, found, runs, observed, recorded=recorded))
     if held is None or held.hold is None:
         return computed
     return computed.model_copy(update={"preload": preload_status(intent, observed, held.hold)})
@@ -151,9 +154,10 @@ def refused(
     runs_what_is_asked = asked is not None and serve_config(asked) == intent.config
     config = config_applied(intent, observed) if runs_what_is_asked else why
     recorded = cold_start.last(observed, previous.cold_start, now)
-    verdicts = _verdicts(intent, observed, why, delays(config, recorded, intent), now)
+    record = Record(intent, observed, previous, generation, now)
+    verdicts = record.kept(_verdicts(intent, observed, why, delays(config, recorded, intent), now))
     found = conditions(verdicts, previous, generation, now)
-    return _status(refusal.key, generation, found, intent, observed, recorded=recorded)
+    return record.counted(_status(refusal.key, generation, found, intent, observed, recorded=recorded))
 
 
 def unseen(refusal: Refusal, hidden: str, previous: Status, now: datetime) -> Status:
@@ -234,12 +238,14 @@ def look_again_seconds(status: Status) -> float | None:
 
 
 def _waits_for_others(status: Status) -> bool:
-    """For what sends no event: images on nodes, a policy that forbids placeholders, the turn of other services."""
+    """For what sends no event: images on nodes, a policy that forbids placeholders, the turn of other services.
+
+    Nor does an answer of Ray that stays the same.
+    """
     found = {condition.type: condition.reason for condition in status.conditions}
     is_short = status.warm_nodes is not None and bool(status.warm_nodes.message)
-    return (
-        lacks_images(status) or is_short or found[ConditionType.CONFIG_APPLIED] == Reason.WAITING_FOR_OTHERS
-    )
+    silent = {Reason.WAITING_FOR_OTHERS, Reason.CONFIG_PENDING}
+    return lacks_images(status) or is_short or found[ConditionType.CONFIG_APPLIED] in silent
 
 
 def lacks_images(status: Status) -> bool:

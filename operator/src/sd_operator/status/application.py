@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from sd_operator import naming, times
 from sd_operator.observed import Observed
 from sd_operator.ray_messages import reason
-from sd_operator.serve_state import Reading
+from sd_operator.serve_state import Reading, Silence
+
+UNREAD = "Ray's dashboard does not answer"
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,13 @@ class Known:
         status: RUNNING, DEPLOYING, ...; empty where nobody tells.
         words: everything Ray says about it.
         reading: what Ray's dashboard told, if it did.
+        failure: why it told nothing, where it should have: its head is ready.
     """
 
     status: str
     words: str
     reading: Reading | None
+    failure: str = ""
 
     @property
     def counted(self) -> bool:
@@ -65,10 +69,22 @@ class Known:
 
     @property
     def age(self) -> str:
-        """`, as Ray told at 2026-01-01T00:00:00Z` for remembered knowledge, else nothing."""
-        if self.reading is None or self.reading.fresh:
+        """How old the knowledge is, as a clause; nothing where Ray has just answered, or need not have.
+
+        `, as Ray told at 2026-01-01T00:00:00Z; it has not answered since (Ray answers 302)` for remembered knowledge;
+        `, as KubeRay reports; Ray's dashboard does not answer (Ray answers 302)` without any.
+        """
+        if self.reading is None:
+            return f", as KubeRay reports; {self.unread}" if self.failure else ""
+        if self.reading.fresh:
             return ""
-        return f", as Ray told at {times.stamp(self.reading.at)}; it has not answered since"
+        failure = f" ({self.reading.failure})" if self.reading.failure else ""
+        return f", as Ray told at {times.stamp(self.reading.at)}; it has not answered since{failure}"
+
+    @property
+    def unread(self) -> str:
+        """That Ray's dashboard does not answer, and why; empty where it does, or need not."""
+        return f"{UNREAD} ({self.failure})" if self.failure else ""
 
 
 def known(observed: Observed, cluster: str) -> Known:
@@ -78,4 +94,10 @@ def known(observed: Observed, cluster: str) -> Known:
     told = view.of(cluster) if view else None
     if reading is not None and (reading.fresh or not (told and told.status)):
         return Known(reading.state.status, reading.state.words(), reading)
-    return Known(told.status if told else "", told.message if told else "", reading)
+    failure = _failure(observed, cluster, observed.silent.get(cluster))
+    return Known(told.status if told else "", told.message if told else "", reading, failure)
+
+
+def _failure(observed: Observed, cluster: str, silence: Silence | None) -> str:
+    is_up = any(pod.ready and pod.is_head and pod.cluster == cluster for pod in observed.pods)
+    return silence.failure if silence is not None and is_up else ""

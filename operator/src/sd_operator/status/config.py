@@ -71,10 +71,11 @@ def _settled(view: RayServiceView, application: Known) -> Verdict:
 
 
 def _by_kuberays_word(view: RayServiceView, application: Known) -> Verdict:
+    unread = f" {application.unread}." if application.unread else ""
     if not application.status:
-        return Verdict("False", Reason.CONFIG_PENDING, "The configuration is on its way to Ray.")
+        return Verdict("False", Reason.CONFIG_PENDING, f"The configuration is on its way to Ray.{unread}")
     settled = _settled(view, application)
     if settled.status == "True":
-        message = "KubeRay handed the configuration of this spec to Ray; it was not read back."
+        message = f"KubeRay handed the configuration of this spec to Ray; it was not read back.{unread}"
         return Verdict("True", Reason.APPLICATION_RUNNING, message)
     return settled

@@ -70,6 +70,16 @@ def ready(intent: Intent, observed: Observed, now: datetime) -> Verdict:
     return verdict
 
 
+def denied(intent: Intent, observed: Observed, now: datetime) -> Verdict | None:
+    """What the spec, KubeRay and pods say against an answer, whatever Ray may report; None where nothing does."""
+    view = observed.ray_service
+    if view is None:
+        return Verdict("False", Reason.CREATING, "The RayService does not exist yet.")
+    cluster = view.active or view.pending
+    scene = _Scene(intent, observed, view, cluster, known(observed, cluster), now)
+    return _first(scene, (*_BEFORE_IT_SERVES, _has_no_head, _has_no_endpoints))
+
+
 def is_unheard(observed: Observed) -> bool:
     """Whether KubeRay and Ray leave open if requests are answered, while workers could: the service is to be asked."""
     view = observed.ray_service
@@ -155,7 +165,8 @@ def _is_unknown(scene: _Scene) -> Verdict | None:
     if application.status == "" and scene.view.upgrading and scene.view.pending:
         return None
     told = f"is {application.status}" if application.status else "was not told of by Ray yet"
-    message = f"The Serve application {told}"
+    unread = f"; {application.unread}" if application.unread else ""
+    message = f"The Serve application {told}{unread}"
     return _blocked(scene, message) or Verdict("False", Reason.APPLICATION_DEPLOYING, f"{message}.")
 
 

@@ -123,13 +123,18 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class Relay:
+    """Forward, and give the answer on as it comes, headers, redirects and an end in the middle included."""
+
+
+@dataclass(frozen=True)
 class Lines:
     """Forward a watch, and change what it says: the function gives the events to send instead of one."""
 
     change: Callable[[Json], Iterable[Json]]
 
 
-Fault = Forward | Reply | Delay | Drop | Twice | Cut | Edit | Replay | Hold | Lines
+Fault = Forward | Reply | Delay | Drop | Twice | Cut | Edit | Replay | Hold | Lines | Relay
 Ending = Literal["reset", "eof", "mid-line", "mid-line eof"]
 
 

@@ -25,6 +25,7 @@ from sd_testkit.fault_proxy.faults import (
     Forward,
     Hold,
     Lines,
+    Relay,
     Replay,
     Twice,
 )
@@ -48,6 +49,7 @@ _NOT_FORWARDED = {
     "transfer-encoding",
 }
 _KEPT = {"content-type", "retry-after", "warning", "audit-id"}
+_HOP = {"connection", "transfer-encoding", "date", "server"}
 _JSON = {"Content-Type": "application/json"}
 _OK = 200
 _LARGEST = 64 * 1024 * 1024
@@ -186,6 +188,8 @@ class FaultProxy:
             await fault.wait()
         if entry.request.verb == "watch":
             return await self._watch(raw, entry)
+        if isinstance(fault, Relay):
+            return await self._relay(raw, entry)
         if isinstance(fault, Twice):
             await self._forward(raw, entry)
         answer = await self._forward(raw, entry)
@@ -221,7 +225,20 @@ class FaultProxy:
         except _FAILED:
             return None
 
-    def _ask(self, raw: web.Request, entry: Entry) -> Any:
+    async def _relay(self, raw: web.Request, entry: Entry) -> web.StreamResponse | None:
+        """The answer as it comes: none of it is kept, so it may be endless."""
+        try:
+            async with self._ask(raw, entry, allow_redirects=False) as answer:
+                headers = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
+                response = web.StreamResponse(status=answer.status, headers=headers)
+                await response.prepare(raw)
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
+                return response
+        except (*_FAILED, ValueError):
+            return None
+
+    def _ask(self, raw: web.Request, entry: Entry, **more: Any) -> Any:
         entry.forwarded = True
         headers = {key: value for key, value in raw.headers.items() if key.lower() not in _NOT_FORWARDED}
         return self._session.request(
@@ -229,6 +246,7 @@ class FaultProxy:
             URL(self._upstream.server + raw.raw_path, encoded=True),
             headers={**headers, **self._upstream.headers, "Accept-Encoding": "identity"},
             data=BytesIO(entry.request.body) if entry.request.body else None,
+            **more,
         )
 
     def _changed(self, request: ApiRequest) -> Any:

@@ -12,7 +12,7 @@ from kubernetes.aio.client import ApiException
 
 from sd_testkit.api_server import ApiServer, suffix
 from sd_testkit.control_plane import ControlPlane
-from sd_testkit.fault_proxy import FaultProxy, Match, Reply
+from sd_testkit.fault_proxy import FaultProxy, Match, Relay, Reply
 from sd_testkit.operator_process import OperatorProcess
 from sd_testkit.proving import oracles, state
 from sd_testkit.proving.kubelet import Kubelet
@@ -27,7 +27,7 @@ CALM_SECONDS = 2.5 * RESYNC_SECONDS
 SETTLED_SECONDS = 4.0
 """KubeRay takes a moment to begin with what was asked of it; so long it has nothing more to tell."""
 SPEC = {"model": {"preset": "shapes"}, "replicas": {"min": 1, "max": 1}}
-_DASHBOARDS = Match.of("get", "services", subresource="proxy")
+DASHBOARDS = Match.of("get", "services", subresource="proxy")
 _EVENT_SECONDS = 0.5  # the status is written first, and then the Event that tells of it
 _POLL = 0.25
 
@@ -76,7 +76,7 @@ class Lane:
         """Start the proxy and the operator, which serves more namespaces before this one."""
         await self.proxy.__aenter__()
         # Dashboards are asked every 10 to 30 s; the end would have to wait for what they tell.
-        self.proxy.add(_DASHBOARDS, Reply(503))
+        self._silent = self.proxy.add(DASHBOARDS, Reply(503))
         self._environment = {
             "KUBECONFIG": str(self.proxy.kubeconfig),
             "SDSERVICE_WATCH_NAMESPACES": ",".join([*more_namespaces, self.namespace]),
@@ -87,6 +87,11 @@ class Lane:
             **environment,
         }
         self.start()
+
+    def let_pods_answer(self) -> None:
+        """From now on the operator reaches dashboards and services, whose answers are given on as they come."""
+        self.proxy.remove(self._silent)
+        self.proxy.add(DASHBOARDS, Relay())
 
     async def close(self) -> None:
         """End both."""

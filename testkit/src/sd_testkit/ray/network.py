@@ -8,12 +8,15 @@ not run has no server: the connection is refused. What is at addresses of a real
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import tempfile
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 
 from aiohttp import web
+
+from sd_testkit.hostile import MISBEHAVIOURS, converse
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,8 @@ class Network:
         self._socket = socket
         self._routed = routed
         self._servers: dict[tuple[str, int], web.AppRunner] = {}
+        self._hostile: set[str] = set()
+        self._misbehaviours = itertools.cycle(MISBEHAVIOURS.values())
         self._folder = tempfile.TemporaryDirectory(prefix="sd-pods-")
         self._tunnel: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -63,6 +68,10 @@ class Network:
         await web.UnixSite(runner, str(self._path(address, port))).start()
         self._servers[address, port] = runner
 
+    def misbehave(self, address: str, *, does: bool) -> None:
+        """Whether all servers on an address answer every request with the next of all misbehaviours."""
+        (self._hostile.add if does else self._hostile.discard)(address)
+
     async def stop(self, address: str, port: int) -> None:
         """End the server; requests in it are cut off."""
         runner = self._servers.pop((address, port), None)
@@ -84,6 +93,10 @@ class Network:
         ):
             head = await reader.readuntil(b"\r\n\r\n")
             address, _, port = head.split()[1].decode().rpartition(":")
+            if address in self._hostile:
+                writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                await converse(reader, writer, next(self._misbehaviours))
+                return
             try:
                 inner = await self._dial(address.strip("[]"), int(port))
             except OSError:

@@ -14,6 +14,9 @@ HOLD = "testkit.sdservice.dev/hold"
 does not start. `pass`: a pass of KubeRay hangs in its call to a head that has just died.
 """
 
+HOSTILE = "testkit.sdservice.dev/hostile"
+"""Annotation of a RayService: its pods answer nothing but misbehaviours (`sd_testkit.hostile`), each of them in turn."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -39,3 +42,8 @@ def held(ray_service: dict[str, Any] | None, what: str) -> bool:
     """Whether the RayService's annotation holds it back."""
     annotations = (ray_service or {}).get("metadata", {}).get("annotations") or {}
     return what in annotations.get(HOLD, "").split(",")
+
+
+def hostile(ray_service: dict[str, Any] | None) -> bool:
+    """Whether the pods of the RayService misbehave."""
+    return HOSTILE in ((ray_service or {}).get("metadata", {}).get("annotations") or {})

@@ -18,7 +18,7 @@ from sd_testkit.api_server import ApiServer
 from sd_testkit.ray import kubelet
 from sd_testkit.ray.autoscaler import Autoscaler
 from sd_testkit.ray.network import Network
-from sd_testkit.ray.pace import APPLICATION, Pace, held
+from sd_testkit.ray.pace import APPLICATION, Pace, held, hostile
 from sd_testkit.ray.resources import of_node
 from sd_testkit.ray.serve import Serve
 from sd_testkit.ray.session import Session
@@ -208,6 +208,7 @@ class Ray:
         session = life.session
         if session is None:
             return
+        self.network.misbehave(life.address, does=hostile(ray_service))
         now = time.monotonic()
         if _is_head(pod):
             up = now - life.since >= self.pace.head_ready and not held(ray_service, "head")

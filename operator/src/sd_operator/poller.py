@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Polls what may be slow, outside of every pass: a few targets at a time, each again after a while.
+
+No target delays another. One that was never polled has a second, in slots for such; so does one that answered or refused
+within a second the last time. Whoever takes longer goes on in slots of its own, where five seconds are allowed and those
+that answer go before those that do not. A target that swallows packets is polled ever more rarely.
+"""
+
+import asyncio
+import itertools
+import logging
+import random
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+
+from sd_operator.errors import RayTooSlow, SdServiceError
+
+T = TypeVar("T", bound=Hashable)
+
+logger = logging.getLogger(__name__)
+
+_MOST_CAUSES = 100
+
+
+class Lane(Enum):
+    """What is known of the speed of a target."""
+
+    NEW = "new"
+    QUICK = "quick"
+    SLOW = "slow"
+
+    @property
+    def slots(self) -> int:
+        """Polls at a time."""
+        return 16 if self is Lane.QUICK else 32
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a poll may take, and what is between two; seconds.
+
+    Attributes:
+        quick: until a quick poll, or a first one, is over; `slow` for one that has more time.
+        least: between the starts of two polls of a target.
+        settling: after a poll of a target where something happens; it doubles from poll to poll.
+        refused: after a refusal, at most.
+        missed: after a poll that was not over in time, about; it doubles up to `longest`.
+    """
+
+    quick: float = 1.0
+    slow: float = 5.0
+    least: float = 0.5
+    settling: float = 1.0
+    refused: float = 10.0
+    missed: float = 10.0
+    longest: float = 60.0
+
+    def of(self, lane: Lane) -> float:
+        """The time that a poll has."""
+        return self.slow if lane is Lane.SLOW else self.quick
+
+
+_PACE = Pace()
+
+
+@dataclass(eq=False)
+class _Target:
+    """How a target stands.
+
+    Attributes:
+        pause: seconds after the next poll; it grows to the regular pause.
+        misses: polls in a row that were not over in time.
+        answers: the latest poll was answered.
+        started: when that began, monotonic seconds.
+        again: it was asked for while it ran.
+    """
+
+    lane: Lane
+    pause: float
+    misses: int = 0
+    answers: bool = False
+    started: float = float("-inf")
+    waits: bool = False
+    runs: bool = False
+    again: bool = False
+    timer: asyncio.TimerHandle | None = None
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+@dataclass(order=True)
+class _Turn(Generic[T]):
+    rank: int
+    number: int
+    target: T = field(compare=False)
+    state: _Target = field(compare=False)
+
+
+class Poller(Generic[T]):
+    """Polls targets until cancelled.
+
+    Args:
+        poll: poll a target within so many seconds; it keeps the answer itself, raises RayTooSlow for lack of time and an
+            SdServiceError where there is no answer.
+        failed: told of each poll without an answer, with the reason in one line.
+        every: seconds between two polls of a target that answers.
+        counted: told of the end of each poll: `answered`, `refused`, or `late` for one that was not over in time.
+        pace: how fast all of it goes.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        poll: Callable[[T, float], Awaitable[None]],
+        failed: Callable[[T, str], None],
+        *,
+        every: float,
+        counted: Callable[[str], None] = lambda _: None,
+        pace: Pace = _PACE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._poll = poll
+        self._failed = failed
+        self._every = every
+        self._counted = counted
+        self._pace = pace
+        self._clock = clock
+        self._targets: dict[T, _Target] = {}
+        self._lanes: dict[Lane, asyncio.PriorityQueue[_Turn[T]]] = {
+            lane: asyncio.PriorityQueue() for lane in Lane
+        }
+        self._numbers = itertools.count()
+        self._causes: set[tuple[str, str]] = set()
+
+    def watch(self, target: T, *, settles: bool) -> None:
+        """Poll a target at once, and from then on.
+
+        Args:
+            target: which.
+            settles: whether much happens there, so that it is polled often at first.
+        """
+        state = self._targets[target] = _Target(Lane.NEW, self._pace.settling if settles else self._every)
+        self._put(target, state)
+
+    def ask(self, target: T) -> None:
+        """Poll a watched target at once, since something has happened there, and often for a while."""
+        state = self._targets[target]
+        state.pause = self._pace.settling
+        if state.runs:
+            state.again = True
+        elif not state.waits:
+            self._put_in(state.started + self._pace.least - self._clock(), target, state)
+
+    def forget(self, target: T) -> None:
+        """Poll a target no more."""
+        state = self._targets.pop(target, None)
+        if state is not None:
+            state.stop_timer()
+
+    async def now(self, target: T) -> None:
+        """Poll a target once, whether it is watched or not, and wait for the end of that: as long as a slow one may take."""
+        try:
+            await self._poll(target, self._pace.slow)
+        except Exception as error:  # noqa: BLE001 - as below
+            self._failed(target, self._words(target, error))
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for lane in Lane:
+                for _ in range(lane.slots):
+                    group.create_task(self._work(lane))
+
+    async def _work(self, lane: Lane) -> None:
+        while True:
+            turn = await self._lanes[lane].get()
+            if self._targets.get(turn.target) is turn.state:  # else it was forgotten meanwhile
+                await self._take(turn.target, turn.state, lane)
+
+    async def _take(self, target: T, state: _Target, lane: Lane) -> None:
+        state.waits, state.runs, state.again = False, True, False
+        state.started = self._clock()
+        try:
+            await self._poll(target, self._pace.of(lane))
+        except RayTooSlow as error:
+            self._counted("late")
+            if lane is not Lane.SLOW:
+                state.runs, state.lane = False, Lane.SLOW
+                self._put(target, state)
+                return
+            state.misses, state.answers = state.misses + 1, False
+            self._failed(target, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever one target brings about concerns that target alone
+            self._counted("refused")
+            state.misses, state.answers = 0, False
+            self._failed(target, self._words(target, error))
+        else:
+            self._counted("answered")
+            state.misses, state.answers = 0, True
+        state.runs = False
+        took = self._clock() - state.started
+        state.lane = Lane.QUICK if took < self._pace.quick else Lane.SLOW
+        if self._targets.get(target) is state:
+            self._put_in(self._pause_after(state, took), target, state)
+
+    def _pause_after(self, state: _Target, took: float) -> float:
+        """Seconds until the next poll; not the same for all, so that they spread."""
+        if state.again:
+            return self._pace.least - took
+        if state.misses:
+            longest = min(self._pace.longest, self._pace.missed * 2.0 ** min(state.misses - 1, 10))
+            return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+        pause = min(state.pause, self._every if state.answers else self._pace.refused)
+        state.pause = min(2 * state.pause, self._every)
+        return pause * random.uniform(0.8, 1.0)  # noqa: S311 - likewise
+
+    def _put_in(self, seconds: float, target: T, state: _Target) -> None:
+        state.stop_timer()
+        if seconds <= 0:
+            self._put(target, state)
+        else:
+            state.timer = asyncio.get_running_loop().call_later(seconds, self._put, target, state)
+
+    def _put(self, target: T, state: _Target) -> None:
+        state.stop_timer()
+        state.waits = True
+        rank = int(state.lane is Lane.SLOW and not state.answers)
+        self._lanes[state.lane].put_nowait(_Turn(rank, next(self._numbers), target, state))
+
+    def _words(self, target: T, error: Exception) -> str:
+        """Why there was no answer. An error that nobody foresaw is logged, once for each place that raises it."""
+        if isinstance(error, SdServiceError):
+            return str(error)
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        cause = (type(error).__name__, f"{last.filename}:{last.lineno}")
+        if cause not in self._causes and len(self._causes) < _MOST_CAUSES:
+            self._causes.add(cause)
+            logger.error("a poll of %s failed unexpectedly; logged once", target, exc_info=error)
+        return f"Ray's answer cannot be read ({type(error).__name__})"
