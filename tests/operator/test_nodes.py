@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from sd_operator.nodes import full_name, holds
+from sd_operator.nodes import full_name, holds, read_node
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -33,5 +33,5 @@ def test_names_are_written_out_as_runtimes_do(given, full):
     ids=["listed", "another tag", "list is full", "list is complete", "nothing listed"],
 )
 def test_a_list_of_images_tells_what_it_can(listed, most, held):
-    node = {"status": {"images": [{"names": names} for names in listed]}}
-    assert holds(node, "owner/name:1", most) is held
+    node = {"metadata": {"name": "a"}, "status": {"images": [{"names": names} for names in listed]}}
+    assert holds(read_node(node), "owner/name:1", most) is held

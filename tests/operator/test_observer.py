@@ -11,7 +11,6 @@ from sd_operator.builders.preload import preload_daemon_set
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.cli.why import gather
 from sd_operator.cluster import DAEMON_SET, GATEWAY, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
-from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import ClusterUnavailable, KubeRayMissing, RayUnavailable, Refused
 from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
@@ -37,6 +36,9 @@ class FewObjects:
 
     async def list(self, kind, namespace, labels=None, fields=None):
         return self._of(kind)
+
+    async def pages(self, kind, namespace):
+        yield self._of(kind)
 
     async def apply_status(self, body, manager):
         self.written.append(body["status"])
@@ -98,8 +100,8 @@ async def silent(place):
 def observing(cluster, *clock):
     """An observer whose dashboards do not answer."""
     nodes, probe = NodeReader(cluster), service_probe.through_api_server(cluster)
-    devices, preloads = DeviceReader(cluster, nodes), PreloadReader(cluster, nodes)
-    return Observer(cluster, ServeReader(Asks(silent, silent), *clock), probe, devices, preloads)
+    preloads = PreloadReader(cluster, nodes)
+    return Observer(cluster, ServeReader(Asks(silent, silent), *clock), probe, nodes, preloads)
 
 
 @pytest.fixture

@@ -16,11 +16,10 @@ A, B = Key("team", "a"), Key("team", "b")
 
 
 class Lists:
-    """The API server: metadata by kind, or an error; and nodes."""
+    """The API server: metadata by kind, or an error."""
 
     def __init__(self):
         self.found = {SERVICE: {A: "1", B: "1"}, RAY_SERVICE: {A: "1"}, DAEMON_SET: {A: "1", B: "1"}}
-        self.images = ["one:1"]
         self.forbidden = set()
 
     async def metadata(self, kind, namespace, selector=""):
@@ -39,9 +38,6 @@ class Lists:
                     "labels": {NAME_LABEL: key.name},
                 }
 
-    async def read(self):
-        return {"node": {"status": {"images": [{"names": self.images}]}}}
-
 
 @pytest.fixture
 def lists():
@@ -54,7 +50,7 @@ def looks(lists):
     asked, now = [], [0.0]
 
     def build(**settings):
-        resync = Resync(lists, lists, asked.append, Settings(**settings), clock=lambda: now[0])
+        resync = Resync(lists, asked.append, Settings(**settings), clock=lambda: now[0])
 
         async def look(later=0.0):
             asked.clear()
@@ -106,13 +102,6 @@ async def test_objects_that_carry_the_label_of_nobody_are_nothing(looks, lists):
     await look()
     lists.found[POD] = {Key("team", "stranger"): "1"}
     assert await look() == set()
-
-
-async def test_other_images_on_the_nodes_concern_everyone(looks, lists):
-    look = looks()
-    await look()
-    lists.images.append("two:1")
-    assert await look() == {A, B}
 
 
 async def test_everything_is_looked_at_once_in_a_long_while(looks):

@@ -16,7 +16,6 @@ import kopf
 
 from sd_operator import health, lease, serve_reader, service_probe
 from sd_operator.cluster import Cluster, connect
-from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import LeadershipLost, SdServiceError
 from sd_operator.metrics import Metrics
 from sd_operator.node_reader import NodeReader
@@ -60,9 +59,10 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
             probe = service_probe.directly()
         else:
             asks, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
-        serve, nodes = ServeReader(asks), NodeReader(cluster)
+        serve = ServeReader(asks)
+        nodes = NodeReader(cluster, most_listed=settings.node_status_max_images)
         preloads = PreloadReader(cluster, nodes, settings.node_status_max_images)
-        observer = Observer(cluster, serve, probe, DeviceReader(cluster, nodes), preloads)
+        observer = Observer(cluster, serve, probe, nodes, preloads)
         reconciler = Reconciler(
             cluster, settings, observer, metrics=metrics, rollout=Rollout(settings.rollout_at_once)
         )
@@ -73,7 +73,7 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
             retry_cap_seconds=settings.retry_cap_seconds,
             per_second=settings.passes_per_second,
         )
-        resync = Resync(cluster, nodes, queue.add_routine, settings)
+        resync = Resync(cluster, queue.add_routine, settings)
         metrics.watch(leads=leadership.held, resync_age=resync.age_seconds, waiting=queue.waiting)
         if settings.metrics_port:
             metrics.serve(settings.metrics_port)
@@ -85,6 +85,7 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
                     group.create_task(leadership.keep(), name="keeping the Lease")
                     group.create_task(queue.run(), name="work queue")
                     group.create_task(resync.run(), name="resync")
+                    group.create_task(nodes.run(queue.add_routine, settings.resync_seconds), name="nodes")
                     group.create_task(serve.run(queue.add), name="reading of dashboards")
                     group.create_task(watch(settings, queue, reconciler.echoes, take_signals), name="watches")
             except ExceptionGroup as failed:

@@ -5,35 +5,34 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sd_operator.builders.placement import REQUIRED
+from sd_operator.nodes import Node
 
 Json = Mapping[str, Any]
 
 
-def accepts(node: Json, placement: Json) -> bool:
+def accepts(node: Node, placement: Json) -> bool:
     """Whether the node takes a pod of this placement.
 
     Args:
-        node: the live Node.
+        node: the node.
         placement: nodeSelector, affinity and tolerations as a Pod has them.
     """
-    labels = node["metadata"].get("labels") or {}
-    selected = placement.get("nodeSelector", {}).items() <= labels.items()
+    selected = placement.get("nodeSelector", {}).items() <= node.labels.items()
     terms = (placement.get("affinity", {}).get("nodeAffinity", {}).get(REQUIRED) or {}).get(
         "nodeSelectorTerms"
     )
     wanted = terms is None or any(_fits(node, term) for term in terms)
-    taints = node.get("spec", {}).get("taints") or []
     barred = any(
         taint["effect"] != "PreferNoSchedule"
         and not any(_tolerates(toleration, taint) for toleration in placement.get("tolerations", []))
-        for taint in taints
+        for taint in node.taints
     )
     return selected and wanted and not barred
 
 
-def _fits(node: Json, term: Json) -> bool:
-    fields = {"metadata.name": node["metadata"]["name"]}
-    return _meets(node["metadata"].get("labels") or {}, term.get("matchExpressions") or []) and _meets(
+def _fits(node: Node, term: Json) -> bool:
+    fields = {"metadata.name": node.name}
+    return _meets(node.labels, term.get("matchExpressions") or []) and _meets(
         fields, term.get("matchFields") or []
     )
 

@@ -4,8 +4,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sd_operator import gateway, naming
-from sd_operator.api import Spec
+from sd_operator import gateway, naming, node_dependency
 from sd_operator.builders.token_secret import token_of
 from sd_operator.cluster import (
     CORE_EVENT,
@@ -18,11 +17,11 @@ from sd_operator.cluster import (
     SECRET,
     Cluster,
 )
-from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import KubeRayMissing, Refused
-from sd_operator.headroom import shortage
 from sd_operator.intent import Intent, moves_in_steps, of_ray_service
 from sd_operator.naming import Key
+from sd_operator.node_dependency import NodeDependency
+from sd_operator.node_reader import NodeReader
 from sd_operator.observed import Observed, observe
 from sd_operator.ownership import belongs_to, owner
 from sd_operator.preload_reader import Asked, PreloadReader
@@ -50,7 +49,7 @@ class Observer:
     cluster: Cluster
     serve: ServeReader
     probe: Probe
-    devices: DeviceReader
+    nodes: NodeReader
     preloads: PreloadReader
 
     async def look(
@@ -69,8 +68,8 @@ class Observer:
         pods = await self._pods(key, children)
         observed = observe(ray_service, pods, ray_clusters, children.warm)
         by_name = {each["metadata"]["name"]: each for each in ray_clusters}
-        lacking = await self._shortage(asked.spec if asked else None, observed)
-        upgrade = upgrade_state(ray_service, by_name.get(observed.active), lacking)
+        upgrade = upgrade_state(ray_service, by_name.get(observed.active))
+        self.nodes.depends(key, _node_dependency(children.daemon_sets, asked))
         heads = ((name, observed.head(name)) for name in observed.clusters)
         places = [Place(key.namespace, name, head.uid, token) for name, head in heads if head]
         observed = replace(observed, serve=await self.serve.read(key, places))
@@ -154,12 +153,10 @@ class Observer:
         in_steps = ray_service is not None and moves_in_steps(ray_service)
         return await self.probe(key.namespace, naming.serve_service(cluster if in_steps else key.name))
 
-    async def _shortage(self, spec: Spec | None, observed: Observed) -> str:
-        """What a second cluster lacks; unknown where we may not read nodes and the pods of others."""
-        if spec is None or not (observed.active and observed.pending):
-            return ""
-        found = await self.devices.read()
-        return "" if found is None else shortage(spec, observed.pending, found.nodes, found.pods)
+    def forget(self, key: Key) -> None:
+        """The resource is gone."""
+        self.serve.forget(key)
+        self.nodes.depends(key, None)
 
     async def events(self, namespace: str, observed: Observed) -> list[Json]:
         """Events about the RayClusters of a resource in this namespace; none where they may not be read."""
@@ -171,3 +168,10 @@ class Observer:
             except Refused:
                 return []
         return found
+
+
+def _node_dependency(daemon_sets: tuple[Json, ...], asked: Asked | None) -> NodeDependency | None:
+    """What the state of the images depends on, of nodes; None where it depends on none."""
+    if asked is not None and asked.spec.image_preload.mode == "External":
+        return node_dependency.of_spec(asked.spec, asked.images)
+    return node_dependency.of_daemon_sets(daemon_sets)

@@ -13,6 +13,7 @@ from sd_operator.errors import Refused
 from sd_operator.external_images import of_nodes
 from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
+from sd_operator.nodes import Node
 from sd_operator.preload_state import PreloadState, View, of_daemon_sets
 from sd_operator.trouble import Trouble, of_refused_pods
 
@@ -69,7 +70,7 @@ class PreloadReader:
         pods = await self.cluster.list(POD, key.namespace, naming.everything(key.name))
         return of_daemon_sets(daemon_sets, pods, self._view(await self.nodes.read(anew=True)))
 
-    def _view(self, nodes: Mapping[str, Json] | None) -> View:
+    def _view(self, nodes: Mapping[str, Node] | None) -> View:
         return View(nodes, self.most_listed, self.clock())
 
     async def _refused_pods(self, daemon_sets: Iterable[Json]) -> Trouble | None:

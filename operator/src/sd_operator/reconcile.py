@@ -135,7 +135,7 @@ class Reconciler:
         """
         live = await self.cluster.get(SERVICE, key.namespace, key.name)
         if live is None or "deletionTimestamp" in live["metadata"]:
-            self.observer.serve.forget(key)
+            self.observer.forget(key)
             self.rollout.through(key)
             return None  # garbage collection takes the children
         before = recorded_status(live)

@@ -17,7 +17,6 @@ from sd_operator import naming
 from sd_operator.cluster import SERVICE, Cluster, Kind
 from sd_operator.errors import KubeRayMissing, Refused, SdServiceError
 from sd_operator.naming import Key
-from sd_operator.node_reader import NodeReader
 from sd_operator.settings import Settings
 from sd_operator.watched import CHILDREN, Watched
 
@@ -32,25 +31,23 @@ GIVE_UP_SECONDS = 600.0
 class Resync:
     """Puts resources into the queue.
 
-    All of them at the start, every `full_resync_seconds`, and when the nodes hold other images or KubeRay has come or gone;
+    All of them at the start, every `full_resync_seconds`, and when KubeRay has come or gone;
     every `resync_seconds` those that differ from the last time, themselves or their children.
     """
 
     def __init__(
         self,
         cluster: Cluster,
-        nodes: NodeReader,
         add: Callable[[Key], None],
         settings: Settings,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
-        self._nodes = nodes
         self._add = add
         self._settings = settings
         self._clock = clock
         self._known: Mapping[Key, int] = {}
-        self._around = 0
+        self._kinds = frozenset[str]()
         self._full_at = float("-inf")
         self._last_good = clock()
         self._is_complete = False
@@ -84,12 +81,11 @@ class Resync:
     async def once(self) -> None:
         """One complete LIST of the watched namespaces."""
         found, kinds = await self._versions()
-        around = hash((await self._node_images(), kinds))
-        everything = around != self._around or self._clock() >= self._full_at
+        everything = kinds != self._kinds or self._clock() >= self._full_at
         for key in found.keys() | self._known.keys():
             if everything or found.get(key) != self._known.get(key):
                 self._add(key)
-        self._known, self._around = found, around
+        self._known, self._kinds = found, kinds
         self._last_good = self._clock()
         self._is_complete = True
         if everything:
@@ -128,17 +124,6 @@ class Resync:
             key = Key(live["namespace"], live["labels"][naming.NAME_LABEL])
             if key in versions:
                 versions[key] ^= _fingerprint(watched.kind, live)
-
-    async def _node_images(self) -> int:
-        """A number that changes with the images that nodes hold: they send no event that concerns us."""
-        nodes = await self._nodes.read() or {}
-        images = {
-            (name, image)
-            for name, live in nodes.items()
-            for each in (live.get("status") or {}).get("images") or []
-            for image in each.get("names") or []
-        }
-        return hash(frozenset(images))
 
 
 def _fingerprint(kind: Kind, metadata: Json) -> int:

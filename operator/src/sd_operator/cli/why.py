@@ -24,7 +24,6 @@ from sd_operator.cluster import (
     connect,
     default_namespace,
 )
-from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import InvalidResource, KubeRayMissing, Refused, SdServiceError
 from sd_operator.intent import of_ray_service
 from sd_operator.naming import Key
@@ -139,8 +138,7 @@ def _held(
 def _observer(cluster: Cluster) -> Observer:
     serve, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
     nodes = NodeReader(cluster)
-    devices, preloads = DeviceReader(cluster, nodes), PreloadReader(cluster, nodes)
-    return Observer(cluster, ServeReader(serve), probe, devices, preloads)
+    return Observer(cluster, ServeReader(serve), probe, nodes, PreloadReader(cluster, nodes))
 
 
 async def _observe(

@@ -56,15 +56,29 @@ class Cluster:
 
         One page is in memory at a time: metadata tells who wrote each field, which is most of it.
         """
+        async for page in self.pages(kind, namespace, selector, accept=_METADATA_ONLY):
+            for item in page:
+                yield item["metadata"]
+
+    async def pages(
+        self, kind: Kind, namespace: str | None, selector: str = "", *, accept: str = "application/json"
+    ) -> AsyncIterator[list[Json]]:
+        """The objects of a namespace (None: of all) that a label selector picks, a page at a time, as new as etcd.
+
+        One page is in memory at a time where the caller keeps less of it.
+
+        Args:
+            kind: of what.
+            namespace: where.
+            selector: a label selector; empty: all.
+            accept: media type of the answers.
+        """
         query = {"labelSelector": selector, "limit": str(_PAGE)}
         while True:
-            answer = await self._request(
-                "GET", kind, kind.path(namespace), query, headers={"Accept": _METADATA_ONLY}
-            )
+            answer = await self._request("GET", kind, kind.path(namespace), query, headers={"Accept": accept})
             if answer is None:
                 return
-            for item in answer["items"] or ():
-                yield item["metadata"]
+            yield [_typed(kind, item) for item in answer["items"] or ()]
             query["continue"] = answer["metadata"].get("continue") or ""
             if not query["continue"]:
                 return
@@ -90,9 +104,7 @@ class Cluster:
         }
         query["resourceVersion"] = "0"
         answer = await self._request("GET", kind, kind.path(namespace), query)
-        # Items of a list name no kind; ours do, so that each can be told and deleted by itself.
-        typed = {"apiVersion": kind.api_version, "kind": kind.name}
-        return [] if answer is None else [{**typed, **item} for item in answer["items"]]
+        return [] if answer is None else [_typed(kind, item) for item in answer["items"]]
 
     async def get_through_service(
         self, namespace: str, service: str, path: str, headers: Mapping[str, str]
@@ -216,6 +228,11 @@ def yaml_text(body: Json) -> str:
     are.
     """
     return json.dumps(body, ensure_ascii=False).translate(_ESCAPED)
+
+
+def _typed(kind: Kind, item: Json) -> Json:
+    """An item of a list, which names no kind, as an object that can be applied and deleted by itself."""
+    return {"apiVersion": kind.api_version, "kind": kind.name, **item}
 
 
 def _object(kind: Kind, data: bytes) -> Json:
