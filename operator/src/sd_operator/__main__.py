@@ -73,7 +73,9 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
             retry_cap_seconds=settings.retry_cap_seconds,
             per_second=settings.passes_per_second,
         )
-        resync = Resync(cluster, queue.add_routine, settings)
+        resync = Resync(
+            cluster, queue, settings, lambda listed: metrics.timed(reconciler.reading(listed).reconcile)
+        )
         metrics.watch(leads=leadership.held, resync_age=resync.age_seconds, waiting=queue.waiting)
         if settings.metrics_port:
             metrics.serve(settings.metrics_port)
@@ -87,7 +89,9 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
                     group.create_task(resync.run(), name="resync")
                     group.create_task(nodes.run(queue.add_routine, settings.resync_seconds), name="nodes")
                     group.create_task(serve.run(queue.add), name="reading of dashboards")
-                    group.create_task(watch(settings, queue, reconciler.echoes, take_signals), name="watches")
+                    group.create_task(
+                        watch(settings, queue, reconciler.echoes, take_signals, resync.soon), name="watches"
+                    )
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from failed
             finally:

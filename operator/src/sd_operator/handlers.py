@@ -7,7 +7,7 @@ finalizers, and never resyncs. Handlers neither raise nor wait for the API serve
 
 import asyncio
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -26,8 +26,14 @@ SETTLE_SECONDS = 0.2
 """Children change in bursts (a pod alone a dozen times while it starts); one pass answers a burst."""
 
 
-def registry(queue: WorkQueue, echoes: Echoes) -> kopf.OperatorRegistry:
-    """The handlers of the operator, which put keys into the queue; not for what it has written itself."""
+def registry(queue: WorkQueue, echoes: Echoes, watch_began: Callable[[], None]) -> kopf.OperatorRegistry:
+    """The handlers of the operator, which put keys into the queue; not for what it has written itself.
+
+    Args:
+        queue: where keys go.
+        echoes: what the operator wrote.
+        watch_began: called for each child that was there when its watch began; resync finds which of them have changed.
+    """
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -50,7 +56,9 @@ def registry(queue: WorkQueue, echoes: Echoes) -> kopf.OperatorRegistry:
         event: Mapping[str, Any],
         **_: Any,
     ) -> None:
-        if not await is_echo(event["type"], meta, echoes):
+        if event["type"] is None:
+            watch_began()
+        elif not await is_echo(event["type"], meta, echoes):
             queue.add_later(Key(namespace or "", labels[naming.NAME_LABEL]), SETTLE_SECONDS)
 
     for child in CHILDREN:
@@ -61,18 +69,17 @@ def registry(queue: WorkQueue, echoes: Echoes) -> kopf.OperatorRegistry:
     return handlers
 
 
-async def is_echo(change: str | None, metadata: Mapping[str, Any], echoes: Echoes) -> bool:
+async def is_echo(change: str, metadata: Mapping[str, Any], echoes: Echoes) -> bool:
     """Whether an event tells of nothing but our own write; looked at once the answer to that must have come.
 
     Args:
-        change: type of the event; None: it was there when the watch began.
+        change: type of the event.
         metadata: of the object.
         echoes: what we wrote.
     """
     if change == "DELETED":
         return False
-    if change is not None:
-        await asyncio.sleep(ECHO_SECONDS)
+    await asyncio.sleep(ECHO_SECONDS)
     return echoes.is_one(metadata)
 
 

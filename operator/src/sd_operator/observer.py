@@ -153,6 +153,10 @@ class Observer:
         in_steps = ray_service is not None and moves_in_steps(ray_service)
         return await self.probe(key.namespace, naming.serve_service(cluster if in_steps else key.name))
 
+    def reading(self, cluster: Cluster) -> "Observer":
+        """The same, for one pass that reads from there."""
+        return replace(self, cluster=cluster, preloads=replace(self.preloads, cluster=cluster))
+
     def forget(self, key: Key) -> None:
         """The resource is gone."""
         self.serve.forget(key)

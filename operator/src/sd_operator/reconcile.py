@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -24,11 +24,13 @@ from sd_operator.cluster import (
     DAEMON_SET,
     DEPLOYMENT,
     NETWORK_POLICY,
+    POD,
     RAY_CLUSTER,
     RAY_SERVICE,
     SECRET,
     SERVICE,
     Cluster,
+    ListedCluster,
     kind_of,
 )
 from sd_operator.desired import PRUNED_KINDS, desired
@@ -78,14 +80,18 @@ LISTED = {kind.name: kind for kind in (DAEMON_SET, DEPLOYMENT)}
 
 
 class Found(NamedTuple):
-    """What there is of a resource: its children, the Secret with Ray's token, and the RayClusters that KubeRay made.
+    """What there is of a resource.
 
-    KubeRay gives a RayCluster the labels of its RayService.
+    Attributes:
+        secret: the Secret with Ray's token.
+        ray_clusters: made by KubeRay, which gives them the labels of their RayService.
+        needs_token: False where the Secret was not read, since it is there and no pod of Ray is asked anything.
     """
 
     children: Children
     secret: Json | None
     ray_clusters: list[Json]
+    needs_token: bool = True
 
 
 class Applied(NamedTuple):
@@ -113,6 +119,7 @@ class Reconciler:
     Attributes:
         echoes: told of each child that is written.
         rollout: who may have another cluster because of the operator.
+        spares_token: the Secret is read only where the pass depends on it.
     """
 
     cluster: Cluster
@@ -123,6 +130,11 @@ class Reconciler:
     metrics: Metrics = field(default_factory=Metrics)
     echoes: Echoes = field(default_factory=Echoes)
     rollout: Rollout = field(default_factory=Rollout)
+    spares_token: bool = False
+
+    def reading(self, cluster: ListedCluster) -> "Reconciler":
+        """The same, for one pass over the service of which lists have shown what there is."""
+        return replace(self, cluster=cluster, observer=self.observer.reading(cluster), spares_token=True)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the children and the status of one resource in line with its spec.
@@ -157,22 +169,33 @@ class Reconciler:
     async def _read(self, resource: Resource) -> Found:
         """What there is of a resource, all asked for at once; waiting for one answer after the other is most of a pass."""
         namespace, labels = resource.namespace, naming.labels(resource.name)
+        needs_token = not self.spares_token or await self._needs_token(resource)
         daemon_sets, deployments, policy, ray_service, secret, ray_clusters = await asyncio.gather(
             self.cluster.list(DAEMON_SET, namespace, labels),
             self.cluster.list(DEPLOYMENT, namespace, labels),
             self.cluster.get(NETWORK_POLICY, namespace, naming.network_policy(resource.name)),
             self.cluster.get(RAY_SERVICE, namespace, resource.name),
-            self.cluster.get(SECRET, namespace, naming.token_secret(resource.name)),
+            self._secret(resource) if needs_token else _nothing(),
             self.cluster.list(RAY_CLUSTER, namespace, labels),
         )
         children = [*daemon_sets, *deployments, *filter(None, (policy, ray_service))]
-        return Found({_identity(each): each for each in children}, secret, ray_clusters)
+        return Found({_identity(each): each for each in children}, secret, ray_clusters, needs_token)
+
+    async def _secret(self, resource: Resource) -> Json | None:
+        return await self.cluster.get(SECRET, resource.namespace, naming.token_secret(resource.name))
+
+    async def _needs_token(self, resource: Resource) -> bool:
+        """Whether there are pods of Ray, which are asked with the token; or no RayService yet, before which it is made."""
+        pods = await self.cluster.list(POD, resource.namespace, naming.everything(resource.name))
+        if any(naming.RAY_POD_LABEL in each["metadata"]["labels"] for each in pods):
+            return True
+        return await self.cluster.get(RAY_SERVICE, resource.namespace, resource.name) is None
 
     async def _apply(self, resource: Resource, found: Found, before: Status) -> Applied:
         """Apply what differs, delete what is ours and no longer wanted; a RayService may have to wait."""
         wanted = {_identity(body): body for body in desired(resource, self.settings)}
         children = await self._owned(resource, found.children, wanted)
-        token = await self._ensure_token(resource, found.secret)
+        token = await self._ensure_token(resource, found.secret) if found.needs_token else ""
         applied, held = list[Json](), None
         for identity, body in wanted.items():
             live = children.get(identity)
@@ -325,6 +348,10 @@ class Reconciler:
             await self.cluster.create(body, naming.FIELD_MANAGER)
         except Refused as error:
             logger.debug("%s", error)
+
+
+async def _nothing() -> None:
+    """Stands for a read that is not needed."""
 
 
 def _left_alone(live: Json | None, why: Verdict, hold: Hold | None = None) -> status.Held:

@@ -25,6 +25,10 @@ class Watched:
         """The label selector by which the API server leaves out the others."""
         return ",".join(f"{key}={value}" if value else key for key, value in self.labels.items())
 
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether that selector picks an object of these labels."""
+        return all(key in labels and value in {"", labels[key]} for key, value in self.labels.items())
+
 
 _NAMED = {naming.NAME_LABEL: ""}
 _MANAGED = {**_NAMED, naming.MANAGED_BY_LABEL: ""}

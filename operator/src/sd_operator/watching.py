@@ -33,7 +33,11 @@ _END_SECONDS = 30.0
 
 
 async def watch(
-    settings: Settings, queue: WorkQueue, echoes: Echoes, take_signals: Callable[[], None]
+    settings: Settings,
+    queue: WorkQueue,
+    echoes: Echoes,
+    take_signals: Callable[[], None],
+    watch_began: Callable[[], None],
 ) -> None:
     """Have kopf put what changes into the queue, until cancelled.
 
@@ -42,12 +46,13 @@ async def watch(
         queue: where keys go.
         echoes: what needs no answer.
         take_signals: called whenever kopf has taken the signals of the process.
+        watch_began: called for each child that was there when its watch began.
 
     Raises:
         RuntimeError: kopf has failed in a way that is not known, or does not end.
     """
     while True:
-        error = await _until_one_ends(settings, queue, echoes, take_signals)
+        error = await _until_one_ends(settings, queue, echoes, take_signals, watch_began)
         if not isinstance(error, _ENDED):
             raise RuntimeError("kopf has ended") from error  # noqa: TRY004 - nobody gave us a wrong type
         logger.warning("a watch has ended (%s); all of them begin anew", str(error) or type(error).__name__)
@@ -56,10 +61,14 @@ async def watch(
 
 
 async def _until_one_ends(
-    settings: Settings, queue: WorkQueue, echoes: Echoes, take_signals: Callable[[], None]
+    settings: Settings,
+    queue: WorkQueue,
+    echoes: Echoes,
+    take_signals: Callable[[], None],
+    watch_began: Callable[[], None],
 ) -> BaseException | None:
     tasks = await kopf.spawn_tasks(
-        registry=handlers.registry(queue, echoes),
+        registry=handlers.registry(queue, echoes, watch_began),
         settings=handlers.settings(scans=settings.cluster_reads),
         standalone=True,
         clusterwide=not settings.served_namespaces,

@@ -6,6 +6,7 @@ rayStartParams, an explicit autoscaler version beside group priorities.
 """
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -45,7 +46,7 @@ def ray_service(resource: Resource, settings: Settings) -> Json:
         "kind": KIND,
         "metadata": {**owned_metadata(resource, resource.name), "annotations": annotations},
         "spec": {
-            "serveConfigV2": yaml.dump(serve_config(spec), Dumper=yaml.CSafeDumper, sort_keys=False),
+            "serveConfigV2": _yaml(json.dumps(serve_config(spec))),
             "upgradeStrategy": _upgrade_strategy(spec),
             # At zero only the head can take a request and wake the service.
             "excludeHeadPodFromServeSvc": spec.replicas.min > 0,
@@ -55,6 +56,12 @@ def ray_service(resource: Resource, settings: Settings) -> Json:
             "rayClusterConfig": cluster,
         },
     }
+
+
+@lru_cache(1024)
+def _yaml(config: str) -> str:
+    """A Serve config, given as JSON, as YAML: of all that a pass computes, this takes longest."""
+    return yaml.dump(json.loads(config), Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def _ray_cluster(resource: Resource, settings: Settings) -> Json:

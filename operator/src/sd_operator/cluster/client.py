@@ -41,6 +41,10 @@ class Cluster:
         self._timeout = request_timeout_seconds
         self._may_write = may_write
 
+    def parts(self) -> tuple[ApiClient, float, Callable[[], bool]]:
+        """What another client of the same API server is made of: connections, deadline, and what is asked before each write."""
+        return self._api, self._timeout, self._may_write
+
     def but(
         self, *, request_timeout_seconds: float | None = None, may_write: Callable[[], bool] | None = None
     ) -> "Cluster":
@@ -82,6 +86,12 @@ class Cluster:
             query["continue"] = answer["metadata"].get("continue") or ""
             if not query["continue"]:
                 return
+
+    async def list_newest(self, kind: Kind, namespace: str, selector: str) -> list[Json]:
+        """The objects of a namespace that a label selector picks, in one answer as new as etcd."""
+        query = {"labelSelector": selector}
+        answer = await self._request("GET", kind, kind.path(namespace), query)
+        return [] if answer is None else [_typed(kind, item) for item in answer["items"] or ()]
 
     async def list(
         self,
