@@ -57,7 +57,7 @@ def registry(queue: WorkQueue, echoes: Echoes, watch_began: Callable[[], None]) 
         **_: Any,
     ) -> None:
         if event["type"] is None:
-            watch_began()
+            watch_began()  # it was there before; resync finds whether it has changed meanwhile
         elif not await is_echo(event["type"], meta, echoes):
             queue.add_later(Key(namespace or "", labels[naming.NAME_LABEL]), SETTLE_SECONDS)
 
@@ -101,7 +101,7 @@ def settings(*, scans: bool = True) -> kopf.OperatorSettings:
     chosen.watching.connect_timeout = 10
     chosen.watching.reconnect_backoff = 1.0
     # Few objects in memory at a time: lists come by pages, and who was told of an object forgets it soon.
-    chosen.watching.chunk_size = 20
+    chosen.watching.chunk_size = 50
     chosen.queueing.idle_timeout = 0.05
     for child in CHILDREN:
         group, _, plural = child.kind.resource
