@@ -32,9 +32,7 @@ def heard(monkeypatch):
     async def hear(handler, change, status=None, **metadata):
         meta = {"uid": "a", "resourceVersion": "1", "generation": 2, **metadata}
         (call, *_) = (
-            each.fn
-            for each in registry._watching.get_all_handlers()  # noqa: SLF001 - kopf offers no other way to them
-            if each.fn.__name__ == handler
+            each.fn for each in registry._watching.get_all_handlers() if each.fn.__name__ == handler
         )
         await call(
             namespace="team",

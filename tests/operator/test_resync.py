@@ -206,6 +206,31 @@ async def test_a_kind_that_comes_or_goes_concerns_everyone(looks, lists):
     assert await look() == {A, B}
 
 
+async def test_a_kind_that_one_namespace_forbids_is_there_all_the_same(looks, lists):
+    lists.found[SERVICE][Key("other", "c")] = "1"
+    found = lists.metadata
+
+    async def metadata(kind, namespace, selector=""):
+        if (kind, namespace) == (POD, "other"):
+            raise Refused("pods of other")
+        async for each in found(kind, namespace, selector):
+            yield each
+
+    lists.metadata = metadata
+    look = looks(watch_namespaces="other,team")
+    assert await look() == {A, B, Key("other", "c")}
+    assert await look() == set()
+
+
+async def test_the_first_service_of_all_is_passed_once(looks, lists):
+    services, lists.found[SERVICE] = lists.found[SERVICE], {}
+    look = looks()
+    assert await look() == set()
+    lists.found[SERVICE] = services
+    assert await look() == {A, B}
+    assert await look() == set()
+
+
 async def test_namespaces_that_are_not_served_are_not_listed(looks, lists):
     lists.found[SERVICE][Key("other", "a")] = "1"
     assert await looks(watch_namespaces="team")() == {A, B}

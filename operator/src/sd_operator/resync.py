@@ -32,12 +32,13 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
 GIVE_UP_SECONDS = 600.0
-BATCH_SECONDS = 5.0
+BATCH_SECONDS = 10.0
 """Longest wait for the passes of a batch; those that are left read for themselves."""
 SETTLE_SECONDS = 2.0
 """A watch that begins reports every object there is; versions are compared once that is over."""
 
-_KINDS = frozenset(watched.kind.name for watched in CHILDREN)
+Kinds = frozenset[str] | None
+"""Names of the kinds of children that there are; None before one was looked for."""
 
 
 class Resync:
@@ -68,7 +69,7 @@ class Resync:
         self._pass_over = pass_over
         self._clock = clock
         self._known: Mapping[Key, int] = {}
-        self._kinds = frozenset[str]()
+        self._kinds: Kinds = None
         self._full_at = float("-inf")
         self._last_good = clock()
         self._is_complete = False
@@ -123,7 +124,7 @@ class Resync:
 
     async def _compare(self) -> None:
         found, kinds = await self._versions()
-        everything = kinds != self._kinds or self._clock() >= self._full_at
+        everything = self._kinds not in {None, kinds} or self._clock() >= self._full_at
         for key in found.keys() | self._known.keys():
             if everything or found.get(key) != self._known.get(key):
                 self._queue.add_routine(key)
@@ -131,9 +132,9 @@ class Resync:
         if everything:
             self._full_at = self._clock() + self._settings.full_resync_seconds
 
-    async def _first(self) -> tuple[Mapping[Key, int], frozenset[str]]:
-        """Have a pass over every service, from lists; versions and kinds as `_versions` has them."""
-        versions, kinds = dict[Key, int](), set(_KINDS)
+    async def _first(self) -> tuple[Mapping[Key, int], Kinds]:
+        """Have a pass over every service, from lists; versions and kinds as `_versions` has them, no kinds without a service."""
+        versions, kinds = dict[Key, int](), set[str]()
 
         async def look(namespace: str | None) -> None:
             async for batch in first_lists.batches(self._cluster, namespace):
@@ -144,12 +145,12 @@ class Resync:
                     listed = first_lists.listed(self._cluster, key, objects, self._queue.take_token)
                     self._queue.add_prepared(key, self._pass_over(listed))
                     versions[key] = _version(objects)
-                    kinds.intersection_update(kind.name for kind in objects)
+                    kinds.update(kind.name for kind in objects if kind is not SERVICE)
                 self._last_good = self._clock()
 
         await self._in_each_namespace(look)
         await self._queue.prepared_left(0, BATCH_SECONDS)
-        return versions, frozenset(kinds)
+        return versions, frozenset(kinds) if versions else None
 
     async def _versions(self) -> tuple[Mapping[Key, int], frozenset[str]]:
         """Of each resource, a number that changes with any version of it or of its children; and the kinds that there are."""
