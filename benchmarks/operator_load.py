@@ -110,14 +110,23 @@ class Load:
                 query["_continue"] = page["metadata"]["continue"]
         return found
 
-    async def requests(self) -> float:
-        """Requests of ServiceAccounts, of which only the operator is one here, that the API server has answered since it started."""
+    async def metrics(self) -> str:
+        """Metrics of the API server."""
         request = await self.api.param_serialize(
             "GET", "/metrics", header_params={"Accept": "*/*"}, auth_settings=["BearerToken"]
         )
-        text = (await (await self.api.call_api(*request)).read()).decode()
-        counted = (line for line in text.splitlines() if line.startswith(f"{DISPATCHED}{{"))
+        text: bytes = await (await self.api.call_api(*request)).read()
+        return text.decode()
+
+    @staticmethod
+    def requests_in(metrics: str) -> float:
+        """Requests of ServiceAccounts, of which only the operator is one here, that the API server has answered since it started."""
+        counted = (line for line in metrics.splitlines() if line.startswith(f"{DISPATCHED}{{"))
         return sum(float(line.rpartition(" ")[2]) for line in counted if f'"{OF_SERVICE_ACCOUNTS}"' in line)
+
+    async def requests(self) -> float:
+        """The same, now."""
+        return self.requests_in(await self.metrics())
 
     @asynccontextmanager
     async def watching(self) -> Any:
@@ -171,6 +180,10 @@ class Operator:
             self._processes.check("operator")
             raise RuntimeError("it has just ended")
         return process
+
+    def set(self, **variables: object) -> None:
+        """Set variables of its environment for the next start."""
+        self._environment |= {name: str(value) for name, value in variables.items()}
 
     def stop(self) -> None:
         """End it."""

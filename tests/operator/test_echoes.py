@@ -41,9 +41,3 @@ async def test_an_event_may_come_before_the_answer_to_its_write(monkeypatch, cha
     await asyncio.sleep(0)
     echoes.wrote(version("a", 1))
     assert await told == echo
-
-
-async def test_what_was_there_when_the_watch_began_waits_for_no_answer(monkeypatch):
-    monkeypatch.setattr(handlers, "ECHO_SECONDS", 600)
-    async with asyncio.timeout(60):
-        assert not await handlers.is_echo(None, version("a", 1), Echoes())

@@ -7,6 +7,7 @@ import pytest
 
 from sd_operator.api.status import Reason
 from sd_operator.external_images import of_nodes
+from sd_operator.nodes import read_node
 from sd_operator.preload_state import View
 
 IMAGE, MORE = "example.org/worker:2", "example.org/more:1"
@@ -46,7 +47,7 @@ def found(resource):
     def ask(nodes, pods=(), images=(IMAGE,), most=50, **spec):
         group = {"name": "gpu", "nodeSelector": {"pool": "l4"}}
         wanted = resource(**{"workerGroups": [group], "imagePreload": {"mode": "External"}} | spec).spec
-        known = None if nodes is None else {each["metadata"]["name"]: each for each in nodes}
+        known = None if nodes is None else {each["metadata"]["name"]: read_node(each) for each in nodes}
         return of_nodes(wanted, images, pods, View(known, most, NOW))
 
     return ask

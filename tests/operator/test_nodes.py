@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from sd_operator.nodes import full_name, holds, offered
+from sd_operator.nodes import Node, full_name, holds, read_node
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -33,13 +33,13 @@ def test_names_are_written_out_as_runtimes_do(given, full):
     ids=["listed", "another tag", "list is full", "list is complete", "nothing listed"],
 )
 def test_a_list_of_images_tells_what_it_can(listed, most, held):
-    node = {"status": {"images": [{"names": names} for names in listed]}}
-    assert holds(node, "owner/name:1", most) is held
+    node = {"metadata": {"name": "a"}, "status": {"images": [{"names": names} for names in listed]}}
+    assert holds(read_node(node), "owner/name:1", most) is held
 
 
 @pytest.mark.parametrize(
     ("amount", "count"), [("8", 8), (8, 8), ("1k", 1000), ("2Ki", 2048), ("1.5", 0), ("many", 0), (None, 0)]
 )
 def test_an_amount_that_is_no_count_is_none(amount, count):
-    assert offered({"status": {"allocatable": {"example.org/gpu": amount}}}, "example.org/gpu") == count
-    assert offered({"status": {}}, "example.org/gpu") == 0
+    assert Node("a", allocatable={"example.org/gpu": amount}).offers("example.org/gpu") == count
+    assert Node("a").offers("example.org/gpu") == 0

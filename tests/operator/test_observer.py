@@ -14,7 +14,6 @@ from sd_operator.builders.preload import preload_daemon_sets
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.cli.why import gather
 from sd_operator.cluster import DAEMON_SET, GATEWAY, NODE, POD, RAY_CLUSTER, RAY_SERVICE, SECRET, SERVICE
-from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import KubeRayMissing, RayTooSlow, RayUnavailable, Refused
 from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
@@ -42,6 +41,9 @@ class FewObjects:
 
     async def list(self, kind, namespace, labels=None, fields=None):
         return self._of(kind)
+
+    async def pages(self, kind, namespace):
+        yield self._of(kind)
 
     async def apply_status(self, body, manager):
         self.written.append(body["status"])
@@ -104,9 +106,9 @@ async def silent(place, seconds):
 def observing(cluster, *clock):
     """An observer whose dashboards do not answer, which waits for that as `why` does."""
     nodes, probe = NodeReader(cluster), service_probe.through_api_server(cluster)
-    devices, preloads = DeviceReader(cluster, nodes), PreloadReader(cluster, nodes)
+    preloads = PreloadReader(cluster, nodes)
     polls = ServePoller(ServeReader(Asks(silent, silent), *clock)), ProbePoller(probe, *clock)
-    return Observer(cluster, *polls, devices, preloads, waits=True)
+    return Observer(cluster, *polls, nodes, preloads, waits=True)
 
 
 @pytest.fixture

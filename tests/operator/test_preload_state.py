@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from sd_operator.api.status import Reason
+from sd_operator.nodes import read_node
 from sd_operator.preload_state import View, of_daemon_sets
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -65,7 +66,7 @@ def node(name, *images, ready="True", unschedulable=False):
 
 
 def state(daemon_sets, pods, nodes=None):
-    known = None if nodes is None else {each["metadata"]["name"]: each for each in nodes}
+    known = None if nodes is None else {each["metadata"]["name"]: read_node(each) for each in nodes}
     return of_daemon_sets(daemon_sets, pods, View(known, 50, NOW))
 
 

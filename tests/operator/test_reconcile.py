@@ -8,13 +8,14 @@ import pytest
 
 from sd_operator import service_probe
 from sd_operator.cluster import SERVICE
-from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import ClusterUnavailable, RayUnavailable, Refused
 from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
 from sd_operator.observer import Observer
 from sd_operator.preload_reader import PreloadReader
+from sd_operator.probe_poller import ProbePoller
 from sd_operator.reconcile import Reconciler
+from sd_operator.serve_poller import ServePoller
 from sd_operator.serve_reader import Asks, ServeReader
 from sd_operator.settings import Settings
 
@@ -40,6 +41,9 @@ class Api:
             if found == kind.name and (labels or {}).items() <= (body["metadata"].get("labels") or {}).items()
         ]
 
+    async def pages(self, kind, namespace):
+        yield await self.list(kind, namespace)
+
     async def apply(self, body, manager):
         kind, name = body["kind"], body["metadata"]["name"]
         if kind in self.errors:
@@ -62,6 +66,9 @@ class Api:
             if "Event" in self.errors:
                 raise self.errors["Event"]
             self.events.append((body["reason"], body["note"]))
+            return body
+        self.objects[body["kind"], body["metadata"]["name"]] = body
+        return body
 
     async def get_through_service(self, *where):
         raise Refused("no dashboard")
@@ -86,8 +93,8 @@ def reconciler():
     def build(cluster):
         nodes, probe = NodeReader(cluster), service_probe.through_api_server(cluster)
         preloads = PreloadReader(cluster, nodes, clock=lambda: NOW)
-        serve = ServeReader(Asks(silent, silent), lambda: NOW)
-        observer = Observer(cluster, serve, probe, DeviceReader(cluster, nodes), preloads)
+        serve = ServePoller(ServeReader(Asks(silent, silent), lambda: NOW))
+        observer = Observer(cluster, serve, ProbePoller(probe), nodes, preloads)
         return Reconciler(cluster, Settings(), observer, lambda: NOW)
 
     return build
@@ -101,7 +108,7 @@ def told(api, kind):
 
 
 def kinds(api):
-    return {kind for kind, _ in api.objects} - {SERVICE.name}
+    return {kind for kind, _ in api.objects} - {SERVICE.name, "Secret"}
 
 
 NO = Refused("the API server refuses the DaemonSet: no DaemonSets here")

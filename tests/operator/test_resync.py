@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a LIST finds that no watch told of; the cluster is lists of metadata in memory."""
+"""What a LIST finds that no watch reported; the cluster is lists in memory."""
 
 import asyncio
 
 import pytest
 
 from sd_operator import resync as module
-from sd_operator.cluster import DAEMON_SET, POD, RAY_CLUSTER, RAY_SERVICE, SERVICE
+from sd_operator.cluster import DAEMON_SET, DEPLOYMENT, NETWORK_POLICY, POD, RAY_CLUSTER, RAY_SERVICE, SERVICE
 from sd_operator.errors import ClusterUnavailable, KubeRayMissing, Refused
-from sd_operator.naming import NAME_LABEL, Key
+from sd_operator.naming import MANAGED_BY_LABEL, NAME_LABEL, RAY_POD_LABEL, Key
 from sd_operator.resync import Resync
 from sd_operator.settings import Settings
 
@@ -16,11 +16,10 @@ A, B = Key("team", "a"), Key("team", "b")
 
 
 class Lists:
-    """The API server: metadata by kind, or an error; and nodes."""
+    """The API server: versions by kind, or an error."""
 
     def __init__(self):
         self.found = {SERVICE: {A: "1", B: "1"}, RAY_SERVICE: {A: "1"}, DAEMON_SET: {A: "1", B: "1"}}
-        self.images = ["one:1"]
         self.forbidden = set()
 
     async def metadata(self, kind, namespace, selector=""):
@@ -36,11 +35,42 @@ class Lists:
                     "name": key.name,
                     "uid": key.name,
                     "resourceVersion": version,
-                    "labels": {NAME_LABEL: key.name},
+                    "labels": {NAME_LABEL: key.name, MANAGED_BY_LABEL: "us", RAY_POD_LABEL: "yes"},
                 }
 
-    async def read(self):
-        return {"node": {"status": {"images": [{"names": self.images}]}}}
+    async def pages(self, kind, namespace):
+        """One service on each page."""
+        async for metadata in self.metadata(kind, namespace):
+            yield [{"metadata": metadata}]
+
+    async def list_newest(self, kind, namespace, selector):
+        return [
+            {"metadata": each}
+            async for each in self.metadata(kind, namespace)
+            if selector == f"{NAME_LABEL} in ({each['name']})"
+        ]
+
+    def parts(self):
+        return None, 20.0, lambda: True
+
+
+class Queue:
+    """What was asked for; `left` is what `prepared_left` was told."""
+
+    def __init__(self):
+        self.routine, self.prepared, self.left = set(), {}, []
+
+    def add_routine(self, key):
+        self.routine.add(key)
+
+    def add_prepared(self, key, work):
+        self.prepared[key] = work
+
+    async def prepared_left(self, most, seconds):
+        self.left.append(most)
+
+    async def take_token(self):
+        """There are enough."""
 
 
 @pytest.fixture
@@ -50,22 +80,62 @@ def lists():
 
 @pytest.fixture
 def looks(lists):
-    """Resync once; what it asked for. Settings and seconds that have passed are arguments."""
-    asked, now = [], [0.0]
+    """Resync once; the services that it asks a pass for. Settings and seconds that have passed are arguments."""
+    now = [0.0]
 
     def build(**settings):
-        resync = Resync(lists, lists, asked.append, Settings(**settings), clock=lambda: now[0])
+        queue = Queue()
+        resync = Resync(lists, queue, Settings(**settings), lambda listed: listed, clock=lambda: now[0])
 
         async def look(later=0.0):
-            asked.clear()
+            queue.routine, queue.prepared = set(), {}
             now[0] += later
             await resync.once()
-            return set(asked)
+            assert not (queue.routine and queue.prepared)
+            return queue.routine or set(queue.prepared)
 
-        look.resync = resync
+        look.resync, look.queue = resync, queue
         return look
 
     return build
+
+
+async def test_the_first_passes_work_from_lists(looks, lists):
+    look = looks()
+    assert await look() == {A, B}
+    listed = look.queue.prepared[A]
+    assert (await listed.get(SERVICE, "team", "a"))["metadata"]["uid"] == "a"
+    assert await listed.get(RAY_SERVICE, "team", "a") == {
+        "metadata": {**(await listed.get(SERVICE, "team", "a"))["metadata"]}
+    }
+    assert await listed.list(POD, "team", {NAME_LABEL: "a"}) == []
+    assert look.queue.left == [1, 1, 0], "a batch waits for the one before the last"
+
+
+async def test_what_changed_since_the_first_lists_is_found(looks, lists):
+    """A watch began after them: it reports what there is, and not what was changed before."""
+    for kind in (RAY_CLUSTER, DEPLOYMENT, NETWORK_POLICY, POD):
+        lists.found[kind] = {A: "1", B: "1"}
+    look = looks()
+    assert await look() == {A, B}
+    assert await look() == set()
+    lists.found[POD] = {A: "1", B: "2"}
+    assert await look() == {B}
+
+
+async def test_a_watch_that_begins_makes_the_next_resync_come_soon(looks, lists, monkeypatch):
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.02)
+    look = looks(resync_seconds=3600)
+    running = asyncio.create_task(look.resync.run())
+    async with asyncio.timeout(30):
+        while not look.resync.is_complete():  # noqa: ASYNC110 - a state, not an event
+            await asyncio.sleep(0.001)
+        lists.found[POD] = {A: "1"}
+        look.resync.soon()
+        while not look.queue.routine:  # noqa: ASYNC110 - a set, not an event
+            await asyncio.sleep(0.001)
+    running.cancel()
+    assert look.queue.routine == {A}
 
 
 async def test_the_first_look_asks_for_everything_and_the_next_for_nothing(looks):
@@ -108,13 +178,6 @@ async def test_objects_that_carry_the_label_of_nobody_are_nothing(looks, lists):
     assert await look() == set()
 
 
-async def test_other_images_on_the_nodes_concern_everyone(looks, lists):
-    look = looks()
-    await look()
-    lists.images.append("two:1")
-    assert await look() == {A, B}
-
-
 async def test_everything_is_looked_at_once_in_a_long_while(looks):
     look = looks(full_resync_seconds=600)
     await look()
@@ -141,6 +204,31 @@ async def test_a_kind_that_comes_or_goes_concerns_everyone(looks, lists):
     assert await look() == set()
     lists.found[RAY_SERVICE] = KubeRayMissing("no such kind")
     assert await look() == {A, B}
+
+
+async def test_a_kind_that_one_namespace_forbids_is_there_all_the_same(looks, lists):
+    lists.found[SERVICE][Key("other", "c")] = "1"
+    found = lists.metadata
+
+    async def metadata(kind, namespace, selector=""):
+        if (kind, namespace) == (POD, "other"):
+            raise Refused("pods of other")
+        async for each in found(kind, namespace, selector):
+            yield each
+
+    lists.metadata = metadata
+    look = looks(watch_namespaces="other,team")
+    assert await look() == {A, B, Key("other", "c")}
+    assert await look() == set()
+
+
+async def test_the_first_service_of_all_is_passed_once(looks, lists):
+    services, lists.found[SERVICE] = lists.found[SERVICE], {}
+    look = looks()
+    assert await look() == set()
+    lists.found[SERVICE] = services
+    assert await look() == {A, B}
+    assert await look() == set()
 
 
 async def test_namespaces_that_are_not_served_are_not_listed(looks, lists):

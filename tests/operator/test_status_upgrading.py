@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
+from sd_operator.api.status import Reason
 from sd_operator.intent import of_spec
-from sd_operator.observed import Application, Observed, RayServiceView
+from sd_operator.observed import Application, Observed, PodView, RayServiceView
 from sd_operator.status.conditions import accepted
 from sd_operator.status.upgrading import upgrading
+from sd_operator.trouble import Trouble
 from sd_operator.upgrade_state import UpgradeState, upgrade_state
 
 SERVING = RayServiceView(
@@ -21,10 +24,9 @@ BOTH = replace(SERVING, pending="imagine-new", upgrading=True)
 
 @pytest.fixture
 def told(resource):
-    def tell(view, state=None, **spec):
-        verdict = upgrading(
-            of_spec(resource(**spec).spec, "image:1"), Observed(view, upgrade=state or UpgradeState())
-        )
+    def tell(view, state=None, pods=(), **spec):
+        observed = Observed(view, pods=tuple(pods), upgrade=state or UpgradeState())
+        verdict = upgrading(of_spec(resource(**spec).spec, "image:1"), observed)
         return verdict.status, verdict.reason, verdict.message
 
     return tell
@@ -50,10 +52,47 @@ def test_a_second_cluster_that_fails_says_so_and_who_serves(told):
     assert "imagine-old serves on as before; mend the spec, or take the change back" in message
 
 
-def test_a_shortage_is_told(told):
-    state, reason, message = told(BOTH, UpgradeState(shortage="1 of the 1 workers find no room"))
+NUMBERS = count()
+
+
+def worker(words="", cluster="imagine-new", reason=Reason.UNSCHEDULABLE, **more):
+    """A worker that waits since a second later than the one before it."""
+    since = f"2026-01-01T00:00:{next(NUMBERS):02}Z"
+    trouble = Trouble(reason, "worker pod", words, since) if words else None
+    return PodView(cluster, "gpu", is_head=False, ready=not words, trouble=trouble, **more)
+
+
+NO_GPU = "0/3 nodes are available: 1 Insufficient cpu, 2 Insufficient nvidia.com/gpu."
+
+
+def test_workers_of_the_second_cluster_that_find_no_gpu_are_counted(told):
+    first = worker(NO_GPU)
+    state, reason, message = told(BOTH, pods=[worker(), first, worker(NO_GPU), worker()])
     assert (state, reason) == ("True", "ShortOfGpus")
-    assert "1 of the 1 workers find no room" in message
+    since = first.trouble.since
+    assert f"2 of its 4 worker pods have found no node with enough nvidia.com/gpu since {since}." in message
+    assert "imagine-old serves until it is ready" in message
+
+
+def test_other_names_of_gpus_are_read_as_well(told):
+    told_of = told(BOTH, pods=[worker("0/1 nodes are available: 1 Insufficient gpu.intel.com/i915.")])
+    assert told_of[1] == "ShortOfGpus"
+    assert "enough gpu.intel.com/i915 since" in told_of[2]
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        worker("0/3 nodes are available: 3 Insufficient memory."),
+        worker("0/3 nodes are available: 3 node(s) had untolerated taint {nvidia.com/gpu: present}."),
+        worker(NO_GPU, cluster="imagine-old"),
+        worker(NO_GPU, reason=Reason.IMAGE_PULL_FAILED),
+        replace(worker(NO_GPU), is_head=True),
+    ],
+    ids=["memory", "taint", "of the first cluster", "another trouble", "the head"],
+)
+def test_what_waits_for_something_else_is_no_shortage_of_gpus(told, pod):
+    assert told(BOTH, pods=[pod])[1] == "NewClusterStarting"
 
 
 def test_traffic_that_moves_in_steps_is_counted(told):
@@ -99,5 +138,5 @@ def test_state_is_read_from_the_cluster_that_serves():
     active = {"metadata": {"annotations": annotations}, "spec": {**wanted, "rayVersion": "1"}}
     made_of = {"sdservice.dev/cluster-config": "this"}
     service = {"metadata": {"annotations": made_of}, "spec": {"rayClusterConfig": wanted}, "status": status}
-    assert upgrade_state(service, active) == UpgradeState("rayVersion", 30, "", "v1.7.0")
+    assert upgrade_state(service, active) == UpgradeState("rayVersion", 30, "v1.7.0")
     assert upgrade_state(None, active) == UpgradeState()

@@ -246,3 +246,96 @@ async def test_what_comes_all_at_once_is_spread():
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert set(seen) == set(keys)
+
+
+async def test_prepared_work_replaces_the_queues_own_and_takes_no_token():
+    """The clock stands still, so that ten tokens at most are to be had."""
+    seen, prepared = [], []
+
+    async def work(key):
+        seen.append(key)
+
+    async def from_lists(key):
+        prepared.append(key)
+
+    queue = WorkQueue(
+        work, workers=4, retry_base_seconds=0.01, retry_cap_seconds=0.05, per_second=5, clock=lambda: 100.0
+    )
+    task = asyncio.create_task(queue.run())
+    keys = [Key("ns", str(number)) for number in range(100)]
+    try:
+        for key in keys:
+            queue.add_prepared(key, from_lists)
+        async with asyncio.timeout(2):
+            await until(lambda: len(prepared) == 100)
+        assert seen == []
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_was_read_before_an_event_is_not_used():
+    seen, prepared, may_go = [], [], asyncio.Event()
+
+    async def work(key):
+        seen.append(key)
+        await may_go.wait()
+
+    async def from_lists(key):
+        prepared.append(key)
+
+    first, later, fresh = Key("ns", "first"), Key("ns", "later"), Key("ns", "fresh")
+    async with running(work, workers=1) as queue:
+        queue.add(first)
+        await until(lambda: seen == [first])
+        for key in (A, B, later):
+            queue.add_prepared(key, from_lists)
+        queue.add(fresh)
+        queue.add_prepared(fresh, from_lists)
+        queue.add(A)
+        queue.add_later(later, 0.001)
+        may_go.set()
+        await until(queue.idle)
+    assert prepared == [B]
+    assert seen == [first, fresh, A, later]
+
+
+async def test_prepared_work_that_nobody_does_in_time_is_done_by_reading_anew():
+    seen, may_go = [], asyncio.Event()
+
+    async def work(key):
+        seen.append(key)
+        await may_go.wait()
+
+    async def from_lists(key):
+        raise AssertionError(key)
+
+    async with running(work, workers=1) as queue:
+        queue.add(A)
+        await until(lambda: seen == [A])
+        queue.add_prepared(B, from_lists)
+        async with asyncio.timeout(10):
+            await queue.prepared_left(1, seconds=600)
+            await queue.prepared_left(0, seconds=0.01)
+        may_go.set()
+        await until(queue.idle)
+    assert seen == [A, B]
+
+
+async def test_prepared_work_that_is_done_lets_the_next_batch_come():
+    may_go = asyncio.Event()
+
+    async def work(_):
+        """Not needed."""
+
+    async def from_lists(_):
+        await may_go.wait()
+
+    async with running(work, workers=1) as queue:
+        for key in (A, B):
+            queue.add_prepared(key, from_lists)
+        waiting = asyncio.create_task(queue.prepared_left(0, seconds=600))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        may_go.set()
+        await asyncio.wait_for(waiting, 10)

@@ -17,8 +17,7 @@ import kopf
 
 from sd_operator import handlers, health, lease, serve_reader, service_probe
 from sd_operator.bounded_http import connections
-from sd_operator.cluster import Cluster, connect
-from sd_operator.device_reader import DeviceReader
+from sd_operator.cluster import Cluster, ListedCluster, connect
 from sd_operator.errors import LeadershipLost, SdServiceError
 from sd_operator.metrics import Metrics
 from sd_operator.naming import Key
@@ -33,7 +32,7 @@ from sd_operator.serve_poller import ServePoller
 from sd_operator.serve_reader import ServeReader
 from sd_operator.settings import Settings
 from sd_operator.watching import watch
-from sd_operator.work_queue import WorkQueue
+from sd_operator.work_queue import Work, WorkQueue
 
 logger = logging.getLogger("sd_operator")
 
@@ -66,9 +65,9 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
             asks, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
         serve = ServePoller(ServeReader(asks), metrics.polled("dashboard"))
         probes = ProbePoller(probe, counted=metrics.polled("service"))
-        nodes = NodeReader(cluster)
+        nodes = NodeReader(cluster, most_listed=settings.node_status_max_images)
         preloads = PreloadReader(cluster, nodes, settings.node_status_max_images)
-        observer = Observer(cluster, serve, probes, DeviceReader(cluster, nodes), preloads)
+        observer = Observer(cluster, serve, probes, nodes, preloads)
         reconciler = Reconciler(
             cluster, settings, observer, metrics=metrics, rollout=Rollout(settings.rollout_at_once)
         )
@@ -85,7 +84,10 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
             preloads.shared.changed(key.namespace)
             queue.add_routine(key)
 
-        resync = Resync(cluster, nodes, looked_at, settings)
+        def pass_over(listed: ListedCluster) -> Work:
+            return metrics.timed(reconciler.reading(listed).reconcile)
+
+        resync = Resync(cluster, queue, settings, pass_over, changed=looked_at)
         metrics.watch(leads=leadership.held, resync_age=resync.age_seconds, waiting=queue.waiting)
         if settings.metrics_port:
             metrics.serve(settings.metrics_port)
@@ -97,15 +99,13 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
                     group.create_task(leadership.keep(), name="keeping the Lease")
                     group.create_task(queue.run(), name="work queue")
                     group.create_task(resync.run(), name="resync")
+                    group.create_task(nodes.run(queue.add_routine, settings.resync_seconds), name="nodes")
                     group.create_task(serve.run(queue.add, queue.add_routine), name="polls of dashboards")
                     group.create_task(probes.run(queue.add), name="polls of services")
-                    watches = watch(
-                        settings,
-                        cluster,
-                        partial(handlers.registry, queue, reconciler.echoes, preloads.shared),
-                        take_signals,
+                    register = partial(
+                        handlers.registry, queue, reconciler.echoes, preloads.shared, resync.soon
                     )
-                    group.create_task(watches, name="watches")
+                    group.create_task(watch(settings, cluster, register, take_signals), name="watches")
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from failed
             finally:

@@ -16,7 +16,7 @@ from sd_operator.api.capacity import gpus_per_worker
 from sd_operator.api.status import Reason
 from sd_operator.builders.placement import worker_placement
 from sd_operator.node_fit import accepts
-from sd_operator.nodes import holds, is_schedulable, offered
+from sd_operator.nodes import Node, holds
 from sd_operator.preload_state import ImageState, PreloadState, View
 from sd_operator.trouble import Trouble
 
@@ -45,16 +45,16 @@ def of_nodes(spec: Spec, images: Iterable[str], pods: Iterable[Json], view: View
     return PreloadState(tuple(found))
 
 
-def _takes_workers(node: Json, spec: Spec) -> bool:
+def _takes_workers(node: Node, spec: Spec) -> bool:
     """Ready, accepted by the placement of a group, and with GPUs where its workers need some."""
-    gpus = offered(node, spec.gpu_resource_name)
-    return is_schedulable(node) and any(
-        gpus >= gpus_per_worker(spec, group) and accepts(node, worker_placement(spec, group))
+    offered = node.offers(spec.gpu_resource_name)
+    return node.is_schedulable and any(
+        offered >= gpus_per_worker(spec, group) and accepts(node, worker_placement(spec, group))
         for group in spec.worker_groups
     )
 
 
-def _on_nodes(image: str, nodes: Mapping[str, Json], view: View, slow: Mapping[str, str]) -> ImageState:
+def _on_nodes(image: str, nodes: Mapping[str, Node], view: View, slow: Mapping[str, str]) -> ImageState:
     found = {name: holds(node, image, view.most_listed) for name, node in nodes.items()}
     absent = f"image {image} is not on the node's list of images"
     words = {name: absent for name, held in found.items() if held is False}

@@ -7,7 +7,7 @@ finalizers, and never resyncs. Handlers neither raise nor wait for the API serve
 
 import asyncio
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -27,14 +27,19 @@ SETTLE_SECONDS = 0.2
 
 
 def registry(
-    queue: WorkQueue, echoes: Echoes, shared: SharedPreloads, children: Iterable[Watched] = CHILDREN
+    queue: WorkQueue,
+    echoes: Echoes,
+    shared: SharedPreloads,
+    watch_began: Callable[[], None],
+    children: Iterable[Watched] = CHILDREN,
 ) -> kopf.OperatorRegistry:
     """The handlers of the operator, which put keys into the queue; not for what it has written itself.
 
     Args:
         queue: where keys go.
-        echoes: what we wrote.
+        echoes: what the operator wrote.
         shared: told of each change of what services share.
+        watch_began: called for each child that was there when its watch began; resync finds which of them have changed.
         children: the kinds to watch beside the resource itself.
     """
     handlers = kopf.OperatorRegistry()
@@ -53,6 +58,9 @@ def registry(
             queue.add(Key(namespace or "", name))
 
     async def child_changed(meta: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
+        if event["type"] is None:
+            watch_began()  # it was there before; resync finds whether it has changed meanwhile
+            return
         if await is_echo(event["type"], meta, echoes):
             return
         concerned = keys(meta)
@@ -69,18 +77,17 @@ def registry(
     return handlers
 
 
-async def is_echo(change: str | None, metadata: Mapping[str, Any], echoes: Echoes) -> bool:
+async def is_echo(change: str, metadata: Mapping[str, Any], echoes: Echoes) -> bool:
     """Whether an event tells of nothing but our own write; looked at once the answer to that must have come.
 
     Args:
-        change: type of the event; None: it was there when the watch began.
+        change: type of the event.
         metadata: of the object.
         echoes: what we wrote.
     """
     if change == "DELETED":
         return False
-    if change is not None:
-        await asyncio.sleep(ECHO_SECONDS)
+    await asyncio.sleep(ECHO_SECONDS)
     return echoes.is_one(metadata)
 
 
@@ -102,7 +109,7 @@ def settings(*, scans: bool = True) -> kopf.OperatorSettings:
     chosen.watching.connect_timeout = 10
     chosen.watching.reconnect_backoff = 1.0
     # Few objects in memory at a time: lists come by pages, and who was told of an object forgets it soon.
-    chosen.watching.chunk_size = 20
+    chosen.watching.chunk_size = 50
     chosen.queueing.idle_timeout = 0.05
     for child in CHILDREN:  # those without labels are watched without a selector
         group, _, plural = child.kind.resource

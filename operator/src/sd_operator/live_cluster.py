@@ -7,7 +7,6 @@ change of anything else makes a new one, and with upgrade strategy None nothing 
 So bounds and tolerations are patched by us. `replicas` and `workersToDelete` belong to Ray's autoscaler.
 """
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -31,13 +30,20 @@ def fingerprint(cluster: Mapping[str, Json]) -> str:
     Args:
         cluster: `spec.rayClusterConfig` as we render it.
     """
-    heard = copy.deepcopy(dict(cluster))
-    for group in heard["workerGroupSpecs"]:
-        for muted in _MUTED_IN_GROUPS:
-            group.pop(muted, None)
-    for group in (heard["headGroupSpec"], *heard["workerGroupSpecs"]):
-        group["template"]["spec"].pop(_TOLERATIONS, None)
+    heard = {
+        **cluster,
+        "headGroupSpec": _heard(cluster["headGroupSpec"]),
+        "workerGroupSpecs": [_heard(group, _MUTED_IN_GROUPS) for group in cluster["workerGroupSpecs"]],
+    }
     return hashlib.sha256(json.dumps(heard, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _heard(group: Mapping[str, Json], muted: tuple[str, ...] = ()) -> Json:
+    """A group without what KubeRay does not compare."""
+    template = group["template"]
+    pod = {key: value for key, value in template["spec"].items() if key != _TOLERATIONS}
+    kept = {key: value for key, value in group.items() if key not in muted}
+    return {**kept, "template": {**template, "spec": pod}}
 
 
 def live_patch(wanted: Mapping[str, Json], live: Mapping[str, Json]) -> list[Operation]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sd_operator.builders.placement import REQUIRED
+from sd_operator.nodes import Node
 
 Json = Mapping[str, Any]
 
@@ -14,34 +15,31 @@ _LARGEST = 2**63
 """The scheduler compares numbers of 64 bits."""
 
 
-def accepts(node: Json, placement: Json) -> bool:
+def accepts(node: Node, placement: Json) -> bool:
     """Whether the node takes a pod of this placement.
 
     Args:
-        node: the live Node.
+        node: the node.
         placement: nodeSelector, affinity and tolerations as a Pod has them.
     """
-    labels = node["metadata"].get("labels") or {}
-    selected = placement.get("nodeSelector", {}).items() <= labels.items()
+    selected = placement.get("nodeSelector", {}).items() <= node.labels.items()
     terms = (placement.get("affinity", {}).get("nodeAffinity", {}).get(REQUIRED) or {}).get(
         "nodeSelectorTerms"
     )
     wanted = terms is None or any(_fits(node, term) for term in terms)
-    taints = node.get("spec", {}).get("taints") or []
     barred = any(
         taint["effect"] != "PreferNoSchedule"
         and not any(_tolerates(toleration, taint) for toleration in placement.get("tolerations", []))
-        for taint in taints
+        for taint in node.taints
     )
     return selected and wanted and not barred
 
 
-def _fits(node: Json, term: Json) -> bool:
+def _fits(node: Node, term: Json) -> bool:
     """Whether the node meets a term; a term without demands matches no node."""
-    fields = {"metadata.name": node["metadata"]["name"]}
-    labels, of_labels = node["metadata"].get("labels") or {}, term.get("matchExpressions") or []
-    of_fields = term.get("matchFields") or []
-    return bool(of_labels or of_fields) and _meets(labels, of_labels) and _meets(fields, of_fields)
+    of_labels, of_fields = term.get("matchExpressions") or [], term.get("matchFields") or []
+    is_met = _meets(node.labels, of_labels) and _meets({"metadata.name": node.name}, of_fields)
+    return bool(of_labels or of_fields) and is_met
 
 
 def _meets(values: Mapping[str, str], expressions: Iterable[Json]) -> bool:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a Node tells: whether it takes new pods, and which images it holds (pure).
+"""The few facts of a Node that the operator uses: whether it takes new pods, and which images it holds (pure).
+
+A live Node is tens of kilobytes of JSON, most of it names of images and notes of who wrote which field. Thousands of nodes
+are kept, so each is reduced to its facts as soon as it is read.
 
 A kubelet lists the largest images only, 50 by default, each with at most five names, and refreshes the list within a
 minute (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1, nodeStatusMaxImages;
@@ -7,7 +10,12 @@ https://github.com/kubernetes/kubernetes, pkg/kubelet/nodestatus/setters.go). So
 """
 
 import re
-from collections.abc import Mapping
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 Json = Mapping[str, Any]
@@ -16,37 +24,86 @@ _COUNT = re.compile(r"([0-9]+)(k|M|G|Ki|Mi|Gi)?", re.ASCII)
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 _REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 _DEFAULT_REGISTRY = "docker.io"
+_NAMES_REMEMBERED = 4096
 
 
-def is_schedulable(node: Json) -> bool:
-    """Ready and not cordoned."""
-    conditions = {each["type"]: each["status"] for each in (node.get("status") or {}).get("conditions", [])}
-    return not (node.get("spec") or {}).get("unschedulable") and conditions.get("Ready") == "True"
+@dataclass(frozen=True)
+class ImageList:
+    """The images that a kubelet lists.
+
+    Names are kept as sorted 64-bit hashes: 250 of them are 2 KB and not 30. That two names of one cluster share a hash
+    is as likely as one in a trillion.
+
+    Attributes:
+        names: hashes of all names, written out in full.
+        count: images on the list.
+    """
+
+    names: "array[int]"
+    count: int
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the list has this name, which is written out in full."""
+        sought = hash(name)
+        index = bisect_left(self.names, sought)
+        return index < len(self.names) and self.names[index] == sought
 
 
-def offered(node: Json, resource: str) -> int:
-    """Units of an extended resource, such as nvidia.com/gpu, that a node has for pods; 0 where its amount is no count."""
-    amount = ((node.get("status") or {}).get("allocatable") or {}).get(resource, 0)
-    found = _COUNT.fullmatch(str(amount))
-    return int(found[1]) * _UNITS[found[2] or ""] if found else 0
+_NOTHING_LISTED = ImageList(array("q"), 0)
 
 
-def holds(node: Json, image: str, most_listed: int) -> bool | None:
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node.
+
+    Attributes:
+        is_schedulable: it is ready and not cordoned.
+        taints: as the Node has them.
+        allocatable: amounts by resource, as the Node has them.
+    """
+
+    name: str
+    is_schedulable: bool = True
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[Json, ...] = ()
+    allocatable: Mapping[str, str] = field(default_factory=dict)
+    images: ImageList = _NOTHING_LISTED
+
+    def offers(self, resource: str) -> int:
+        """Units of an extended resource, such as nvidia.com/gpu, that the node has for pods; 0 where its amount is no count."""
+        found = _COUNT.fullmatch(str(self.allocatable.get(resource, "")))
+        return int(found[1]) * _UNITS[found[2] or ""] if found else 0
+
+
+def read_node(live: Json) -> Node:
+    """The facts of a live Node; labels and amounts that many nodes share are kept once."""
+    metadata, spec, status = live["metadata"], live.get("spec") or {}, live.get("status") or {}
+    ready = next((each["status"] for each in status.get("conditions", []) if each["type"] == "Ready"), "")
+    return Node(
+        name=sys.intern(metadata["name"]),
+        is_schedulable=ready == "True" and not spec.get("unschedulable"),
+        labels=_shared(metadata.get("labels")),
+        taints=tuple(spec.get("taints") or ()),
+        allocatable=_shared(status.get("allocatable")),
+        images=_images(status.get("images") or ()),
+    )
+
+
+def holds(node: Node, image: str, most_listed: int) -> bool | None:
     """Whether the node has the image; None where its list cannot tell.
 
     Args:
-        node: the live Node.
+        node: the node.
         image: reference of the image.
         most_listed: images that the kubelet lists at most; -1: all.
     """
-    listed = (node.get("status") or {}).get("images") or []
-    names = {full_name(name) for each in listed for name in each.get("names") or []}
-    if full_name(image) in names:
+    if full_name(image) in node.images:
         return True
-    is_cut = most_listed >= 0 and len(listed) >= most_listed
-    return None if is_cut or not listed else False
+    is_cut = most_listed >= 0 and node.images.count >= most_listed
+    return None if is_cut or not node.images.count else False
 
 
+@lru_cache(_NAMES_REMEMBERED)
 def full_name(image: str) -> str:
     """The reference as container runtimes write it: with registry, and with tag or digest; a digest beats a tag.
 
@@ -99,3 +156,13 @@ def _demand(expression: Json) -> str:
             return f"{key}={values[0]}"
         case operator:
             return " ".join([key, operator, *([", ".join(values)] if values else [])])
+
+
+def _shared(texts: Mapping[str, str] | None) -> dict[str, str]:
+    return {sys.intern(key): sys.intern(value) for key, value in (texts or {}).items()}
+
+
+def _images(listed: Iterable[Json]) -> ImageList:
+    listed = tuple(listed)
+    names = {hash(full_name(name)) for each in listed for name in each.get("names") or ()}
+    return ImageList(array("q", sorted(names)), len(listed))

@@ -5,8 +5,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sd_operator import gateway, naming
-from sd_operator.api import Spec
+from sd_operator import gateway, naming, node_dependency
 from sd_operator.builders.token_secret import token_of
 from sd_operator.child_writer import is_preload
 from sd_operator.cluster import (
@@ -21,11 +20,11 @@ from sd_operator.cluster import (
     Cluster,
 )
 from sd_operator.cluster_roles import with_pods
-from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import KubeRayMissing, Refused
-from sd_operator.headroom import shortage
 from sd_operator.intent import Intent, moves_in_steps, of_ray_service
 from sd_operator.naming import Key
+from sd_operator.node_dependency import NodeDependency
+from sd_operator.node_reader import NodeReader
 from sd_operator.observed import Observed, observe
 from sd_operator.ownership import belongs_to, owner
 from sd_operator.preload_reader import Asked, PreloadReader
@@ -59,7 +58,7 @@ class Observer:
     cluster: Cluster
     serve: ServePoller
     probes: ProbePoller
-    devices: DeviceReader
+    nodes: NodeReader
     preloads: PreloadReader
     waits: bool = False
 
@@ -67,6 +66,7 @@ class Observer:
         """The resource, or all that runs of it, is gone: nothing of it is polled any more."""
         self.serve.forget(key)
         self.probes.forget(key)
+        self.nodes.depends(key, None)
 
     async def look(
         self, key: Key, children: Children, ray_clusters: list[Json], token: str, asked: Asked | None
@@ -84,8 +84,8 @@ class Observer:
         pods = await self._pods(key, children)
         observed = observe(ray_service, pods, ray_clusters, children.warm)
         by_name = {each["metadata"]["name"]: each for each in ray_clusters}
-        lacking = await self._shortage(asked.spec if asked else None, observed)
-        upgrade = upgrade_state(ray_service, by_name.get(observed.active), lacking, pods)
+        upgrade = upgrade_state(ray_service, by_name.get(observed.active), pods)
+        self.nodes.depends(key, _node_dependency(children.daemon_sets, asked))
         heads = ((name, observed.head(name)) for name in observed.clusters)
         places = [Place(key.namespace, name, head.uid, token, head.ready) for name, head in heads if head]
         around = observed.around_ray()
@@ -179,12 +179,9 @@ class Observer:
         door = Door(key.namespace, naming.serve_service(observed.active if in_steps else key.name))
         return await self.probes.ask(key, door) if self.waits else self.probes.seen(key, door, around)
 
-    async def _shortage(self, spec: Spec | None, observed: Observed) -> str:
-        """What a second cluster lacks; unknown where we may not read nodes and the pods of others."""
-        if spec is None or not (observed.active and observed.pending):
-            return ""
-        found = await self.devices.read()
-        return "" if found is None else shortage(spec, observed.pending, found.nodes, found.pods)
+    def reading(self, cluster: Cluster) -> "Observer":
+        """The same, for one pass that reads from there; what services share is read for all of them as ever."""
+        return replace(self, cluster=cluster)
 
     async def events(self, namespace: str, observed: Observed) -> list[Json]:
         """Events about the RayClusters of a resource in this namespace; none where they may not be read."""
@@ -196,3 +193,10 @@ class Observer:
             except Refused:
                 return []
         return found
+
+
+def _node_dependency(daemon_sets: tuple[Json, ...], asked: Asked | None) -> NodeDependency | None:
+    """What the state of the images depends on, of nodes; None where it depends on none."""
+    if asked is not None and asked.spec.image_preload.mode == "External":
+        return node_dependency.of_spec(asked.spec, asked.images)
+    return node_dependency.of_daemon_sets(daemon_sets)

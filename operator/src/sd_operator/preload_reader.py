@@ -15,7 +15,7 @@ from sd_operator.errors import Refused
 from sd_operator.external_images import of_nodes
 from sd_operator.node_fit import accepts
 from sd_operator.node_reader import NodeReader
-from sd_operator.nodes import is_schedulable, offered
+from sd_operator.nodes import Node
 from sd_operator.ownership import is_shared
 from sd_operator.preload_sharing import SharedPreloads
 from sd_operator.preload_state import (
@@ -63,9 +63,6 @@ class PreloadReader:
     _states: Recent[tuple[str, int], PreloadState] = field(
         default_factory=lambda: Recent(_FRESH_SECONDS, most=_MOST_STATES), repr=False
     )
-    _latest_nodes: Recent[str, tuple[Mapping[str, Json] | None]] = field(
-        default_factory=lambda: Recent(0.0), repr=False
-    )
 
     @cached_property
     def shared(self) -> SharedPreloads:
@@ -100,7 +97,7 @@ class PreloadReader:
 
     async def read_now(self, daemon_sets: Iterable[Json], asked: Asked) -> PreloadState:
         """Which nodes hold the images that these shared DaemonSets bring, at this moment."""
-        view = self._view(await self._nodes_now())
+        view = self._view(await self.nodes.read(anew=True))
         return _of_wanted(await self._joined(daemon_sets, [], view, anew=True), asked, view)
 
     async def holding(self, daemon_sets: Iterable[Json], asked: Asked) -> list[Json]:
@@ -126,15 +123,7 @@ class PreloadReader:
         version = hash((metadata.get("generation"), str(live.get("status"))))
         return await self._states.get((metadata["uid"], version), read, anew=anew)
 
-    async def _nodes_now(self) -> Mapping[str, Json] | None:
-        """The nodes at this moment, read once for all services that ask at the same time."""
-
-        async def read() -> tuple[Mapping[str, Json] | None]:
-            return (await self.nodes.read(anew=True),)
-
-        return (await self._latest_nodes.get("", read, anew=True))[0]
-
-    def _view(self, nodes: Mapping[str, Json] | None) -> View:
+    def _view(self, nodes: Mapping[str, Node] | None) -> View:
         return View(nodes, self.most_listed, self.clock())
 
     async def _refused_pods(self, daemon_sets: Iterable[Json]) -> Trouble | None:
@@ -174,9 +163,7 @@ def _of_wanted(state: PreloadState, asked: Asked, view: View) -> PreloadState:
 def _offering(spec: Spec, view: View) -> tuple[str, ...]:
     """Nodes that have the GPUs that workers ask for."""
     nodes = (view.nodes or {}).items()
-    return tuple(
-        name for name, node in nodes if is_schedulable(node) and offered(node, spec.gpu_resource_name)
-    )
+    return tuple(name for name, node in nodes if node.is_schedulable and node.offers(spec.gpu_resource_name))
 
 
 def _with_names(state: PreloadState, live: Json, pods: Iterable[Json], view: View) -> PreloadState:
@@ -186,6 +173,6 @@ def _with_names(state: PreloadState, live: Json, pods: Iterable[Json], view: Vie
     have, where = {node_name(pod) for pod in pods}, live["spec"]["template"]["spec"]
     nodes = (view.nodes or {}).items()
     lacking = (
-        name for name, node in nodes if name not in have and is_schedulable(node) and accepts(node, where)
+        name for name, node in nodes if name not in have and node.is_schedulable and accepts(node, where)
     )
     return replace(state, unmade_on=tuple(sorted(lacking)[: state.unmade]))

@@ -13,7 +13,7 @@ from typing import Any
 
 from sd_operator import naming, times, trouble
 from sd_operator.api.status import Reason
-from sd_operator.nodes import described, holds, is_schedulable
+from sd_operator.nodes import Node, described, holds
 from sd_operator.trouble import Trouble
 
 Json = Mapping[str, Any]
@@ -106,12 +106,12 @@ class View:
     """What there is to see of nodes.
 
     Attributes:
-        nodes: live Nodes by name; None where they may not be read.
+        nodes: all nodes by name; None where they may not be read.
         most_listed: images that a kubelet lists at most; -1: all.
         now: the time, UTC.
     """
 
-    nodes: Mapping[str, Json] | None
+    nodes: Mapping[str, Node] | None
     most_listed: int
     now: datetime
 
@@ -233,7 +233,7 @@ def _pinned(pod: Json) -> Iterator[str]:
 
 def _counts(node: str, view: View) -> bool:
     """One that is not known yet counts."""
-    return view.nodes is None or node not in view.nodes or is_schedulable(view.nodes[node])
+    return view.nodes is None or node not in view.nodes or view.nodes[node].is_schedulable
 
 
 def _container(image: str, pod: Json) -> Json | None:
@@ -271,7 +271,7 @@ def _started(pod: Json) -> str:
     return next((each.get("lastTransitionTime", "") for each in conditions if each["type"] == "PodScheduled"), "")  # fmt: skip
 
 
-def _loss(image: str, container: Json, subject: str, node: Json | None, view: View) -> Trouble | None:
+def _loss(image: str, container: Json, subject: str, node: Node | None, view: View) -> Trouble | None:
     running = (container.get("state") or {}).get("running")
     if node is None or not running or holds(node, image, view.most_listed) is not False:
         return None

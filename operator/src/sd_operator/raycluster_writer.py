@@ -56,7 +56,7 @@ class RayClusterWriter:
         if not any(old_clusters(seen, ray_clusters)):
             return
         # Read after the clusters were: a cluster that it does not name is none that has just been created.
-        ray_service = await self.cluster.get(RAY_SERVICE, key.namespace, key.name)
+        ray_service = await self.cluster.unlisted().get(RAY_SERVICE, key.namespace, key.name)
         if ray_service is None or ray_service["metadata"]["uid"] != seen["metadata"]["uid"]:
             return
         pods = await self.cluster.list(POD, key.namespace, naming.everything(key.name))

@@ -177,7 +177,7 @@ REASONS = {
         "Add a node that fits, or change resources, nodeSelector, tolerations or affinity of the group or the head.",
     ),
     Reason.SHORT_OF_GPUS: Meaning(
-        "The second cluster finds too few GPUs on the nodes there are; the first one serves on.",
+        "Workers of the second cluster find no node with enough free GPUs; the first cluster continues to serve.",
         "Add nodes or free GPUs; or take the change back; or choose `upgrade.strategy: InPlaceOnly` for the next one.",
     ),
     Reason.UPGRADE_FAILED: Meaning(

@@ -31,6 +31,7 @@ from sd_operator.cluster import (
     SECRET,
     SERVICE,
     Cluster,
+    ListedCluster,
 )
 from sd_operator.desired import PRUNED_KINDS, desired
 from sd_operator.echoes import Echoes
@@ -70,14 +71,18 @@ logger = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
-    """What there is of a resource: its children, the Secret with Ray's token, and the RayClusters that KubeRay made.
+    """What there is of a resource.
 
-    KubeRay gives a RayCluster the labels of its RayService.
+    Attributes:
+        secret: the Secret with Ray's token.
+        ray_clusters: made by KubeRay, which gives them the labels of their RayService.
+        needs_token: False where the Secret was not read, since it is there and no pod of Ray is asked anything.
     """
 
     children: Children
     secret: Json | None
     ray_clusters: list[Json]
+    needs_token: bool = True
 
 
 class Applied(NamedTuple):
@@ -114,6 +119,7 @@ class Reconciler:
         echoes: told of each child that is written.
         rollout: who may have another cluster because of the operator.
         untold: what was done and has no Event yet, since something failed before.
+        spares_token: the Secret is read only where the pass depends on it.
     """
 
     cluster: Cluster
@@ -125,6 +131,11 @@ class Reconciler:
     echoes: Echoes = field(default_factory=Echoes)
     rollout: Rollout = field(default_factory=Rollout)
     untold: dict[Key, list[Note]] = field(default_factory=dict)
+    spares_token: bool = False
+
+    def reading(self, cluster: ListedCluster) -> "Reconciler":
+        """The same, for one pass over the service of which lists have shown what there is."""
+        return replace(self, cluster=cluster, observer=self.observer.reading(cluster), spares_token=True)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the children and the status of one resource in line with its spec.
@@ -172,16 +183,27 @@ class Reconciler:
     async def _read(self, resource: Resource) -> Found:
         """What there is of a resource, all asked for at once; waiting for one answer after the other is most of a pass."""
         namespace, labels = resource.namespace, naming.labels(resource.name)
+        needs_token = not self.spares_token or await self._needs_token(resource)
         daemon_sets, deployments, policy, ray_service, secret, ray_clusters = await asyncio.gather(
             self.cluster.list(DAEMON_SET, namespace, labels),
             self.cluster.list(DEPLOYMENT, namespace, labels),
             self.cluster.get(NETWORK_POLICY, namespace, naming.network_policy(resource.name)),
             self.cluster.get(RAY_SERVICE, namespace, resource.name),
-            self.cluster.get(SECRET, namespace, naming.token_secret(resource.name)),
+            self._secret(resource) if needs_token else _nothing(),
             self.cluster.list(RAY_CLUSTER, namespace, labels),
         )
         children = [*daemon_sets, *deployments, *filter(None, (policy, ray_service))]
-        return Found({identity(each): each for each in children}, secret, ray_clusters)
+        return Found({identity(each): each for each in children}, secret, ray_clusters, needs_token)
+
+    async def _secret(self, resource: Resource) -> Json | None:
+        return await self.cluster.get(SECRET, resource.namespace, naming.token_secret(resource.name))
+
+    async def _needs_token(self, resource: Resource) -> bool:
+        """Whether there are pods of Ray, which are asked with the token; or no RayService yet, before which it is made."""
+        pods = await self.cluster.list(POD, resource.namespace, naming.everything(resource.name))
+        if any(naming.RAY_POD_LABEL in each["metadata"]["labels"] for each in pods):
+            return True
+        return await self.cluster.get(RAY_SERVICE, resource.namespace, resource.name) is None
 
     async def _apply(self, resource: Resource, found: Found, before: Status, notes: list[Note]) -> Applied:
         """Apply what differs, delete what is ours and no longer wanted; a RayService may have to wait.
@@ -202,7 +224,7 @@ class Reconciler:
     async def _bring(self, resource: Resource, found: Found, before: Status, writer: ChildWriter) -> Applied:
         wanted = {identity(body): body for body in desired(resource, self.settings)}
         children = await writer.owned(resource.namespace, found.children, wanted)
-        token = await self._ensure_token(resource, found.secret)
+        token = await self._ensure_token(resource, found.secret) if found.needs_token else ""
         held, is_in_place = None, False
         for child, body in wanted.items():
             live = children.get(child)
@@ -377,6 +399,10 @@ class Reconciler:
             await self.cluster.create(body, naming.FIELD_MANAGER)
         except Refused as error:
             logger.debug("%s", error)
+
+
+async def _nothing() -> None:
+    """Stands for a read that is not needed."""
 
 
 def _left_alone(live: Json | None, why: Verdict, hold: Hold | None = None) -> status.Held:

@@ -21,14 +21,12 @@ class UpgradeState:
     Attributes:
         behind: where the active RayCluster differs from the wanted config; empty where it does not.
         traffic_percent: share of the requests that the new cluster takes; None unless they move in steps.
-        shortage: what the second cluster lacks to start, empty where it fits or nothing is known.
         kuberay: version of the KubeRay that made the active RayCluster, such as v1.7.0; empty where unknown.
         outdated: which pods of the active RayCluster are older than its spec and differ from it; empty where none does.
     """
 
     behind: str = ""
     traffic_percent: int | None = None
-    shortage: str = ""
     kuberay: str = ""
     outdated: str = ""
 
@@ -39,19 +37,16 @@ class UpgradeState:
         return bool(self.kuberay) and all(map(str.isdigit, parts)) and tuple(map(int, parts)) < OLDEST_KUBERAY
 
 
-def upgrade_state(
-    ray_service: Json | None, active: Json | None, shortage: str = "", pods: Iterable[Json] = ()
-) -> UpgradeState:
+def upgrade_state(ray_service: Json | None, active: Json | None, pods: Iterable[Json] = ()) -> UpgradeState:
     """Read it.
 
     Args:
         ray_service: the live RayService, None where there is none.
         active: the live RayCluster that serves, None where none does.
-        shortage: what the second cluster lacks.
         pods: live pods of the service.
     """
     if ray_service is None or active is None:
-        return UpgradeState(shortage=shortage)
+        return UpgradeState()
     pending = (ray_service.get("status") or {}).get("pendingServiceStatus") or {}
     annotations = active["metadata"].get("annotations") or {}
     wanted = ray_service["spec"]["rayClusterConfig"]
@@ -59,6 +54,5 @@ def upgrade_state(
         behind=differences(wanted, active) if runs_other_config(ray_service, active) else "",
         outdated=outdated(active, pods),
         traffic_percent=pending.get("trafficRoutedPercent"),
-        shortage=shortage,
         kuberay=annotations.get(_VERSION_ANNOTATION, ""),
     )

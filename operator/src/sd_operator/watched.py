@@ -43,6 +43,10 @@ class Watched:
         """The label selector by which the API server leaves out the others."""
         return ",".join(f"{key}={value}" if value else key for key, value in self.labels.items())
 
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether that selector picks an object of these labels."""
+        return all(key in labels and value in {"", labels[key]} for key, value in self.labels.items())
+
 
 _NAMED = {naming.NAME_LABEL: ""}
 _MANAGED = {**_NAMED, naming.MANAGED_BY_LABEL: ""}
@@ -58,6 +62,9 @@ CHILDREN = (
     Watched(NETWORK_POLICY, _MANAGED),
     Watched(POD, _OF_RAY),
 )
+
+SHARED = Watched(DAEMON_SET, {**_OURS, naming.PRELOAD_LABEL: ""})
+"""Those among the children that services share."""
 
 OPTIONAL = (Watched(GATEWAY, {}),)
 """Kinds that a cluster may lack, or that we may not read there; nothing but an address depends on them."""

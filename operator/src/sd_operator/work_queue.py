@@ -5,7 +5,8 @@ A key added while it is being worked on is worked on once more afterwards, so no
 comes back after a pause of its own that doubles, so one poisoned resource does not slow the others. Work may ask to
 be done again after a while; whatever comes first, that time or an event, does it. Of what is looked at again and again
 without an event the pauses grow, so that a thousand resources that wait for the same thing do not fill the queue. What is
-looked at without an event, such as every resource after a start, waits until no event does; a token bucket spreads it.
+looked at without an event, such as every resource after a start, waits until no event does; a token bucket spreads it. Work that has
+read beforehand what it needs takes no token: the bucket bounds what the API server is asked.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from sd_operator.errors import SdServiceError
 from sd_operator.naming import Key
@@ -43,13 +45,21 @@ class TokenBucket:
         if wait > 0:
             await asyncio.sleep(wait)
 
+    def put_back(self) -> None:
+        """Return a token that was not used."""
+        self._full_at -= 1 / self._rate
+
+
+Work = Callable[[Key], Awaitable[float | None]]
+"""Works on a key; returns the seconds after which to do it again although nothing happened, None for never."""
+
 
 class WorkQueue:
     """A deduplicating queue with per-key back-off and a bound on concurrency."""
 
     def __init__(
         self,
-        work: Callable[[Key], Awaitable[float | None]],
+        work: Work,
         *,
         workers: int,
         retry_base_seconds: float,
@@ -61,6 +71,7 @@ class WorkQueue:
         self._workers = workers
         self._base = retry_base_seconds
         self._cap = retry_cap_seconds
+        self._clock = clock
         self._bucket = TokenBucket(per_second, clock)
         self._ready: asyncio.PriorityQueue[tuple[int, int, Key]] = asyncio.PriorityQueue()
         self._numbers = itertools.count()
@@ -71,6 +82,8 @@ class WorkQueue:
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._visits: dict[Key, asyncio.TimerHandle] = {}
         self._looks: dict[Key, float] = {}  # the latest pause, where no event came since
+        self._prepared: dict[Key, Work] = {}
+        self._prepared_taken = asyncio.Event()
 
     def add(self, key: Key) -> None:
         """Ask for the key to be worked on soon, since something has happened; never blocks, never raises.
@@ -78,18 +91,44 @@ class WorkQueue:
         A pause after a failure is kept: events of a failing key do not make it spin.
         """
         self._looks.pop(key, None)
+        self._prepared.pop(key, None)
         self._put(key, _EVENT)
 
     def add_routine(self, key: Key) -> None:
         """Ask for the key to be worked on once no event waits."""
         self._put(key, _ROUTINE)
 
-    def _put(self, key: Key, rank: int) -> None:
+    def add_prepared(self, key: Key, work: Work) -> None:
+        """Ask for the key to be worked on once no event waits, by work that has read beforehand what it needs.
+
+        It takes no token. An event that comes first is newer than what was read: then the queue's own work is done.
+        """
+        if self._put(key, _ROUTINE):
+            self._prepared[key] = work
+
+    async def prepared_left(self, most: int, seconds: float) -> None:
+        """Wait until at most so much prepared work is left; after so long, the queue's own work replaces what is left."""
+        deadline = self._clock() + seconds
+        while len(self._prepared) > most and (wait := deadline - self._clock()) > 0:
+            self._prepared_taken.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._prepared_taken.wait(), wait)
+        if len(self._prepared) > most:
+            self._prepared.clear()
+
+    async def take_token(self) -> None:
+        """Wait for a token, for prepared work that needs one after all."""
+        await self._bucket.take()
+
+    def _put(self, key: Key, rank: int) -> bool:
+        """Let a key wait for a worker; False where it does already, or where something else brings it back."""
         if key in self._running:
             self._again.add(key)
         elif key not in self._timers and rank < self._waiting.get(key, math.inf):
             self._waiting[key] = rank
             self._ready.put_nowait((rank, next(self._numbers), key))
+            return True
+        return False
 
     def add_later(self, key: Key, seconds: float) -> None:
         """Ask for the key to be worked on after a while, since something has happened.
@@ -97,6 +136,7 @@ class WorkQueue:
         Whatever else asks meanwhile is answered by that. Pauses between passes that grew without an event start small again.
         """
         self._looks.pop(key, None)
+        self._prepared.pop(key, None)
         if key not in self._timers and key not in self._waiting:
             self._come_again_in(seconds, key)
 
@@ -118,9 +158,10 @@ class WorkQueue:
         while True:
             await self._bucket.take()  # before there is a key: the most urgent one is taken then
             key = await self._next()
+            work = self._take_prepared(key) or self._work
             self._running.add(key)
             try:
-                pause = await self._try(key)
+                pause = await self._try(key, work)
             finally:
                 self._running.discard(key)
             again = key in self._again
@@ -137,13 +178,20 @@ class WorkQueue:
                 del self._waiting[key]
                 return key
 
-    async def _try(self, key: Key) -> float | None:
+    def _take_prepared(self, key: Key) -> Work | None:
+        work = self._prepared.pop(key, None)
+        if work is not None:
+            self._bucket.put_back()
+            self._prepared_taken.set()
+        return work
+
+    async def _try(self, key: Key, work: Work) -> float | None:
         """Work once; return the pause in seconds before the next try, None after success."""
         visit = self._visits.pop(key, None)
         if visit is not None:
             visit.cancel()
         try:
-            look_again = await self._work(key)
+            look_again = await work(key)
         except SdServiceError as error:
             # ClusterUnavailable; or not even the status could be written, since the namespace is on its way out.
             pause = getattr(error, "retry_after_seconds", None) or self._pause(key)

@@ -5,6 +5,8 @@
 both sides to it. A change of `args` or `ray_actor_options` restarts replicas, `user_config` reaches running ones.
 """
 
+import json
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -46,7 +48,13 @@ def serve_config(spec: Spec, *, in_place: bool = False) -> Json:
 
 def serve_config_text(spec: Spec, *, in_place: bool = False) -> str:
     """The config as a RayService carries it."""
-    return yaml.dump(serve_config(spec, in_place=in_place), Dumper=yaml.CSafeDumper, sort_keys=False)
+    return _yaml(json.dumps(serve_config(spec, in_place=in_place)))
+
+
+@lru_cache(1024)
+def _yaml(config: str) -> str:
+    """A Serve config, given as JSON, as YAML: of all that a pass computes, this takes longest."""
+    return yaml.dump(json.loads(config), Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def has_surge(spec: Spec) -> bool:

@@ -24,7 +24,6 @@ from sd_operator.cluster import (
     connect,
     default_namespace,
 )
-from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import InvalidResource, KubeRayMissing, Refused, SdServiceError
 from sd_operator.intent import of_ray_service
 from sd_operator.naming import Key
@@ -164,9 +163,9 @@ def _held(
 def _observer(cluster: Cluster, node_status_max_images: int) -> Observer:
     serve, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
     nodes = NodeReader(cluster)
-    devices, preloads = DeviceReader(cluster, nodes), PreloadReader(cluster, nodes, node_status_max_images)
+    preloads = PreloadReader(cluster, nodes, node_status_max_images)
     polls = ServePoller(ServeReader(serve)), ProbePoller(probe)
-    return Observer(cluster, *polls, devices, preloads, waits=True)
+    return Observer(cluster, *polls, nodes, preloads, waits=True)
 
 
 async def _observe(

@@ -20,6 +20,7 @@ from sd_operator.cluster.kinds import (
     Kind,
     kind_of,
 )
+from sd_operator.cluster.listed import ListedCluster
 
 __all__ = [
     "CORE_EVENT",
@@ -37,6 +38,7 @@ __all__ = [
     "SERVICE",
     "Cluster",
     "Kind",
+    "ListedCluster",
     "connect",
     "default_namespace",
     "kind_of",

@@ -48,12 +48,20 @@ class Cluster:
         self._may_write = may_write
         self._services = services or ServiceProxy(api)
 
+    def parts(self) -> tuple[ApiClient, float, Callable[[], bool]]:
+        """What another client of the same API server is made of: connections, deadline, and what is asked before each write."""
+        return self._api, self._timeout, self._may_write
+
     def but(
         self, *, request_timeout_seconds: float | None = None, may_write: Callable[[], bool] | None = None
     ) -> "Cluster":
         """The same API server by the same connections, with another deadline, or asking before each write."""
         timeout = request_timeout_seconds or self._timeout
         return Cluster(self._api, timeout, may_write or self._may_write, self._services)
+
+    def unlisted(self) -> "Cluster":
+        """The same API server, by which everything is read as it is now."""
+        return self
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         """The live object, or None where there is none."""
@@ -64,18 +72,38 @@ class Cluster:
 
         One page is in memory at a time: metadata tells who wrote each field, which is most of it.
         """
+        async for page in self.pages(kind, namespace, selector, accept=_METADATA_ONLY):
+            for item in page:
+                yield item["metadata"]
+
+    async def pages(
+        self, kind: Kind, namespace: str | None, selector: str = "", *, accept: str = "application/json"
+    ) -> AsyncIterator[list[Json]]:
+        """The objects of a namespace (None: of all) that a label selector picks, a page at a time, as new as etcd.
+
+        One page is in memory at a time where the caller keeps less of it.
+
+        Args:
+            kind: of what.
+            namespace: where.
+            selector: a label selector; empty: all.
+            accept: media type of the answers.
+        """
         query = {"labelSelector": selector, "limit": str(_PAGE)}
         while True:
-            answer = await self._request(
-                "GET", kind, kind.path(namespace), query, headers={"Accept": _METADATA_ONLY}
-            )
+            answer = await self._request("GET", kind, kind.path(namespace), query, headers={"Accept": accept})
             if answer is None:
                 return
-            for item in answer["items"] or ():
-                yield item["metadata"]
+            yield [_typed(kind, item) for item in answer["items"] or ()]
             query["continue"] = answer["metadata"].get("continue") or ""
             if not query["continue"]:
                 return
+
+    async def list_newest(self, kind: Kind, namespace: str, selector: str) -> list[Json]:
+        """The objects of a namespace that a label selector picks, in one answer as new as etcd."""
+        query = {"labelSelector": selector}
+        answer = await self._request("GET", kind, kind.path(namespace), query)
+        return [] if answer is None else [_typed(kind, item) for item in answer["items"] or ()]
 
     async def list(
         self,
@@ -98,9 +126,7 @@ class Cluster:
         }
         query["resourceVersion"] = "0"
         answer = await self._request("GET", kind, kind.path(namespace), query)
-        # Items of a list name no kind; ours do, so that each can be told and deleted by itself.
-        typed = {"apiVersion": kind.api_version, "kind": kind.name}
-        return [] if answer is None else [{**typed, **item} for item in answer["items"]]
+        return [] if answer is None else [_typed(kind, item) for item in answer["items"]]
 
     async def get_through_service(
         self,
@@ -242,6 +268,11 @@ def yaml_text(body: Json) -> str:
     are.
     """
     return json.dumps(body, ensure_ascii=False).translate(_ESCAPED)
+
+
+def _typed(kind: Kind, item: Json) -> Json:
+    """An item of a list, which names no kind, as an object that can be applied and deleted by itself."""
+    return {"apiVersion": kind.api_version, "kind": kind.name, **item}
 
 
 def _object(kind: Kind, data: bytes) -> Json:

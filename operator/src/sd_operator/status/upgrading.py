@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Upgrading`: a second cluster is on its way, or a change waits that no second cluster will bring (pure)."""
 
+import re
+
 from sd_operator.api.status import Reason
 from sd_operator.intent import Intent
 from sd_operator.observed import Observed, RayServiceView
 from sd_operator.serve_state import FAILED
 from sd_operator.status.conditions import is_suspended
+from sd_operator.status.counts import pods_of
 from sd_operator.status.verdict import Verdict
+
+# In the scheduler's words; the names of extended resources, such as GPUs, are those with a slash.
+_NO_DEVICE = re.compile(r"Insufficient ([\w.-]+/[\w.-]*\w)")
 
 
 def upgrading(intent: Intent, observed: Observed) -> Verdict:
@@ -60,6 +66,21 @@ def _second_cluster(observed: Observed, view: RayServiceView) -> Verdict:
     message = f"RayCluster {view.pending} is starting; {view.active} serves until it is ready."
     if state.traffic_percent is not None:
         message = f"RayCluster {view.pending} takes {state.traffic_percent} % of the requests, {view.active} the others."
-    if state.shortage:
-        return Verdict("True", Reason.SHORT_OF_GPUS, f"{message} Short of GPUs: {state.shortage}.")
+    if lacking := _shortage(observed, view.pending):
+        return Verdict("True", Reason.SHORT_OF_GPUS, f"{message} {lacking}")
     return Verdict("True", Reason.NEW_CLUSTER_STARTING, message)
+
+
+def _shortage(observed: Observed, cluster: str) -> str:
+    """The pods of a RayCluster that find no GPU, as sentences; empty where none is known to lack one."""
+    workers = [pod for pod in pods_of(observed, cluster) if not pod.is_head]
+    troubles = [pod.trouble for pod in workers if pod.trouble and pod.trouble.reason is Reason.UNSCHEDULABLE]
+    short = [(each, found) for each in troubles if (found := _NO_DEVICE.search(each.words))]
+    if not short:
+        return ""
+    since, resource = min(each.since for each, _ in short), short[0][1][1]
+    since = f" since {since}" if since else ""
+    return (
+        f"{len(short)} of its {len(workers)} worker pods have found no node with enough {resource}{since}. They"
+        " start as soon as there is one: add nodes (an autoscaler may), free GPUs, or take the change back."
+    )

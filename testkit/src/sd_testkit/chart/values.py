@@ -187,7 +187,8 @@ class Reconciling(Part):
         default=100,
         gt=0,
         le=10000,
-        description="Services reconciled per second over time; twice as many at once.",
+        description="Services reconciled per second over time; twice as many at once. Services that a start finds as they should"
+        " be do not count.",
     )
     resync_seconds: int = Field(
         default=300, ge=1, le=3600, description="Seconds between two looks for changes that no watch told of."
