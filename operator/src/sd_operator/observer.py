@@ -86,7 +86,7 @@ class Observer:
         upgrade = upgrade_state(ray_service, by_name.get(observed.active), lacking)
         heads = ((name, observed.head(name)) for name in observed.clusters)
         places = [Place(key.namespace, name, head.uid, token, head.ready) for name, head in heads if head]
-        around = observed.around_ray()
+        around = _around_ray(observed)
         seen = await self.serve.ask(key, places) if self.waits else self.serve.seen(key, places, around)
         observed = replace(observed, serve=seen.readings, silent=seen.silences)
         return replace(
@@ -192,3 +192,9 @@ class Observer:
             except Refused:
                 return []
         return found
+
+
+def _around_ray(observed: Observed) -> Hashable:
+    """What may go with a change of Ray's: where this differs from before, Ray is worth a poll."""
+    pods = sorted((pod.uid, pod.ready, pod.running, pod.in_service) for pod in observed.pods)
+    return hash((repr(observed.ray_service), tuple(pods)))
