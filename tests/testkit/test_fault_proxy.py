@@ -18,6 +18,7 @@ from sd_testkit.fault_proxy import (
     Hold,
     Lines,
     Match,
+    Relay,
     Replay,
     Reply,
     Twice,
@@ -37,7 +38,7 @@ class Server:
 
     async def handle(self, raw):
         self.got.append((raw.method, raw.path_qs, raw.headers.get("Authorization"), await raw.read()))
-        if raw.query.get("watch"):
+        if raw.query.get("watch") or raw.query.get("follow"):
             response = web.StreamResponse()
             await response.prepare(raw)
             while (event := await self.events.get()) is not None:
@@ -118,6 +119,17 @@ async def test_what_meets_no_rule_passes_unchanged_and_is_noted(proxy, server, c
     assert server.got == [("PATCH", path, "Bearer real", b'{"a": 1}')]
     (entry,) = proxy.journal.entries
     assert (str(entry.request), entry.status, entry.changed) == ("patch pods/a", 200, True)
+
+
+async def test_an_answer_that_is_relayed_is_given_on_as_it_comes(proxy, server, client):
+    with proxy.rule(Match.of("list", "pods"), Relay()):
+        async with client.get(PODS) as answer:
+            assert (answer.status, (await answer.json())["version"]) == (200, 1)
+        await server.events.put(b"one")
+        async with client.get(f"{PODS}?follow=true") as answer:
+            assert await answer.content.readexactly(3) == b"one"
+            await server.events.put(b"two")
+            assert await answer.content.readexactly(3) == b"two"
 
 
 async def test_a_rule_takes_the_requests_it_names_from_the_nth_on(proxy, get):

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 import pytest
 from aiohttp import web
 
+from sd_testkit.hostile import MISBEHAVIOURS
 from sd_testkit.ray.network import Network
 
 
@@ -46,6 +47,22 @@ async def test_each_pod_has_its_own_server(network, tmp_path):
     await network.stop("10.64.0.2", 8000)
     assert (await through(tmp_path / "pods.sock", "10.64.0.2:8000"))[0] == b"503"
     assert await through(tmp_path / "pods.sock", "10.64.0.1:8000") == (b"200", b"10.64.0.1")
+
+
+async def test_a_pod_that_misbehaves_answers_each_request_in_another_way(network, tmp_path):
+    application = web.Application()
+
+    async def well(_):
+        return web.Response(text="well")
+
+    application.router.add_get("/", well)
+    await network.start("10.64.0.1", 8265, application)
+    network.misbehave("10.64.0.1", does=True)
+    assert next(iter(MISBEHAVIOURS)) == "list for object"
+    assert await through(tmp_path / "pods.sock", "10.64.0.1:8265") == (b"200", b"[1, 2]")
+    assert await through(tmp_path / "pods.sock", "10.64.0.1:8265") == (b"200", b"7")
+    network.misbehave("10.64.0.1", does=False)
+    assert (await through(tmp_path / "pods.sock", "10.64.0.1:8265"))[1].endswith(b"well")
 
 
 async def test_addresses_of_real_nodes_are_dialled(tmp_path):

@@ -4,7 +4,7 @@
 KubeRay's field names end here: https://github.com/ray-project/kuberay, ray-operator/apis/ray/v1.
 """
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from sd_operator import naming, times, trouble
 from sd_operator.preload_state import PreloadState
 from sd_operator.serve_state import Reading, Silence
-from sd_operator.strict_json import clipped
+from sd_operator.strict_json import clipped, object_or_empty, text_or_empty
 from sd_operator.trouble import Trouble
 from sd_operator.upgrade_state import UpgradeState
 
@@ -177,11 +177,6 @@ class Observed:
         """The same, with what Events about the RayClusters tell."""
         return replace(self, deaths=trouble.of_events(events, now))
 
-    def around_ray(self) -> Hashable:
-        """What may go with a change of Ray's: where this differs from before, Ray is worth a poll."""
-        pods = sorted((pod.uid, pod.ready, pod.running, pod.in_service) for pod in self.pods)
-        return hash((repr(self.ray_service), tuple(pods)))
-
     def head(self, cluster: str) -> PodView | None:
         """The head of a RayCluster whose dashboard may answer."""
         heads = [pod for pod in self.pods if pod.cluster == cluster and pod.is_head and pod.running]
@@ -246,19 +241,16 @@ def _is_refused(ready: Json, status: Json) -> bool:
 
 def _application(service_status: Json) -> Application:
     """What a tenant's pod told KubeRay, and KubeRay relays: of any form and length."""
-    found = _object(_object(service_status.get("applicationStatuses")).get(naming.APPLICATION))
-    told = {"": found, **_object(found.get("serveDeploymentStatuses"))}
-    messages = ((name, _text(_object(each).get("message"))) for name, each in told.items())
+    found = object_or_empty(
+        object_or_empty(service_status.get("applicationStatuses")).get(naming.APPLICATION)
+    )
+    told = {"": found, **object_or_empty(found.get("serveDeploymentStatuses"))}
+    messages = (
+        (name, text_or_empty(object_or_empty(each).get("message"), _MOST_WORDS))
+        for name, each in told.items()
+    )
     words = "; ".join(f"{name}: {message}" if name else message for name, message in messages if message)
-    return Application(_text(found.get("status"))[:_MOST_STATUS], clipped(words, _MOST_WORDS))
-
-
-def _object(value: Any) -> Json:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: Any) -> str:
-    return clipped(value, _MOST_WORDS) if isinstance(value, str) else ""
+    return Application(text_or_empty(found.get("status"), _MOST_STATUS), clipped(words, _MOST_WORDS))
 
 
 def _pod(live: Json) -> PodView:

@@ -88,7 +88,7 @@ class Observer:
         self.nodes.depends(key, _node_dependency(children.daemon_sets, asked))
         heads = ((name, observed.head(name)) for name in observed.clusters)
         places = [Place(key.namespace, name, head.uid, token, head.ready) for name, head in heads if head]
-        around = observed.around_ray()
+        around = _around_ray(observed)
         seen = await self.serve.ask(key, places) if self.waits else self.serve.seen(key, places, around)
         observed = replace(observed, serve=seen.readings, silent=seen.silences)
         return replace(
@@ -200,3 +200,9 @@ def _node_dependency(daemon_sets: tuple[Json, ...], asked: Asked | None) -> Node
     if asked is not None and asked.spec.image_preload.mode == "External":
         return node_dependency.of_spec(asked.spec, asked.images)
     return node_dependency.of_daemon_sets(daemon_sets)
+
+
+def _around_ray(observed: Observed) -> Hashable:
+    """What may go with a change of Ray's: where this differs from before, Ray is worth a poll."""
+    pods = sorted((pod.uid, pod.ready, pod.running, pod.in_service) for pod in observed.pods)
+    return hash((repr(observed.ray_service), tuple(pods)))

@@ -7,7 +7,7 @@ status holds then is on record (`status.on_record`), and the first answer comes 
 """
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -124,11 +124,7 @@ class ServePoller:
         for each in former.values():
             self._drop(each)
         self._heads[key], self._around[key] = heads, around
-        readings = {name: head.reading(now) for name, head in heads.items()}
-        return Seen(
-            {name: reading for name, reading in readings.items() if reading is not None},
-            {name: heads[name].silence(now) for name, reading in readings.items() if reading is None},
-        )
+        return _seen(heads, now)
 
     async def ask(self, key: Key, places: list[Place]) -> Seen:
         """Poll the dashboards of a resource once and wait for the answers: a few seconds at most."""
@@ -138,12 +134,7 @@ class ServePoller:
         }
         self._heads[key] = heads
         await asyncio.gather(*map(self._poller.now, heads.values()))
-        now = self._clock()
-        readings = {name: head.reading(now) for name, head in heads.items()}
-        return Seen(
-            {name: reading for name, reading in readings.items() if reading is not None},
-            {name: heads[name].silence(now) for name, reading in readings.items() if reading is None},
-        )
+        return _seen(heads, self._clock())
 
     def forget(self, key: Key) -> None:
         """The resource is gone."""
@@ -208,3 +199,11 @@ class ServePoller:
 
     def _is_polled(self, head: _Head) -> bool:
         return self._heads.get(head.key, {}).get(head.place.cluster) is head
+
+
+def _seen(heads: Mapping[str, _Head], now: datetime) -> Seen:
+    readings = {name: head.reading(now) for name, head in heads.items()}
+    return Seen(
+        {name: reading for name, reading in readings.items() if reading is not None},
+        {name: heads[name].silence(now) for name, reading in readings.items() if reading is None},
+    )

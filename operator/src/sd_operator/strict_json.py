@@ -117,6 +117,16 @@ def clipped(value: str, most: int) -> str:
     return value[-most:].encode("utf-8", "replace").decode()
 
 
+def object_or_empty(value: Any) -> Mapping[str, Any]:
+    """The object that a value is; an empty one where it is anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def text_or_empty(value: Any, most: int) -> str:
+    """The end of the string that a value is; an empty one where it is anything else."""
+    return clipped(value, most) if isinstance(value, str) else ""
+
+
 def count(value: Any, where: str) -> int:
     """The count at a place in the answer; null is 0.
 
