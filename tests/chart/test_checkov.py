@@ -42,6 +42,10 @@ EXCEPTIONS = {
     ("CKV_K8S_29", f"{PRELOAD}|{RAY}"): "each container has one; the pod needs none beside it",
     ("CKV_K8S_40", f"{PRELOAD}|{RAY}"): "user 1000 owns the files of the runtime image",
     ("CKV_K8S_35", RAY): "the hub's library takes its token from the environment; no other pod has it",
+    (
+        "CKV2_K8S_6",
+        r"Pod\.team\.sdservice-preload-.*",
+    ): "it sleeps, and belongs to no single service whose policy could select it",
     ("CKV_K8S_22", RAY): "Ray writes sessions, sockets and logs below /tmp",
 }
 
