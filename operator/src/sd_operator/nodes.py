@@ -164,5 +164,10 @@ def _shared(texts: Mapping[str, str] | None) -> dict[str, str]:
 
 def _images(listed: Iterable[Json]) -> ImageList:
     listed = tuple(listed)
-    names = {hash(full_name(name)) for each in listed for name in each.get("names") or ()}
+    names = {hash(_written_out(name)) for each in listed for name in each.get("names") or ()}
     return ImageList(array("q", sorted(names)), len(listed))
+
+
+def _written_out(name: str) -> str:
+    """The full name; a runtime lists names with their registry as they are, and there are hundreds on each node."""
+    return name if "." in name.partition("/")[0] else full_name(name)
