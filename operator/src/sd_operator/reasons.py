@@ -150,6 +150,11 @@ REASONS = {
         "The namespace's quota has no room for the pods.",
         "Raise the ResourceQuota that the message names, or lower replicas.min or the resources of the group.",
     ),
+    Reason.RAY_VERSION_DIFFERS: Meaning(
+        "The image contains another version of Ray than spec.image.rayVersion names, from which KubeRay derives its commands.",
+        "Set `image.rayVersion` to the version that the message names, which starts a new cluster; or use an image with"
+        " the other one.",
+    ),
     Reason.REFUSED: Meaning(
         "The API server refuses what the operator writes or reads.",
         "Give the operator the right that the message names, make room in the quota, or bring the webhook back; it is tried"

@@ -131,7 +131,10 @@ class Spec(Model):
     )
     replicas: Replicas = Field(description="Bounds of the model replicas; Ray Serve scales between them.")
     gpus_per_replica: int = Field(
-        default=1, ge=0, le=8, description="GPUs of one model replica: 1, or 0 to compute on the CPU. More are refused."
+        default=1,
+        ge=0,
+        le=8,
+        description="GPUs of one model replica: 1, or 0 to compute on the CPU. More are refused.",
     )
     replicas_per_gpu: int = Field(
         default=1, ge=1, le=8, description="Model replicas that share one GPU and its memory."

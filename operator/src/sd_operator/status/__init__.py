@@ -30,7 +30,7 @@ from sd_operator.status.config import config_applied
 from sd_operator.status.counts import replicas, workers
 from sd_operator.status.delays import delays
 from sd_operator.status.history import conditions
-from sd_operator.status.model import model_available
+from sd_operator.status.model import model_available, model_status
 from sd_operator.status.preload import preload_status, preloaded, warm_status
 from sd_operator.status.ready import ready
 from sd_operator.status.schedulable import schedulable
@@ -88,7 +88,7 @@ def compute(
     runs = (held and held.running) or intent
     config = held.why if held else config_applied(intent, observed)
     recorded = cold_start.last(observed, previous.cold_start, now)
-    verdicts = _verdicts(runs, observed, accepted(observed), delays(config, recorded, runs), now)
+    verdicts = _verdicts(runs, observed, accepted(runs, observed), delays(config, recorded, runs), now)
     if held is not None:
         verdicts[ConditionType.IMAGES_PRELOADED] = preloaded(intent, observed, held.hold)
         verdicts[ConditionType.UPGRADING if held.running else ConditionType.READY] = held.why
@@ -202,7 +202,7 @@ def _status(
         preload=preload_status(intent, observed),
         warm_nodes=warm_status(observed),
         cold_start=recorded,
-        model=intent.model,
+        model=model_status(intent, observed),
         image=intent.image,
         ray_service=key.name if view else None,
         active_ray_cluster=(view.active or None) if view else None,
