@@ -203,6 +203,10 @@ class Spec(Model):
         source = self.source()
         return (source.uri or "", *(lora.uri for lora in source.loras))
 
+    def plain_env(self) -> dict[str, str]:
+        """Variables whose values are not secret, by name."""
+        return {each.name: each.value for each in self.env if each.value is not None}
+
     def request_defaults(self) -> Defaults:
         """What a request gets that does not say: the user's wish, else the preset's."""
         known = PRESETS.get(self.model.preset or "")
