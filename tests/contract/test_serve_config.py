@@ -67,7 +67,7 @@ REPLICAS = st.tuples(st.integers(0, 1000), st.integers(1, 1000)).map(
 SPECS = st.fixed_dictionaries(
     {"model": MODELS, "replicas": REPLICAS},
     optional={
-        "gpusPerReplica": st.integers(0, 8),
+        "gpusPerReplica": st.integers(0, 1),
         "replicasPerGpu": st.integers(1, 8),
         "defaults": optional(
             width=SIDES, height=SIDES, steps=st.integers(1, 1000), guidance=st.floats(0, 50, allow_nan=False)

@@ -9,6 +9,8 @@ from sd_operator.cold_start import RUNTIME_PHASES
 from sd_operator.start_report import IMPORT, read_starts
 from sd_runtime.starting import Phase, Starting
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
 
 def test_both_sides_have_the_same_phases_in_the_same_order():
     assert (IMPORT, *RUNTIME_PHASES) == get_args(Phase)
@@ -16,8 +18,10 @@ def test_both_sides_have_the_same_phases_in_the_same_order():
 
 def test_a_report_is_read_as_it_was_told():
     told, now = [], [0.0]
-    starting = Starting(told.append, lambda: now[0], began=1000.0)
+    starting = Starting(told.append, lambda: now[0], began=1000.0, ray="2.60.0")
     for phase in get_args(Phase):
+        if phase == "pipeline":
+            starting.fetched(COMMIT)
         starting.enter(phase)
         now[0] += 1.5
     starting.done()
@@ -29,5 +33,8 @@ def test_a_report_is_read_as_it_was_told():
         found = read[str(number)]
         assert (found.began.timestamp(), found.since.timestamp()) == (report.began, report.since)
         assert (found.seconds, found.phase) == (report.seconds, report.phase)
+        assert (found.ray, found.revision) == (report.ray, report.revision)
+    assert [read[str(number)].revision for number in (1, 2)] == ["", COMMIT]
+    assert {each.ray for each in read.values()} == {"2.60.0"}
     assert read["6"].is_complete
     assert not read["5"].is_complete

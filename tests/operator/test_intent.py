@@ -26,7 +26,7 @@ def both(resource):
         {"suspend": True, "imagePreload": {"mode": "Disabled"}},
         {"model": {"preset": "sdxl-turbo", "loras": [{"name": "w", "uri": "file:///w", "strength": 0.8}]}},
         {"replicas": {"min": 0, "max": 6}, "limits": {"coldStartTimeoutSeconds": 77, "maxSteps": 33}},
-        {"replicas": {"min": 2, "max": 6}, "gpusPerReplica": 2, "workerGroups": [{"name": "a", "gpusPerWorker": 8}]},
+        {"replicas": {"min": 2, "max": 6}, "workerGroups": [{"name": "a", "gpusPerWorker": 8}]},
         {"gpusPerReplica": 1, "replicasPerGpu": 3, "workerGroups": GROUPS},
         {"image": {"repository": "example.org/worker", "tag": "v9"}, "warmup": {"shapes": [{"width": 64, "height": 64}]}},
         {"autoscaling": {"downscaleDelaySeconds": 44, "idleWorkerSeconds": 55}},

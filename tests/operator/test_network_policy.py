@@ -84,6 +84,10 @@ def test_dashboard_asked_through_the_api_server_is_open_to_its_address(policy):
         ({"model": HUB}, [443, 6443]),
         ({"env": [{"name": "HF_ENDPOINT", "value": "http://hub.internal:8081/x"}]}, [443, 6443, 8081]),
         ({"env": [{"name": "HTTPS_PROXY", "value": "proxy:3128"}]}, [443, 3128, 6443]),
+        (
+            {"env": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://traces:4318"}]},
+            [443, 4318, 6443],
+        ),
         ({"env": [{"name": "HF_ENDPOINT", "value": "http://hub.internal"}]}, [80, 443, 6443]),
         ({"head": {"redis": {"address": "rediss://cache"}}}, [443, 6379, 6443]),
         ({"head": {"redis": {"address": "cache:7000"}}}, [443, 6443, 7000]),

@@ -28,6 +28,23 @@ def variables(template):
     return {each["name"]: each.get("value") for each in container["env"]}
 
 
+def test_credentials_of_a_trace_collector_reach_pods_by_reference_alone(resource):
+    """Their value is read by the kubelet: neither the RayService nor a status nor `render` has it."""
+    reference = {"secretKeyRef": {"name": "traces", "key": "headers"}}
+    env = [
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://traces:4318"},
+        {"name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": reference},
+    ]
+    wanted = resource(env=env)
+    for template in (
+        head_template(wanted, SETTINGS),
+        worker_template(wanted, SETTINGS, wanted.spec.worker_groups[0]),
+    ):
+        (container,) = template["spec"]["containers"]
+        found = [each for each in container["env"] if each["name"].startswith("OTEL_")]
+        assert found == env
+
+
 @pytest.mark.parametrize(
     ("wanted", "reference"),
     [

@@ -25,7 +25,7 @@ def test_autoscaling_reaches_serve(resource):
 
 @pytest.mark.parametrize(
     ("per_replica", "per_gpu", "share"),
-    [(1, 1, 1), (2, 1, 2), (0, 1, 0), (1, 2, 0.5), (1, 3, 0.3333), (1, 8, 0.125)],
+    [(1, 1, 1), (0, 1, 0), (1, 2, 0.5), (1, 3, 0.3333), (1, 8, 0.125)],
 )
 def test_gpu_share(resource, per_replica, per_gpu, share):
     spec = resource(gpusPerReplica=per_replica, replicasPerGpu=per_gpu).spec

@@ -33,5 +33,26 @@ def test_what_another_release_may_answer_is_left_out(other):
     assert read_starts({"starts": other}) == {}
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ({"ray": "2.60.0", "revision": COMMIT}, ("2.60.0", COMMIT)),
+        ({"ray": "2.60.0.post1", "revision": ""}, ("2.60.0.post1", "")),
+        ({}, ("", "")),
+        ({"ray": None, "revision": None}, ("", "")),
+        ({"ray": 2.6, "revision": [COMMIT]}, ("", "")),
+        ({"ray": "\x1b[31m2.60.0", "revision": "main"}, ("", "")),
+        ({"ray": "9" * 5000, "revision": COMMIT * 2}, ("", "")),
+    ],
+    ids=["both", "a patched Ray", "an older image", "null", "no texts", "no versions", "too long"],
+)
+def test_versions_are_read_where_they_are_some(told, read):
+    found = read_starts({"starts": {"a": TOLD | told}})["a"]
+    assert (found.ray, found.revision) == read
+
+
 def test_an_answer_of_no_such_kind_tells_nothing():
     assert read_starts({}) == {}

@@ -124,8 +124,9 @@ def test_a_change_that_kuberay_has_not_seen_yet_is_on_its_way(told):
         ("v1.6.2", "KubeRayTooOld"),
     ],
 )
-def test_an_old_kuberay_is_not_accepted(version, reason):
-    assert accepted(Observed(SERVING, upgrade=UpgradeState(kuberay=version))).reason == reason
+def test_an_old_kuberay_is_not_accepted(resource, version, reason):
+    observed = Observed(SERVING, upgrade=UpgradeState(kuberay=version))
+    assert accepted(of_spec(resource().spec, "image:1"), observed).reason == reason
 
 
 def test_state_is_read_from_the_cluster_that_serves():

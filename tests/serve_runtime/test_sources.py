@@ -3,6 +3,7 @@ import hashlib
 import http.server
 import json
 import threading
+from pathlib import Path
 
 import pytest
 from huggingface_hub import constants, snapshot_download
@@ -116,6 +117,21 @@ def test_hugging_face_gives_safetensors_of_the_variant_and_no_code(variant, weig
     names = {str(path.relative_to(found)) for path in found.rglob("*") if path.is_file()}
     assert names == {"model_index.json", "unet/config.json", weights}
     assert all(COMMIT in path for path in asked)
+
+
+def test_the_commit_behind_a_branch_is_known_once_it_is_there(hub_at):
+    """What is reported is what was loaded, not what was asked for."""
+
+    def moves(path):
+        if path.startswith("/api/models/owner/name/revision/main"):
+            return 200, {"Content-Type": "application/json"}, json.dumps({"id": "owner/name", "sha": COMMIT})
+        return _repository(path)
+
+    hub_at(moves)
+    model = ModelConfig(uri="hf://owner/name", revision="main")
+    assert sources.commit(model, sources.fetch(model)) == COMMIT
+    assert sources.commit(ModelConfig(uri="file:///x"), Path(f"/x/{COMMIT}")) == "", "a folder has no commits"
+    assert sources.commit(model, Path("/x/y")) == ""
 
 
 def test_what_is_whole_is_used_while_the_hub_is_away(hub_at):

@@ -48,3 +48,11 @@ def test_the_first_picture_is_told_of_afterwards(starting, told):
     starting.done()
     starting.drew(3.5)
     assert told[-1] == replace(told[-2], first_picture_seconds=3.5)
+
+
+def test_versions_are_told_once_they_are_known(told, clock):
+    starting = Starting(told.append, clock, began=1000.0, ray="2.60.0")
+    starting.enter("weights")
+    starting.fetched("0123abcd")
+    starting.enter("pipeline")
+    assert [(each.ray, each.revision) for each in told] == [("2.60.0", ""), ("2.60.0", "0123abcd")]

@@ -37,6 +37,7 @@ class Intent:
         groups: replicas that one worker holds, by worker group.
         preloads: whether the image is brought to nodes beforehand.
         strategy: the upgrade strategy, in the words of the spec.
+        ray_version: version of Ray that KubeRay is told; empty where it is not told.
     """
 
     suspend: bool
@@ -51,6 +52,7 @@ class Intent:
     groups: Mapping[str, int]
     preloads: bool
     strategy: str
+    ray_version: str = ""
 
 
 def of_spec(spec: Spec, image: str, *, in_place: bool = False) -> Intent:
@@ -75,6 +77,7 @@ def of_spec(spec: Spec, image: str, *, in_place: bool = False) -> Intent:
         groups={group.name: replicas_per_worker(spec, group) for group in spec.worker_groups},
         preloads=spec.image_preload.mode == "External" or brings_images(spec),
         strategy=spec.upgrade.strategy,
+        ray_version=spec.image.ray_version,
     )
 
 
@@ -112,6 +115,7 @@ def of_ray_service(live: Json, *, preloads: bool) -> Intent:
         groups={each["groupName"]: int(_at(each, "rayStartParams").get("num-cpus", 1)) for each in groups},
         preloads=preloads,
         strategy=_strategy(spec),
+        ray_version=str(cluster.get("rayVersion", "")),
     )
 
 

@@ -154,6 +154,11 @@ REASONS = {
         "The namespace's quota has no room for the pods.",
         "Raise the ResourceQuota that the message names, or lower replicas.min or the resources of the group.",
     ),
+    Reason.RAY_VERSION_DIFFERS: Meaning(
+        "The image contains another version of Ray than spec.image.rayVersion names, from which KubeRay derives its commands.",
+        "Set `image.rayVersion` to the version that the message names, which starts a new cluster; or use an image with"
+        " the other one.",
+    ),
     Reason.REPLACING_IN_PLACE: Meaning(
         "No node came for an additional worker, so each replica stops before its successor starts.",
         "Add a node, or set `upgrade.surgeWorkers: 0` to replace replicas where they are without waiting for a node.",

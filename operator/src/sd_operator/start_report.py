@@ -4,6 +4,7 @@
 Nothing in it is relied upon: an image of another release may answer something else.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ from typing import Any
 from sd_operator.strict_json import clipped
 
 IMPORT = "import"
+_VERSION = re.compile(r"[0-9]{1,4}([.][0-9]{1,6}){2}[-+.A-Za-z0-9]{0,32}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _MOST_PHASES = 16
 _MOST_NAME = 64
@@ -29,6 +32,8 @@ class StartReport:
         phase: the one that runs; empty once the replica can draw.
         since: when that one began; once the replica can draw, since when it can.
         first_picture_seconds: what its first picture took; None before that is drawn.
+        ray: version of Ray in the image; empty where the image does not report it.
+        revision: the commit of the model that was loaded; empty before, and where there is none.
     """
 
     began: datetime
@@ -36,6 +41,8 @@ class StartReport:
     phase: str
     since: datetime
     first_picture_seconds: float | None = None
+    ray: str = ""
+    revision: str = ""
 
     @property
     def is_complete(self) -> bool:
@@ -61,6 +68,8 @@ def _report(found: Any) -> StartReport | None:
             phase=clipped(found["phase"], _MOST_NAME),
             since=_moment(found["since"]),
             first_picture_seconds=None if picture is None else max(0.0, _seconds(picture)),
+            ray=_text(found.get("ray"), _VERSION),
+            revision=_text(found.get("revision"), _COMMIT),
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError):
         return None
@@ -95,3 +104,8 @@ def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(value)
     return value
+
+
+def _text(found: Any, form: re.Pattern[str]) -> str:
+    """A text of the given form; empty for anything else."""
+    return found if isinstance(found, str) and form.fullmatch(found) else ""

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any
 
+import ray
+
 from sd_runtime import json_logs, start_board
 from sd_runtime.config import LiveConfig, RuntimeConfig
 from sd_runtime.engine import Engine, EngineInfo, ImageRequest, Picture, Update
@@ -43,7 +45,7 @@ class ModelReplica:
 
     def __init__(self, config: RuntimeConfig) -> None:
         json_logs.install()
-        self._starting = Starting(start_board.tell)
+        self._starting = Starting(start_board.tell, ray=ray.__version__)
         self._note: asyncio.Future[None] | None = None
         self._engine = self._load(config)
 

@@ -19,6 +19,8 @@ class StartReport:
         phase: the one that runs; empty once the replica can draw.
         since: when that one began; once the replica can draw, since when it can.
         first_picture_seconds: what its first picture took; None before that is drawn.
+        ray: version of Ray in this image; empty outside Ray.
+        revision: the commit of the model's repository that was loaded; empty before, and where the source has no commits.
     """
 
     began: float
@@ -26,6 +28,8 @@ class StartReport:
     phase: Phase | Literal[""]
     since: float
     first_picture_seconds: float | None = None
+    ray: str = ""
+    revision: str = ""
 
 
 class Starting:
@@ -40,6 +44,7 @@ class Starting:
         tell: Callable[[StartReport], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         began: float | None = None,
+        ray: str = "",
     ) -> None:
         self.seconds: dict[str, float] = {}
         self._tell = tell
@@ -49,10 +54,16 @@ class Starting:
         self._began = self._since = clock()
         self._phase: Phase | Literal[""] = ""
         self._first_picture_seconds: float | None = None
+        self._ray = ray
+        self._revision = ""
 
     def enter(self, phase: Phase) -> None:
         """The phase before is over, and this one begins."""
         self._go_on(phase)
+
+    def fetched(self, revision: str) -> None:
+        """The weights are there, of this commit; empty where the source has no commits. The next report has it."""
+        self._revision = revision
 
     def done(self) -> None:
         """The last phase is over; the replica can draw."""
@@ -71,6 +82,8 @@ class Starting:
             self._phase,
             self._unix + self._since,
             self._first_picture_seconds,
+            self._ray,
+            self._revision,
         )
 
     def _go_on(self, phase: Phase | Literal[""]) -> None:

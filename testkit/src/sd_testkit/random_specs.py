@@ -105,7 +105,7 @@ def capacities() -> st.SearchStrategy[Json]:
         {
             "model": st.just({"preset": "shapes"}),
             "replicas": replicas(),
-            "gpusPerReplica": st.integers(0, 4),
+            "gpusPerReplica": st.integers(0, 1),
             "replicasPerGpu": st.sampled_from([1, 1, 1, 2, 3]),
             "workerGroups": worker_groups(),
         }
@@ -144,7 +144,7 @@ def specs() -> st.SearchStrategy[Json]:
             "replicas": replicas(),
         },
         optional={
-            "gpusPerReplica": st.integers(0, 4),
+            "gpusPerReplica": st.integers(0, 1),
             "replicasPerGpu": st.sampled_from([1, 1, 2, 3]),
             "gpuResourceName": st.sampled_from(["amd.com/gpu", "nvidia.com/mig-1g.5gb"]),
             "workerGroups": worker_groups(

@@ -61,6 +61,8 @@ async def test_startz_tells_how_far_each_start_is(http, drawer):
             "phase": "weights",
             "since": 110.0,
             "first_picture_seconds": None,
+            "ray": "",
+            "revision": "",
         }
     }
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where pods run: worker groups, the head, and the words Kubernetes has for placement."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -139,16 +140,47 @@ EnvName = Annotated[
     str,
     Text(
         r"^(HF_ENDPOINT|HF_HUB_[A-Z_]+|HTTP_PROXY|HTTPS_PROXY|NO_PROXY|SSL_CERT_FILE|TZ|AWS_REGION"
-        r"|(OMP|MKL|NCCL|CUDA|TORCH|PYTORCH|RAY_SERVE)_[A-Z0-9_]+)$",
+        r"|(OMP|MKL|NCCL|CUDA|TORCH|PYTORCH|RAY_SERVE|OTEL)_[A-Z0-9_]+)$",
         "is not on the allow-list: HF_ENDPOINT, HF_HUB_*, HTTP_PROXY, HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, TZ,"
-        " AWS_REGION, OMP_*, MKL_*, NCCL_*, CUDA_*, TORCH_*, PYTORCH_*, RAY_SERVE_*",
+        " AWS_REGION, OMP_*, MKL_*, NCCL_*, CUDA_*, TORCH_*, PYTORCH_*, RAY_SERVE_*, OTEL_*",
         max_length=128,
     ),
 ]
 
 
+_HEADERS = r"^OTEL_EXPORTER_[A-Z0-9_]*HEADERS$"
+"""Variables with the credentials of whoever collects traces: OTEL_EXPORTER_OTLP_HEADERS, and those of one signal."""
+
+
+class EnvSource(Model):
+    """Where the value of a variable is kept."""
+
+    secret_key_ref: SecretKeyRef = Field(description="Key of a Secret in the namespace of the service.")
+
+
 class EnvVar(Model):
     """An environment variable of the head and the workers."""
 
-    name: EnvName = Field(description="Name, from the allow-list of tuning and network variables.")
-    value: Annotated[str, Field(max_length=4096)] = Field(description="Value; secrets do not belong here.")
+    rules = (
+        Rule(
+            cel=f"has(self.valueFrom) == self.name.matches('{_HEADERS}')",
+            holds=lambda e: (e.value_from is not None) == bool(re.search(_HEADERS, e.name)),
+            message=(
+                "headers of an OTLP exporter carry credentials: set valueFrom.secretKeyRef for OTEL_EXPORTER_*HEADERS, and"
+                " value for every other variable"
+            ),
+        ),
+        Rule(
+            cel="has(self.value) != has(self.valueFrom)",
+            holds=lambda e: (e.value is None) != (e.value_from is None),
+            message="a variable has either value or valueFrom: set one of them",
+        ),
+    )
+
+    name: EnvName = Field(description="Name, from the allow-list of tuning, tracing and network variables.")
+    value: Annotated[str, Field(max_length=4096)] | None = Field(
+        default=None, description="Value; secrets do not belong here."
+    )
+    value_from: EnvSource | None = Field(
+        default=None, description="A Secret with the value; for OTEL_EXPORTER_*HEADERS alone."
+    )

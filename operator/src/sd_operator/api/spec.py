@@ -68,6 +68,15 @@ class Spec(Model):
     rules = (
         *CAPACITY_RULES,
         Rule(
+            cel="self.gpusPerReplica <= 1",
+            holds=lambda s: s.gpus_per_replica <= 1,
+            message=(
+                "must be 0 or 1: a replica computes on one GPU or on the CPU, and a second GPU would stand idle; raise"
+                " replicas.max for more throughput"
+            ),
+            field=".gpusPerReplica",
+        ),
+        Rule(
             cel="self.replicasPerGpu == 1 || self.gpusPerReplica == 1",
             holds=lambda s: s.replicas_per_gpu == 1 or s.gpus_per_replica == 1,
             message="sharing a GPU needs gpusPerReplica: 1; set it, or set replicasPerGpu: 1",
@@ -122,7 +131,10 @@ class Spec(Model):
     )
     replicas: Replicas = Field(description="Bounds of the model replicas; Ray Serve scales between them.")
     gpus_per_replica: int = Field(
-        default=1, ge=0, le=8, description="GPUs of one model replica; 0 computes on the CPU."
+        default=1,
+        ge=0,
+        le=8,
+        description="GPUs of one model replica: 1, or 0 to compute on the CPU. More are refused.",
     )
     replicas_per_gpu: int = Field(
         default=1, ge=1, le=8, description="Model replicas that share one GPU and its memory."
@@ -190,6 +202,10 @@ class Spec(Model):
         """Where model and LoRAs come from."""
         source = self.source()
         return (source.uri or "", *(lora.uri for lora in source.loras))
+
+    def plain_env(self) -> dict[str, str]:
+        """Variables whose values are not secret, by name."""
+        return {each.name: each.value for each in self.env if each.value is not None}
 
     def request_defaults(self) -> Defaults:
         """What a request gets that does not say: the user's wish, else the preset's."""

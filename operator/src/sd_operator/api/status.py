@@ -70,6 +70,7 @@ class Reason(StrEnum):
     PODS_REFUSED = "PodsRefused"
     PULLING = "Pulling"
     QUOTA_EXCEEDED = "QuotaExceeded"
+    RAY_VERSION_DIFFERS = "RayVersionDiffers"
     REFUSED = "Refused"
     REPLACING_IN_PLACE = "ReplacingInPlace"
     RUNNING = "Running"
@@ -200,7 +201,8 @@ class ModelStatus(Model):
 
     uri: Text = Field(description="Where they come from.")
     revision: Annotated[str, Field(max_length=255)] | None = Field(
-        default=None, description="Their revision."
+        default=None,
+        description="The commit that replicas have loaded; before they report it, the revision of the spec.",
     )
 
 

@@ -5,6 +5,7 @@ The dashboard takes code to run, so it is open to KubeRay and the operator alone
 NetworkPolicy: the API server, which the head's autoscaler asks, and the hub that weights come from are opened by port.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +26,8 @@ _METRICS = 8080  # KubeRay has Ray export its metrics there
 _HTTPS = 443
 _REDIS = 6379
 _SCHEME_PORTS = {"http": 80, "https": 443, "redis": _REDIS, "rediss": _REDIS}
-_ON_THE_WAY = ("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY")
+_ON_THE_WAY = re.compile("HF_ENDPOINT|HTTPS?_PROXY|OTEL_EXPORTER_[A-Z0-9_]*ENDPOINT")
+"""Variables that name a host which the pods have to reach."""
 _KUBERAY = {"app.kubernetes.io/component": "kuberay-operator"}
 _ANY_NAMESPACE: Json = {"namespaceSelector": {}}
 
@@ -80,7 +82,7 @@ def _outward(spec: Spec, settings: Settings) -> list[int]:
         ports.append(_port(spec.head.redis.address, _REDIS))
     if any(uri.startswith("hf://") for uri in spec.weight_uris()):
         ports.append(_HTTPS)
-    ports += [_port(each.value, _HTTPS) for each in spec.env if each.name in _ON_THE_WAY]
+    ports += [_port(value, _HTTPS) for name, value in spec.plain_env().items() if _ON_THE_WAY.fullmatch(name)]
     return sorted(set(ports))
 
 

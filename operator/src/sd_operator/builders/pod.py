@@ -96,7 +96,7 @@ def _container(spec: Spec, settings: Settings, name: str, wanted: Resources, gpu
         "name": name,
         "image": image(spec, settings),
         "imagePullPolicy": spec.image.pull_policy,
-        "env": env(ray_variables(spec)),
+        "env": [*env(ray_variables(spec)), *_secret_variables(spec)],
         "resources": {"requests": amounts, "limits": amounts},
         "securityContext": security_context(),
         "volumeMounts": [{"name": "shared-memory", "mountPath": "/dev/shm"}],  # noqa: S108
@@ -148,6 +148,15 @@ def _threads(spec: Spec, group: WorkerGroup) -> list[Json]:
     cpu = str(group.resources.cpu)
     cores = float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
     return [{"name": _THREADS, "value": str(max(1, math.floor(cores)))}]
+
+
+def _secret_variables(spec: Spec) -> list[Json]:
+    """Variables of `spec.env` whose values are in Secrets, by reference."""
+    return [
+        {"name": each.name, "valueFrom": each.value_from.model_dump(by_alias=True)}
+        for each in spec.env
+        if each.value_from is not None
+    ]
 
 
 def model_token(spec: Spec) -> list[Json]:

@@ -189,7 +189,7 @@ def _weights(spec: Spec, runtime: str) -> Json:
     """Fills the cache that workers share, then sleeps; if it cannot, the kubelet tries again with its back-off."""
     config = runtime_config(spec)
     wanted = json.dumps({"model": config["model"], "loras": config["loras"]}, sort_keys=True)
-    variables = {each.name: each.value for each in spec.env} | cache_variables()
+    variables = spec.plain_env() | cache_variables()
     return {
         "name": naming.WEIGHTS,
         "image": runtime,

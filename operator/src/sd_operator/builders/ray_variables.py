@@ -19,5 +19,5 @@ _SERVE = {
 
 
 def ray_variables(spec: Spec) -> Mapping[str, str]:
-    """Variables of a Ray node by name; those of `spec.env` win."""
-    return _SERVE | {each.name: each.value for each in spec.env}
+    """Variables of a Ray node by name; those of `spec.env` win. Secret ones are not among them."""
+    return _SERVE | spec.plain_env()

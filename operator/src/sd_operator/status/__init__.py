@@ -30,7 +30,7 @@ from sd_operator.status.config import config_applied
 from sd_operator.status.counts import replicas, workers
 from sd_operator.status.delays import delays
 from sd_operator.status.history import conditions
-from sd_operator.status.model import model_available
+from sd_operator.status.model import model_available, model_status
 from sd_operator.status.on_record import Record
 from sd_operator.status.preload import preload_status, preloaded, warm_status
 from sd_operator.status.ready import ready
@@ -91,7 +91,7 @@ def compute(
     runs = (held and held.running) or intent
     config = held.why if held else config_applied(intent, observed, in_place=in_place)
     recorded = cold_start.last(observed, previous.cold_start, now)
-    verdicts = _verdicts(runs, observed, accepted(observed), delays(config, recorded, runs), now)
+    verdicts = _verdicts(runs, observed, accepted(runs, observed), delays(config, recorded, runs), now)
     record = Record(runs, observed, previous, resource.generation, now)
     verdicts = record.kept(verdicts)
     if held is not None:
@@ -211,7 +211,7 @@ def _status(
         preload=preload_status(intent, observed),
         warm_nodes=warm_status(observed),
         cold_start=recorded,
-        model=intent.model,
+        model=model_status(intent, observed),
         image=intent.image,
         ray_service=key.name if view else None,
         active_ray_cluster=(view.active or None) if view else None,

@@ -4,7 +4,7 @@
 Told by replicas: one that runs has loaded the model, one that fails says why in Ray's message.
 """
 
-from sd_operator.api.status import Reason
+from sd_operator.api.status import ModelStatus, Reason
 from sd_operator.intent import Intent
 from sd_operator.observed import Observed
 from sd_operator.ray_messages import RuntimeProblem, runtime_problem
@@ -25,6 +25,17 @@ def model_problem(words: str) -> Verdict | None:
     """What is wrong with the model, if Ray's words tell of something wrong with it."""
     found = runtime_problem(words)
     return None if found is None else Verdict("False", _REASONS[found[0]], found[1])
+
+
+def model_status(intent: Intent, observed: Observed) -> ModelStatus:
+    """The weights in use, by the commit that the replica that started last has loaded; by the spec before one reports it."""
+    reading = observed.serve.get(serving_cluster(observed))
+    reports = reading.starts.values() if reading else ()
+    loaded = [each for each in reports if each.revision]
+    if not loaded:
+        return intent.model
+    newest = max(loaded, key=lambda each: each.began)
+    return intent.model.model_copy(update={"revision": newest.revision})
 
 
 def model_available(intent: Intent, observed: Observed) -> Verdict:

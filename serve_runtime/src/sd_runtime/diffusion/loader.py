@@ -45,6 +45,7 @@ def load(config: RuntimeConfig, starting: Starting | None = None) -> LoadedModel
     starting = starting or Starting()
     starting.enter("weights")
     folder = sources.fetch(config.model)
+    starting.fetched(sources.commit(config.model, folder))
     starting.enter("pipeline")
     model = _loaded(config, folder)
     warm_up(model, starting)

@@ -50,6 +50,8 @@ _STARTS = {
                         "phase": "pipeline",
                         "since": 1767323073.2,
                         "first_picture_seconds": None,
+                        "ray": "2.60.0",
+                        "revision": "0123456789abcdef0123456789abcdef01234567",
                     }
                 }
             }

@@ -32,6 +32,16 @@ def fetch(model: ModelConfig) -> Path:
     return found
 
 
+def commit(model: ModelConfig, folder: Path) -> str:
+    """The commit that a fetched folder holds, whatever branch or tag was asked for; empty where the source has none.
+
+    Args:
+        model: what was fetched.
+        folder: where it is.
+    """
+    return hub.commit(folder) if model.uri.startswith("hf://") else ""
+
+
 def fetch_lora(wanted: Lora) -> Path:
     """The local file of a LoRA.
 

@@ -38,6 +38,11 @@ def fetch(model: ModelConfig) -> Path:
     )
 
 
+def commit(folder: Path) -> str:
+    """The commit of a snapshot: huggingface_hub names the folder after it; empty for another folder."""
+    return folder.name if store.COMMIT.fullmatch(folder.name) else ""
+
+
 def snapshot(
     what: str, repository: str, revision: str | None, *, files: str, allow: list[str], ignore: list[str]
 ) -> Path:

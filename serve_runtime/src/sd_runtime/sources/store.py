@@ -22,7 +22,7 @@ from huggingface_hub import constants
 
 logger = logging.getLogger(__name__)
 
-_COMMIT = re.compile("[0-9a-f]{40}")
+COMMIT = re.compile("[0-9a-f]{40}")
 _SHA256 = re.compile("[0-9a-f]{64}")
 _TELL_SECONDS = 30.0
 _BLOCK = 2**24
@@ -50,7 +50,7 @@ def fetch(
         Corrupt: as it says.
         OSError: the volume cannot be written, or does not lock.
     """
-    pinned = revision is not None and _COMMIT.fullmatch(revision) is not None
+    pinned = revision is not None and COMMIT.fullmatch(revision) is not None
     name = re.sub(r"[^A-Za-z0-9._-]+", "--", "--".join(filter(None, (repository, revision, files))))
     marker = (root or Path(constants.HF_HUB_CACHE)) / "complete" / f"{name}.json"
     if pinned and (folder := _marked(marker)) is not None:
