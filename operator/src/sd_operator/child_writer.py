@@ -169,6 +169,14 @@ def is_preload(live: Json) -> bool:
     return component == naming.PRELOAD or component.startswith(f"{naming.PRELOAD}-")
 
 
+def fills_cache(live: Json) -> bool:
+    """Whether a child is a DaemonSet that fetches weights into a cache that workers share."""
+    if live["kind"] != DAEMON_SET.name:
+        return False
+    labels = live["spec"]["template"]["metadata"].get("labels") or {}
+    return str(labels.get(naming.COMPONENT_LABEL, "")).startswith(f"{naming.WEIGHTS}-")
+
+
 def with_refusals(observed: Observed, refused: Mapping[Identity, Trouble], warm_nodes: int) -> Observed:
     """What is observed, with the helpers that could not be written.
 

@@ -204,6 +204,10 @@ REASONS = {
         "Another version or setting of the operator gives the pods something else; a few services at a time get it.",
         "It goes on by itself; SDSERVICE_ROLLOUT_AT_ONCE says how many. Look at the services whose Upgrading is True.",
     ),
+    Reason.WAITING_FOR_WEIGHTS: Meaning(
+        "A change of the model waits until its weights are fetched; what runs goes on.",
+        "If it lasts, read the log of the weights pods of the service; or take the change back.",
+    ),
     Reason.WAKING: Meaning("A request woke the service from zero; it is held until a replica runs."),
 }
 

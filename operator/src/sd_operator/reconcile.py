@@ -13,14 +13,21 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sd_operator import cold_start, naming, status
-from sd_operator.api import KIND, Resource, Status, parse_live, recorded_status
-from sd_operator.api.resource import API_VERSION
-from sd_operator.api.status import ColdStart, Reason
+from sd_operator import naming, status
+from sd_operator.api import Resource, Status, parse_live, recorded_status
+from sd_operator.api.status import Reason
 from sd_operator.builders.pod import image
 from sd_operator.builders.preload import preload_images
 from sd_operator.builders.token_secret import token_of, token_secret
-from sd_operator.child_writer import Children, ChildWriter, Identity, identity, is_preload, with_refusals
+from sd_operator.child_writer import (
+    Children,
+    ChildWriter,
+    Identity,
+    fills_cache,
+    identity,
+    is_preload,
+    with_refusals,
+)
 from sd_operator.cluster import (
     DAEMON_SET,
     DEPLOYMENT,
@@ -45,24 +52,21 @@ from sd_operator.errors import (
     SdServiceError,
     WaitingForDeletion,
 )
-from sd_operator.events import Note, event, flips, replaced_in_place
+from sd_operator.events import Note, replaced_in_place
 from sd_operator.image_pins import Pin, is_needed, pins
-from sd_operator.intent import of_ray_service
 from sd_operator.metrics import Metrics
 from sd_operator.naming import Key
 from sd_operator.observed import Observed
 from sd_operator.observer import Children as LiveChildren
 from sd_operator.observer import Observer
 from sd_operator.ownership import belongs_to, conflict, is_shared, owner
-from sd_operator.preload_gate import Hold, asks_for_images, hold
 from sd_operator.preload_reader import Asked
 from sd_operator.raycluster_writer import RayClusterWriter
-from sd_operator.rollout import Rollout, concerns
+from sd_operator.reporter import Reporter
+from sd_operator.rollout import Rollout
+from sd_operator.rollout_gate import RolloutGate
 from sd_operator.settings import Settings
 from sd_operator.staging import in_place, removes_head, replaces_in_place, staged
-from sd_operator.status.preload import waiting_for_images
-from sd_operator.status.upgrading import waiting_for_others
-from sd_operator.status.verdict import Verdict
 from sd_operator.trouble import Trouble
 
 Json = dict[str, Any]
@@ -175,9 +179,10 @@ class Reconciler:
         ) as error:
             after, observed = await self._refused(live, error, before)
         self.observer.preloads.shared.waits(key, waits=status.lacks_images(after))
-        await self._report(live, before, after, notes)
+        reporter = Reporter(self.cluster, self.metrics, self.clock)
+        await reporter.report(live, before, after, notes)
         self.untold.pop(key, None)
-        self._measure(observed, before.cold_start, after.cold_start)
+        reporter.measure(observed, before, after)
         return status.look_again_seconds(after)
 
     async def _read(self, resource: Resource) -> Found:
@@ -230,7 +235,8 @@ class Reconciler:
             live = children.get(child)
             if child.kind == RAY_SERVICE.name:
                 preloads = [children.get(each) for each, asked in wanted.items() if is_preload(asked)]
-                held = await self._held(resource, body, live, before, preloads)
+                fillers = [children.get(each) for each, asked in wanted.items() if fills_cache(asked)]
+                held = await self._held(resource, body, live, before, preloads=preloads, fillers=fillers)
                 if held is not None:
                     continue
                 body, is_in_place = await self._staged(resource, body, live, found.ray_clusters, before)  # noqa: PLW2901 - what of it may be applied now
@@ -241,6 +247,22 @@ class Reconciler:
             writer.note(replaced_in_place(resource.spec.upgrade.surge_timeout_seconds))
         await self._prune(resource, found, wanted, children, writer)
         return Applied(children, token, held, is_in_place, writer.refused)
+
+    async def _held(
+        self,
+        resource: Resource,
+        body: Json,
+        live: Json | None,
+        before: Status,
+        *,
+        preloads: list[Json | None],
+        fillers: list[Json | None],
+    ) -> status.Held | None:
+        """Why the RayService is left as it is for now; None where it is not."""
+        gate = RolloutGate(self.cluster, self.observer, self.rollout, self.clock)
+        asked = self._asked(resource)
+        held = await gate.held(resource, body, live, before, preloads=preloads, asked=asked)
+        return held or await gate.held_for_weights(resource, body, live, fillers)
 
     async def _staged(
         self, resource: Resource, wanted: Json, live: Json | None, ray_clusters: list[Json], before: Status
@@ -280,34 +302,6 @@ class Reconciler:
             if not (is_preload(live) and is_needed(live, running, holding)):
                 del children[child]
                 await writer.drop(live)
-
-    async def _held(
-        self,
-        resource: Resource,
-        wanted: Json,
-        live: Json | None,
-        before: Status,
-        preloads: list[Json | None],
-    ) -> status.Held | None:
-        """Why a RayService is left as it is; None where it is not. Its turn comes first, then its image.
-
-        Args:
-            resource: what is wanted.
-            wanted: the RayService of that.
-            live: the live one, None where there is none.
-            before: the status on record.
-            preloads: the live preload DaemonSets that are wanted, None for one that could not be made.
-        """
-        key = Key(resource.namespace, resource.name)
-        if concerns(resource, wanted, live, before) and (ahead := self.rollout.ahead(key)):
-            return _left_alone(live, waiting_for_others(ahead))
-        if asks_for_images(resource.spec, wanted, live):
-            there = [each for each in preloads if each is not None]
-            state = await self.observer.preloads.read_now(there, self._asked(resource))
-            state = replace(state, settled=state.settled and len(there) == len(preloads))
-            if (found := hold(resource.spec, state, before, self.clock())) is not None:
-                return _left_alone(live, waiting_for_images(found), found)
-        return None
 
     async def _ensure_token(self, resource: Resource, live: Json | None) -> str:
         """Create the Secret with Ray's token where there is none; an existing one is never written.
@@ -373,53 +367,11 @@ class Reconciler:
         observed = observed.with_events(await self.observer.events(key.namespace, observed), self.clock())
         return compute(observed), observed
 
-    async def _report(self, live: Json, before: Status, after: Status, notes: list[Note]) -> None:
-        """Write the status if it changed, and an Event for each change; what is told is taken out of the notes."""
-        if after != before:
-            await self.cluster.apply_status(_status_body(live, after), naming.STATUS_FIELD_MANAGER)
-        notes += flips(before, after)
-        while notes:
-            metadata = live["metadata"]
-            logger.info("%s/%s: %s", metadata["namespace"], metadata["name"], notes[0].message)
-            await self._tell(event(notes[0], live, self.clock()))
-            notes.pop(0)
-
-    def _measure(self, observed: Observed, before: ColdStart | None, after: ColdStart | None) -> None:
-        """Count each start that has ended, once: those that the status on record did not know."""
-        for start in cold_start.news(observed, before, self.clock()):
-            self.metrics.started(start)
-        if after is None or after.first_picture_seconds is None:
-            return
-        if before is None or before.worker != after.worker or before.first_picture_seconds is None:
-            self.metrics.drew(after.first_picture_seconds)
-
-    async def _tell(self, body: Json) -> None:
-        """Create an Event; one that is refused (a full quota, a namespace on its way out) is not worth a retry."""
-        try:
-            await self.cluster.create(body, naming.FIELD_MANAGER)
-        except Refused as error:
-            logger.debug("%s", error)
-
 
 async def _nothing() -> None:
     """Stands for a read that is not needed."""
 
 
-def _left_alone(live: Json | None, why: Verdict, hold: Hold | None = None) -> status.Held:
-    return status.Held(why, of_ray_service(live, preloads=True) if live else None, hold)
-
-
 def _is_ours(live: Json, resource: Resource) -> bool:
     """Whether a child may be deleted, or left: it is controlled by the resource, or shared with it."""
     return belongs_to(live, resource.uid) if is_shared(live) else owner(live) == resource.uid
-
-
-def _status_body(live: Json, after: Status) -> Json:
-    metadata = live["metadata"]
-    return {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        # The uid makes the write fail where the resource was deleted and made anew meanwhile.
-        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
-        "status": after.model_dump(by_alias=True, exclude_none=True, mode="json"),
-    }

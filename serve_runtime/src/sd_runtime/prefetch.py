@@ -28,7 +28,8 @@ def main(arguments: list[str]) -> int:
         for lora in config.loras:
             sources.fetch_lora(lora)
     except (ValidationError, ConfigError, ModelUnavailable) as error:
-        logger.error(" ".join(str(error).split()))  # noqa: TRY400 - the message says it all
+        # With its class, as the operator reads it; the message says the rest.
+        logger.error("%s: %s", type(error).__name__, " ".join(str(error).split()))  # noqa: TRY400
         return 1
     logger.info("the weights of %s are here", config.model.uri)
     return 0

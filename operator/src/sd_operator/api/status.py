@@ -87,6 +87,7 @@ class Reason(StrEnum):
     WAITING_FOR_DELETION = "WaitingForDeletion"
     WAITING_FOR_IMAGES = "WaitingForImages"
     WAITING_FOR_OTHERS = "WaitingForOthers"
+    WAITING_FOR_WEIGHTS = "WaitingForWeights"
     WAKING = "Waking"
 
 

@@ -39,6 +39,8 @@ SLEEP = ["sleep", "2147483647"]
 """68 years, in words that every `sleep` knows; busybox learned `infinity` late."""
 TINY = {"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}}
 
+_FETCHED = "/tmp/fetched"  # noqa: S108 - of the container alone
+_FETCH = f'python -m sd_runtime.prefetch "$0" && touch {_FETCHED} && exec "$@"'
 _DOWNLOADING = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 _WHERE = ("nodeSelector", "tolerations", "affinity", "runtimeClassName")
 
@@ -194,7 +196,10 @@ def _weights(spec: Spec, runtime: str) -> Json:
         "name": naming.WEIGHTS,
         "image": runtime,
         "imagePullPolicy": spec.image.pull_policy,
-        "command": ["sh", "-c", 'python -m sd_runtime.prefetch "$0" && exec "$@"', wanted, *SLEEP],
+        "command": ["sh", "-c", _FETCH, wanted, *SLEEP],
+        # Ready once the weights are there; where they cannot be had, the last line of the log says why.
+        "readinessProbe": {"exec": {"command": ["test", "-e", _FETCHED]}, "periodSeconds": 2},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "env": [*env(variables), *model_token(spec)],
         "resources": _DOWNLOADING,
         "securityContext": security_context(),

@@ -30,7 +30,7 @@ from sd_operator.status.config import config_applied
 from sd_operator.status.counts import replicas, workers
 from sd_operator.status.delays import delays
 from sd_operator.status.history import conditions
-from sd_operator.status.model import model_available, model_status
+from sd_operator.status.model import MODEL_PROBLEMS, model_available, model_status
 from sd_operator.status.on_record import Record
 from sd_operator.status.preload import preload_status, preloaded, warm_status
 from sd_operator.status.ready import ready
@@ -97,12 +97,23 @@ def compute(
     if held is not None:
         verdicts[ConditionType.IMAGES_PRELOADED] = preloaded(intent, observed, held.hold)
         verdicts[ConditionType.UPGRADING if held.running else ConditionType.READY] = held.why
+        if held.why.reason in MODEL_PROBLEMS:
+            verdicts |= _of_failed_change(held.why, verdicts[ConditionType.READY])
     found = conditions(verdicts, previous, resource.generation, now)
     key = Key(resource.namespace, resource.name)
     computed = record.counted(_status(key, resource.generation, found, runs, observed, recorded=recorded))
     if held is None or held.hold is None:
         return computed
     return computed.model_copy(update={"preload": preload_status(intent, observed, held.hold)})
+
+
+def _of_failed_change(why: Verdict, ready_now: Verdict) -> dict[ConditionType, Verdict]:
+    """Conditions of a change whose weights cannot be had, while what ran before serves on."""
+    found = {ConditionType.MODEL_AVAILABLE: why}
+    if ready_now.reason is Reason.SERVING:
+        message = f"{ready_now.message} The former weights are in use. {why.message}"
+        found[ConditionType.READY] = Verdict("True", Reason.DEGRADED, message)
+    return found
 
 
 @dataclass(frozen=True)
@@ -244,7 +255,7 @@ def _waits_for_others(status: Status) -> bool:
     """
     found = {condition.type: condition.reason for condition in status.conditions}
     is_short = status.warm_nodes is not None and bool(status.warm_nodes.message)
-    silent = {Reason.WAITING_FOR_OTHERS, Reason.CONFIG_PENDING}
+    silent = {Reason.WAITING_FOR_OTHERS, Reason.WAITING_FOR_WEIGHTS, Reason.CONFIG_PENDING, *MODEL_PROBLEMS}
     return lacks_images(status) or is_short or found[ConditionType.CONFIG_APPLIED] in silent
 
 

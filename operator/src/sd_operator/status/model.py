@@ -12,6 +12,7 @@ from sd_operator.status.application import known
 from sd_operator.status.conditions import is_suspended
 from sd_operator.status.counts import serving_cluster
 from sd_operator.status.verdict import Verdict
+from sd_operator.weights_gate import Fetching
 
 _REASONS = {
     RuntimeProblem.NOT_FOUND: Reason.MODEL_NOT_FOUND,
@@ -20,11 +21,29 @@ _REASONS = {
     RuntimeProblem.CONFIG: Reason.MODEL_INVALID,
 }
 
+MODEL_PROBLEMS = frozenset(_REASONS.values())
+"""Reasons why weights cannot be had or loaded."""
+
 
 def model_problem(words: str) -> Verdict | None:
     """What is wrong with the model, if Ray's words tell of something wrong with it."""
     found = runtime_problem(words)
     return None if found is None else Verdict("False", _REASONS[found[0]], found[1])
+
+
+def fetching_weights(found: Fetching) -> Verdict:
+    """A condition about a change that waits for its weights; with the reason where they cannot be had."""
+    problem = next(filter(None, map(model_problem, found.endings)), None)
+    if problem is not None:
+        message = f"The weights of the last change cannot be fetched, so it is not applied: {problem.message}"
+        return Verdict("False", problem.reason, message)
+    message = (
+        f"The weights of the last change are fetched on {found.ready} of {found.matched} nodes. The change is applied when"
+        " they are on all of them; what runs goes on."
+    )
+    if found.troubles:
+        message += f" {found.troubles[0]}"
+    return Verdict("False", Reason.WAITING_FOR_WEIGHTS, message)
 
 
 def model_status(intent: Intent, observed: Observed) -> ModelStatus:
