@@ -96,6 +96,14 @@ def test_that_of_a_former_release_stays_until_the_shared_one_holds_the_image(dae
     assert not is_needed(former, found, [daemon_set(image=ONE)])
 
 
+def test_other_labels_of_gpu_nodes_leave_no_moment_without(resource, daemon_set, running):
+    found = running({"image": ONE}, live={"image": ONE}, clusters=[{"image": ONE}])
+    (before,) = preload_daemon_sets(resource(image=ONE), Settings(gpu_node_labels="accelerator"))
+    assert is_needed(before, found, [])
+    assert is_needed(before, found, [daemon_set(image=TWO)])
+    assert not is_needed(before, found, [daemon_set(image=ONE)])
+
+
 def test_fields_that_kuberay_leaves_out_since_they_are_empty_change_nothing(daemon_set, resource):
     body = ray_service(resource(image=ONE), SETTINGS)
     (group,) = body["spec"]["rayClusterConfig"]["workerGroupSpecs"]

@@ -82,10 +82,10 @@ class Queue:
 
 async def test_a_gateway_of_a_ray_service_asks_for_its_service_and_no_other_gateway_does():
     queue = Queue()
-    registry = handlers.registry(queue, Echoes(), None, ALL)
+    registry = handlers.registry(queue, Echoes(), None, lambda: None, ALL)
     (handler,) = (each for each in registry._watching.get_all_handlers() if "gateways" in repr(each.selector))
     for metadata in (owned("RayService"), owned("HelmRelease")):
-        event = {"type": None}
+        event = {"type": "MODIFIED"}
         meta = {"namespace": "team", "uid": "u", "resourceVersion": "1", **metadata}
         await handler.fn(namespace="team", meta=meta, event=event)
     assert queue.asked == [("team", "imagine")]

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sd_operator import naming
 from sd_operator.api import Spec
 from sd_operator.builders.preload import brings_images, preload_placement
 from sd_operator.settings import Settings
@@ -70,17 +69,17 @@ def is_needed(live: Json, running: frozenset[Pin], wanted: Iterable[Json]) -> bo
         running: what runs.
         wanted: DaemonSets that are wanted and hold their images on every node.
     """
-    kept = {pin for each in wanted for pin in running if _keeps(each, pin)}
-    return any(_keeps(live, pin) for pin in running - kept)
+    own, kept = _pin(live), {_pin(each) for each in wanted}
+    if own in running:
+        return own not in kept
+    # By the rules of now it is on no cluster's nodes: a former release, or other labels of GPU nodes, put it where it is.
+    return any(pin.image == own.image for pin in running) and all(pin.image != own.image for pin in kept)
 
 
-def _keeps(live: Json, pin: Pin) -> bool:
+def _pin(live: Json) -> Pin:
+    """What a DaemonSet keeps where."""
     pod = live["spec"]["template"]["spec"]
-    if next((each["image"] for each in pod["containers"]), "") != pin.image:
-        return False
-    # Former releases had one per service and group, and other rules about where.
-    is_of_former_release = naming.PRELOAD_LABEL not in (live["metadata"].get("labels") or {})
-    return is_of_former_release or _text({key: pod.get(key) for key in _WHERE}) == pin.where
+    return Pin(pod["containers"][0]["image"], _text({key: pod.get(key) for key in _WHERE}))
 
 
 def _gpu_resource(container: Json) -> str:
