@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sd_testkit.node import host
 from sd_testkit.proving import oracles
 from sd_testkit.proving.lane import SPEC, fresh_name
 
@@ -102,7 +103,9 @@ async def test_f16_lease_that_is_deleted_or_edited(pair, figure):
     figure("F16", f"Lease deleted: nothing changes; given to a stranger: led again after {seconds:.1f} s")
 
 
-@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed")
+@pytest.mark.skipif(
+    FAKETIME is None, reason=f"needs apt-get install {host.FAKETIME_PACKAGE}: make node-packages names it"
+)
 @pytest.mark.parametrize("offset", ["+600s", "-600s"])
 async def test_f17_clock_of_the_other_is_wrong(pair, figure, offset):
     first, second = await pair(

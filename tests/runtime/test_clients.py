@@ -10,6 +10,8 @@ import pytest
 import requests
 from PIL import Image
 
+from sd_runtime.diffusion import device
+
 PROMPT = "a red circle on a white background"
 
 
@@ -54,7 +56,7 @@ def test_openai_streams(client):
 def test_openai_lists_the_model(client):
     (model,) = client.models.list()
     assert model.id == "bundled://shapes"
-    assert model.device == "cpu"
+    assert model.device == device.best()
     assert client.models.retrieve(model.id).id == model.id
 
 

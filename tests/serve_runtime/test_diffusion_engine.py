@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sd_runtime.config import Batching, Defaults, LiveConfig, Provenance
-from sd_runtime.diffusion import DiffusionEngine
+from sd_runtime.diffusion import DiffusionEngine, device
 from sd_runtime.engine import ImageRequest, Output, Picture, Preview, Progress
 from sd_runtime.errors import InvalidRequest
 from sd_runtime.images import parameters
@@ -140,12 +140,14 @@ async def test_the_file_tells_what_makes_it_again(engine):
     assert (told["model"], told["request_id"]) == ("bundled://shapes", "abc")
 
 
-async def test_info_tells_the_defaults(engine):
+async def test_info_tells_the_defaults(engine, model):
     engine.configure(LiveConfig(defaults=Defaults(steps=9, width=128)))
     info = engine.info()
     expected = {"width": 128, "height": 64, "steps": 9, "scheduler": "Euler"}
     assert expected.items() <= info.defaults.items()
-    assert (info.device, info.dtype, info.loras) == ("cpu", "float32", ())
+    kind = device.best()
+    dtype = "float32" if kind == "cpu" else model.config.model.dtype
+    assert (info.device, info.dtype, info.loras) == (kind, dtype, ())
     assert info.optimizations["compile"] is False
 
 

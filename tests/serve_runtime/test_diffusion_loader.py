@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from sd_runtime.config import ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import load
+from sd_runtime.diffusion import device, load
 from sd_runtime.diffusion.model import OwnDefaults
 from sd_runtime.diffusion.schedulers import SCHEDULERS, name_of
 from sd_runtime.errors import ModelUnavailable
@@ -26,8 +26,11 @@ def shapes(tmp_path):
     return folder
 
 
-def test_cpu_computes_float32_whatever_was_asked(model):
-    assert (model.device.kind, model.dtype) == ("cpu", "float32")
+def test_cpu_computes_float32_whatever_was_asked_and_a_gpu_what_was(model):
+    kind = device.best()
+    asked = model.config.model.dtype
+    assert asked != "float32"
+    assert (model.device.kind, model.dtype) == (kind, "float32" if kind == "cpu" else asked)
 
 
 @pytest.mark.parametrize("name", list(SCHEDULERS))

@@ -3,7 +3,9 @@ import tarfile
 import tomllib
 
 import pytest
+from typer.testing import CliRunner
 
+from sd_testkit.__main__ import app
 from sd_testkit.node import host
 from sd_testkit.node.layers import compressed, marked_layer, variant
 from sd_testkit.node.toml import toml
@@ -53,3 +55,28 @@ def test_toml_says_what_the_dictionary_says():
 def test_a_host_that_cannot_says_why(monkeypatch, where, attribute, value, words):
     monkeypatch.setattr(getattr(host, where), attribute, value)
     assert host.obstacle() == words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "obstacle", "line"),
+    [
+        ([], "a real node needs root", "real node: not tried, since a real node needs root"),
+        (
+            [],
+            "",
+            "real node: not tried, since this run was not asked for it; this host can run it: make node",
+        ),
+        (["passed"], "", "real node: tried, passed"),
+        (["--obstacle"], "a real node needs root", "a real node needs root"),
+        (["--obstacle"], "", ""),
+    ],
+    ids=["it cannot", "nobody asked", "it was", "why not", "nothing against it"],
+)
+def test_one_line_says_whether_the_node_was_tried(monkeypatch, arguments, obstacle, line):
+    monkeypatch.setattr(host, "obstacle", lambda: obstacle)
+    told = CliRunner().invoke(app, ["node", *arguments])
+    assert (told.exit_code, told.stdout.strip()) == (0, line)
+
+
+def test_the_packages_of_the_gate_have_what_the_fault_of_a_wrong_clock_needs():
+    assert host.FAKETIME_PACKAGE in CliRunner().invoke(app, ["packages"]).stdout.split()

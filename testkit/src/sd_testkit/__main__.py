@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m sd_testkit build | program | packages | chart | licences | images | outdated | version | up | down | kuberay`."""
+"""`python -m sd_testkit build | program | packages | node | chart | licences | images | outdated | version | up | down | kuberay`."""
 
 import asyncio
 import time
@@ -13,8 +13,9 @@ from kubernetes.aio.client import ApiClient, Configuration
 from sd_testkit import checkov, playground, programs
 from sd_testkit.chart import CHART
 from sd_testkit.chart.files import values_schema, values_yaml
-from sd_testkit.images import IMAGES, Store, obstacle, store
+from sd_testkit.images import IMAGES, Store, store
 from sd_testkit.images import build as build_image
+from sd_testkit.images import obstacle as image_obstacle
 from sd_testkit.kuberay import KubeRay
 from sd_testkit.licences import page
 from sd_testkit.node import host
@@ -46,6 +47,25 @@ def program(name: Annotated[str, typer.Argument(help="Such as helm.")]) -> None:
 def packages() -> None:
     """Name the packages of Debian that a real node and the building of images need."""
     print(*host.PACKAGES, *store.PACKAGES)
+
+
+@app.command()
+def node(
+    outcome: Annotated[str, typer.Argument(help="What became of it, where it was tried.")] = "",
+    *,
+    obstacle: Annotated[
+        bool, typer.Option("--obstacle", help="Say only why this host cannot run one; nothing where it can.")
+    ] = False,
+) -> None:
+    """Say in one line whether the real node was tried, and why not."""
+    if obstacle:
+        print(host.obstacle(), end="")
+        return
+    if outcome:
+        print(f"real node: tried, {outcome}")
+        return
+    why = host.obstacle() or "this run was not asked for it; this host can run it: make node"
+    print(f"real node: not tried, since {why}")
 
 
 @app.command()
@@ -97,7 +117,7 @@ def images(
     if remove:
         store.remove()
         return
-    if found := obstacle():
+    if found := image_obstacle():
         raise SystemExit(found)
     for image in IMAGES:
         began = time.monotonic()

@@ -26,7 +26,9 @@ _PACKAGES = {
 }
 _CNI_PLUGINS = ("bridge", "host-local", "loopback")
 _CNI_PACKAGE = "containernetworking-plugins"
-PACKAGES = (*_PACKAGES.values(), _CNI_PACKAGE)
+FAKETIME_PACKAGE = "libfaketime"
+"""For the fault test whose standby has a wrong clock; a node does without it."""
+PACKAGES = (*_PACKAGES.values(), _CNI_PACKAGE, FAKETIME_PACKAGE)
 """What Debian calls all of it."""
 
 

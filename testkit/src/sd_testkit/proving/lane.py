@@ -237,8 +237,8 @@ class Lane:
 
     @staticmethod
     def most_requests(services: int) -> float:
-        """Requests per minute of so many idle services: 20 for each pass over each, 8 for each resync, 60 for watches."""
-        return 60 / RESYNC_SECONDS * (20 * services + 8) + 60
+        """Requests per minute of so many idle services: 20 for each pass over each, 9 for each resync, 60 for watches."""
+        return 60 / RESYNC_SECONDS * (20 * services + 9) + 60
 
     async def _labelled(self, name: str) -> list[Json]:
         return [
