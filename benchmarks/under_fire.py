@@ -187,7 +187,13 @@ async def head_comes_back(fire: Fire) -> None:
     await asyncio.to_thread(fire.heads[-1].kill)
     await asyncio.sleep(HEAD_AWAY_SECONDS)
     fire.heads.append(fire.host.head())
-    await fire.until(fire.host.answers)
+
+    def answers() -> bool:
+        if fire.heads[-1].gone():  # it gives up where its raylet takes longer than half a minute to register
+            fire.heads.append(fire.host.head())
+        return fire.host.answers()
+
+    await fire.until(answers)
     await fire.until(lambda: fire.host.apply(config(2, 64)))
     await fire.until(lambda: len(fire.replicas()) == 2)  # noqa: PLR2004
     kept = len(fire.replicas().keys() & before)

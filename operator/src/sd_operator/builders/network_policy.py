@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sd_operator import naming
-from sd_operator.api import Resource, Spec
+from sd_operator.api import Redis, Resource, Spec
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.settings import Settings
 
@@ -76,8 +76,9 @@ def _pods(namespace: str, labels: Mapping[str, str]) -> Json:
 def _outward(spec: Spec, settings: Settings) -> list[int]:
     """Ports of the API server, of Redis, and of where weights come from, each once."""
     ports = [*settings.api_server_ports]
-    if spec.head.redis is not None:
-        ports.append(_port(spec.head.redis.address, _REDIS))
+    store = spec.head.store()
+    if isinstance(store, Redis):
+        ports.append(_port(store.address, _REDIS))
     if any(uri.startswith("hf://") for uri in spec.weight_uris()):
         ports.append(_HTTPS)
     ports += [_port(each.value, _HTTPS) for each in spec.env if each.name in _ON_THE_WAY]
