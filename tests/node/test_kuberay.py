@@ -8,6 +8,7 @@ is recorded into the folder that SDSERVICE_RESULTS names (default: .cache/kubera
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,13 +21,20 @@ from sd_testkit.api_server import ApiServer
 from sd_testkit.merging import merged
 from sd_testkit.node import GivenKubeRay
 from sd_testkit.node.installing import OPERATOR, SYSTEM, cluster_with_images, install_chart
+from sd_testkit.node.node import ADDRESS
+from sd_testkit.node.volumes import make_volumes
+from sd_testkit.open_load import Load, shares
+from sd_testkit.processes import Processes
 from sd_testkit.scenarios import SCENARIOS, User
+from sd_testkit.scenarios.user import NAME
 from sd_testkit.tracer import Tracer
 from sd_testkit.truth_report import play, row, seconds_of, table
 
 NAMESPACE = "scenarios"
 PATIENCE_SECONDS = 600
 READING_SECONDS = 15
+BESIDE_SECONDS = 15
+"""Load before a head is killed, and after another one serves."""
 # Two clusters of it and KubeRay fit on two cores; a head's autoscaler alone asks for half a one.
 SMALL = {
     "head": {"resources": {"cpu": "100m", "memory": "3Gi"}},
@@ -93,6 +101,34 @@ def verdicts(results):
     (results / "truth.md").write_text(table(found) + "\n")
 
 
+@pytest.fixture
+def store(request, real, tmp_path):
+    """`head.faultTolerance`: a volume of the node, or Debian's Redis on the node's address, which pods reach."""
+    if request.param == "volume":
+        make_volumes(real.control_plane, tmp_path, count=2)
+        yield {"store": "volume"}
+        return
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("a state in Redis needs apt-get install redis-server")
+    processes = Processes(tmp_path)
+    processes.start("redis", [program, "--bind", ADDRESS, "--protected-mode", "no", "--save", ""])
+    yield {"store": "redis", "redis": {"address": f"{ADDRESS}:6379"}}
+    processes.stop()
+
+
+@pytest.fixture
+def load(kubectl):
+    """An open-loop load on the Service, by kube-proxy as clients come."""
+
+    def build():
+        where = ("get", "service", f"{NAME}-serve-svc", "-n", NAMESPACE, "-o", "jsonpath={.spec.clusterIP}")
+        query = {"prompt": "a red circle", "steps": "15"}
+        return Load(f"http://{kubectl(*where).stdout}:8000/imagine", query, per_second=1.0)
+
+    return build
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 async def test_scenario(user, trace, verdicts, scenario):
     trace.step(scenario.name)
@@ -100,3 +136,38 @@ async def test_scenario(user, trace, verdicts, scenario):
     verdicts.append((scenario.name, played.verdict))
     sys.stdout.write(f"\n{row(*verdicts[-1])} {played.took:.0f} s\n{seconds_of(played.samples)}\n")
     assert not played.failure, played.failure
+
+
+@pytest.mark.parametrize("store", ["volume", "redis"], indirect=True)
+async def test_replicas_serve_while_their_head_is_replaced(user, trace, store, load):
+    trace.step(f"head killed, its state in {store['store']}")
+    await user.apply(head={**SMALL["head"], "faultTolerance": store})
+    await user.until_changed()
+    await user.until_condition("Ready", "True", "Serving")
+    await user.until_served()
+    workers = await names(user, "worker")
+    heads = await names(user, "head")
+    traffic = await asyncio.to_thread(load)
+    async with traffic.running() as seen:
+        await asyncio.sleep(BESIDE_SECONDS)
+        for pod in await user.list("Pod", "ray.io/node-type=head"):
+            await ApiServer(user.api).delete(pod, grace_seconds=0)
+
+        async def replaced():
+            return await names(user, "head") and heads.isdisjoint(await names(user, "head"))
+
+        await user.until("another head", replaced)
+        await user.until_condition("Ready", "True", "Serving")
+        await asyncio.sleep(BESIDE_SECONDS)
+    found = shares(seen.answers)
+    sys.stdout.write(f"\nstate in {store['store']}: {len(seen.answers)} requests, {found}\n")
+    assert await names(user, "worker") >= workers
+    assert found["answered"] == len(seen.answers), [
+        each for each in seen.answers if each.outcome != "answered"
+    ]
+
+
+async def names(user, node_type):
+    """Names of the active cluster's pods of a type."""
+    labels = f"ray.io/cluster={await user.active_cluster()},ray.io/node-type={node_type}"
+    return {each["metadata"]["name"] for each in await user.list("Pod", labels)}
