@@ -249,16 +249,22 @@ class Ray:
         return latest is not None and latest is not session and bool(latest.serve.deployments)
 
     async def _die(self, pod: Json, life: _Life) -> None:
-        """Ray does not hear SIGTERM behind KubeRay's shell: a deleted pod serves on until its grace is over."""
+        """Ray does not hear SIGTERM behind KubeRay's shell: a deleted pod serves on until its grace is over.
+
+        A head is Running and Ready some time longer, without Ray: its autoscaler ends when it misses that.
+        """
         now = time.monotonic()
         life.dying_since = life.dying_since or now
-        if life.session is not None and now - life.dying_since < self.pace.grace:
-            return
         if life.session is not None:
+            if now - life.dying_since < self.pace.grace:
+                return
             await self._end(life)
+            life.since = now
+        if (pod.get("status") or {}).get("phase") != "Running":
+            await self._server.delete(pod, grace_seconds=0)
+        elif not _is_head(pod) or now - life.since >= self.pace.linger:
+            # A round later it is gone, so that others see it Failed.
             await self._server.merge_status(pod, kubelet.failed(pod, 137))
-            return  # a round later it is gone, so that others see it Failed
-        await self._server.delete(pod, grace_seconds=0)
 
     async def _end(self, life: _Life) -> None:
         """End the pod's processes and servers."""
