@@ -20,6 +20,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from sd_testkit.api_server import ApiServer
 from sd_testkit.merging import merged
 from sd_testkit.node import GivenKubeRay
+from sd_testkit.node.gateway import CLASS, install_gateway_api, start_gateway
 from sd_testkit.node.installing import OPERATOR, SYSTEM, cluster_with_images, install_chart
 from sd_testkit.node.node import ADDRESS
 from sd_testkit.node.volumes import make_volumes
@@ -31,7 +32,9 @@ from sd_testkit.tracer import Tracer
 from sd_testkit.truth_report import play, row, seconds_of, table
 
 NAMESPACE = "scenarios"
-PATIENCE_SECONDS = 600
+KUBERAY = "deployment/kuberay-operator"
+STEPS = {"stepSizePercent": 25, "intervalSeconds": 5}
+PATIENCE_SECONDS = 1200
 READING_SECONDS = 15
 BESIDE_SECONDS = 15
 """Load before a head is killed, and after another one serves."""
@@ -65,7 +68,7 @@ async def real(tmp_path_factory):
 async def operator(real, kubectl):
     await install_chart(real.control_plane)
     yield
-    for each, namespace in ((OPERATOR, SYSTEM), ("deployment/kuberay-operator", "default")):
+    for each, namespace in ((OPERATOR, SYSTEM), (KUBERAY, "default")):
         logs = await asyncio.to_thread(kubectl, "logs", "-n", namespace, each)
         sys.stdout.write(logs.stdout[-10000:])
 
@@ -159,12 +162,55 @@ async def test_replicas_serve_while_their_head_is_replaced(user, trace, store, l
         await user.until("another head", replaced)
         await user.until_condition("Ready", "True", "Serving")
         await asyncio.sleep(BESIDE_SECONDS)
-    found = shares(seen.answers)
-    sys.stdout.write(f"\nstate in {store['store']}: {len(seen.answers)} requests, {found}\n")
+    sys.stdout.write(f"\nstate in {store['store']}: {len(seen.answers)} requests, {shares(seen.answers)}\n")
     assert await names(user, "worker") >= workers
-    assert found["answered"] == len(seen.answers), [
-        each for each in seen.answers if each.outcome != "answered"
-    ]
+    assert shares(seen.answers) == {"answered": len(seen.answers)}
+
+
+@pytest.fixture
+async def gateway(real, kubectl, tmp_path):
+    """Traefik as the cluster's Gateway; KubeRay and the operator start again, with the Gateway API there."""
+    install_gateway_api(real.control_plane)
+    for each, namespace in ((OPERATOR, SYSTEM), (KUBERAY, "default")):
+        await asyncio.to_thread(kubectl, "rollout", "restart", each, "-n", namespace)
+        await asyncio.to_thread(kubectl, "rollout", "status", each, "-n", namespace)
+    processes = Processes(tmp_path)
+    start_gateway(real.control_plane, processes)
+    yield {"strategy": "Incremental", "incremental": STEPS | {"gatewayClassName": CLASS}}
+    processes.stop()
+
+
+async def test_requests_move_to_the_next_cluster_in_steps(user, trace, gateway):
+    trace.step("incremental upgrade")
+    await user.apply(upgrade=gateway)
+    await user.until_changed()
+
+    async def address():
+        return ((await user.service() or {}).get("status") or {}).get("url", "")
+
+    async def has_address():
+        return await address() == f"http://{ADDRESS}"
+
+    await user.until("the address of the Gateway", has_address)
+    former, weights = await user.active_cluster(), set()
+    traffic = Load(f"{await address()}/imagine", {"prompt": "a red circle", "steps": "15"}, per_second=1.0)
+    async with traffic.running() as seen:
+        await asyncio.sleep(BESIDE_SECONDS)
+        await user.apply(upgrade=gateway, env=[{"name": "OMP_WAIT_POLICY", "value": "PASSIVE"}])
+
+        async def moved():
+            live = await user.get("RayService")
+            weights.add(live["status"].get("pendingServiceStatus", {}).get("trafficRoutedPercent"))
+            return await user.active_cluster() not in {"", former}
+
+        await user.until("another active cluster", moved)
+        await user.until_changed()
+        await asyncio.sleep(BESIDE_SECONDS)
+    sys.stdout.write(
+        f"\nincremental: {len(seen.answers)} requests, {shares(seen.answers)}, weights {weights}\n"
+    )
+    assert {25, 50, 75} <= weights
+    assert shares(seen.answers) == {"answered": len(seen.answers)}
 
 
 async def names(user, node_type):
