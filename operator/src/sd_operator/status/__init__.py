@@ -224,7 +224,8 @@ def look_again_seconds(status: Status) -> float | None:
         return _LOOK_AGAIN_SECONDS  # nothing is heard of those
     is_settled = ready_now.reason in {Reason.SERVING, Reason.SCALED_TO_ZERO}
     is_placed = found[ConditionType.SCHEDULABLE].status == "True"
-    return None if is_settled and is_placed else _LOOK_AGAIN_SECONDS
+    # A pod of a second cluster counts as without a node after a while: by then nothing is heard of it.
+    return None if is_settled and is_placed and not is_upgrading(status) else _LOOK_AGAIN_SECONDS
 
 
 def is_upgrading(status: Status) -> bool:
