@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from sd_testkit.node import host
+from sd_testkit.node import GivenKubeRay, host
 from sd_testkit.node.layers import compressed, marked_layer, variant
 from sd_testkit.node.toml import toml
 
@@ -53,3 +53,16 @@ def test_toml_says_what_the_dictionary_says():
 def test_a_host_that_cannot_says_why(monkeypatch, where, attribute, value, words):
     monkeypatch.setattr(getattr(host, where), attribute, value)
     assert host.obstacle() == words
+
+
+def test_a_given_kuberay_is_named_by_both_variables_or_by_none(tmp_path):
+    binary, manifests = tmp_path / "manager", tmp_path / "manifests"
+    binary.touch()
+    manifests.mkdir()
+    assert GivenKubeRay.named({}) is None
+    assert GivenKubeRay.named({"KUBERAY": "", "KUBERAY_MANIFESTS": ""}) is None
+    both = {"KUBERAY": str(binary), "KUBERAY_MANIFESTS": str(manifests)}
+    assert GivenKubeRay.named(both) == GivenKubeRay(binary, manifests)
+    for missing in both:
+        with pytest.raises(RuntimeError, match="KUBERAY_MANIFESTS the folder of its manifests"):
+            GivenKubeRay.named(both | {missing: "/nowhere"})
