@@ -12,6 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 import yaml
 from kubernetes.aio import config
@@ -151,9 +152,10 @@ async def test_replicas_serve_while_their_head_is_replaced(user, trace, store, l
     workers = await names(user, "worker")
     heads = await names(user, "head")
     traffic = await asyncio.to_thread(load)
+    await until_connected(traffic.url)
     async with traffic.running() as seen:
         await asyncio.sleep(BESIDE_SECONDS)
-        for pod in await user.list("Pod", "ray.io/node-type=head"):
+        for pod in await pods(user, "head"):
             await ApiServer(user.api).delete(pod, grace_seconds=0)
 
         async def replaced():
@@ -164,7 +166,7 @@ async def test_replicas_serve_while_their_head_is_replaced(user, trace, store, l
         await asyncio.sleep(BESIDE_SECONDS)
     sys.stdout.write(f"\nstate in {store['store']}: {len(seen.answers)} requests, {shares(seen.answers)}\n")
     assert await names(user, "worker") >= workers
-    assert shares(seen.answers) == {"answered": len(seen.answers)}
+    assert not failed(seen.answers)
 
 
 @pytest.fixture
@@ -210,10 +212,32 @@ async def test_requests_move_to_the_next_cluster_in_steps(user, trace, gateway):
         f"\nincremental: {len(seen.answers)} requests, {shares(seen.answers)}, weights {weights}\n"
     )
     assert {25, 50, 75} <= weights
-    assert shares(seen.answers) == {"answered": len(seen.answers)}
+    assert not failed(seen.answers)
+
+
+async def until_connected(url):
+    """Wait for kube-proxy's rules, which come up to a second after an endpoint is ready."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                async with aiohttp.request("GET", url):
+                    return
+            except aiohttp.ClientConnectorError:
+                await asyncio.sleep(0.3)
+
+
+def failed(answers):
+    """Requests that got no picture, by the seconds since the first one."""
+    began = min(each.sent for each in answers)
+    return {round(each.sent - began, 1): each for each in answers if each.outcome != "answered"}
+
+
+async def pods(user, node_type):
+    """The active cluster's pods of a type."""
+    labels = f"ray.io/cluster={await user.active_cluster()},ray.io/node-type={node_type}"
+    return await user.list("Pod", labels)
 
 
 async def names(user, node_type):
-    """Names of the active cluster's pods of a type."""
-    labels = f"ray.io/cluster={await user.active_cluster()},ray.io/node-type={node_type}"
-    return {each["metadata"]["name"] for each in await user.list("Pod", labels)}
+    """Their names."""
+    return {each["metadata"]["name"] for each in await pods(user, node_type)}
