@@ -105,20 +105,26 @@ def verdicts(results):
     (results / "truth.md").write_text(table(found) + "\n")
 
 
+@pytest.fixture(scope="module")
+def redis(real, tmp_path_factory):
+    """Debian's Redis on the node's address, which pods reach; empty where it is not installed."""
+    program = shutil.which("redis-server")
+    processes = Processes(tmp_path_factory.mktemp("redis"))
+    if program is not None:
+        processes.start("redis", [program, "--bind", ADDRESS, "--protected-mode", "no", "--save", ""])
+    yield f"{ADDRESS}:6379" if program else ""
+    processes.stop()
+
+
 @pytest.fixture
-def store(request, real, tmp_path):
-    """`head.faultTolerance`: a volume of the node, or Debian's Redis on the node's address, which pods reach."""
+def store(request, real, redis, tmp_path):
+    """`head.faultTolerance`."""
     if request.param == "volume":
         make_volumes(real.control_plane, tmp_path, count=2)
-        yield {"store": "volume"}
-        return
-    program = shutil.which("redis-server")
-    if program is None:
+        return {"store": "volume"}
+    if not redis:
         pytest.skip("a state in Redis needs apt-get install redis-server")
-    processes = Processes(tmp_path)
-    processes.start("redis", [program, "--bind", ADDRESS, "--protected-mode", "no", "--save", ""])
-    yield {"store": "redis", "redis": {"address": f"{ADDRESS}:6379"}}
-    processes.stop()
+    return {"store": "redis", "redis": {"address": redis}}
 
 
 @pytest.fixture
