@@ -95,9 +95,12 @@ cluster: setup
 cluster-stop: setup
 	$(BIN)/python -m sd_testkit down
 
-node: setup  # preload, and the installation to a picture, on a real node; needs root, 60 GB, and the packages of `make node-packages`
+# Preload, and the installation to a picture, on a real node; needs root, 60 GB, and the packages of `make node-packages`.
+# KUBERAY=<its binary> KUBERAY_MANIFESTS=<a folder for kubectl kustomize>: the scenario list instead, with that KubeRay.
+node: setup
 	$(BIN)/python -m sd_testkit build --node
-	SDSERVICE_NODE=1 $(BIN)/pytest tests/node
+	SDSERVICE_NODE=1 KUBERAY=$(KUBERAY) KUBERAY_MANIFESTS=$(KUBERAY_MANIFESTS) \
+		$(BIN)/pytest $(if $(KUBERAY)$(KUBERAY_MANIFESTS),-s tests/node/test_kuberay.py,tests/node)
 
 node-packages: setup  # what a real node and the building of images need of Debian
 	@$(BIN)/python -m sd_testkit packages

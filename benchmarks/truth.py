@@ -12,12 +12,10 @@ table: seconds, and in how many of them ours and KubeRay's were wrong.
 
 import argparse
 import asyncio
-import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import groupby
 from pathlib import Path
 
 import yaml
@@ -29,12 +27,12 @@ from sd_testkit.kuberay import KubeRay
 from sd_testkit.operator_process import OperatorProcess
 from sd_testkit.playground import install_crds
 from sd_testkit.scenarios import SCENARIOS, Scenario, User
-from sd_testkit.truth_meter import Meter, Sample, Verdict, judge
+from sd_testkit.truth_meter import Verdict
+from sd_testkit.truth_report import play, row, seconds_of, table
 
 EXAMPLE = Path(__file__).parent.parent / "examples/cpu.yaml"
 NAMESPACE = "truth-meter"
 READING_SECONDS = 15.0
-HEADER = ("scenario", "seconds", "ours wrong", "KubeRay's wrong")
 
 
 async def measure(scenarios: list[Scenario], patience: float) -> list[tuple[str, Verdict]]:
@@ -47,57 +45,15 @@ async def measure(scenarios: list[Scenario], patience: float) -> list[tuple[str,
             await user.apply()
             await user.until_condition("Ready", "True")
             for scenario in scenarios:
-                samples = await play(scenario, user)
-                verdicts.append((scenario.name, judge(samples)))
+                played = await play(scenario, user)
+                verdicts.append((scenario.name, played.verdict))
                 print(row(*verdicts[-1]), flush=True)
-                print_seconds(samples)
+                print(seconds_of(played.samples), flush=True)
+                if played.failure:
+                    print(f"{scenario.name}: {played.failure.splitlines()[0]}", flush=True)
         finally:
             control_plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
     return verdicts
-
-
-async def play(scenario: Scenario, user: User) -> list[Sample]:
-    """The samples of one scenario, and of some seconds after it."""
-    meter = Meter(user)
-    task = asyncio.create_task(meter.run())
-    try:
-        await scenario.play(user)
-        await asyncio.sleep(10)
-    except AssertionError as error:
-        print(f"{scenario.name}: {str(error).splitlines()[0]}", flush=True)
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-    return meter.samples
-
-
-def print_seconds(samples: list[Sample]) -> None:
-    """The scenario's seconds, a character each: what requests got, our Ready, KubeRay's; and our reasons in order."""
-    for name in ("served", "ours", "kuberays"):
-        signs = {True: "#", False: ".", None: " "}
-        print(f"  {name:<9}", "".join(signs[getattr(each, name)] for each in samples), flush=True)
-    reasons = [f"{reason} {len(list(group))}" for reason, group in groupby(each.reason for each in samples)]
-    print(f"  reasons   {', '.join(reasons)}", flush=True)
-
-
-def row(name: str, verdict: Verdict) -> str:
-    """One line of the table."""
-    return f"| {name} | {verdict.seconds} | {verdict.ours_wrong} | {verdict.kuberays_wrong} |"
-
-
-def table(verdicts: list[tuple[str, Verdict]]) -> str:
-    """All of it, with the sum and its shares."""
-    found = [verdict for _, verdict in verdicts]
-    total = Verdict(
-        sum(each.seconds for each in found),
-        sum(each.ours_wrong for each in found),
-        sum(each.kuberays_wrong for each in found),
-    )
-    lines = [f"| {' | '.join(HEADER)} |", "|---|---|---|---|", *(row(*each) for each in verdicts)]
-    seconds = max(1, total.seconds)
-    shares = f"{total.ours_wrong / seconds:.1%} | {total.kuberays_wrong / seconds:.1%}"
-    return "\n".join([*lines, row("all", total), f"| share | | {shares} |"])
 
 
 @asynccontextmanager

@@ -13,9 +13,11 @@ import argparse
 import asyncio
 import os
 import signal
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,11 @@ BUSY = 3
 WAIT_SECONDS = 400.0
 QUIET_SECONDS = 8.0
 """Load before and after what happens."""
+HEAD_AWAY_SECONDS = 40.0
+"""How long a cluster takes to have another head's pod run, at least."""
+KEPT = "head killed, its state on a volume"
+STATE_VARIABLES = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
+"""What KubeRay gives the pods of a cluster with `gcsFaultToleranceOptions.backend: rocksdb`, the folder apart."""
 
 
 class Fire:
@@ -174,6 +181,27 @@ async def head_killed(fire: Fire) -> None:
     await fire.until_replaced(before, 2)
 
 
+async def head_comes_back(fire: Fire) -> None:
+    """Its machine fails; another head comes with the state of the former one, and KubeRay applies again."""
+    before = fire.replicas()
+    await asyncio.to_thread(fire.heads[-1].kill)
+    await asyncio.sleep(HEAD_AWAY_SECONDS)
+    fire.heads.append(fire.host.head())
+
+    def answers() -> bool:
+        if fire.heads[-1].gone():  # it gives up where its raylet takes longer than half a minute to register
+            fire.heads.append(fire.host.head())
+        return fire.host.answers()
+
+    await fire.until(answers)
+    await fire.until(lambda: fire.host.apply(config(2, 64)))
+    await fire.until(lambda: len(fire.replicas()) == 2)  # noqa: PLR2004
+    kept = len(fire.replicas().keys() & before)
+    print(
+        f"    {kept} of 2 replicas are those of before; workers ended: {[each.gone() for each in fire.workers]}"
+    )
+
+
 async def rolling_update(fire: Fire) -> None:
     """Two replicas with room for a third."""
     before = fire.replicas()
@@ -205,6 +233,7 @@ SCENARIOS: dict[str, tuple[dict[str, int], Scenario]] = {
     "update of one replica": ({"workers": 3, "replicas": 1}, update_of_one),
     "scale down": ({"workers": 3, "replicas": 3}, scale_down),
     "head killed": ({"workers": 3, "replicas": 2}, head_killed),
+    KEPT: ({"workers": 3, "replicas": 2}, head_comes_back),
 }
 
 
@@ -223,14 +252,16 @@ async def play(fire: Fire, name: str, per_second: float) -> list[Answer]:
 
 
 @asynccontextmanager
-async def running() -> AsyncGenerator[Fire]:
+async def running(*, keeps_state: bool) -> AsyncGenerator[Fire]:
     """Ray's head, and what is started beside it."""
-    fire = Fire(RayHost(ray_service(resource(1, 64), Settings())))
-    try:
-        await fire.until(fire.host.answers)
-        yield fire
-    finally:
-        await asyncio.to_thread(fire.stop)
+    with tempfile.TemporaryDirectory() as folder:
+        variables = STATE_VARIABLES | {"RAY_gcs_storage_path": folder} if keeps_state else {}
+        fire = Fire(RayHost(ray_service(resource(1, 64), Settings()), variables))
+        try:
+            await fire.until(fire.host.answers)
+            yield fire
+        finally:
+            await asyncio.to_thread(fire.stop)
 
 
 def row(name: str, answers: list[Answer]) -> str:
@@ -245,7 +276,13 @@ def row(name: str, answers: list[Answer]) -> str:
 async def main(names: list[str], per_second: float) -> None:
     """Print the table."""
     print("| scenario | requests |", " | ".join(OUTCOMES), "| slowest |", flush=True)
-    async with running() as fire:
+    for keeps_state, chosen in groupby(sorted(names, key=KEPT.__eq__), key=KEPT.__eq__):
+        await show([*chosen], per_second, keeps_state=keeps_state)
+
+
+async def show(names: list[str], per_second: float, *, keeps_state: bool) -> None:
+    """Rows of scenarios that one cluster goes through."""
+    async with running(keeps_state=keeps_state) as fire:
         for name in names:
             began = time.monotonic()
             answers = await play(fire, name, per_second)

@@ -93,6 +93,28 @@ async def test_dashboard_answers_through_the_api_server_to_the_token_only(
     assert {each["status"] for each in application["deployments"].values()} == {"HEALTHY"}
 
 
+async def test_the_pod_of_a_deleted_head_is_ready_after_ray_in_it_has_ended(
+    kuberay, rays, through_service, kubectl, namespace, eventually
+):
+    """As recorded: tests/data/kuberay-1.7.0-head-deleted.jsonl."""
+    apply, look = rays
+    apply()
+    await eventually(lambda: ready(rays) == ("True", "NonZeroServeEndpoints"))
+
+    def heads():
+        pods = [each for each in look("pods") if each["metadata"]["labels"]["ray.io/node-type"] == "head"]
+        return {each["metadata"]["name"]: each["status"].get("phase") for each in pods}
+
+    (former,) = heads()
+    assert kubectl("delete", "pod", former, "-n", namespace, "--wait=false").returncode == 0
+    statuses = set()
+    while heads().get(former) == "Running":
+        status, _ = await through_service("GET", "imagine-head-svc:dashboard", "/api/version")
+        statuses.add(status)
+    assert statuses - {200, 401}, statuses
+    await eventually(lambda: heads().keys() - {former})
+
+
 async def test_request_at_zero_is_held_until_a_worker_has_started(kuberay, rays, through_service, eventually):
     apply, look = rays
     apply(replicas={"min": 0, "max": 2}, autoscaling={"downscaleDelaySeconds": 1, "idleWorkerSeconds": 1})

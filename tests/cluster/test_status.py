@@ -186,6 +186,26 @@ async def test_workers_that_answer_without_a_head_are_ready_until_ray_ends_them(
     await eventually(lambda: told("Ready")[:2] == ("True", "Serving"))
 
 
+async def test_replicas_outlive_a_head_whose_state_is_on_a_volume(
+    serving, told, eventually, get, kubectl, namespace
+):
+    await serving(head={"faultTolerance": {"store": "volume"}})
+
+    def names(node_type):
+        listed = kubectl("get", "pods", "-l", f"ray.io/node-type={node_type}", "-n", namespace, "-o", "name")
+        return set(listed.stdout.split())
+
+    heads, workers = names("head"), names("worker")
+    flips = get("sdservice")["status"]["conditions"]
+    (since,) = (each["lastTransitionTime"] for each in flips if each["type"] == "Ready")
+    assert kubectl("delete", "-n", namespace, "--wait=false", *heads).returncode == 0
+    await eventually(lambda: told("Ready")[:2] == ("True", "Degraded"))
+    await eventually(lambda: names("head").isdisjoint(heads) and told("Ready")[:2] == ("True", "Serving"))
+    assert names("worker") == workers
+    conditions = get("sdservice")["status"]["conditions"]
+    assert [each["lastTransitionTime"] for each in conditions if each["type"] == "Ready"] == [since]
+
+
 async def test_why_without_a_service_fails_in_one_line(namespace, kubectl_sdservice):
     answer = kubectl_sdservice("why", "nothing", "-n", namespace)
     assert (answer.returncode, answer.stdout) == (1, "")

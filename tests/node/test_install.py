@@ -18,19 +18,12 @@ import pytest
 import yaml
 from PIL import Image as Picture
 
-from sd_testkit.chart import CHART, helm
-from sd_testkit.images import IMAGES, Store, build
 from sd_testkit.images import obstacle as images_obstacle
 from sd_testkit.merging import merged
-from sd_testkit.node.cluster import cluster_for_installing
-from sd_testkit.programs import cache
+from sd_testkit.node.installing import OPERATOR, SYSTEM, cluster_with_images, install_chart
 
-SYSTEM, NAME = "sdservice-system", "shapes-cpu"
+NAME = "shapes-cpu"
 PATH = "/imagine?prompt=a+red+circle+on+a+white+background&seed=7&steps=15"
-VALUES = {
-    "image": {"repository": "registry.test/operator", "tag": "dev"},
-    "runtime": {"repository": "registry.test/worker", "tag": "dev"},
-}
 # The node has few cores: these are what its scheduler counts.
 SMALL = {
     "head": {"resources": {"cpu": "250m", "memory": "3Gi"}},
@@ -46,37 +39,16 @@ pytestmark = pytest.mark.skipif(bool(images_obstacle()), reason=images_obstacle(
 @pytest.fixture(scope="module")
 async def real(tmp_path_factory):
     """A cluster without anything of ours, and our images on its node."""
-    store = Store(cache() / "images")
-    for image in IMAGES:
-        build(store, image)
-    folder = tmp_path_factory.mktemp("installing")
-    async with cluster_for_installing(folder) as running:
-        for image in IMAGES:
-            archive = folder / "image.tar"
-            store.save(image.reference, archive, f"registry.test/{image.name}:dev")
-            running.node.containerd.import_image(archive)
-            archive.unlink()
+    async with cluster_with_images(tmp_path_factory.mktemp("installing")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 async def operator(real, kubectl):
     """The chart, installed into a namespace that refuses pods that are not restricted."""
-    kubectl("create", "namespace", SYSTEM)
-    kubectl("label", "namespace", SYSTEM, "pod-security.kubernetes.io/enforce=restricted")
-    where = ("--namespace", SYSTEM, "--wait", "--timeout", "4m", "--values", "-")
-    # In a thread: KubeRay and the way from the API server to nodes are in this one's loop.
-    await asyncio.to_thread(
-        helm,
-        "install",
-        "sdservice",
-        CHART,
-        *where,
-        kubeconfig=real.control_plane.kubeconfig,
-        stdin=yaml.safe_dump(VALUES),
-    )
+    await install_chart(real.control_plane)
     yield lambda: json.loads(kubectl("get", "pods", "-n", SYSTEM, "-o", "json").stdout)["items"]
-    logs = ("logs", "-n", SYSTEM, "deployment/sdservice-stable-diffusion-operator")
+    logs = ("logs", "-n", SYSTEM, OPERATOR)
     sys.stdout.write((await asyncio.to_thread(kubectl, *logs)).stdout[-20000:])
 
 

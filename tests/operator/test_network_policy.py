@@ -91,6 +91,11 @@ def test_dashboard_asked_through_the_api_server_is_open_to_its_address(policy):
         ({"env": [{"name": "HF_ENDPOINT", "value": "http://hub.internal"}]}, [80, 443, 6443]),
         ({"head": {"redis": {"address": "rediss://cache"}}}, [443, 6379, 6443]),
         ({"head": {"redis": {"address": "cache:7000"}}}, [443, 6443, 7000]),
+        (
+            {"head": {"faultTolerance": {"store": "redis", "redis": {"address": "cache:7000"}}}},
+            [443, 6443, 7000],
+        ),
+        ({"head": {"faultTolerance": {"store": "volume"}}}, [443, 6443]),
         ({"head": {"redis": {"address": "cache:port"}}}, [443, 6379, 6443]),
     ],
     ids=str,

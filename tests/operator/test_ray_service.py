@@ -191,6 +191,31 @@ def test_redis_password_is_a_reference(built):
     assert options == {"redisAddress": "redis:6379", "redisPassword": reference}
 
 
+def test_state_in_redis_may_be_said_either_way(built):
+    redis = {"address": "redis:6379"}
+    either = built(head={"faultTolerance": {"store": "redis", "redis": redis}})
+    assert either == built(head={"redis": redis})
+
+
+def test_state_on_a_volume_is_a_claim_of_each_cluster(built):
+    volume = {"size": "2Gi", "storageClassName": "fast"}
+    cluster = built(head={"faultTolerance": {"store": "volume", "volume": volume}})["spec"][
+        "rayClusterConfig"
+    ]
+    assert cluster["gcsFaultToleranceOptions"] == {"backend": "rocksdb", "storage": volume}
+    head, worker = (
+        cluster["headGroupSpec"]["template"]["spec"],
+        cluster["workerGroupSpecs"][0]["template"]["spec"],
+    )
+    assert head["securityContext"]["fsGroup"] == head["containers"][0]["securityContext"]["runAsUser"]
+    assert "securityContext" not in worker
+
+
+def test_a_state_volume_has_a_size_by_itself(built):
+    cluster = built(head={"faultTolerance": {"store": "volume"}})["spec"]["rayClusterConfig"]
+    assert cluster["gcsFaultToleranceOptions"]["storage"] == {"size": "1Gi"}
+
+
 def test_serve_config_is_yaml(built):
     config = yaml.safe_load(built()["spec"]["serveConfigV2"])
     assert config["applications"][0]["name"] == "imagine"

@@ -33,6 +33,14 @@ def test_gpu_share(resource, per_replica, per_gpu, share):
     assert share * per_gpu <= max(1, per_replica)
 
 
+@pytest.mark.parametrize("store", [{"store": "volume"}, {"store": "redis", "redis": {"address": "a:6379"}}])
+def test_ingress_outlives_the_head_where_its_state_does(resource, store):
+    spec = resource(head={"faultTolerance": store}).spec
+    actor = deployment(spec, "ingress")["ray_actor_options"]
+    assert actor["label_selector"] == {"ray.io/node-group": "!headgroup"}
+    assert "label_selector" not in deployment(resource().spec, "ingress")["ray_actor_options"]
+
+
 def test_ingress_needs_no_cpu_and_stays_on_the_head_only_at_zero(resource):
     assert deployment(resource().spec, "ingress")["ray_actor_options"] == {"num_cpus": 0}
     at_zero = resource(replicas={"min": 0, "max": 1}).spec

@@ -169,6 +169,8 @@ def test_what_time_alone_may_change_is_looked_at_again(resource):
     worker_waits = Observed(SERVING, (HEAD, WORKER, replace(WORKER, ready=False, trouble=waiting)))
     assert look_again(resource(), worker_waits) == 30
     assert look_again(resource(), OBSERVED) is None
+    upgrading = replace(SERVING, pending="imagine-new", upgrading=True)
+    assert look_again(resource(), Observed(upgrading, (HEAD, WORKER))) == 30, "its head may wait for a node"
     assert look_again(resource(suspend=True), OBSERVED) is None
     refused = Observed(replace(starting, refused="no"))
     assert look_again(resource(), refused) is None, "only an edit changes it, and an edit is an event"

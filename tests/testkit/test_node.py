@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sd_testkit.__main__ import app
-from sd_testkit.node import host
+from sd_testkit.node import GivenKubeRay, host
 from sd_testkit.node.layers import compressed, marked_layer, variant
 from sd_testkit.node.toml import toml
 
@@ -80,3 +80,16 @@ def test_one_line_says_whether_the_node_was_tried(monkeypatch, arguments, obstac
 
 def test_the_packages_of_the_gate_have_what_the_fault_of_a_wrong_clock_needs():
     assert host.FAKETIME_PACKAGE in CliRunner().invoke(app, ["packages"]).stdout.split()
+
+
+def test_a_given_kuberay_is_named_by_both_variables_or_by_none(tmp_path):
+    binary, manifests = tmp_path / "manager", tmp_path / "manifests"
+    binary.touch()
+    manifests.mkdir()
+    assert GivenKubeRay.named({}) is None
+    assert GivenKubeRay.named({"KUBERAY": "", "KUBERAY_MANIFESTS": ""}) is None
+    both = {"KUBERAY": str(binary), "KUBERAY_MANIFESTS": str(manifests)}
+    assert GivenKubeRay.named(both) == GivenKubeRay(binary, manifests)
+    for missing in both:
+        with pytest.raises(RuntimeError, match="KUBERAY_MANIFESTS the folder of its manifests"):
+            GivenKubeRay.named(both | {missing: "/nowhere"})

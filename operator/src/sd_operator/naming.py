@@ -29,6 +29,10 @@ IMPORT_PATH = "sd_runtime.app:build_app"
 PROXY_IMPORT_PATH = "sd_runtime.proxy:middlewares"
 HEAD_RESOURCE = "sdservice-head"
 """Ray resource that only the head has; what carries it stays there."""
+RAY_GROUP_LABEL = "ray.io/node-group"
+"""Ray's label of a node with the group that KubeRay made it for."""
+HEAD_GROUP = "headgroup"
+"""KubeRay's name of the head's group."""
 
 SERVE_PORT = 8000
 MODELS_FOLDER = "/models"

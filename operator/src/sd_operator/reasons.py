@@ -66,7 +66,7 @@ REASONS = {
     Reason.DEGRADED: Meaning(
         "Requests are answered, by fewer replicas or by a former version than asked for, or without a head.",
         "Read the error in the message; the replicas that answer go on until a change succeeds. Without a head that is for a"
-        " minute at most, or with `head.redis` until there is another one.",
+        " minute at most, or with `head.faultTolerance` until there is another one.",
     ),
     Reason.DELAYS_TOO_SHORT: Meaning(
         "Ray runs the configuration of this spec, but a worker takes longer to start than autoscaling keeps one, or than a"

@@ -90,11 +90,18 @@ def _ray_cluster_spec() -> Json:
         enableInTreeAutoscaling=_BOOLEAN,
         autoscalerOptions=autoscaler,
         authOptions=_object(mode={"type": "string", "enum": ["disabled", "token"]}, secretName=_STRING),
-        gcsFaultToleranceOptions=_object(redisAddress=_STRING, redisPassword=_FREE),
+        gcsFaultToleranceOptions=_fault_tolerance(),
         suspend=_BOOLEAN,
         headGroupSpec=head,
         workerGroupSpecs=_list(worker),
     )
+
+
+def _fault_tolerance() -> Json:
+    immutable = {"rule": "self == oldSelf", "message": "gcsFaultToleranceOptions.backend is immutable"}
+    backend = {"type": "string", "enum": ["redis", "rocksdb"], "x-kubernetes-validations": [immutable]}
+    storage = _object(size={"x-kubernetes-int-or-string": True}, storageClassName=_STRING)
+    return _object(backend=backend, redisAddress=_STRING, redisPassword=_FREE, storage=storage)
 
 
 def _ray_service_spec() -> Json:

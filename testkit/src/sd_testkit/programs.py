@@ -23,6 +23,7 @@ _MINUTES = {
     "containerd": 2,
     "kubelet": 3,
     "coredns": 3,
+    "traefik": 12,
 }
 
 
@@ -98,9 +99,11 @@ NODE_PROGRAMS = tuple(
     for name in ("containerd", "containerd-shim-runc-v2", "ctr", "kubelet", "kube-proxy", "coredns", "crane")
 )
 
+# Built when an upgrade in steps is tried with a real KubeRay.
+GATEWAY_PROGRAMS = (Program("traefik"),)
 # Built when a release is signed.
 RELEASE_PROGRAMS = (Program("cosign"),)
-ALL_PROGRAMS = (*PROGRAMS, *NODE_PROGRAMS, *RELEASE_PROGRAMS)
+ALL_PROGRAMS = (*PROGRAMS, *NODE_PROGRAMS, *GATEWAY_PROGRAMS, *RELEASE_PROGRAMS)
 
 
 def cache() -> Path:

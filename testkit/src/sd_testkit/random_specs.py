@@ -124,6 +124,10 @@ def specs() -> st.SearchStrategy[Json]:
         {"address": st.just("redis:6379")},
         optional={"passwordSecretRef": st.just({"name": "redis", "key": "password"})},
     )
+    stores = st.one_of(
+        st.fixed_dictionaries({"store": st.just("redis"), "redis": redis}),
+        st.fixed_dictionaries({"store": st.just("volume")}, optional={"volume": st.just({"size": "2Gi"})}),
+    )
     incremental = st.fixed_dictionaries(
         {"gatewayClassName": st.just("istio")},
         optional={
@@ -154,7 +158,10 @@ def specs() -> st.SearchStrategy[Json]:
                     **_PLACEMENT,
                 }
             ),
-            "head": st.fixed_dictionaries({}, optional={**_PLACEMENT, "redis": redis}),
+            "head": st.one_of(
+                st.fixed_dictionaries({}, optional={**_PLACEMENT, "redis": redis}),
+                st.fixed_dictionaries({"faultTolerance": stores}, optional=_PLACEMENT),
+            ),
             "env": st.lists(
                 st.fixed_dictionaries(
                     {"name": st.sampled_from(["TZ", "OMP_NUM_THREADS", "RAY_SERVE_X"]), "value": st.just("1")}

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The custom resource as frozen pydantic models: the one source of the CRD and of every check."""
 
+from sd_operator.api.head import Head, Redis, StateVolume
 from sd_operator.api.image import Image, ImagePreload
 from sd_operator.api.model import ModelSource
-from sd_operator.api.placement import Head, Toleration, WorkerGroup
+from sd_operator.api.placement import Toleration, WorkerGroup
 from sd_operator.api.resource import GROUP, KIND, PLURAL, VERSION, Resource, parse, parse_live
 from sd_operator.api.serving import Defaults, Limits, Replicas
 from sd_operator.api.spec import Spec
@@ -22,9 +23,11 @@ __all__ = [
     "ImagePreload",
     "Limits",
     "ModelSource",
+    "Redis",
     "Replicas",
     "Resource",
     "Spec",
+    "StateVolume",
     "Status",
     "Toleration",
     "Upgrade",

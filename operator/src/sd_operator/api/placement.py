@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where pods run: worker groups, the head, and the words Kubernetes has for placement."""
+"""Where pods run: worker groups, and the words Kubernetes has for placement."""
 
 import re
 from typing import Annotated, Literal
@@ -107,32 +107,6 @@ class WorkerGroup(Model):
     )
     priority_class_name: ObjectName | None = Field(
         default=None, description="PriorityClass of the worker pods."
-    )
-
-
-class Redis(Model):
-    """An external Redis that keeps Ray's cluster state, so that replicas outlive a lost head."""
-
-    address: Annotated[str, Field(min_length=1, max_length=253)] = Field(
-        description="Address as host:port, or redis://host:port or rediss://host:port."
-    )
-    password_secret_ref: SecretKeyRef | None = Field(
-        default=None, description="Secret with the Redis password."
-    )
-
-
-class Head(Model):
-    """The Ray head: controls, routes, and needs no GPU."""
-
-    resources: Resources = Field(
-        default=Resources(cpu="2", memory="4Gi"), description="CPU and memory of the head pod."
-    )
-    node_selector: Labels = Field(default={}, description="Labels a node must have.")
-    tolerations: Tolerations = Field(default=(), description="Taints the head accepts.")
-    affinity: Affinity | None = Field(default=None, description="Scheduling preferences, as in a Pod.")
-    priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the head pod.")
-    redis: Redis | None = Field(
-        default=None, description="Redis for GCS fault tolerance; absent: a lost head restarts the replicas."
     )
 
 

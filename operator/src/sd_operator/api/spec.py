@@ -8,10 +8,11 @@ from pydantic import Field
 from sd_operator.api.base import Model, Rule
 from sd_operator.api.capacity import CAPACITY_RULES
 from sd_operator.api.fields import Annotations, KeyedList, Labels, Memory, ObjectName, Text
+from sd_operator.api.head import Head
 from sd_operator.api.image import Image, ImagePreload
 from sd_operator.api.model import PRESETS, ModelSource
 from sd_operator.api.network import NetworkPolicy
-from sd_operator.api.placement import MAX_WORKER_GROUPS, EnvVar, Head, WorkerGroup
+from sd_operator.api.placement import MAX_WORKER_GROUPS, EnvVar, WorkerGroup
 from sd_operator.api.serving import (
     Autoscaling,
     Batching,

@@ -61,10 +61,15 @@ def cache_variables() -> dict[str, str]:
 
 
 def cache_security(spec: Spec, user: int) -> Json:
-    """The pod's security context: a claim's files are the runtime user's to write."""
+    """The pod's security context, where a claim holds the cache."""
     if spec.model.cache.persistent_volume_claim is None and spec.model.cache.size is None:
         return {}
-    return {"securityContext": {"fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"}}
+    return {"securityContext": volume_security(user)}
+
+
+def volume_security(user: int) -> Json:
+    """Security context of a pod that writes to a claim: its files are the runtime user's."""
+    return {"fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"}
 
 
 def _node_directory(resource: Resource, settings: Settings) -> str:

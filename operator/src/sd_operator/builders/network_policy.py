@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sd_operator import naming
-from sd_operator.api import Resource, Spec
+from sd_operator.api import Redis, Resource, Spec
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.settings import Settings
 
@@ -78,8 +78,9 @@ def _pods(namespace: str, labels: Mapping[str, str]) -> Json:
 def _outward(spec: Spec, settings: Settings) -> list[int]:
     """Ports of the API server, of Redis, and of where weights come from, each once."""
     ports = [*settings.api_server_ports]
-    if spec.head.redis is not None:
-        ports.append(_port(spec.head.redis.address, _REDIS))
+    store = spec.head.store()
+    if isinstance(store, Redis):
+        ports.append(_port(store.address, _REDIS))
     if any(uri.startswith("hf://") for uri in spec.weight_uris()):
         ports.append(_HTTPS)
     ports += [_port(value, _HTTPS) for name, value in spec.plain_env().items() if _ON_THE_WAY.fullmatch(name)]

@@ -8,11 +8,17 @@ import math
 from typing import Any
 
 from sd_operator import naming
-from sd_operator.api import Resource, Spec, WorkerGroup
+from sd_operator.api import Resource, Spec, StateVolume, WorkerGroup
 from sd_operator.api.capacity import gpus_per_worker
 from sd_operator.api.placement import Resources
 from sd_operator.builders import termination
-from sd_operator.builders.cache import cache_mount, cache_security, cache_variables, cache_volume
+from sd_operator.builders.cache import (
+    cache_mount,
+    cache_security,
+    cache_variables,
+    cache_volume,
+    volume_security,
+)
 from sd_operator.builders.environment import env
 from sd_operator.builders.placement import head_placement, worker_placement
 from sd_operator.builders.ray_variables import ray_variables
@@ -49,7 +55,9 @@ def head_template(resource: Resource, settings: Settings) -> Json:
     container["env"] += termination.head_variables()
     container["lifecycle"] = termination.head_lifecycle(spec)
     # The head keeps the token that KubeRay's autoscaler sidecar needs.
-    pod = {**head_placement(spec), "terminationGracePeriodSeconds": termination.grace_seconds(spec)}
+    pod: Json = {**head_placement(spec), "terminationGracePeriodSeconds": termination.grace_seconds(spec)}
+    if isinstance(spec.head.store(), StateVolume):
+        pod["securityContext"] = volume_security(USER_ID)
     return _template(resource, container, pod)
 
 

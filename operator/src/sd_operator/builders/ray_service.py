@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from sd_operator import naming
-from sd_operator.api import Resource, Spec, WorkerGroup
+from sd_operator.api import Redis, Resource, Spec, StateVolume, WorkerGroup
 from sd_operator.api.capacity import Bounds, gpus_per_worker, replicas_per_worker, worker_bounds
 from sd_operator.api.placement import MAX_WORKER_GROUPS
 from sd_operator.builders.canonical import canonical, completed
@@ -81,9 +81,8 @@ def _ray_cluster(resource: Resource, settings: Settings) -> Json:
             for index, (group, bounds) in enumerate(zip(spec.worker_groups, worker_bounds(spec), strict=True))
         ],
     }
-    if spec.head.redis is not None:
-        cluster["gcsFaultToleranceOptions"] = _redis(spec)
-    return cluster
+    options = _fault_tolerance(spec.head.store())
+    return cluster | ({"gcsFaultToleranceOptions": options} if options else {})
 
 
 def _head_start_params() -> dict[str, str]:
@@ -120,15 +119,23 @@ def _worker_group(
     }
 
 
-def _redis(spec: Spec) -> Json:
-    redis = spec.head.redis
-    if redis is None:
-        return {}
-    options: Json = {"redisAddress": redis.address}
-    if redis.password_secret_ref is not None:
-        reference = {"name": redis.password_secret_ref.name, "key": redis.password_secret_ref.key}
-        options["redisPassword"] = {"valueFrom": {"secretKeyRef": reference}}
-    return options
+def _fault_tolerance(store: Redis | StateVolume | None) -> Json:
+    """`gcsFaultToleranceOptions`; empty where the state is the head's alone."""
+    match store:
+        case None:
+            return {}
+        case StateVolume():
+            storage = {"size": store.size}
+            if store.storage_class_name is not None:
+                storage["storageClassName"] = store.storage_class_name
+            return {"backend": "rocksdb", "storage": storage}
+        case Redis():
+            # No backend: KubeRay's default, and a later change to `rocksdb` is no change of a field that may not change.
+            options: Json = {"redisAddress": store.address}
+            if store.password_secret_ref is not None:
+                reference = {"name": store.password_secret_ref.name, "key": store.password_secret_ref.key}
+                options["redisPassword"] = {"valueFrom": {"secretKeyRef": reference}}
+            return options
 
 
 def _deletion_delay_seconds(spec: Spec) -> int:

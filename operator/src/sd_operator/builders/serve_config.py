@@ -98,6 +98,9 @@ def _ingress(spec: Spec) -> Json:
     if spec.replicas.min == 0:
         # At zero the workers are gone; what holds a waking request must be on the head.
         actor["resources"] = {naming.HEAD_RESOURCE: 0.001}
+    elif spec.head.store() is not None:
+        # Every request passes the ingress: on the head it would be lost with the head, though the workers serve on.
+        actor["label_selector"] = {naming.RAY_GROUP_LABEL: f"!{naming.HEAD_GROUP}"}
     return {
         "name": naming.INGRESS_DEPLOYMENT,
         "num_replicas": 1,

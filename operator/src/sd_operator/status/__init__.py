@@ -245,7 +245,9 @@ def look_again_seconds(status: Status) -> float | None:
         return None  # nothing runs before an edit, and an edit is an event
     is_settled = ready_now.reason in {Reason.SERVING, Reason.SCALED_TO_ZERO}
     is_placed = found[ConditionType.SCHEDULABLE].status == "True"
-    return None if is_settled and is_placed and not _waits_for_others(status) else _LOOK_AGAIN_SECONDS
+    # A pod of a second cluster counts as without a node after a while: by then nothing is heard of it.
+    is_quiet = is_settled and is_placed and not is_upgrading(status)
+    return None if is_quiet and not _waits_for_others(status) else _LOOK_AGAIN_SECONDS
 
 
 def _waits_for_others(status: Status) -> bool:

@@ -2,7 +2,8 @@
 """What KubeRay refuses in a RayService before it does anything (pure).
 
 Told in our own words after https://github.com/ray-project/kuberay v1.7.0,
-ray-operator/controllers/ray/utils/validation.go; left out is what needs a feature gate that is off by default.
+ray-operator/controllers/ray/utils/validation.go; left out is what needs a feature gate that is off by default, the store in a
+volume apart.
 """
 
 import re
@@ -114,12 +115,22 @@ def _redis_problems(cluster: Json, annotations: Mapping[str, str]) -> Iterator[s
             yield "GcsFaultToleranceOptions excludes the annotations of GCS fault tolerance"
         if parameters.get("redis-password") or environment & {"REDIS_PASSWORD", "RAY_REDIS_ADDRESS"}:
             yield "use GcsFaultToleranceOptions alone for Redis"
-        if "storage" in cluster["gcsFaultToleranceOptions"]:
-            yield "GcsFaultToleranceOptions.Storage only applies to the rocksdb backend"
+        yield from _store_problems(cluster["gcsFaultToleranceOptions"])
     elif "RAY_REDIS_ADDRESS" in environment and annotations.get("ray.io/ft-enabled") != "true":
         yield "RAY_REDIS_ADDRESS is set, but GcsFaultToleranceOptions is not"
     if parameters.get("redis-username") or "REDIS_USERNAME" in environment:
         yield "use GcsFaultToleranceOptions.RedisUsername instead"
+
+
+def _store_problems(options: Json) -> Iterator[str]:
+    """As with the feature gate GCSFaultToleranceEmbeddedStorage, which is off by default."""
+    if options.get("backend") != "rocksdb":
+        if "storage" in options:
+            yield "GcsFaultToleranceOptions.Storage only applies to the rocksdb backend"
+        return
+    for each in ("redisAddress", "redisUsername", "redisPassword", "externalStorageNamespace"):
+        if options.get(each):
+            yield f"GcsFaultToleranceOptions.{each} excludes the rocksdb backend"
 
 
 def _auth_problems(cluster: Json) -> Iterator[str]:

@@ -47,6 +47,10 @@ class Dashboards(Protocol):
         """Whether the Serve proxy of a head pod is healthy."""
 
 
+class _NoAnswer(Exception):
+    """A dashboard that should answer does not."""
+
+
 @dataclass
 class _Memory:
     """What KubeRay keeps in memory about one RayService."""
@@ -160,7 +164,10 @@ class RayServices:
             if each is not None:
                 await self._append_groups(ray_service, each, is_active=each is active)
                 await self._label_head(ray_service, each, seen)
-        found = await self._findings(ray_service, active, pending, seen)
+        try:
+            found = await self._findings(ray_service, active, pending, seen)
+        except _NoAnswer:
+            return  # the pass fails: the status stays as it was
         await self._write(ray_service, statuses.serving(ray_service, found))
 
     async def _findings(
@@ -223,12 +230,16 @@ class RayServices:
             await self._tell(ray_service, "UpdatedHeadPodServeLabel", what, head)
 
     async def _deploy(self, ray_service: Json, cluster: Json) -> tuple[bool, dict[str, Json] | None]:
-        """Read the applications, then PUT the config if it is new or Ray has none."""
+        """Read the applications, then PUT the config if it is new or Ray has none.
+
+        Raises:
+            _NoAnswer: the head's pod is ready, and its dashboard does not answer.
+        """
         if not is_true((cluster.get("status") or {}).get("conditions", []), "HeadPodReady"):
             return False, None
         found = await self._dashboards.applications(cluster)
         if found is None:
-            return False, None
+            raise _NoAnswer
         config = ray_service["spec"].get("serveConfigV2", "")
         name = cluster["metadata"]["name"]
         served = self._memory(ray_service).served_configs

@@ -7,8 +7,9 @@ and their names are kube-proxy's and CoreDNS's; names of the world outside are n
 """
 
 from sd_testkit.node.host import obstacle
+from sd_testkit.node.kuberay import GivenKubeRay
 from sd_testkit.node.node import NODE, Node
 from sd_testkit.node.private import PRIVATE_HOST, PrivateRegistry
 from sd_testkit.node.registry import Registry
 
-__all__ = ["NODE", "PRIVATE_HOST", "Node", "PrivateRegistry", "Registry", "obstacle"]
+__all__ = ["NODE", "PRIVATE_HOST", "GivenKubeRay", "Node", "PrivateRegistry", "Registry", "obstacle"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All of it at once: control plane, registry, real node and stand-in for KubeRay, with Ray simulated or real."""
+"""All of it at once: control plane, registry, real node and KubeRay or its stand-in, with Ray simulated or real."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -15,10 +15,14 @@ from kubernetes.aio.client import ApiClient, Configuration
 from sd_testkit.control_plane import SIMULATED_NODES, ControlPlane
 from sd_testkit.kuberay import KubeRay, KubeRayOfPods
 from sd_testkit.node.containerd import SUBNET
+from sd_testkit.node.kuberay import GivenKubeRay
 from sd_testkit.node.node import ADDRESS, NODE, Node
 from sd_testkit.node.registry import Registry
 from sd_testkit.operator_process import OperatorProcess
 from sd_testkit.playground import install_crds, install_kuberay_crds
+from sd_testkit.ray.network import Network
+
+_PODS = IPv4Network(SUBNET)
 
 
 @dataclass(frozen=True)
@@ -58,18 +62,43 @@ async def real_cluster(folder: Path, gpus: int) -> AsyncIterator[RealCluster]:
 
 
 @asynccontextmanager
-async def cluster_for_installing(folder: Path) -> AsyncIterator[RealNode]:
-    """Start it in a folder, with KubeRay's CRDs and nothing of ours, and end it, the last started first.
+async def cluster_for_installing(
+    folder: Path, kuberay: GivenKubeRay | None = None
+) -> AsyncIterator[RealNode]:
+    """Start it in a folder, with KubeRay and nothing of ours, and end it, the last started first.
 
     The real node is the only one; Ray runs in pods as KubeRay makes them.
+
+    Args:
+        folder: for everything.
+        kuberay: a real one; None: the stand-in for it.
     """
     with _real_node(folder, gpus=0) as real:
-        install_kuberay_crds(real.control_plane)
         real.control_plane.kubectl("delete", "node", *SIMULATED_NODES)
-        async with _client(real.control_plane) as api:
-            kuberay = KubeRayOfPods(api, real.control_plane.pod_network, IPv4Network(SUBNET))
-            async with _running(kuberay.run()):
-                yield real
+        running = _with_stand_in(real) if kuberay is None else _with_kuberay(real, kuberay, folder)
+        async with running:
+            yield real
+
+
+@asynccontextmanager
+async def _with_stand_in(real: RealNode) -> AsyncIterator[None]:
+    install_kuberay_crds(real.control_plane)
+    async with _client(real.control_plane) as api:
+        kuberay = KubeRayOfPods(api, real.control_plane.pod_network, _PODS)
+        async with _running(kuberay.run()):
+            yield
+
+
+@asynccontextmanager
+async def _with_kuberay(real: RealNode, kuberay: GivenKubeRay, folder: Path) -> AsyncIterator[None]:
+    network = Network(real.control_plane.pod_network, _PODS)
+    await network.open()
+    try:
+        # In a thread: the way from the API server to pods is in this one's loop.
+        await asyncio.to_thread(kuberay.install, real.control_plane, real.registry, folder)
+        yield
+    finally:
+        await network.close()
 
 
 @contextmanager

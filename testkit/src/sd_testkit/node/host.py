@@ -17,6 +17,8 @@ CGROUP = "sdservice-node"
 _LOG_LINKS = Path("/var/log/containers")
 _RUN = Path("/run/containerd")
 _CGROUPS = Path("/sys/fs/cgroup")
+# Ten times what a process outside gets: heads that start in no more than half a minute would not in that of one.
+_SHARES = {"cpu.shares": "10240", "cpu.weight": "1000"}
 _PACKAGES = {
     "runc": "runc",
     "ip": "iproute2",
@@ -66,9 +68,13 @@ def forward() -> None:
 
 
 def make_cgroups() -> None:
-    """The group below which the kubelet makes those of pods."""
+    """The group below which the kubelet makes those of pods; it gets the CPU of many processes, not of one."""
     for each in _hierarchies():
         (each / CGROUP).mkdir(exist_ok=True)
+        for name, share in _SHARES.items():
+            file = each / CGROUP / name
+            if file.exists():
+                file.write_text(share)
 
 
 def end_containers() -> None:

@@ -27,6 +27,8 @@ class Pace:
     build: float = 0.4
     replica: float = 0.4
     grace: float = 1.0
+    linger: float = 2.0
+    """How long the autoscaler keeps the pod of a deleted head; a minute of Ray's."""
     drain: float = 5.0
     orphan: float = 30.0
     """A worker whose head is gone ends itself after these: a minute of Ray's, gcs_rpc_server_reconnect_timeout_s."""

@@ -25,6 +25,8 @@ _POLL_SECONDS = 0.05
 class Session:
     """From the start of a head to its end; another head starts another one, which knows nothing of it.
 
+    Where the cluster's state is kept, another head resumes it instead.
+
     Attributes:
         head: name of the head pod.
         head_alive: the head's processes run; without them nothing is scheduled, but replicas elsewhere serve on.
@@ -58,6 +60,10 @@ class Session:
         self.serve.replicas = [each for each in self.serve.replicas if each.node != node]
         if node == self.head:
             self.head_alive, self.head_lost = False, time.monotonic()
+
+    def resume(self, head: str) -> None:
+        """Another head has the state of the former one: its nodes and their replicas."""
+        self.head, self.head_alive, self.head_lost = head, True, None
 
     def has_proxy(self, node: str) -> bool:
         """A proxy runs on the head, and on nodes with a replica (`proxy_location: EveryNode`) and some time longer."""

@@ -54,7 +54,14 @@ class _Life:
 
 @dataclass
 class _Cluster:
+    """What is known of a RayCluster.
+
+    Attributes:
+        keeps_state: its state outlives a head (`gcsFaultToleranceOptions`).
+    """
+
     session: Session | None = None
+    keeps_state: bool = False
     autoscaler: Autoscaler = field(default_factory=Autoscaler)
 
 
@@ -110,6 +117,7 @@ class Ray:
 
     async def _step_cluster(self, seen: Snapshot, cluster: Json) -> None:
         mine = self._clusters.setdefault(cluster["metadata"]["uid"], _Cluster())
+        mine.keeps_state = "gcsFaultToleranceOptions" in cluster["spec"]
         ray_service = seen.ray_service_of(cluster)
         pods = seen.pods_of(cluster)
         groups = {each["groupName"]: each for each in cluster["spec"].get("workerGroupSpecs", [])}
@@ -189,8 +197,10 @@ class Ray:
         """Ray starts in a pod: a head begins a session, a worker joins that of its head."""
         name = pod["metadata"]["name"]
         if _is_head(pod):
-            token = await self._token(pod)
-            mine.session = Session(name, self.pace, token, Serve(self.pace))
+            if mine.session is not None and mine.keeps_state:
+                mine.session.resume(name)
+            else:
+                mine.session = Session(name, self.pace, await self._token(pod), Serve(self.pace))
         elif mine.session is None or not mine.session.head_alive:
             return  # its init container waits for the head
         session = mine.session
@@ -228,23 +238,34 @@ class Ray:
             await self._server.merge_status(pod, kubelet.running(pod, life.address, ready=ready))
 
     def _is_lost(self, session: Session, mine: _Cluster) -> bool:
-        """A worker ends itself when its head has been gone for long, or when the next one, which does not know it, builds something."""
+        """A worker ends itself when its head has been gone for long, or when the next one, which does not know it, builds something.
+
+        Where the state outlives the head, KubeRay has workers wait ten minutes: longer than any test.
+        """
+        if mine.keeps_state:
+            return False
         if session.head_lost is not None and time.monotonic() - session.head_lost > self.pace.orphan:
             return True
         latest = mine.session
         return latest is not None and latest is not session and bool(latest.serve.deployments)
 
     async def _die(self, pod: Json, life: _Life) -> None:
-        """Ray does not hear SIGTERM behind KubeRay's shell: a deleted pod serves on until its grace is over."""
+        """Ray does not hear SIGTERM behind KubeRay's shell: a deleted pod serves on until its grace is over.
+
+        A head is Running and Ready some time longer, without Ray: its autoscaler ends when it misses that.
+        """
         now = time.monotonic()
         life.dying_since = life.dying_since or now
-        if life.session is not None and now - life.dying_since < self.pace.grace:
-            return
         if life.session is not None:
+            if now - life.dying_since < self.pace.grace:
+                return
             await self._end(life)
+            life.since = now
+        if (pod.get("status") or {}).get("phase") != "Running":
+            await self._server.delete(pod, grace_seconds=0)
+        elif not _is_head(pod) or now - life.since >= self.pace.linger:
+            # A round later it is gone, so that others see it Failed.
             await self._server.merge_status(pod, kubelet.failed(pod, 137))
-            return  # a round later it is gone, so that others see it Failed
-        await self._server.delete(pod, grace_seconds=0)
 
     async def _end(self, life: _Life) -> None:
         """End the pod's processes and servers."""

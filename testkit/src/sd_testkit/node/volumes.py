@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes of the real node for claims that name no StorageClass: nothing here makes them when they are asked for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sd_testkit.control_plane import ControlPlane
+from sd_testkit.node.node import NODE
+
+Json = dict[str, Any]
+
+
+def make_volumes(control_plane: ControlPlane, folder: Path, count: int) -> None:
+    """Folders of the node as PersistentVolumes of 1Gi, each for one claim and once."""
+    for number in range(count):
+        path = folder / f"volume-{number}"
+        path.mkdir(parents=True)
+        control_plane.kubectl("create", "-f", "-", stdin=json.dumps(_volume(path)))
+
+
+def _volume(path: Path) -> Json:
+    place = {"key": "kubernetes.io/hostname", "operator": "In", "values": [NODE]}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": path.name},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "local": {"path": str(path)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [place]}]}},
+        },
+    }
