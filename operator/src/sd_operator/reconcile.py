@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from sd_operator import naming, status
 from sd_operator.api import Resource, Status, parse_live, recorded_status
 from sd_operator.api.status import Reason
-from sd_operator.builders.pod import image
+from sd_operator.assessment import Assessor, Situation
 from sd_operator.builders.preload import preload_images
 from sd_operator.builders.token_secret import token_of, token_secret
 from sd_operator.child_writer import (
@@ -26,7 +26,6 @@ from sd_operator.child_writer import (
     fills_cache,
     identity,
     is_preload,
-    with_refusals,
 )
 from sd_operator.cluster import (
     DAEMON_SET,
@@ -49,14 +48,12 @@ from sd_operator.errors import (
     KubeRayTooOld,
     NameConflict,
     Refused,
-    SdServiceError,
     WaitingForDeletion,
 )
 from sd_operator.events import Note, replaced_in_place
 from sd_operator.image_pins import Pin, is_needed, pins
 from sd_operator.metrics import Metrics
 from sd_operator.naming import Key
-from sd_operator.observed import Observed
 from sd_operator.observer import Children as LiveChildren
 from sd_operator.observer import Observer
 from sd_operator.ownership import belongs_to, conflict, is_shared, owner
@@ -101,17 +98,20 @@ class Applied(NamedTuple):
     in_place: bool
     refused: dict[Identity, Trouble]
 
-    def live(self, resource: Resource) -> LiveChildren:
-        """Our children by what they are for; others may carry our labels."""
+    def situation(self, resource: Resource, ray_clusters: list[Json], asked: Asked) -> Situation:
+        """What there is of the resource now; of its children by what they are for, since others may carry our labels."""
         own = {
             key: live
             for key, live in self.children.items()
             if is_shared(live) or belongs_to(live, resource.uid)
         }
-        return LiveChildren(
+        children = LiveChildren(
             own.get(Identity(RAY_SERVICE.name, resource.name)),
             tuple(filter(is_preload, own.values())),
             own.get(Identity(DEPLOYMENT.name, naming.warm(resource.name))),
+        )
+        return Situation(
+            children, ray_clusters, self.token, asked, self.held, self.in_place, refused=self.refused
         )
 
 
@@ -158,6 +158,7 @@ class Reconciler:
             self.observer.preloads.shared.waits(key, waits=False)
             return None  # garbage collection takes the children
         before, notes = recorded_status(live), self.untold.setdefault(key, [])
+        assessor = Assessor(self.observer, self.clock)
         try:
             resource = parse_live(live)
             found = await self._read(resource)
@@ -166,7 +167,8 @@ class Reconciler:
                 writer = RayClusterWriter(self.cluster, notes)
                 await writer.adjust(ray_service, found.ray_clusters)
                 await writer.remove_old(key, ray_service, found.ray_clusters)
-            after, observed = await self._status(resource, done, found.ray_clusters, before)
+            situation = done.situation(resource, found.ray_clusters, self._asked(resource))
+            after, observed = await assessor.of_accepted(resource, situation, before)
             if done.held is None and not status.is_upgrading(after):
                 self.rollout.through(key)
         except (
@@ -177,7 +179,8 @@ class Reconciler:
             KubeRayTooOld,
             Refused,
         ) as error:
-            after, observed = await self._refused(live, error, before)
+            asked = None if isinstance(error, InvalidResource) else parse_live(live).spec
+            after, observed = await assessor.of_refused(live, status.not_accepted(error), asked, before)
         self.observer.preloads.shared.waits(key, waits=status.lacks_images(after))
         reporter = Reporter(self.cluster, self.metrics, self.clock)
         await reporter.report(live, before, after, notes)
@@ -321,51 +324,8 @@ class Reconciler:
             raise conflict(live, SECRET.name, resource.name)
         return token_of(live)
 
-    async def _status(
-        self, resource: Resource, done: Applied, ray_clusters: list[Json], before: Status
-    ) -> tuple[Status, Observed]:
-        """The status that the children, their pods and Ray's answers amount to; and these."""
-        key, live = Key(resource.namespace, resource.name), done.live(resource)
-        observed = await self.observer.look(key, live, ray_clusters, done.token, self._asked(resource))
-        observed = with_refusals(observed, done.refused, resource.spec.image_preload.warm_nodes)
-        reference, now = image(resource.spec, self.settings), self.clock()
-        return await self._explained(
-            key,
-            observed,
-            lambda seen: status.compute(
-                resource, seen, reference, before, now, held=done.held, in_place=done.in_place
-            ),
-        )
-
     def _asked(self, resource: Resource) -> Asked:
         return Asked(resource.spec, preload_images(resource.spec, self.settings))
-
-    async def _refused(self, live: Json, error: SdServiceError, before: Status) -> tuple[Status, Observed]:
-        """The status where the spec cannot be acted on: that, and how what runs is doing."""
-        metadata, now = live["metadata"], self.clock()
-        key = Key(metadata["namespace"], metadata["name"])
-        asked = None if isinstance(error, InvalidResource) else parse_live(live).spec
-        refusal = status.Refusal(key, metadata["generation"], status.not_accepted(error), asked)
-        try:
-            running = await self.observer.running(key, metadata["uid"])
-        except Refused as hidden:
-            return status.unseen(refusal, str(hidden), before, now), Observed()
-        if running is None:
-            return status.refused(refusal, None, before, now), Observed()
-        intent, observed = running
-        return await self._explained(
-            key, observed, lambda seen: status.refused(refusal, (intent, seen), before, now)
-        )
-
-    async def _explained(
-        self, key: Key, observed: Observed, compute: Callable[[Observed], Status]
-    ) -> tuple[Status, Observed]:
-        """The status. Pods that end and are replaced leave no trace but Events: those are read where nothing else tells."""
-        after = compute(observed)
-        if not status.is_unexplained(after):
-            return after, observed
-        observed = observed.with_events(await self.observer.events(key.namespace, observed), self.clock())
-        return compute(observed), observed
 
 
 async def _nothing() -> None:

@@ -14,9 +14,13 @@ import typer
 from sd_operator import naming, serve_reader, service_probe, status
 from sd_operator.api import Resource, Status, parse_live, recorded_status
 from sd_operator.api.status import ConditionType, Reason
+from sd_operator.assessment import Assessor, Situation
+from sd_operator.builders.serve_config import serve_config_text
+from sd_operator.child_writer import fills_cache
 from sd_operator.cli.start_chart import chart
 from sd_operator.cluster import (
     CORE_EVENT,
+    DAEMON_SET,
     RAY_CLUSTER,
     RAY_SERVICE,
     SERVICE,
@@ -29,13 +33,16 @@ from sd_operator.intent import of_ray_service
 from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
 from sd_operator.observed import Observed
-from sd_operator.observer import Observer
+from sd_operator.observer import Children, Observer
 from sd_operator.preload_gate import hold
 from sd_operator.preload_reader import Asked, PreloadReader
 from sd_operator.probe_poller import ProbePoller
+from sd_operator.rollout import Rollout
+from sd_operator.rollout_gate import RolloutGate
 from sd_operator.serve_poller import ServePoller
 from sd_operator.serve_reader import ServeReader
 from sd_operator.settings import Settings
+from sd_operator.staging import replaces_in_place
 from sd_operator.status.preload import waiting_for_images
 from sd_operator.status.verdict import Verdict
 from sd_operator.why import Explanation, Row, explain
@@ -100,38 +107,19 @@ async def gather(
 
 async def _look(observer: Observer, live: Json, recorded: Status, now: datetime) -> tuple[Status, Observed]:
     """The status as it should read now, and what it was computed from."""
-    metadata = live["metadata"]
-    key, generation = Key(metadata["namespace"], metadata["name"]), metadata["generation"]
+    assessor = Assessor(observer, lambda: now)
     try:
         resource = parse_live(live)
     except InvalidResource as error:
-        refusal = status.Refusal(key, generation, status.not_accepted(error))
-        return await _look_past(observer, live, refusal, recorded, now)
+        return await assessor.of_refused(live, status.not_accepted(error), None, recorded)
     told = _told_refusal(live, recorded)
     if told is None:
         try:
-            observed, ray_service = await _observe(observer, resource, recorded, now)
-            held = _held(resource, observed, ray_service, recorded, now)
+            situation = await _situation(observer, resource, recorded, now)
+            return await assessor.of_accepted(resource, situation, recorded)
         except KubeRayMissing as error:
             told = status.not_accepted(error)
-        else:
-            told_image = recorded.image or ""
-            computed = status.compute(resource, observed, told_image, recorded, now, held=held)
-            return computed, observed
-    refusal = status.Refusal(key, generation, told, resource.spec)
-    return await _look_past(observer, live, refusal, recorded, now)
-
-
-async def _look_past(
-    observer: Observer, live: Json, refusal: status.Refusal, recorded: Status, now: datetime
-) -> tuple[Status, Observed]:
-    """The same where the spec is refused: what runs is what an earlier one became."""
-    running = await observer.running(refusal.key, live["metadata"]["uid"])
-    if running is None:
-        return status.refused(refusal, None, recorded, now), Observed()
-    intent, observed = running
-    observed = observed.with_events(await observer.events(refusal.key.namespace, observed), now)
-    return status.refused(refusal, (intent, observed), recorded, now), observed
+    return await assessor.of_refused(live, told, resource.spec, recorded)
 
 
 def _told_refusal(live: Json, recorded: Status) -> Verdict | None:
@@ -144,22 +132,6 @@ def _told_refusal(live: Json, recorded: Status) -> Verdict | None:
     return None
 
 
-def _held(
-    resource: Resource, observed: Observed, ray_service: Json | None, recorded: Status, now: datetime
-) -> status.Held | None:
-    """A change that waits: that it does is on record, whether it still has to for its image is computed."""
-    if recorded.observed_generation != resource.generation:
-        return None
-    running = of_ray_service(ray_service, preloads=True) if ray_service else None
-    told = {each.reason: each for each in recorded.conditions}
-    if others := told.get(Reason.WAITING_FOR_OTHERS):
-        return status.Held(Verdict("False", Reason.WAITING_FOR_OTHERS, others.message), running)
-    found = (
-        hold(resource.spec, observed.preload, recorded, now) if Reason.WAITING_FOR_IMAGES in told else None
-    )
-    return status.Held(waiting_for_images(found), running, found) if found else None
-
-
 def _observer(cluster: Cluster, node_status_max_images: int) -> Observer:
     serve, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
     nodes = NodeReader(cluster)
@@ -168,20 +140,50 @@ def _observer(cluster: Cluster, node_status_max_images: int) -> Observer:
     return Observer(cluster, *polls, nodes, preloads, waits=True)
 
 
-async def _observe(
-    observer: Observer, resource: Resource, recorded: Status, now: datetime
-) -> tuple[Observed, Json | None]:
-    """What is observed, and the RayService."""
-    key = Key(resource.namespace, resource.name)
-    ray_service = await observer.cluster.get(RAY_SERVICE, key.namespace, key.name)
-    observed = await observer.look(
-        key,
-        await observer.children(key, resource.uid, ray_service),
-        await observer.cluster.list(RAY_CLUSTER, key.namespace, naming.labels(resource.name)),
-        await observer.token(key, resource.uid),
-        Asked(resource.spec, (_image_asked_for(recorded), *resource.spec.image_preload.images)),
+async def _situation(observer: Observer, resource: Resource, recorded: Status, now: datetime) -> Situation:
+    """What there is of a service: its live objects, and what the operator does about them by the status on record."""
+    key, cluster = Key(resource.namespace, resource.name), observer.cluster
+    ray_service = await cluster.get(RAY_SERVICE, key.namespace, key.name)
+    asked = Asked(resource.spec, (_image_asked_for(recorded), *resource.spec.image_preload.images))
+    children = await observer.children(key, resource.uid, ray_service)
+    wanted = serve_config_text(resource.spec)
+    return Situation(
+        children=children,
+        ray_clusters=await cluster.list(RAY_CLUSTER, key.namespace, naming.labels(resource.name)),
+        token=await observer.token(key, resource.uid),
+        asked=asked,
+        held=await _held(observer, resource, children, asked, recorded, now=now),
+        in_place=replaces_in_place(resource, wanted, ray_service, recorded, now),
     )
-    return observed.with_events(await observer.events(key.namespace, observed), now), ray_service
+
+
+async def _held(
+    observer: Observer,
+    resource: Resource,
+    children: Children,
+    asked: Asked,
+    recorded: Status,
+    *,
+    now: datetime,
+) -> status.Held | None:
+    """A change that waits: that it does is on record, whether it still has to for its image or weights is computed."""
+    if recorded.observed_generation != resource.generation:
+        return None
+    live, told = children.ray_service, {each.reason: each for each in recorded.conditions}
+    running = of_ray_service(live, preloads=True) if live else None
+    if others := told.get(Reason.WAITING_FOR_OTHERS):
+        return status.Held(Verdict("False", Reason.WAITING_FOR_OTHERS, others.message), running)
+    if Reason.WAITING_FOR_IMAGES in told:
+        state = await observer.preloads.read(children.daemon_sets, [], asked)
+        found = hold(resource.spec, state, recorded, now)
+        return status.Held(waiting_for_images(found), running, found) if found else None
+    gate = RolloutGate(observer.cluster, observer, Rollout(), lambda: now)
+    config = {"spec": {"serveConfigV2": serve_config_text(resource.spec)}}
+    labels = naming.labels(resource.name)
+    fillers = await observer.cluster.list(DAEMON_SET, resource.namespace, labels)
+    return await gate.held_for_weights(
+        resource, config, live, [each for each in fillers if fills_cache(each)]
+    )
 
 
 def _image_asked_for(recorded: Status) -> str:
