@@ -57,7 +57,14 @@ async def test_a_pod_that_misbehaves_answers_each_request_in_another_way(network
 
     application.router.add_get("/", well)
     await network.start("10.64.0.1", 8265, application)
+    reader, writer = await asyncio.open_unix_connection(str(tmp_path / "pods.sock"))
+    writer.write(b"CONNECT 10.64.0.1:8265 HTTP/1.1\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
     network.misbehave("10.64.0.1", does=True)
+    assert await asyncio.wait_for(reader.read(), 10) == b"", (
+        "kept connections end, or they would go on as before"
+    )
+    writer.close()
     assert next(iter(MISBEHAVIOURS)) == "list for object"
     assert await through(tmp_path / "pods.sock", "10.64.0.1:8265") == (b"200", b"[1, 2]")
     assert await through(tmp_path / "pods.sock", "10.64.0.1:8265") == (b"200", b"7")

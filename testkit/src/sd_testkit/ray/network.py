@@ -37,6 +37,7 @@ class Network:
         self._socket = socket
         self._routed = routed
         self._servers: dict[tuple[str, int], web.AppRunner] = {}
+        self._dialled: dict[asyncio.Task[None], str] = {}
         self._hostile: set[str] = set()
         self._misbehaviours = itertools.cycle(MISBEHAVIOURS.values())
         self._folder = tempfile.TemporaryDirectory(prefix="sd-pods-")
@@ -69,8 +70,15 @@ class Network:
         self._servers[address, port] = runner
 
     def misbehave(self, address: str, *, does: bool) -> None:
-        """Whether all servers on an address answer every request with the next of all misbehaviours."""
+        """Whether all servers on an address answer every request with the next of all misbehaviours.
+
+        Connections that are open end with a change: the API server keeps them for further requests.
+        """
+        if does is (address in self._hostile):
+            return
         (self._hostile.add if does else self._hostile.discard)(address)
+        for connection in [task for task, dialled in self._dialled.items() if dialled == address]:
+            connection.cancel()
 
     async def stop(self, address: str, port: int) -> None:
         """End the server; requests in it are cut off."""
@@ -84,7 +92,11 @@ class Network:
     def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(connection)
-        connection.add_done_callback(self._connections.discard)
+        connection.add_done_callback(self._forget)
+
+    def _forget(self, connection: asyncio.Task[None]) -> None:
+        self._connections.discard(connection)
+        self._dialled.pop(connection, None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with (
@@ -93,6 +105,8 @@ class Network:
         ):
             head = await reader.readuntil(b"\r\n\r\n")
             address, _, port = head.split()[1].decode().rpartition(":")
+            if (connection := asyncio.current_task()) is not None:
+                self._dialled[connection] = address
             if address in self._hostile:
                 writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
                 await converse(reader, writer, next(self._misbehaviours))
