@@ -10,7 +10,8 @@ and starts the operator anew. Printed as JSON:
   (milliseconds, p50 / p95 / p99);
 - resident memory of the operator idle and with all services (MB), CPU milliseconds per service;
 - idle: its requests to the API server per second, counted by that; objects that changed;
-- restart: seconds until every service had its pass and none waits, and objects that changed meanwhile;
+- restart: seconds until every service had its pass and none waits; requests, CPU seconds and objects that changed until half a
+  minute later, by when the watches have begun and versions were compared;
 - with `--churn N`: so many services created and deleted again, and by how much memory grows per 1,000 of them (slope of a
   line through the second half); looked at each time the garbage collector is through, since what is there is remembered.
 
@@ -54,6 +55,7 @@ PAGE = 500
 IDLE_SECONDS = 60
 DISPATCHED = "apiserver_flowcontrol_dispatched_requests_total"
 OF_SERVICE_ACCOUNTS = "service-accounts"
+SETTLE_SECONDS = 30
 EDITS = 50
 LIMIT_SECONDS = 7200
 MB = 1e6
@@ -270,16 +272,20 @@ async def idling(load: Load, operator: Operator) -> dict[str, float]:
 async def restarting(
     load: Load, operator: Operator, services: int, before: Mapping[str, str]
 ) -> dict[str, float]:
-    """Seconds from the start of an operator until every service had a pass and none waits; and what that changed."""
-    began = time.monotonic()
+    """Seconds from the start of an operator until every service had a pass and none waits; and what that cost and changed."""
+    began, asked = time.monotonic(), await load.requests()
 
     def quiet() -> bool:
         passes = operator.metric("sdservice_reconcile_seconds_count")
         return passes >= services and operator.metric("sdservice_queue_depth") == 0
 
     await until(quiet)
+    took = time.monotonic() - began
+    await asyncio.sleep(SETTLE_SECONDS)
     return {
-        "restart to quiet s": time.monotonic() - began,
+        "restart to quiet s": took,
+        "requests of restart": await load.requests() - asked,
+        "CPU s of restart": cpu(operator.process),
         "objects changed by restart": changed(before, await load.versions()),
         "RSS after restart MB": operator.process.memory_info().rss / MB,
     }
