@@ -25,6 +25,16 @@ DAEMON_SET = {
     },
 }
 DEPLOYMENT = {**DAEMON_SET, "kind": "Deployment"}
+RAY_SERVICE = {
+    "apiVersion": "ray.io/v1",
+    "kind": "RayService",
+    "metadata": {"name": "imagine-any"},
+    "spec": {
+        "rayClusterConfig": {
+            "headGroupSpec": {"rayStartParams": {}, "template": DAEMON_SET["spec"]["template"]},
+        }
+    },
+}
 
 
 @pytest.fixture
@@ -242,9 +252,10 @@ async def test_what_closes_the_pods_comes_before_them(
 
 
 async def test_what_was_written_before_a_refusal_is_told(
-    operator, apply, service, forbid, kubectl, namespace, eventually, condition
+    operator, apply, service, forbid, enforced, kubectl, namespace, eventually, condition
 ):
     forbid("ray.io", "rayservices", "!object.metadata.name.startsWith('imagine')")
+    enforced(RAY_SERVICE)
     apply(service(spec={"image": FIRST}))
     await eventually(lambda: condition("Accepted") == ("False", "Refused"))
     kind = "involvedObject.kind=StableDiffusionService"

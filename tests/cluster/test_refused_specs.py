@@ -42,9 +42,13 @@ def refused_by_our_parse(loosened_crd, service, kubectl, namespace):
 
 
 @pytest.fixture
-def refused_by_a_policy(forbid):
+def refused_by_a_policy(forbid, enforced):
     """A policy of the namespace takes no such RayService."""
     forbid("ray.io", "rayservices", "!object.spec.serveConfigV2.contains('max_steps: 33')")
+    pod = {"spec": {"containers": [{"name": "ray", "image": "example.org/ray:1"}]}}
+    cluster = {"headGroupSpec": {"rayStartParams": {}, "template": pod}}
+    spec = {"serveConfigV2": "max_steps: 33", "rayClusterConfig": cluster}
+    enforced({"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": {"name": "any"}, "spec": spec})
     return {"limits": {"maxSteps": 33}}, "Refused", "the API server refuses the RayService: "
 
 
