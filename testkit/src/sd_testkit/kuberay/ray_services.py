@@ -48,7 +48,7 @@ class Dashboards(Protocol):
 
 
 class _NoAnswer(Exception):
-    """A dashboard that should answer does not."""
+    """A head that should answer does not."""
 
 
 @dataclass
@@ -160,11 +160,11 @@ class RayServices:
             if made is not None:
                 await self._tell(ray_service, "CreatedRayCluster", "Created the RayCluster", body)
             return
-        for each in (active, pending):
-            if each is not None:
-                await self._append_groups(ray_service, each, is_active=each is active)
-                await self._label_head(ray_service, each, seen)
         try:
+            for each in (active, pending):
+                if each is not None:
+                    await self._append_groups(ray_service, each, is_active=each is active)
+                    await self._label_head(ray_service, each, seen)
             found = await self._findings(ray_service, active, pending, seen)
         except _NoAnswer:
             return  # the pass fails: the status stays as it was
@@ -215,7 +215,11 @@ class RayServices:
             await self._tell(ray_service, "UpdatedRayCluster", f"Updated the {role} RayCluster", cluster)
 
     async def _label_head(self, ray_service: Json, cluster: Json, seen: Snapshot) -> None:
-        """The head takes requests while its proxy is healthy, unless it is to take none."""
+        """The head takes requests while its proxy is healthy, unless it is to take none.
+
+        Raises:
+            _NoAnswer: the head has ended and its pod has not: a call to it hangs.
+        """
         heads = [each for each in by_group(seen.pods_of(cluster)).get("headgroup", []) if not has_ended(each)]
         memory = self._memory(ray_service)
         if not heads:
@@ -223,7 +227,10 @@ class RayServices:
         head = heads[0]
         memory.heads[cluster["metadata"]["name"]] = head
         excluded = ray_service["spec"].get("excludeHeadPodFromServeSvc", False)
-        label = str(not excluded and await self._dashboards.has_healthy_proxy(head)).lower()
+        healthy = not excluded and await self._dashboards.has_healthy_proxy(head)
+        if not excluded and not healthy and "deletionTimestamp" in head["metadata"]:
+            raise _NoAnswer
+        label = str(healthy).lower()
         if head["metadata"]["labels"].get(SERVE_LABEL) != label:
             await self._server.merge(head, {"metadata": {"labels": {SERVE_LABEL: label}}})
             what = f'Updated the serve label to "{label}" for the Head Pod'
