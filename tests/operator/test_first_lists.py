@@ -26,7 +26,9 @@ from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader
 from sd_operator.observer import Observer
 from sd_operator.preload_reader import PreloadReader
+from sd_operator.probe_poller import ProbePoller
 from sd_operator.reconcile import Reconciler
+from sd_operator.serve_poller import ServePoller
 from sd_operator.serve_reader import Asks, ServeReader
 from sd_operator.settings import Settings
 
@@ -62,10 +64,15 @@ class Memory(Cluster):
 
 @pytest.fixture
 def sent(monkeypatch):
-    """(method, kind of path) of each request that leaves, which is answered by nothing."""
+    """(method, kind of path) of each request that leaves, which is answered by nothing.
+
+    The LIST of what the services of a namespace share is not among them: it is read once for all of them.
+    """
     found = []
 
     async def send(self, method, path, query, body, headers):
+        if method == "GET" and f"{naming.COMPONENT_LABEL}={naming.PRELOAD}" in query.get("labelSelector", ""):
+            return 200, {}, b'{"metadata": {}, "items": []}'
         found.append((method, path.rpartition("/")[0].rpartition("/")[2] if method == "GET" else path))
         if method == "GET":
             return 404, {}, b'{"details": {"name": "x"}}'
@@ -123,9 +130,8 @@ async def silent(_):
 async def a_pass(memory, charged):
     """One pass from lists."""
     nodes = NodeReader(memory)
-    observer = Observer(
-        memory, ServeReader(Asks(silent, silent), lambda: NOW), silent, nodes, PreloadReader(memory, nodes)
-    )
+    polls = ServePoller(ServeReader(Asks(silent, silent), lambda: NOW)), ProbePoller(silent)
+    observer = Observer(memory, *polls, nodes, PreloadReader(memory, nodes))
 
     async def charge():
         charged.append(1)

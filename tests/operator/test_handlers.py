@@ -27,17 +27,17 @@ def heard(monkeypatch):
     monkeypatch.setattr(handlers, "ECHO_SECONDS", 0.001)
     queue, echoes, began = Queue(), Echoes(), []
     echoes.wrote({"uid": "ours", "resourceVersion": "7"})
-    registry = handlers.registry(queue, echoes, lambda: began.append(1))
+    registry = handlers.registry(queue, echoes, None, lambda: began.append(1))
 
     async def hear(handler, change, status=None, **metadata):
-        meta = {"uid": "a", "resourceVersion": "1", "generation": 2, **metadata}
+        identity = {"namespace": "team", "name": "imagine", "labels": {NAME_LABEL: "imagine"}}
+        meta = {**identity, "uid": "a", "resourceVersion": "1", "generation": 2, **metadata}
         (call, *_) = (
             each.fn for each in registry._watching.get_all_handlers() if each.fn.__name__ == handler
         )
         await call(
             namespace="team",
             name="imagine",
-            labels={NAME_LABEL: "imagine"},
             meta=meta,
             status=status or {},
             event={"type": change},

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import pytest
 
 from sd_operator import cold_start
+from sd_operator.api import Status
 from sd_operator.cold_start import Phase, Start
 from sd_operator.metrics import Metrics
-from sd_operator.reconcile import Reconciler
-from sd_operator.settings import Settings
+from sd_operator.reporter import Reporter
 
 START = Start("w", {Phase.NODE: 13.0, Phase.IMAGE: 121.0}, datetime(2026, 1, 2, tzinfo=UTC))
 
@@ -53,7 +53,7 @@ def test_prometheus_can_read_them(metrics):
 def test_each_start_is_counted_once_however_often_it_is_looked_at(metrics, monkeypatch):
     """A restart of the operator in between changes nothing: the status on record tells what was counted."""
     now = datetime(2026, 1, 2, tzinfo=UTC)
-    reconciler = Reconciler(None, Settings(), None, lambda: now, metrics=metrics)
+    reporter = Reporter(None, metrics, lambda: now)
     monkeypatch.setattr(cold_start, "starts", lambda observed, _: observed)
     first = cold_start.last((START,), None, now)
     drew = (replace(START, first_picture_seconds=3.5),)
@@ -65,7 +65,7 @@ def test_each_start_is_counted_once_however_often_it_is_looked_at(metrics, monke
         (drew, second, second),
         ((), second, second),
     ]:
-        reconciler._measure(observed, before, after)
+        reporter.measure(observed, Status(cold_start=before), Status(cold_start=after))
     value = metrics.registry.get_sample_value
     assert value("sdservice_cold_start_seconds_count") == 1
     name = "sdservice_cold_start_phase_seconds_count"

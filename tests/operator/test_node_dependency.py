@@ -3,7 +3,7 @@
 
 import pytest
 
-from sd_operator.builders.preload import preload_daemon_set
+from sd_operator.builders.preload import preload_daemon_sets
 from sd_operator.node_dependency import concerns, of_daemon_sets
 from sd_operator.nodes import read_node
 from sd_operator.settings import Settings
@@ -15,7 +15,7 @@ GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"
 def dependency(resource):
     group = {"name": "gpu", "nodeSelector": {"pool": "l4"}}
     wanted = resource(workerGroups=[group], image={"repository": "example.org/worker", "tag": "1"})
-    return of_daemon_sets([preload_daemon_set(wanted, Settings(), wanted.spec.worker_groups[0])])
+    return of_daemon_sets(preload_daemon_sets(wanted, Settings()))
 
 
 def node(*images, ready="True", pool="l4"):
@@ -53,7 +53,7 @@ def test_only_a_loss_concerns_what_preload_pods_hold(dependency, before, after, 
 def test_services_of_one_shape_depend_on_the_same(resource):
     def of(pool, **spec):
         wanted = resource(workerGroups=[{"name": "gpu", "nodeSelector": {"pool": pool}}], **spec)
-        return of_daemon_sets([preload_daemon_set(wanted, Settings(), wanted.spec.worker_groups[0])])
+        return of_daemon_sets(preload_daemon_sets(wanted, Settings()))
 
     assert of("l4") == of("l4", replicas={"max": 9}) != of("t4")
     assert of_daemon_sets([]) is None

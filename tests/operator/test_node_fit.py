@@ -4,12 +4,13 @@
 import pytest
 
 from sd_operator.node_fit import accepts
+from sd_operator.nodes import Node
 
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def node(**labels):
-    return {"metadata": {"name": "a", "labels": labels}, "spec": {}}
+    return Node("a", labels=labels)
 
 
 def wants(*expressions, **term):

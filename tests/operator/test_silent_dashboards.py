@@ -10,11 +10,11 @@ import statistics
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sd_operator.device_reader import DeviceReader
 
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.cluster import POD, RAY_CLUSTER, RAY_SERVICE, SERVICE
-from sd_operator.device_reader import DeviceReader
 from sd_operator.errors import RayTooSlow
 from sd_operator.naming import Key
 from sd_operator.node_reader import NodeReader

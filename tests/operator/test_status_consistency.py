@@ -168,7 +168,6 @@ upgrades = st.builds(
     UpgradeState,
     behind=st.sampled_from(["", "image"]),
     traffic_percent=st.none() | st.integers(0, 100),
-    shortage=st.sampled_from(["", "1 GPU"]),
     kuberay=st.sampled_from(["", "v1.7.0", "v1.6.0"]),
     outdated=st.sampled_from(["", "1 of 2 pods, in image"]),
 )
