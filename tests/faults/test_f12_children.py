@@ -48,13 +48,16 @@ async def test_f12_deleted_child_comes_back(served, figure, kind):
     figure("F12", f"{kind} deleted: back after {seconds:.1f} s")
 
 
-UNLABELLED = {LABEL: None, SHARED: None}
-EDITS = {
-    "label": {"metadata": {"labels": UNLABELLED}},
-    "other label": {"metadata": {"labels": {LABEL: "someone", "app.kubernetes.io/managed-by": None}}},
-    "owner": {"metadata": {"ownerReferences": []}},
-    "label and owner": {"metadata": {"labels": UNLABELLED, "ownerReferences": []}},
-}
+def edited(kind, edit):
+    """A patch of what a child is found by: labels that are ours, and owners."""
+    mark = SHARED if kind == "DaemonSet" else LABEL
+    labels = {
+        "label": {mark: None},
+        "other label": {mark: "someone", "app.kubernetes.io/managed-by": None},
+        "label and owner": {mark: None},
+    }
+    owners = {"ownerReferences": []} if "owner" in edit else {}
+    return {"metadata": {**({"labels": labels[edit]} if edit in labels else {}), **owners}}
 
 
 @pytest.mark.parametrize("kind", ["RayService", "DaemonSet"])
@@ -64,7 +67,7 @@ EDITS = {
 async def test_f12_edited_child_is_mended(served, figure, kind, edit):
     lane, name, wanted = served
     live = await child(lane, kind, name)
-    await lane.server.merge(live, EDITS[edit])
+    await lane.server.merge(live, edited(kind, edit))
     seconds = await lane.reaches(name, wanted)
     after = await child(lane, kind, name)
     assert after["metadata"]["uid"] == live["metadata"]["uid"], "it was replaced"
