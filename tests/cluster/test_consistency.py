@@ -19,10 +19,16 @@ from sd_testkit.api_server import ApiServer
 from sd_testkit.fields import changes
 from sd_testkit.merging import merged
 
-BASE, ITEMS, SAMPLES = yaml.safe_load((Path(__file__).parents[1] / "data/fields.yaml").read_text()).values()
+BASE, ITEMS, SAMPLES, TIMES = yaml.safe_load(
+    (Path(__file__).parents[1] / "data/fields.yaml").read_text()
+).values()
 VERSION = custom_resource_definition()["spec"]["versions"][0]
 SCHEMA = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]
-CHANGES = {f"field-{number}": each for number, each in enumerate(changes(SCHEMA, BASE, ITEMS, SAMPLES))}
+CHANGES = {
+    f"field-{number}": each
+    for number, each in enumerate(changes(SCHEMA, BASE, ITEMS, SAMPLES))
+    if each.path not in TIMES
+}
 AT_ONCE = 8
 SERVICE = {"apiVersion": "sdservice.dev/v1alpha1", "kind": "StableDiffusionService"}
 
@@ -73,11 +79,17 @@ class Services:
             shown[live["metadata"]["name"]] = {"settled": settled, "status": _status(status), "children": {}}
         for kind in ("RayService", "DaemonSet", "Deployment", "NetworkPolicy"):
             for child in await self.live(kind):
-                owner = child["metadata"]["labels"]["sdservice.dev/name"]
-                shown[owner]["children"][f"{kind} {child['metadata']['name']}"] = _child(child)
+                for owner in _services(child["metadata"]):
+                    shown[owner]["children"][f"{kind} {child['metadata']['name']}"] = _child(child)
         for name, each in shown.items():
             each["settled"] = each["settled"] and f"RayService {name}" in each["children"]
         return shown
+
+
+def _services(metadata):
+    """Whose a child is: of the one that its label names, or of those that share it."""
+    name = metadata["labels"].get("sdservice.dev/name")
+    return [name] if name else [each["name"] for each in metadata["ownerReferences"]]
 
 
 def _status(status):

@@ -42,19 +42,23 @@ async def test_another_version_of_kuberay_is_followed(
     assert get("rayservice")["metadata"]["generation"] == generation
 
 
+FIELD = "rayClusterDeletionDelaySeconds"
+"""One that is always sent."""
+
+
 async def test_a_crd_without_a_field_we_need_is_a_condition(
     operator, apply, service, kubectl, eventually, condition, told, crds_come_back
 ):
     found = json.loads(kubectl("get", "crd", CRD, "-o", "json").stdout)
     (version,) = (n for n, each in enumerate(found["spec"]["versions"]) if each["name"] == "v1")
-    path = f"/spec/versions/{version}/schema/openAPIV3Schema/properties/spec/properties/suspend"
+    path = f"/spec/versions/{version}/schema/openAPIV3Schema/properties/spec/properties/{FIELD}"
     removed = kubectl("patch", "crd", CRD, "--type=json", "-p", json.dumps([{"op": "remove", "path": path}]))
     assert removed.returncode == 0, removed.stderr
     # A kind that was just changed is served as before for a moment; the edit comes after.
-    await eventually(lambda: "suspend" not in kubectl("explain", "rayservice.spec").stdout)
+    await eventually(lambda: FIELD not in kubectl("explain", "rayservice.spec").stdout)
     apply(service())
     await eventually(lambda: condition("Accepted") == ("False", "KubeRayTooOld"))
-    assert "spec.suspend" in told("Accepted")[2]
+    assert f"spec.{FIELD}" in told("Accepted")[2]
     crds_come_back()
     await eventually(lambda: condition("Ready") == ("True", "Serving"))
 

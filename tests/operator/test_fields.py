@@ -17,7 +17,9 @@ from sd_operator.settings import Settings
 from sd_testkit.fields import NoSample, changes, leaves, value_at, with_value
 from sd_testkit.merging import merged
 
-BASE, ITEMS, SAMPLES = yaml.safe_load((Path(__file__).parents[1] / "data/fields.yaml").read_text()).values()
+BASE, ITEMS, SAMPLES, TIMES = yaml.safe_load(
+    (Path(__file__).parents[1] / "data/fields.yaml").read_text()
+).values()
 VERSION = custom_resource_definition()["spec"]["versions"][0]
 SCHEMA = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]
 OF_THE_STATUS = {"imagePreload.timeoutSeconds"}
@@ -35,13 +37,9 @@ def children(spec):
     return desired(resource(spec), Settings(node_cache_directory="/mnt/weights"))
 
 
-TIMES_OF_THE_OPERATOR = {"upgrade.surgeTimeoutSeconds"}
-"""They change when the operator writes a child, not the child: tests/operator/test_staging.py."""
-
-
 @pytest.mark.parametrize(
     "change",
-    [each for each in CHANGES if each.path not in TIMES_OF_THE_OPERATOR],
+    [each for each in CHANGES if each.path not in TIMES],
     ids=lambda change: change.path,
 )
 def test_field_changes_a_child_or_admits_another_value(change):
