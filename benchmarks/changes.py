@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/changes.py [--field NAME ...] [--per-second N]
 
 One row per field of docs/changes.md that reaches Ray in place (classes `live` and `replicas restart`), with the edits of
-tests/data/changes.yaml, and three edits more: to zero and back, and to a model that does not exist. A head without CPUs and
+tests/data/changes.yaml, and three edits more: to zero and back, by which the ingress moves, and to a model that does not exist. A head without CPUs and
 workers as the operator gives them to the service: as many as hold `replicas.max`, and the additional one of
 `upgrade.surgeWorkers`. Requests for small pictures come at random times, at a given rate, each by a connection of its own.
 
@@ -83,6 +83,8 @@ def edits(models: Path) -> Iterator[Edit]:
         "optimizations": [{}, {"optimizations": {"channelsLast": False}}],
         "replicas": [{}, {"replicas": {"min": 2, "max": 2}}],
         "batching": [{}, {"batching": {"maxBatchSize": 4}}],
+        "limits.maxPromptCharacters": [{}, {"limits": {"maxPromptCharacters": 99}}],
+        "upgrade.surgeWorkers": [{}, {"upgrade": {"surgeWorkers": 2}}],
         "autoscaling.targetOngoingRequests": [{}, {"autoscaling": {"targetOngoingRequests": 40}}],
     }
     for name in _rows():
@@ -91,8 +93,8 @@ def edits(models: Path) -> Iterator[Edit]:
             before = merged(BASE, before)
             yield Edit(name, before, merged(before, after))
     zero = merged(BASE, {"replicas": {"min": 0}})
-    yield Edit("`replicas.min` 0 to 1", zero, BASE)
-    yield Edit("`replicas.min` 1 to 0", BASE, zero)
+    yield Edit("replicas.min 0 to 1, a replica awake", zero, BASE)
+    yield Edit("replicas.min 1 to 0, a replica awake", BASE, zero)
     missing = merged(BASE, {"model": {"preset": None, "uri": f"file://{models}/none"}})
     yield Edit("a model that does not exist", BASE, missing, fails=True)
 
@@ -149,27 +151,21 @@ class Service:
 
     async def apply(self, resource: Resource, *, fails: bool = False) -> None:
         """PUT the Serve config of a spec, and wait until it runs, or has failed."""
-        former = self._replicas()
         config = serve_config(resource.spec)
         await self.until(lambda: self.host.apply(config))
         await asyncio.sleep(1)  # Serve has begun with it
         wanted = {"DEPLOY_FAILED"} if fails else {"RUNNING"}
         await self.until(lambda: self._state() in wanted)
         if not fails:
-            await self.until(lambda: self._is_settled(resource, former))
+            await self.until(lambda: self._is_settled(resource))
 
     def _state(self) -> str:
         return str(self.host.application(APPLICATION).get("status", ""))
 
-    def _replicas(self) -> set[str]:
-        told = self.host.application(APPLICATION).get("deployments") or {}
-        return {each["replica_id"] for each in (told.get(MODEL_DEPLOYMENT) or {}).get("replicas", [])}
-
-    def _is_settled(self, resource: Resource, former: set[str]) -> bool:
+    def _is_settled(self, resource: Resource) -> bool:
         told = (self.host.application(APPLICATION).get("deployments") or {}).get(MODEL_DEPLOYMENT) or {}
         states = [each["state"] for each in told.get("replicas", [])]
         low = resource.spec.replicas.min
-        del former
         return told.get("status") == "HEALTHY" and set(states) <= {"RUNNING"} and len(states) >= low
 
 
