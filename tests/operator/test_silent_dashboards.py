@@ -10,7 +10,6 @@ import statistics
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sd_operator.device_reader import DeviceReader
 
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.builders.serve_config import serve_config
@@ -106,6 +105,7 @@ class World:
 
     async def create(self, body, manager):
         await asyncio.sleep(ANSWER_SECONDS)
+        return body
 
     async def dashboard(self, place, seconds):
         if place.cluster != "healthy-a":
@@ -125,7 +125,7 @@ async def latencies(world):
         raise RayTooSlow("no answer")
 
     probes = ProbePoller(probe, now)
-    observer = Observer(world, polls, probes, DeviceReader(world, nodes), PreloadReader(world, nodes))
+    observer = Observer(world, polls, probes, nodes, PreloadReader(world, nodes))
     reconciler = Reconciler(world, Settings(), observer, now, lambda: "token")
     clock = asyncio.get_running_loop().time
     queue = WorkQueue(
