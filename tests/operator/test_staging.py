@@ -110,6 +110,7 @@ def test_the_time_of_an_old_cluster_is_not_shortened_while_it_runs(wanted):
     assert delay(staged(one, before, [of_zero, of_one], [])) == delay(zero)
     leaving = cluster(zero, deletionTimestamp="2026-01-01T00:00:00Z")
     assert delay(staged(one, before, [leaving, of_one], [])) == delay(one)
+    assert delay(staged(one, before, [], [])) == delay(one), "suspended"
     assert delay(staged(zero, live(one), [of_one], [])) == delay(zero)
 
 

@@ -31,6 +31,7 @@ def apply(running, eventually):
             "limits": {"timeoutSeconds": 600},
             "replicas": {"min": replicas, "max": replicas},
             "workerGroups": [{"name": "cpu", "maxReplicas": workers}],
+            "upgrade": {"surgeWorkers": 0},  # this Ray has the places that it has
             "warmup": {"shapes": [{"width": side, "height": side}]},
         }
         running.apply(local_ray.local_config(parse(body), running.port))

@@ -103,9 +103,9 @@ def _a_worker_takes_requests(
 
 
 def _is_settled(wanted: Json, ray_clusters: list[Json]) -> bool:
-    """There is one cluster, and it was made from the wanted config."""
+    """There is one cluster at most, and it was made from the wanted config."""
     staying = [each for each in ray_clusters if "deletionTimestamp" not in each["metadata"]]
-    return len(staying) == 1 and not runs_other_config(wanted, staying[0])
+    return len(staying) <= 1 and not any(runs_other_config(wanted, each) for each in staying)
 
 
 def _no_node_came(spec: Spec, before: Status, generation: int, now: datetime) -> bool:
