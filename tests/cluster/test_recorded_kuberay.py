@@ -115,7 +115,7 @@ async def watched(control_plane, crds, namespace):
 @pytest.fixture
 def user(kubectl, namespace, service):
     """What was done to the recorded RayService, done to one that the operator renders."""
-    spec = {"replicas": {"min": 1, "max": 2}, "gpusPerReplica": 1}
+    spec = {"replicas": {"min": 1, "max": 2}, "gpusPerReplica": 1, "upgrade": {"surgeWorkers": 0}}
     body = ray_service(parse(service(metadata={"namespace": namespace}, spec=spec)), Settings())
     body["spec"] |= {"excludeHeadPodFromServeSvc": False}
     return User(kubectl, namespace, body)
