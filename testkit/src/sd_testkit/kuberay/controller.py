@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
+from kubernetes.aio.dynamic.exceptions import ResourceNotFoundError
 
 from sd_testkit.api_server import ApiServer
 from sd_testkit.kuberay.autoscaler_rights import autoscaler_rights
@@ -27,7 +28,8 @@ Json = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.3
-_FAILURES = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
+# A kind that was just made known is found a moment later.
+_FAILURES = (ApiException, ResourceNotFoundError, aiohttp.ClientError, TimeoutError, OSError)
 
 
 class KubeRay:
