@@ -10,7 +10,6 @@ from typing import Any
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
-from kubernetes.aio.dynamic.exceptions import ResourceNotFoundError
 
 from sd_testkit.api_server import ApiServer
 from sd_testkit.kuberay.autoscaler_rights import autoscaler_rights
@@ -28,8 +27,7 @@ Json = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.3
-# A kind that was just made known is found a moment later.
-_FAILURES = (ApiException, ResourceNotFoundError, aiohttp.ClientError, TimeoutError, OSError)
+_FAILURES = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
 
 
 class KubeRay:
@@ -96,6 +94,9 @@ async def _for_ever(
             await then(seen)
         except _FAILURES as error:
             logger.warning("round failed: %s", _words(error))
+        except Exception:
+            # Such as a kind that discovery does not know yet: a controller that has ended would leave every test waiting.
+            logger.exception("round failed")
         await asyncio.sleep(_POLL_SECONDS)
 
 
