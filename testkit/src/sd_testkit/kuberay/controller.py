@@ -95,7 +95,8 @@ async def _for_ever(
         except _FAILURES as error:
             logger.warning("round failed: %s", _words(error))
         except Exception:
-            # Such as a kind that discovery does not know yet: a controller that has ended would leave every test waiting.
+            # The library's discovery raises KeyError where several ask it at once for a kind that it does not know yet. A
+            # controller that has ended would leave every test waiting.
             logger.exception("round failed")
         await asyncio.sleep(_POLL_SECONDS)
 
