@@ -83,7 +83,7 @@ def test_a_new_replica_comes_first_where_there_is_room(serve, config):
 
 
 def test_constructor_that_fails_leaves_the_old_replica_where_the_new_one_came_beside_it(serve, config):
-    """Seen on Ray 2.60, benchmarks/changes.py: no request was lost."""
+    """By the code of Ray 2.60 (DeploymentState: a failed surge stops no old replica)."""
     (before,) = serve.running("model")
     serve.put(config(model=MISSING), 10.0)
     found = statuses(serve, {**NODES, "other": NODES["worker"]}, steps=20, start=10.0)
