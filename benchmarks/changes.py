@@ -163,10 +163,10 @@ class Service:
         return str(self.host.application(APPLICATION).get("status", ""))
 
     def _is_settled(self, resource: Resource) -> bool:
-        told = (self.host.application(APPLICATION).get("deployments") or {}).get(MODEL_DEPLOYMENT) or {}
-        states = [each["state"] for each in told.get("replicas", [])]
+        found = (self.host.application(APPLICATION).get("deployments") or {}).get(MODEL_DEPLOYMENT) or {}
+        states = [each["state"] for each in found.get("replicas", [])]
         low = resource.spec.replicas.min
-        return told.get("status") == "HEALTHY" and set(states) <= {"RUNNING"} and len(states) >= low
+        return found.get("status") == "HEALTHY" and set(states) <= {"RUNNING"} and len(states) >= low
 
 
 def resource(spec: Json) -> Resource:

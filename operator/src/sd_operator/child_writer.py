@@ -162,19 +162,21 @@ class ChildWriter:
 
 def is_preload(live: Json) -> bool:
     """Whether a child is a DaemonSet that keeps images on nodes, of this release or of a former one."""
-    if live["kind"] != DAEMON_SET.name:
-        return False
-    labels = live["spec"]["template"]["metadata"].get("labels") or {}
-    component = str(labels.get(naming.COMPONENT_LABEL, ""))
+    component = _component(live)
     return component == naming.PRELOAD or component.startswith(f"{naming.PRELOAD}-")
 
 
 def fills_cache(live: Json) -> bool:
     """Whether a child is a DaemonSet that fetches weights into a cache that workers share."""
+    return _component(live).startswith(f"{naming.WEIGHTS}-")
+
+
+def _component(live: Json) -> str:
+    """The component label of a DaemonSet's pods; empty for any other kind."""
     if live["kind"] != DAEMON_SET.name:
-        return False
+        return ""
     labels = live["spec"]["template"]["metadata"].get("labels") or {}
-    return str(labels.get(naming.COMPONENT_LABEL, "")).startswith(f"{naming.WEIGHTS}-")
+    return str(labels.get(naming.COMPONENT_LABEL, ""))
 
 
 def with_refusals(observed: Observed, refused: Mapping[Identity, Trouble], warm_nodes: int) -> Observed:

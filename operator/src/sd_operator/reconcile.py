@@ -6,7 +6,6 @@ may be cut off anywhere and run again.
 """
 
 import asyncio
-import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -67,8 +66,6 @@ from sd_operator.staging import in_place, removes_head, replaces_in_place, stage
 from sd_operator.trouble import Trouble
 
 Json = dict[str, Any]
-
-logger = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
