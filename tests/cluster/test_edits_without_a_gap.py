@@ -88,7 +88,8 @@ async def test_two_edits_in_a_row_leave_the_serving_cluster_alone(
     first = status_of("active")
     async with endpoints() as counts:
         apply(service(spec={"workerGroups": [{"name": "gpu", "gpusPerWorker": 16}]}))
-        await eventually(lambda: status_of("pending"))
+        # Named before it is created; until then an edit changes the spec it is created with.
+        await eventually(lambda: status_of("pending") in clusters())
         second = status_of("pending")
         apply(service(spec={"workerGroups": [{"name": "gpu", "gpusPerWorker": 2}]}))
         await eventually(lambda: second not in clusters())
