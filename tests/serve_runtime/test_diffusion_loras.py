@@ -6,11 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
+from safetensors.torch import save_file
 
+from sd_runtime import sources
 from sd_runtime.config import LiveConfig, Lora, ModelConfig, Optimizations, RuntimeConfig
 from sd_runtime.diffusion import DiffusionEngine, load
 from sd_runtime.engine import ImageRequest, Picture
-from sd_runtime.errors import ConfigError, ModelUnavailable
+from sd_runtime.errors import InvalidRequest, ModelUnavailable
+from sd_runtime.starting import Starting
 
 RED = ImageRequest("a red circle on a white background", "", 64, 64, 4, 4.0, seed=1)
 
@@ -75,11 +78,11 @@ def test_mixed_sets_at_the_same_time_change_nothing(bench, styled):
 
 
 def test_a_lora_draws_as_in_the_stock_pipeline(bench, styled):
-    for name, strength in (("ink", 0.8), ("oil", 1.0)):
+    for name, inside, strength in (("ink", "adapter0", 0.8), ("oil", "adapter1", 1.0)):
         studio = bench(styled)
         (found,) = studio.latents(replace(RED, loras=(name,)))
         pipeline = styled.pipeline
-        pipeline.set_adapters([name], [strength])
+        pipeline.set_adapters([inside], [strength])
         stock = studio.stock(RED)
         assert same(found, stock)
 
@@ -105,7 +108,7 @@ def test_the_set_is_switched_only_when_it_changes(bench, styled, monkeypatch):
         styled.pipeline, "set_adapters", lambda *args: (switched.append(args[0]), set_adapters(*args))
     )
     studio.latents(*(replace(RED, loras=("ink",), seed=seed) for seed in range(3)))
-    assert switched == [["ink"]]
+    assert switched == [["adapter0"]]
 
 
 def test_a_set_that_cannot_be_switched_on_fails_its_own_pictures(bench, styled, monkeypatch):
@@ -148,23 +151,53 @@ def test_the_only_file_of_a_folder_is_the_lora(tmp_path, bench):
 
 
 @pytest.mark.parametrize(
-    ("uri", "error", "says"),
+    ("uri", "says"),
     [
-        ("file://{folder}/none.safetensors", ModelUnavailable, "there is no none.safetensors"),
-        ("file://{folder}", ModelUnavailable, "name the file"),
-        ("file:///nowhere/a.safetensors", ModelUnavailable, "there is no folder"),
-        ("file://{folder}/broken.safetensors", ModelUnavailable, "does not fit the model"),
-        ("file://{folder}/foreign.safetensors", ModelUnavailable, "no weights for this model"),
-        ("s3://bucket/a.safetensors", ConfigError, "must begin with"),
+        ("file://{folder}/none.safetensors", "there is no none.safetensors"),
+        ("file://{folder}", "name the file"),
+        ("file:///nowhere/a.safetensors", "there is no folder"),
+        ("file://{folder}/broken.safetensors", "does not fit the model"),
+        ("file://{folder}/foreign.safetensors", "lora.somewhere.else.weight cannot be applied"),
+        ("s3://bucket/a.safetensors", "must begin with"),
     ],
 )
-def test_a_lora_that_does_not_load_fails_the_start_by_its_name(tmp_path, folder, uri, error, says):
-    from safetensors.torch import save_file  # noqa: PLC0415 - used here only
-
+async def test_a_bad_lora_keeps_its_name_from_being_used(tmp_path, folder, uri, says, lines):
+    """And leaves the service up, with the reason where people look for it."""
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     save_file({"lora.somewhere.else.weight": torch.ones(2)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(error, match="loras: bad: ") as caught:
-        load(config(Lora(name="bad", uri=uri.format(folder=tmp_path))))
-    assert says in str(caught.value)
+    starting = Starting()
+    bad = Lora(name="bad", uri=uri.format(folder=tmp_path))
+    model = load(config(bad, lora(folder, "ink")), starting)
+    (name,) = starting.report().refused_loras
+    words = starting.report().refused_loras[name]
+    assert name == "bad"
+    assert words.startswith("loras: bad: got ")
+    assert says in words
+    assert any(words in line["message"] for line in lines())
+    engine = DiffusionEngine(model, LiveConfig())
+    assert engine.info().loras == ("ink",)
+    with pytest.raises(InvalidRequest, match="cannot be used"):
+        await anext(engine.generate(replace(RED, loras=("bad",))))
+    engine.close()
+
+
+def test_a_source_that_does_not_answer_fails_the_start(monkeypatch, folder):
+    """Another try may help, and replicas with different LoRAs would answer at random."""
+
+    def fetch(_):
+        raise ModelUnavailable("no answer")
+
+    monkeypatch.setattr(sources, "fetch_lora", fetch)
+    with pytest.raises(ModelUnavailable, match="no answer"):
+        load(config(lora(folder, "ink")))
+
+
+@pytest.mark.parametrize("name", ["pop", "keys", "weight", "lora_a", "default", "a.b", "a_dot_b"])
+def test_every_name_is_free(bench, folder, name):
+    """Also one that is an attribute of a dictionary of modules."""
+    file = folder / "ink.safetensors"
+    named = load(config(Lora(name=name, uri=f"file://{file}"), lora(folder, "oil")))
+    (found,) = bench(named).latents(replace(RED, loras=(name,)))
+    assert same(found, bench(load(config(lora(folder, "ink")))).latents(replace(RED, loras=("ink",)))[0])

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an engine is: requests in, picture files out. The replica holds one; `diffusion` has the real one."""
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from sd_runtime.config import LiveConfig, SchedulerName
 from sd_runtime.errors import InvalidRequest
+from sd_runtime.starting import Batching
 
 FileFormat = Literal["png", "jpeg", "webp"]
 
@@ -55,9 +57,19 @@ class ImageRequest:
     seeded: bool = False
 
 
-def check_loras(request: ImageRequest, offered: Collection[str]) -> None:
-    """Raise InvalidRequest unless each LoRA of the request is one of those offered, and named once."""
+def check_loras(
+    request: ImageRequest, offered: Collection[str], refused: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Raise InvalidRequest unless each LoRA of the request is one of those offered, and named once.
+
+    Args:
+        request: the request.
+        offered: names that can be used.
+        refused: why a LoRA of the service cannot be used, by its name.
+    """
     for name in request.loras:
+        if name in refused:
+            raise InvalidRequest(f"lora: got {name!r}: the LoRA cannot be used: {refused[name]}", "lora")
         if name not in offered:
             known = ", ".join(offered) or "none"
             raise InvalidRequest(f"lora: got {name[:80]!r}: this service offers {known}", "lora")
@@ -118,6 +130,7 @@ class EngineInfo:
         defaults: width, height, steps, guidance and scheduler of a request that does not say.
         optimizations: the switches as they are in effect, which may be fewer than were asked for.
         loras: names that requests may use.
+        batching: step: images of many requests share each denoising step; none: one image at a time.
     """
 
     device: str
@@ -127,6 +140,7 @@ class EngineInfo:
     defaults: dict[str, Any] = field(default_factory=dict)
     optimizations: dict[str, bool] = field(default_factory=dict)
     loras: tuple[str, ...] = ()
+    batching: Batching = "step"
 
 
 class Engine(Protocol):

@@ -6,7 +6,8 @@
     ├── ConfigError       -    the service cannot start like this; the message names field, value and rule
     ├── ModelUnavailable  -    the weights cannot be had
     │   ├── ModelNotFound      there is no such model, revision, folder or file
-    │   └── ModelForbidden     there is one, and we are not let in
+    │   ├── ModelForbidden     there is one, and we are not let in
+    │   └── ModelInvalid       there is one, and this runtime cannot serve it: damaged, or of another kind
     └── GenerationFailed  500  this picture failed; the engine serves on
 
 Messages never hold a prompt: they reach logs and status. The operator tells model errors apart by the names of
@@ -50,6 +51,10 @@ class ModelNotFound(ModelUnavailable):
 
 class ModelForbidden(ModelUnavailable):
     """The source of the weights wants a licence accepted or another token."""
+
+
+class ModelInvalid(ModelUnavailable):
+    """The weights are there and cannot be served: a tensor is missing or wrong, or the pipeline needs more than a prompt."""
 
 
 class GenerationFailed(RuntimeFailure):

@@ -44,7 +44,8 @@ def told() -> dict[str, StartReport]:
     for key in internal_kv._internal_kv_list("", namespace=_NAMESPACE):  # noqa: SLF001 - as above
         text = internal_kv._internal_kv_get(key, namespace=_NAMESPACE)  # noqa: SLF001 - as above
         if text is not None:
-            found[key.decode()] = StartReport(**json.loads(text))
+            note = json.loads(text)
+            found[key.decode()] = StartReport(**note | {"warnings": tuple(note["warnings"])})
     return found
 
 

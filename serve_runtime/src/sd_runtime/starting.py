@@ -2,10 +2,11 @@
 """How far the start of a replica is, and how long each phase of it took."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
+Batching = Literal["step", "none"]
 Phase = Literal["import", "weights", "pipeline", "compile", "warmup"]
 
 
@@ -21,6 +22,9 @@ class StartReport:
         first_picture_seconds: what its first picture took; None before that is drawn.
         ray: version of Ray in this image; empty outside Ray.
         revision: the commit of the model's repository that was loaded; empty before, and where the source has no commits.
+        warnings: what diffusers, transformers and peft warned of while they loaded the model, a line each.
+        refused_loras: why a LoRA of the configuration cannot be used, by its name.
+        batching: step: images of many requests share each denoising step; none: one image at a time; empty before.
     """
 
     began: float
@@ -30,6 +34,9 @@ class StartReport:
     first_picture_seconds: float | None = None
     ray: str = ""
     revision: str = ""
+    warnings: tuple[str, ...] = ()
+    refused_loras: dict[str, str] = field(default_factory=dict)
+    batching: Batching | Literal[""] = ""
 
 
 class Starting:
@@ -56,6 +63,9 @@ class Starting:
         self._first_picture_seconds: float | None = None
         self._ray = ray
         self._revision = ""
+        self._warnings: tuple[str, ...] = ()
+        self._refused_loras: dict[str, str] = {}
+        self._batching: Batching | Literal[""] = ""
 
     def enter(self, phase: Phase) -> None:
         """The phase before is over, and this one begins."""
@@ -64,6 +74,13 @@ class Starting:
     def fetched(self, revision: str) -> None:
         """The weights are there, of this commit; empty where the source has no commits. The next report has it."""
         self._revision = revision
+
+    def loaded(
+        self, warnings: Iterable[str], refused_loras: Mapping[str, str], *, batching: Batching
+    ) -> None:
+        """The model is in memory. The next report has what its libraries warned of, and the LoRAs that it goes without."""
+        self._warnings, self._refused_loras = tuple(warnings), dict(refused_loras)
+        self._batching = batching
 
     def done(self) -> None:
         """The last phase is over; the replica can draw."""
@@ -84,6 +101,9 @@ class Starting:
             self._first_picture_seconds,
             self._ray,
             self._revision,
+            self._warnings,
+            self._refused_loras,
+            self._batching,
         )
 
     def _go_on(self, phase: Phase | Literal[""]) -> None:

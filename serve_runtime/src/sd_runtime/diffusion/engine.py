@@ -63,6 +63,7 @@ class DiffusionEngine:
             defaults=self._defaults() | {"scheduler": name_of(model.pipeline.scheduler)},
             optimizations=dict(model.tuned.effective),
             loras=model.loras.names,
+            batching=model.batching,
         )
 
     def configure(self, live: LiveConfig) -> None:
@@ -105,7 +106,7 @@ class DiffusionEngine:
         missing = {name: value for name, value in defaults.items() if getattr(request, name) is None}
         filled = replace(request, **missing)
         # The ingress has asked already, of its own configuration: while that rolls out, replicas have another.
-        check_loras(filled, self._model.loras.names)
+        check_loras(filled, self._model.loras.names, self._model.loras.refused)
         _check_sides(filled, self._model.pipeline.vae_scale_factor)
         if self._model.family is None:
             arguments(self._model.pipeline, filled)

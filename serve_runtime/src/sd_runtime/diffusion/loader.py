@@ -6,13 +6,21 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
 from sd_runtime import sources
 from sd_runtime.config import ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import compile_cache, device, failures, loras, previews, tuning
+from sd_runtime.diffusion import (
+    compile_cache,
+    components,
+    device,
+    failures,
+    library_warnings,
+    loras,
+    previews,
+    tuning,
+)
 from sd_runtime.diffusion.decoding import widen
 from sd_runtime.diffusion.families import family_of
 from sd_runtime.diffusion.model import LoadedModel, OwnDefaults
@@ -40,14 +48,15 @@ def load(config: RuntimeConfig, starting: Starting | None = None) -> LoadedModel
         ConfigError: the configuration asks for what cannot be done.
         ModelUnavailable: weights cannot be had, are no diffusers pipeline, or a LoRA does not fit them.
     """
-    # Pipelines tell prompts that are too long, word by word.
-    diffusers.logging.set_verbosity_error()
+    library_warnings.silence()
     starting = starting or Starting()
     starting.enter("weights")
     folder = sources.fetch(config.model)
     starting.fetched(sources.commit(config.model, folder))
     starting.enter("pipeline")
-    model = _loaded(config, folder)
+    with library_warnings.collected() as warned:
+        model = _loaded(config, folder)
+    starting.loaded(warned, model.loras.refused, batching=model.batching)
     warm_up(model, starting)
     starting.done()
     model.seconds.update(starting.seconds)
@@ -65,6 +74,7 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
     pipeline = _pipeline(folder, config.model, _DTYPES[dtype])
     switch = loras.load(pipeline, config.loras)
     pipeline.to(on.kind)
+    components.check_finite(f"model.uri: got {config.model.uri!r}", _networks(pipeline))
     family = family_of(pipeline)
     if family is not None:
         widen(pipeline)
@@ -83,19 +93,21 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
 
 
 def _pipeline(folder: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
+    what = f"model.uri: got {model.uri!r}"
     try:
+        networks = components.load(what, folder, dtype=dtype, variant=model.variant)
         pipeline = DiffusionPipeline.from_pretrained(
             folder,
             dtype=dtype,
-            variant=model.variant,
             use_safetensors=True,  # None would fall back to pickle, which runs code
             trust_remote_code=False,
             local_files_only=True,
+            **networks,
         )
+    except ModelUnavailable:
+        raise
     except Exception as error:
-        raise ModelUnavailable(
-            f"model.uri: got {model.uri!r}: the folder does not load: {failures.one_line(error)}"
-        ) from error
+        raise ModelUnavailable(f"{what}: the folder does not load: {failures.one_line(error)}") from error
     if model.scheduler is not None:
         if family_of(pipeline) is None:
             raise ConfigError(
@@ -105,6 +117,10 @@ def _pipeline(folder: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
         pipeline.scheduler = scheduler(model.scheduler, pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _networks(pipeline: Any) -> dict[str, torch.nn.Module]:
+    return {name: each for name, each in pipeline.components.items() if isinstance(each, torch.nn.Module)}
 
 
 def own_defaults(pipeline: Any, folder: Path) -> OwnDefaults:

@@ -1,23 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """LoRAs: loaded at start, each under its name; the set of a batch is switched on before its UNet call."""
 
+import logging
 import warnings
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from peft.tuners.lora import LoraLayer
+
 from sd_runtime import sources
 from sd_runtime.config import Lora
-from sd_runtime.diffusion import failures
-from sd_runtime.errors import ConfigError, ModelUnavailable
+from sd_runtime.diffusion import failures, library_warnings, lora_files
+from sd_runtime.diffusion.lora_files import LoraFile, listed
+from sd_runtime.errors import ConfigError, ModelForbidden, ModelInvalid, ModelNotFound
+
+logger = logging.getLogger(__name__)
+
+# What stays so until somebody changes the file or the spec. All else may pass, and fails the start, which is repeated.
+_LASTING = (ConfigError, ModelForbidden, ModelInvalid, ModelNotFound)
 
 
 class LoraSwitch:
-    """Which of a pipeline's LoRAs are on; used by the thread that draws."""
+    """Which of a pipeline's LoRAs are on; used by the thread that draws.
 
-    def __init__(self, pipeline: Any, loras: tuple[Lora, ...]) -> None:
+    Attributes:
+        refused: why a LoRA of the configuration cannot be used, by its name.
+    """
+
+    def __init__(
+        self, pipeline: Any, loras: tuple[Lora, ...] = (), refused: Mapping[str, str] | None = None
+    ) -> None:
+        self.refused = dict(refused or {})
         self._pipeline = pipeline
+        # Not by their names: inside they become attributes, and "pop" is one already.
+        self._adapters = {
+            lora.name: adapter(index) for index, lora in enumerate(loras) if lora.name not in self.refused
+        }
         self._strengths = {lora.name: lora.strength for lora in loras}
-        self._active: tuple[str, ...] | None = None if loras else ()
+        self._active: tuple[str, ...] | None = None if self._adapters else ()
 
     @property
     def active(self) -> tuple[str, ...] | None:
@@ -27,7 +50,7 @@ class LoraSwitch:
     @property
     def names(self) -> tuple[str, ...]:
         """What requests may ask for."""
-        return tuple(self._strengths)
+        return tuple(self._adapters)
 
     def activate(self, names: tuple[str, ...]) -> None:
         """Let exactly these act; free if they do already."""
@@ -35,7 +58,7 @@ class LoraSwitch:
             return
         self._active = None  # unknown, should it fail half-way
         if names:
-            adapters = [adapter(name) for name in names]
+            adapters = [self._adapters[name] for name in names]
             self._pipeline.set_adapters(adapters, [self._strengths[name] for name in names])
             self._pipeline.enable_lora()
         else:
@@ -44,37 +67,78 @@ class LoraSwitch:
 
 
 def load(pipeline: Any, loras: tuple[Lora, ...]) -> LoraSwitch:
-    """Fetch and attach the LoRAs.
+    """Fetch and attach the LoRAs; one that is bad is left out, with the reason.
 
     Raises:
         ConfigError: the pipeline takes none.
-        ModelUnavailable: one cannot be had or does not fit the model.
+        ModelUnavailable: the source of one does not answer; another try may help.
     """
     if loras and not hasattr(pipeline, "load_lora_weights"):
         raise ConfigError(f"loras: got {loras[0].name!r}: a {type(pipeline).__name__} takes none")
-    for lora in loras:
-        _attach(pipeline, lora, sources.fetch_lora(lora))
-    return LoraSwitch(pipeline, loras)
+    refused = {}
+    for index, lora in enumerate(loras):
+        try:
+            _attach(pipeline, lora, sources.fetch_lora(lora), adapter(index))
+        except _LASTING as error:
+            refused[lora.name] = str(error)
+            logger.error("the LoRA %s cannot be used: %s", lora.name, error)  # noqa: TRY400 - no traceback helps
+    return LoraSwitch(pipeline, loras, refused)
 
 
-def adapter(name: str) -> str:
-    """What a LoRA is called inside: module names may hold no dots."""
-    return name.replace(".", "_dot_")
+def adapter(index: int) -> str:
+    """The name of a LoRA inside peft, by its place in the configuration."""
+    return f"adapter{index}"
 
 
-def _attach(pipeline: Any, lora: Lora, file: Path) -> None:
+def _attach(pipeline: Any, lora: Lora, file: Path, name: str) -> None:
+    warned: list[str] = []
     try:
-        with warnings.catch_warnings():
+        read = lora_files.read(file)
+        with library_warnings.collected() as warned, warnings.catch_warnings():
             # Several on one model is what we mean.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-            pipeline.load_lora_weights(
-                file.parent, weight_name=file.name, adapter_name=adapter(lora.name), use_safetensors=True
-            )
+            pipeline.load_lora_weights(dict(read.tensors), adapter_name=name)
+        _check_applied(pipeline, read, name)
     except Exception as error:
-        raise ModelUnavailable(
-            f"loras: {lora.name}: got {lora.uri!r}: it does not fit the model: {failures.one_line(error)}"
+        _detach(pipeline, name)
+        words = str(error) if isinstance(error, ModelInvalid) else failures.one_line(error)
+        # transformers names the tensor in a warning, and not in the error that follows.
+        words = "; ".join([words, *warned])
+        raise ModelInvalid(
+            f"loras: {lora.name}: got {lora.uri!r}: {file.name} does not fit the model: {words}"
         ) from error
-    if adapter(lora.name) not in {each for found in pipeline.get_list_adapters().values() for each in found}:
-        raise ModelUnavailable(
-            f"loras: {lora.name}: got {lora.uri!r}: the file holds no weights for this model"
-        )
+
+
+def _detach(pipeline: Any, name: str) -> None:
+    """Take out what was attached before the error."""
+    if name in {each for found in pipeline.get_list_adapters().values() for each in found}:
+        pipeline.delete_adapters(name)
+
+
+def _check_applied(pipeline: Any, read: LoraFile, name: str) -> None:
+    """Set each layer's scale to 1, and raise ModelInvalid unless every layer of the file is one of the model's.
+
+    The layers are compared by their weights: names change on the way from the file into the model.
+    """
+    applied: Counter[int] = Counter()
+    for network in pipeline.components.values():
+        for layer in network.modules() if isinstance(network, torch.nn.Module) else ():
+            if isinstance(layer, LoraLayer) and name in layer.lora_A:
+                layer.lora_alpha[name], layer.scaling[name] = layer.r[name], 1.0
+                applied[_mark(layer.lora_A[name].weight, layer.lora_B[name].weight)] += 1
+                dtype = layer.lora_A[name].weight.dtype
+    if not applied:
+        raise ModelInvalid("the file holds no weights for this model")
+    left = []
+    for each in read.layers:
+        mark = _mark(read.tensors[each.down].to(dtype), read.tensors[each.up].to(dtype))
+        applied[mark] -= 1
+        if applied[mark] < 0:
+            left.append(each.name)
+    if left:
+        raise ModelInvalid(f"{len(left)} of {len(read.layers)} layers were not applied: {listed(left)}")
+
+
+def _mark(down: torch.Tensor, up: torch.Tensor) -> int:
+    """Equal for equal weights; the shapes of convolutions and linear layers differ by ones."""
+    return hash(b"".join(each.detach().float().cpu().contiguous().numpy().tobytes() for each in (down, up)))

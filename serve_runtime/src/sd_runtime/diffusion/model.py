@@ -10,6 +10,7 @@ from sd_runtime.diffusion.families import Family
 from sd_runtime.diffusion.loras import LoraSwitch
 from sd_runtime.diffusion.previews import LatentColours
 from sd_runtime.diffusion.tuning import Tuned
+from sd_runtime.starting import Batching
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,8 @@ class LoadedModel:
     loras: LoraSwitch
     tuned: Tuned
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def batching(self) -> Batching:
+        """Whether images of many requests share each denoising step."""
+        return "none" if self.family is None else "step"

@@ -31,9 +31,11 @@ def fetch(lora: Lora) -> Path:
         model = ModelConfig(uri=f"{scheme}://{inner}")
         find = folder.fetch if scheme == "file" else folder.fetch_claim
         try:
-            return _only(lora, find(model), name)
+            found = find(model)
         except (ConfigError, ModelUnavailable) as error:
-            raise type(error)(f"loras: {lora.name}: {error}") from error
+            words = str(error).partition(f"{model.uri!r}: ")[2] or str(error)
+            raise type(error)(f"loras: {lora.name}: got {lora.uri!r}: {words}") from error
+        return _only(lora, found, name)
     raise ConfigError(f"loras: {lora.name}: got {lora.uri!r}: must begin with one of file://, pvc://, hf://")
 
 
