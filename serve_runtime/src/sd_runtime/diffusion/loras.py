@@ -2,6 +2,7 @@
 """LoRAs: loaded at start, each under its name; the set of a batch is switched on before its UNet call."""
 
 import logging
+import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -9,18 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
+from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
 from sd_runtime import sources
 from sd_runtime.config import Lora
-from sd_runtime.diffusion import failures, library_warnings, lora_files
-from sd_runtime.diffusion.lora_files import LoraFile, listed
+from sd_runtime.diffusion import failures, library_warnings, lora_files, lora_targets
+from sd_runtime.diffusion.lora_files import LoraFile, Tensors, listed
 from sd_runtime.errors import ConfigError, ModelForbidden, ModelInvalid, ModelNotFound
 
 logger = logging.getLogger(__name__)
 
 # What stays so until somebody changes the file or the spec. All else may pass, and fails the start, which is repeated.
 _LASTING = (ConfigError, ModelForbidden, ModelInvalid, ModelNotFound)
+_UP = ".lora_B.weight"
 
 
 class LoraSwitch:
@@ -93,12 +97,15 @@ def adapter(index: int) -> str:
 def _attach(pipeline: Any, lora: Lora, file: Path, name: str) -> None:
     warned: list[str] = []
     try:
-        read = lora_files.read(file)
         with library_warnings.collected() as warned, warnings.catch_warnings():
             # Several on one model is what we mean.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-            pipeline.load_lora_weights(dict(read.tensors), adapter_name=name)
-        _check_applied(pipeline, read, name)
+            if getattr(pipeline, "unet", None) is None:
+                pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=name)
+            else:
+                _attach_by_layer(pipeline, lora_files.read(file), name)
+        if warned or name not in _attached(pipeline):
+            raise ModelInvalid("the file does not match the model")
     except Exception as error:
         _detach(pipeline, name)
         words = str(error) if isinstance(error, ModelInvalid) else failures.one_line(error)
@@ -109,10 +116,35 @@ def _attach(pipeline: Any, lora: Lora, file: Path, name: str) -> None:
         ) from error
 
 
+def _attach_by_layer(pipeline: Any, read: LoraFile, name: str) -> None:
+    """Give each network the layers of the file that are its own."""
+    for component, tensors in lora_targets.by_component(pipeline, read).items():
+        _load(getattr(pipeline, component), tensors, name)
+    _check_applied(pipeline, read, name)
+
+
+def _load(network: Any, tensors: Tensors, name: str) -> None:
+    """Give a network the tensors, in its dtype, as an adapter of that name."""
+    if isinstance(network, ModelMixin):
+        network.load_lora_adapter(tensors, adapter_name=name, prefix=None)
+        return
+    ranks = {key.removesuffix(_UP): value.shape[1] for key, value in tensors.items() if key.endswith(_UP)}
+    settings = LoraConfig(
+        r=next(iter(ranks.values())),
+        target_modules="|".join(map(re.escape, ranks)),
+        rank_pattern={f"^{re.escape(path)}": rank for path, rank in ranks.items()},
+    )
+    network.load_adapter(adapter_state_dict=tensors, adapter_name=name, peft_config=settings)
+
+
 def _detach(pipeline: Any, name: str) -> None:
     """Take out what was attached before the error."""
-    if name in {each for found in pipeline.get_list_adapters().values() for each in found}:
+    if name in _attached(pipeline):
         pipeline.delete_adapters(name)
+
+
+def _attached(pipeline: Any) -> set[str]:
+    return {each for found in pipeline.get_list_adapters().values() for each in found}
 
 
 def _check_applied(pipeline: Any, read: LoraFile, name: str) -> None:
@@ -127,8 +159,6 @@ def _check_applied(pipeline: Any, read: LoraFile, name: str) -> None:
                 layer.lora_alpha[name], layer.scaling[name] = layer.r[name], 1.0
                 applied[_mark(layer.lora_A[name].weight, layer.lora_B[name].weight)] += 1
                 dtype = layer.lora_A[name].weight.dtype
-    if not applied:
-        raise ModelInvalid("the file holds no weights for this model")
     left = []
     for each in read.layers:
         mark = _mark(read.tensors[each.down].to(dtype), read.tensors[each.up].to(dtype))
