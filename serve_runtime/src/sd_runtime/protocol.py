@@ -158,6 +158,7 @@ class ModelCard(BaseModel):
                     "compile": False,
                     "cuda_graphs": False,
                 },
+                "batching": "step",
             }
         }
     )
@@ -175,6 +176,10 @@ class ModelCard(BaseModel):
     dtype: str | None = Field(default=None, description="Number format of the computation.")
     device: str | None = Field(default=None, description="Where it computes.")
     optimizations: dict[str, bool] | None = Field(default=None, description="Speed switches in effect.")
+    batching: Literal["step", "none"] | None = Field(
+        default=None,
+        description="step: images of many requests share each denoising step; none: one image at a time.",
+    )
 
 
 class ModelList(BaseModel):

@@ -12,7 +12,7 @@ from sd_runtime.diffusion import failures
 from sd_runtime.errors import GenerationFailed
 
 Result = Image.Image | Exception
-_WITHHELD = "the model's safety checker withheld the picture; try another prompt or seed"
+WITHHELD = "the model's safety checker withheld the picture; try another prompt or seed"
 
 
 def widen(pipeline: Any) -> None:
@@ -72,7 +72,7 @@ class Decoder:
 
 def _image(row: torch.Tensor | None) -> Result:
     if row is None:
-        return GenerationFailed(_WITHHELD)
+        return GenerationFailed(WITHHELD)
     if not row.isfinite().all():
         return GenerationFailed(failures.NOT_A_NUMBER)
     shades = (row.float().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -13,6 +13,7 @@ from PIL import Image
 from sd_runtime import images, provenance
 from sd_runtime.config import LiveConfig
 from sd_runtime.diffusion.decoding import Decoder
+from sd_runtime.diffusion.defaults import side_multiple
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.finishing import Finisher
 from sd_runtime.diffusion.model import LoadedModel
@@ -107,7 +108,7 @@ class DiffusionEngine:
         filled = replace(request, **missing)
         # The ingress has asked already, of its own configuration: while that rolls out, replicas have another.
         check_loras(filled, self._model.loras.names, self._model.loras.refused)
-        _check_sides(filled, self._model.pipeline.vae_scale_factor)
+        _check_sides(filled, side_multiple(self._model.pipeline))
         if self._model.family is None:
             arguments(self._model.pipeline, filled)
         return filled

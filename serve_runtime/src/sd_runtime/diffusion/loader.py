@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a configuration to a pipeline in memory; one path for bundled, local and downloaded folders."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,11 @@ from sd_runtime.diffusion import (
     tuning,
 )
 from sd_runtime.diffusion.decoding import widen
+from sd_runtime.diffusion.defaults import own_defaults
 from sd_runtime.diffusion.families import family_of
-from sd_runtime.diffusion.model import LoadedModel, OwnDefaults
+from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.schedulers import scheduler
+from sd_runtime.diffusion.stock import check_call
 from sd_runtime.diffusion.warming import warm_up
 from sd_runtime.errors import ConfigError, ModelUnavailable
 from sd_runtime.starting import Starting
@@ -32,9 +33,6 @@ from sd_runtime.starting import Starting
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-_OWN_SETTINGS = "generation_config.json"
-_USUAL_STEPS = 25
-_USUAL_GUIDANCE = 7.5
 
 
 def load(config: RuntimeConfig, starting: Starting | None = None) -> LoadedModel:
@@ -76,7 +74,9 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
     pipeline.to(on.kind)
     components.check_finite(f"model.uri: got {config.model.uri!r}", _networks(pipeline))
     family = family_of(pipeline)
-    if family is not None:
+    if family is None:
+        check_call(pipeline, f"model.uri: got {config.model.uri!r}")
+    else:
         widen(pipeline)
     return LoadedModel(
         pipeline=pipeline,
@@ -121,21 +121,3 @@ def _pipeline(folder: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
 
 def _networks(pipeline: Any) -> dict[str, torch.nn.Module]:
     return {name: each for name, each in pipeline.components.items() if isinstance(each, torch.nn.Module)}
-
-
-def own_defaults(pipeline: Any, folder: Path) -> OwnDefaults:
-    """What the folder says: the size the model was trained on, and steps and guidance if it names them.
-
-    Raises:
-        ModelUnavailable: its generation_config.json is no such file.
-    """
-    denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
-    side = int(denoiser.config.sample_size * pipeline.vae_scale_factor)
-    file = folder / _OWN_SETTINGS
-    try:
-        settings = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-        steps = int(settings.get("num_inference_steps", _USUAL_STEPS))
-        guidance = float(settings.get("guidance_scale", _USUAL_GUIDANCE))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ModelUnavailable(f"{file}: must be a JSON object of numbers: {error}") from error
-    return OwnDefaults(side, side, steps, guidance)

@@ -3,10 +3,16 @@
 
 import inspect
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers.pipelines.auto_pipeline import (
+    AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+    AUTO_INPAINT_PIPELINES_MAPPING,
+    AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+)
 from PIL import Image
 
 from sd_runtime.diffusion import failures
@@ -15,8 +21,14 @@ from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.groups import Budget
 from sd_runtime.diffusion.loras import LoraSwitch
 from sd_runtime.engine import ImageRequest
-from sd_runtime.errors import GenerationFailed, InvalidRequest
+from sd_runtime.errors import GenerationFailed, InvalidRequest, ModelInvalid
 from sd_runtime.observer import Observer
+
+_SENT = {"prompt", "width", "height", "num_inference_steps", "guidance_scale", "negative_prompt"}
+_OTHER_TASKS = {
+    "image-to-image": set(AUTO_IMAGE2IMAGE_PIPELINES_MAPPING.values()),
+    "inpainting": set(AUTO_INPAINT_PIPELINES_MAPPING.values()),
+}
 
 
 class _Unwanted(Exception):
@@ -37,6 +49,7 @@ class StockStudio:
         self._loras = loras
         self._observer = observer
         self._waiting: list[Drawing] = []
+        self._drawing = False
 
     def join(self, drawing: Drawing) -> None:
         """It is drawn after those that are there."""
@@ -47,15 +60,17 @@ class StockStudio:
         return self._waiting
 
     def ahead(self, drawing: Drawing) -> int:
-        """Pictures that wait before it."""
-        return self._waiting.index(drawing) if drawing in self._waiting else 0
+        """Pictures that wait before it, and the one that is drawn."""
+        return self._waiting.index(drawing) + self._drawing if drawing in self._waiting else 0
 
     def tick(self) -> Tick:
         """Draw the oldest picture that is wanted."""
         done = Tick(cancelled=[drawing for drawing in self._waiting if drawing.cancelled])
         self._waiting = [drawing for drawing in self._waiting if not drawing.cancelled]
         if self._waiting:
+            self._drawing = True
             self._draw(self._waiting.pop(0), done)
+            self._drawing = False
         return done
 
     def _draw(self, drawing: Drawing, done: Tick) -> None:
@@ -71,7 +86,7 @@ class StockStudio:
             if failures.out_of_memory(error):
                 error = error.with_traceback(None)
                 failures.free_memory()
-            done.failed.append((drawing, error))
+            done.failed.append((drawing, _refusal(error) or error))
         else:
             self._observer.phase("denoise", time.monotonic() - began)
             done.finished.append(drawing)
@@ -100,7 +115,40 @@ class StockStudio:
                 else {}
             ),
         )
-        return _image(result.images[0])
+        return _image(result.images[0], drawing.request)
+
+
+def check_call(pipeline: Any, what: str) -> None:
+    """Raise ModelInvalid if a pipeline's call wants more than a request has, such as an image.
+
+    Args:
+        pipeline: one whose loop is not ours.
+        what: names the field and its value.
+    """
+    kind = type(pipeline)
+    parameters = [each for each in _offered(pipeline).values() if each.name != "self"]
+    wanted = [
+        each.name
+        for each in parameters
+        if each.default is inspect.Parameter.empty
+        and each.kind not in {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+        and each.name not in _SENT
+    ]
+    task = next((name for name, kinds in _OTHER_TASKS.items() if kind in kinds), "")
+    if kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values() or not (wanted or task):
+        return
+    reason = f"it needs {', '.join(wanted)}" if wanted else f"it is for {task}"
+    raise ModelInvalid(
+        f"{what}: a {kind.__name__} does not draw from a prompt alone: {reason}; name a text-to-image model"
+    )
+
+
+def _refusal(error: Exception) -> InvalidRequest | None:
+    """The pipeline's own check of its arguments, as a client may read it; None for any other error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, ValueError) and any(frame.name == "check_inputs" for frame in frames):
+        return InvalidRequest(f"the model's pipeline refuses the request: {failures.one_line(error)}")
+    return None
 
 
 def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
@@ -131,7 +179,12 @@ def _offered(pipeline: Any) -> Mapping[str, Any]:
     return inspect.signature(type(pipeline).__call__).parameters
 
 
-def _image(pixels: torch.Tensor) -> Image.Image:
+def _image(pixels: torch.Tensor, request: ImageRequest) -> Image.Image:
+    if pixels.shape[-2:] != (request.height, request.width):
+        height, width = pixels.shape[-2:]
+        raise InvalidRequest(
+            f"size: got {request.width}x{request.height}: the model's pipeline draws {width}x{height} instead", "size"
+        )
     if not pixels.isfinite().all():
         raise GenerationFailed(failures.NOT_A_NUMBER)
     shades = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8)

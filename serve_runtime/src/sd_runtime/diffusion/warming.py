@@ -1,36 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw each size once before the first request does: kernels are chosen, compiled and captured by then."""
 
+from typing import NamedTuple
+
 import torch
 
 from sd_runtime.config import Batching, WarmupShape
 from sd_runtime.diffusion import compile_cache, failures
-from sd_runtime.diffusion.decoding import Decoder
+from sd_runtime.diffusion.decoding import WITHHELD, Decoder
 from sd_runtime.diffusion.denoising import Denoiser
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import padded_rows
 from sd_runtime.diffusion.studios import studio
 from sd_runtime.engine import ImageRequest
-from sd_runtime.errors import ModelUnavailable
+from sd_runtime.errors import ModelInvalid, ModelUnavailable
 from sd_runtime.observer import Silent
 from sd_runtime.starting import Starting
 
+_CPU_SIDE = 256
 _STEPS = 2  # schedulers of several orders begin otherwise than they go on
 
 
+class _Shape(NamedTuple):
+    width: int
+    height: int
+
+
 def warm_up(model: LoadedModel, starting: Starting) -> None:
-    """Draw the configured sizes: the phase `compile` if that is what takes the time, else `warmup`.
+    """Draw the configured sizes, or one image where there are none: what is ready has drawn.
+
+    The phase is `compile` if that is what takes the time, else `warmup`.
 
     Raises:
-        ModelUnavailable: a size cannot be drawn here.
+        ModelInvalid: the model does not draw.
+        ModelUnavailable: a size does not fit into the device's memory.
     """
-    fixed, defaults = model.tuned.fixed_shapes, model.defaults
-    shapes = model.config.warmup
-    if fixed and not shapes:
-        shapes = (WarmupShape(width=defaults.width, height=defaults.height),)
-    if not shapes:
-        return
+    fixed = model.tuned.fixed_shapes
+    shapes = model.config.warmup or (_trial(model, full_size=fixed),)
     starting.enter("compile" if fixed else "warmup")
     for shape in shapes:
         for count in batches(Batching().max_batch_size) if fixed else (1,):
@@ -39,12 +46,20 @@ def warm_up(model: LoadedModel, starting: Starting) -> None:
         compile_cache.tell()
 
 
+def _trial(model: LoadedModel, *, full_size: bool) -> _Shape:
+    """The size of the one image that every start draws: the model's own, but a small one where a CPU takes minutes for it."""
+    defaults = model.defaults
+    if full_size or model.device.kind != "cpu" or model.family is None:
+        return _Shape(defaults.width, defaults.height)
+    return _Shape(min(defaults.width, _CPU_SIDE), min(defaults.height, _CPU_SIDE))
+
+
 def batches(most: int) -> tuple[int, ...]:
     """Numbers of guided pictures whose padded rows are all that batches up to `most` come to."""
     return tuple(sorted({padded_rows(count) for count in range(1, most + 1)}))
 
 
-def _draw(model: LoadedModel, shape: WarmupShape, count: int) -> None:
+def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int) -> None:
     drawing_room = studio(model, Silent())
     request = ImageRequest(
         prompt="",
@@ -63,7 +78,15 @@ def _draw(model: LoadedModel, shape: WarmupShape, count: int) -> None:
     while drawing_room.drawings():
         for _, error in drawing_room.tick().failed:
             told = failures.told(error, request.id, quoted=True)
-            raise ModelUnavailable(f"warmup: {shape.width}x{shape.height}: {told}") from error
+            kind = ModelUnavailable if failures.out_of_memory(error) else ModelInvalid
+            raise kind(
+                f"model.uri: got {model.config.model.uri!r}: a {type(model.pipeline).__name__} does not draw an image of"
+                f" {shape.width}x{shape.height}: {told}"
+            ) from error
     if isinstance(drawing_room, Denoiser):
         with torch.inference_mode():
-            Decoder(model.pipeline).decode([drawings[0].trajectory.latents])
+            (decoded,) = Decoder(model.pipeline).decode([drawings[0].trajectory.latents])
+        if isinstance(decoded, Exception) and str(decoded) != WITHHELD:
+            raise ModelInvalid(
+                f"model.uri: got {model.config.model.uri!r}: {failures.told(decoded, request.id, quoted=True)}"
+            )

@@ -53,8 +53,10 @@ class Worker:
         self._inbox.put(None)
 
     def advanced(self, drawing: Drawing) -> None:
-        """A picture took a step, in the middle of a tick."""
+        """A picture took a step, in the middle of a tick, which may be minutes long: requests that arrived learn their place."""
+        self._take_arrived()
         self._tell(Tick(advanced=[drawing]))
+        self._watch()
 
     def _run(self) -> None:
         self._device.enter("drawing")
