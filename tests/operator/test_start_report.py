@@ -56,3 +56,35 @@ def test_versions_are_read_where_they_are_some(told, read):
 
 def test_an_answer_of_no_such_kind_tells_nothing():
     assert read_starts({}) == {}
+
+
+def test_what_loading_the_model_brought_is_read():
+    loaded = {"warnings": ["diffusers: no"], "refused_loras": {"ink": "loras: ink: no"}, "batching": "step"}
+    found = read_starts({"starts": {"a": TOLD | loaded}})["a"]
+    assert (found.warnings, found.refused_loras, found.batching) == (
+        ("diffusers: no",),
+        {"ink": "loras: ink: no"},
+        "step",
+    )
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"warnings": "text", "refused_loras": ["ink"], "batching": 1},
+        {"warnings": [1, None], "refused_loras": {"ink": 5}, "batching": "rows"},
+        {"warnings": None, "refused_loras": None, "batching": None},
+    ],
+)
+def test_of_another_form_it_says_nothing(odd):
+    found = read_starts({"starts": {"a": TOLD | odd}})["a"]
+    assert (found.warnings, found.refused_loras, found.batching) == ((), {}, "")
+
+
+def test_a_flood_of_it_is_cut():
+    flood = {
+        "warnings": ["w" * 10_000] * 1000,
+        "refused_loras": {f"l{each}": "x" * 10_000 for each in range(1000)},
+    }
+    found = read_starts({"starts": {"a": TOLD | flood}})["a"]
+    assert sum(map(len, found.warnings)) + sum(map(len, found.refused_loras.values())) < 50_000

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
+from sd_operator import status
+from sd_operator.api import Status
 from sd_operator.observed import Application
+from sd_operator.serve_state import Reading
+from sd_operator.start_report import StartReport
 
 
 @pytest.mark.parametrize(
@@ -48,3 +52,44 @@ def test_during_an_upgrade_the_model_of_the_new_cluster_counts(scene):
     observed = scene.observed(upgrading, serve=failed, cluster="imagine-new")
     assert scene.told("ModelAvailable", observed) == ("False", "ModelNotFound")
     assert scene.told("Ready", observed) == ("True", "Serving")
+
+
+@pytest.fixture
+def loaded(scene):
+    """What is observed where a replica has reported this of its model."""
+
+    def build(**report):
+        start = StartReport(scene.now, {}, "", scene.now, 1.0, **report)
+        return scene.observed(serve=Reading(scene.serve(), scene.now, starts={"a": start}))
+
+    return build
+
+
+def test_a_lora_that_cannot_be_used_leaves_the_service_ready_and_is_named(scene, loaded):
+    observed = loaded(refused_loras={"ink": "loras: ink: got 'x': no"}, batching="step")
+    found = scene.conditions(observed)["ModelAvailable"]
+    assert (found.status, found.reason) == ("True", "LoraRefused")
+    assert (
+        found.message
+        == "A replica has loaded the model. It runs without the LoRA ink: loras: ink: got 'x': no"
+    )
+    assert scene.told("Ready", observed) == ("True", "Serving")
+
+
+def test_several_of_them_are_counted(scene, loaded):
+    observed = loaded(refused_loras={"ink": "no", "oil": "nor this"}, batching="step")
+    assert "without 2 LoRAs (ink, oil): no" in scene.conditions(observed)["ModelAvailable"].message
+
+
+def test_what_a_library_warned_of_is_told(scene, loaded):
+    found = scene.conditions(loaded(warnings=("diffusers: a", "diffusers: b"), batching="step"))[
+        "ModelAvailable"
+    ]
+    assert (found.status, found.reason) == ("True", "LoadedWithWarnings")
+    assert found.message == "A replica has loaded the model. diffusers: a (1 more in the log of the replica)"
+
+
+@pytest.mark.parametrize(("batching", "found"), [("step", "step"), ("none", "none"), ("", None)])
+def test_the_status_says_how_images_are_batched(scene, loaded, resource, batching, found):
+    computed = status.compute(resource(), loaded(batching=batching), "image:1", Status(), scene.now)
+    assert computed.model.batching == found

@@ -65,7 +65,9 @@ class Damage:
     second: int
     factor: float
 
-    refused = property(lambda self: self.kind in {"drop", "rename", "integer", "shape", "infinite", "unknown"})
+    refused = property(
+        lambda self: self.kind in {"drop", "rename", "integer", "shape", "infinite", "unknown"}
+    )
 
     def apply(self, tensors):
         """The name of the tensor that it is about."""
@@ -284,7 +286,7 @@ def test_pefts_own_files_act_as_peft_scales_them(tmp_path, drawn, metadata):
             tensors |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
             scale = (0.5 if name.endswith("attn1.to_q") else 3.0) if metadata else 1.0
             with torch.no_grad():
-                weight += scale * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
+                weight.add_(scale * (up.flatten(1) @ down.flatten(1)).reshape(weight.shape))
     file = tmp_path / "ink.safetensors"
     save_file(tensors, file, {"lora_adapter_metadata": json.dumps(said)} if metadata else None)
     model = bundled(loras=(Lora(name="ink", uri=f"file://{file}", strength=1.0),))

@@ -80,7 +80,7 @@ def test_stabilitys_numbers_lead_to_the_layer_that_diffusers_finds(sdxl, name):
 def test_every_layer_has_names_of_its_own(sdxl):
     """No name leads to two layers, in any spelling."""
     found = {}
-    for name, target in lora_targets._names(sdxl):  # noqa: SLF001 - all of them
+    for name, target in lora_targets._names(sdxl):
         assert found.setdefault(name, target) == target
 
 
@@ -102,5 +102,7 @@ def test_every_trainers_spelling_is_known(sdxl, name):
 
 def test_a_layer_of_another_size_is_named(sdxl):
     read = pair("lora_unet_input_blocks_4_1_proj_in", sdxl.unet.conv_in)
-    with pytest.raises(ModelInvalid, match=r"proj_in is for a layer of 36 inputs and 320 outputs: unet\.down"):
+    with pytest.raises(
+        ModelInvalid, match=r"proj_in is for a layer of 36 inputs and 320 outputs: unet\.down"
+    ):
         lora_targets.by_component(sdxl, read)

@@ -22,6 +22,7 @@ class RuntimeProblem(StrEnum):
     NOT_FOUND = "ModelNotFound"
     FORBIDDEN = "ModelForbidden"
     UNAVAILABLE = "ModelUnavailable"
+    INVALID = "ModelInvalid"
     CONFIG = "ConfigError"
 
 

@@ -110,8 +110,17 @@ REASONS = {
         "The source of the weights does not let us in.",
         "Accept the model's licence with the account of the token, and set spec.model.tokenSecretRef to it.",
     ),
+    Reason.LOADED_WITH_WARNINGS: Meaning(
+        "A replica has loaded the model, and a library warned of something that it found.",
+        "Read the warning in the message; images may differ from what the model's authors show.",
+    ),
+    Reason.LORA_REFUSED: Meaning(
+        "The service runs without a LoRA of its spec: the file is missing, refused or does not fit the model.",
+        "Repair the file or the URI that the message names. Requests for this LoRA are answered 400 until then.",
+    ),
     Reason.MODEL_INVALID: Meaning(
-        "The runtime cannot do what spec.model asks for.", "Change the field that the message names."
+        "The runtime cannot serve this model: the spec asks for what it cannot do, or a file is damaged.",
+        "Change the field or replace the file that the message names.",
     ),
     Reason.MODEL_LOADED: Meaning("A replica has loaded the model."),
     Reason.MODEL_LOADING: Meaning("No replica has told of the model yet."),

@@ -6,9 +6,9 @@ Nothing in it is relied upon: an image of another release may answer something e
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sd_operator.strict_json import clipped
 
@@ -18,6 +18,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _MOST_PHASES = 16
 _MOST_NAME = 64
+_MOST_LINES, _MOST_LINE = 32, 600
 _END_OF_CENTURY = 4_102_444_800
 _YEAR_SECONDS = 366 * 86400
 
@@ -34,6 +35,9 @@ class StartReport:
         first_picture_seconds: what its first picture took; None before that is drawn.
         ray: version of Ray in the image; empty where the image does not report it.
         revision: the commit of the model that was loaded; empty before, and where there is none.
+        warnings: what the libraries that load the model warned of, a line each.
+        refused_loras: why a LoRA of the spec cannot be used, by its name.
+        batching: step or none, as the runtime reports it; empty before, and from an image of another release.
     """
 
     began: datetime
@@ -43,6 +47,9 @@ class StartReport:
     first_picture_seconds: float | None = None
     ray: str = ""
     revision: str = ""
+    warnings: tuple[str, ...] = ()
+    refused_loras: Mapping[str, str] = field(default_factory=dict)
+    batching: Literal["step", "none", ""] = ""
 
     @property
     def is_complete(self) -> bool:
@@ -70,9 +77,29 @@ def _report(found: Any) -> StartReport | None:
             first_picture_seconds=None if picture is None else max(0.0, _seconds(picture)),
             ray=_text(found.get("ray"), _VERSION),
             revision=_text(found.get("revision"), _COMMIT),
+            warnings=tuple(_lines(found.get("warnings"))),
+            refused_loras=_by_name(found.get("refused_loras")),
+            batching=_batching(found.get("batching")),
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError):
         return None
+
+
+def _lines(found: Any) -> list[str]:
+    """Lines of text, a bounded number of bounded ones."""
+    lines = found if isinstance(found, list) else []
+    return [clipped(each, _MOST_LINE) for each in lines[:_MOST_LINES] if isinstance(each, str)]
+
+
+def _by_name(found: Any) -> dict[str, str]:
+    pairs = list(found.items())[:_MOST_LINES] if isinstance(found, dict) else []
+    return {
+        clipped(name, _MOST_NAME): clipped(each, _MOST_LINE) for name, each in pairs if isinstance(each, str)
+    }
+
+
+def _batching(found: Any) -> Literal["step", "none", ""]:
+    return found if found in ("step", "none") else ""
 
 
 def _moment(stamp: Any) -> datetime:

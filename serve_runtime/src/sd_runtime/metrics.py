@@ -26,6 +26,12 @@ class RayMetrics:
             "sd_pictures", "Pictures by outcome: drawn, cancelled, failed.", ("outcome",)
         )
         self._texts = Counter("sd_texts", "Texts by encoding: cached or encoded.", ("encoding",))
+        self._calls = Counter(
+            "sd_network_calls",
+            "Calls of UNet and decoder where compile is on, by code: compiled or eager.",
+            ("code",),
+        )
+        self._compiled = Gauge("sd_compiled_shapes", "Combinations of shapes and LoRAs that run compiled.")
         self._memory = Gauge("sd_device_memory_bytes", "Device memory in use by tensors.")
 
     def load(self, waiting: int, running: int) -> None:
@@ -56,3 +62,8 @@ class RayMetrics:
     def memory(self, used: int) -> None:
         """Bytes of device memory in use."""
         self._memory.set(used)
+
+    def network_call(self, compiled: bool, ready: int) -> None:
+        """A call of a network by the code that it ran."""
+        self._calls.inc(1, {"code": "compiled" if compiled else "eager"})
+        self._compiled.set(ready)

@@ -28,6 +28,9 @@ class Observer(Protocol):
     def memory(self, used: int) -> None:
         """Bytes of device memory in use."""
 
+    def network_call(self, compiled: bool, ready: int) -> None:
+        """A call of a network that is to be compiled: whether it ran so, and combinations of shapes that can."""
+
 
 class Silent:
     """An observer that looks away."""
@@ -48,4 +51,7 @@ class Silent:
         """Nothing."""
 
     def memory(self, used: int) -> None:
+        """Nothing."""
+
+    def network_call(self, compiled: bool, ready: int) -> None:
         """Nothing."""

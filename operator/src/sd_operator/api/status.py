@@ -55,6 +55,8 @@ class Reason(StrEnum):
     KUBERAY_MISSING = "KubeRayMissing"
     KUBERAY_REFUSED = "KubeRayRefused"
     KUBERAY_TOO_OLD = "KubeRayTooOld"
+    LOADED_WITH_WARNINGS = "LoadedWithWarnings"
+    LORA_REFUSED = "LoraRefused"
     MODEL_FORBIDDEN = "ModelForbidden"
     MODEL_INVALID = "ModelInvalid"
     MODEL_LOADED = "ModelLoaded"
@@ -204,6 +206,11 @@ class ModelStatus(Model):
     revision: Annotated[str, Field(max_length=255)] | None = Field(
         default=None,
         description="The commit that replicas have loaded; before they report it, the revision of the spec.",
+    )
+    batching: Literal["step", "none"] | None = Field(
+        default=None,
+        description="step: images of many requests share each denoising step. none: the model's pipeline generates one image"
+        " at a time. Absent until a replica reports it.",
     )
 
 

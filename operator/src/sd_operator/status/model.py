@@ -8,6 +8,7 @@ from sd_operator.api.status import ModelStatus, Reason
 from sd_operator.intent import Intent
 from sd_operator.observed import Observed
 from sd_operator.ray_messages import RuntimeProblem, runtime_problem
+from sd_operator.start_report import StartReport
 from sd_operator.status.application import known
 from sd_operator.status.conditions import is_suspended
 from sd_operator.status.counts import serving_cluster
@@ -19,7 +20,10 @@ _REASONS = {
     RuntimeProblem.FORBIDDEN: Reason.MODEL_FORBIDDEN,
     RuntimeProblem.UNAVAILABLE: Reason.MODEL_UNAVAILABLE,
     RuntimeProblem.CONFIG: Reason.MODEL_INVALID,
+    RuntimeProblem.INVALID: Reason.MODEL_INVALID,
 }
+
+_SHOWN = 5
 
 MODEL_PROBLEMS = frozenset(_REASONS.values())
 """Reasons why weights cannot be had or loaded."""
@@ -47,14 +51,14 @@ def fetching_weights(found: Fetching) -> Verdict:
 
 
 def model_status(intent: Intent, observed: Observed) -> ModelStatus:
-    """The weights in use, by the commit that the replica that started last has loaded; by the spec before one reports it."""
-    reading = observed.serve.get(serving_cluster(observed))
-    reports = reading.starts.values() if reading else ()
-    loaded = [each for each in reports if each.revision]
-    if not loaded:
+    """The weights in use, as the replica that started last reports them; before one does, by the spec."""
+    report = _newest(observed, serving_cluster(observed))
+    if report is None:
         return intent.model
-    newest = max(loaded, key=lambda each: each.began)
-    return intent.model.model_copy(update={"revision": newest.revision})
+    update: dict[str, str] = {"revision": report.revision} if report.revision else {}
+    if report.batching:
+        update["batching"] = report.batching
+    return intent.model.model_copy(update=update)
 
 
 def model_available(intent: Intent, observed: Observed) -> Verdict:
@@ -68,7 +72,7 @@ def model_available(intent: Intent, observed: Observed) -> Verdict:
     if problem is not None:
         return problem
     if application.model > 0:
-        return Verdict("True", Reason.MODEL_LOADED, "A replica has loaded the model.")
+        return _loaded(_newest(observed, cluster))
     if application.status == "RUNNING" and intent.low == 0:
         message = "No replica holds the model now; whether it loads shows with the next request."
         return Verdict("Unknown", Reason.MODEL_NOT_LOADED, message)
@@ -77,3 +81,26 @@ def model_available(intent: Intent, observed: Observed) -> Verdict:
             "True", Reason.MODEL_LOADED, "The replicas have started, so they have loaded the model."
         )
     return Verdict("Unknown", Reason.MODEL_LOADING, "No replica has loaded the model yet.")
+
+
+def _loaded(report: StartReport | None) -> Verdict:
+    """A replica runs; what it goes without, and what its libraries warned of."""
+    message = "A replica has loaded the model."
+    if report is not None and report.refused_loras:
+        names, words = list(report.refused_loras), next(iter(report.refused_loras.values()))
+        which = (
+            f"the LoRA {names[0]}" if len(names) == 1 else f"{len(names)} LoRAs ({', '.join(names[:_SHOWN])})"
+        )
+        return Verdict("True", Reason.LORA_REFUSED, f"{message} It runs without {which}: {words}")
+    if report is not None and report.warnings:
+        more = len(report.warnings) - 1
+        others = f" ({more} more in the log of the replica)" if more else ""
+        return Verdict("True", Reason.LOADED_WITH_WARNINGS, f"{message} {report.warnings[0]}{others}")
+    return Verdict("True", Reason.MODEL_LOADED, message)
+
+
+def _newest(observed: Observed, cluster: str) -> StartReport | None:
+    """The report of the replica of a cluster that started last, of those that have loaded the model."""
+    reading = observed.serve.get(cluster)
+    loaded = [each for each in (reading.starts.values() if reading else ()) if each.revision or each.batching]
+    return max(loaded, key=lambda each: each.began, default=None)

@@ -104,12 +104,14 @@ def _loaded(
     problems = [*_problems(report, kind), *_not_floating(network, files)]
     if problems:
         raise ModelInvalid(f"{what}: {folder.name}/{_names(files)} {'; and '.join(problems)}")
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _failure(error: Exception) -> type[ModelUnavailable]:
     """What the class says of the contents is about the file; other errors may come from the disk."""
-    return ModelInvalid if isinstance(error, SafetensorError | ValueError | RuntimeError) else ModelUnavailable
+    return (
+        ModelInvalid if isinstance(error, SafetensorError | ValueError | RuntimeError) else ModelUnavailable
+    )
 
 
 def _problems(report: Mapping[str, Any], kind: Kind) -> Iterator[str]:
@@ -120,7 +122,7 @@ def _problems(report: Mapping[str, Any], kind: Kind) -> Iterator[str]:
     if unexpected:
         yield f"holds {_listed(unexpected)}, which a {kind.__name__} does not know"
     if report["mismatched_keys"]:
-        name, found, wanted = sorted(report["mismatched_keys"])[0]
+        name, found, wanted = min(report["mismatched_keys"])
         yield f"holds {name} of shape {tuple(found)}, where a {kind.__name__} has {tuple(wanted)}"
 
 
@@ -130,9 +132,7 @@ def _not_floating(network: torch.nn.Module, files: Iterable[Path]) -> Iterator[s
     for file in files:
         with safe_open(file, "pt") as tensors:
             stored = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
-        wrong = sorted(
-            name for name, dtype in stored.items() if _is_integer(dtype) and _known(name, known)
-        )
+        wrong = sorted(name for name, dtype in stored.items() if _is_integer(dtype) and _known(name, known))
         if wrong:
             yield f"holds {_listed(wrong)} as {stored[wrong[0]]}, where floating-point numbers belong"
 

@@ -53,8 +53,8 @@ def signature_defaults(pipeline: Any) -> Mapping[str, Any]:
 def side_multiple(pipeline: Any) -> int:
     """What both sides of an image are multiples of, in pixels: FLUX packs two latent cells into one."""
     processor = getattr(pipeline, "image_processor", None)
-    found = getattr(getattr(processor, "config", None), "vae_scale_factor", None)
-    return int(found or getattr(pipeline, "vae_scale_factor", 8))
+    whole = getattr(pipeline, "vae_scale_factor", 8)
+    return int(getattr(getattr(processor, "config", None), "vae_scale_factor", whole))
 
 
 def _size(pipeline: Any, says: Mapping[str, Any]) -> tuple[int, int]:

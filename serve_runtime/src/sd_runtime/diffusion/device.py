@@ -14,10 +14,15 @@ _AHEAD = 2  # UNet calls that may be queued on a GPU; more would keep new pictur
 
 
 class Device:
-    """What `diffusion` asks of a device, by the kind of it: cuda, mps or cpu."""
+    """What `diffusion` asks of a device, by the kind of it: cuda, mps or cpu.
+
+    Attributes:
+        at_work: whether images are being generated.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
+        self.at_work = False
         self._queued: deque[Any] = deque()
         self._local = threading.local()
         self._aside = 0
@@ -37,7 +42,11 @@ class Device:
         first, and 8 ms on one thread.
         """
         if self.kind == "cpu":
-            torch.set_num_threads(max(1, cores() - 1) if work == "drawing" else 1)
+            torch.set_num_threads(self.drawing_threads() if work == "drawing" else 1)
+
+    def drawing_threads(self) -> int:
+        """Threads of an operator on the thread that draws."""
+        return max(1, cores() - 1) if self.kind == "cpu" else torch.get_num_threads()
 
     def mark(self) -> Any:
         """An event that has happened once what this thread queued so far is computed; None where nothing queues."""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sd_runtime import images, provenance
 from sd_runtime.config import LiveConfig
+from sd_runtime.diffusion import warming
 from sd_runtime.diffusion.decoding import Decoder
 from sd_runtime.diffusion.defaults import side_multiple
 from sd_runtime.diffusion.drawing import Drawing
@@ -47,6 +48,8 @@ class DiffusionEngine:
             observer=watching,
         )
         self._worker = Worker(self._studio, self._finisher, on=model.device, observer=watching)
+        for each in model.tuned.compiled:
+            each.on_call = watching.network_call
         if isinstance(self._studio, StockStudio):
             self._studio.on_step = self._worker.advanced
         self.configure(live)
@@ -73,6 +76,7 @@ class DiffusionEngine:
         if not isinstance(self._studio, StockStudio):
             self._studio.budget.pictures = live.batching.max_batch_size
         self._worker.company_seconds = live.batching.max_wait_milliseconds / 1000
+        warming.prepare(self._model, live)
 
     async def generate(self, request: ImageRequest) -> AsyncGenerator[Update, None]:
         """Draw the pictures of a request; closing the iterator stops its work within a step."""

@@ -5,6 +5,7 @@ Torch's own graph trees belong to the thread that made them and keep each other'
 the engine draws, one for each shape, and share one pool, since only one of them runs at a time.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +31,11 @@ class _Captured:
 class Graphs:
     """The call, recorded once for each shape and set of LoRAs, then replayed."""
 
-    def __init__(self, call: Forward, loras: LoraSwitch) -> None:
+    def __init__(
+        self, call: Forward, loras: LoraSwitch, is_settled: Callable[..., bool] = lambda *_: True
+    ) -> None:
         self._call = call
+        self._is_settled = is_settled
         self._loras = loras
         self._captured: dict[Any, _Captured] = {}
         self._pool: Any = None
@@ -44,6 +48,8 @@ class Graphs:
         key = (self._loras.active, tuple((name, tensor.shape) for name, tensor in inputs.items()))
         found = self._captured.get(key)
         if found is None:
+            if not self._is_settled(samples, timesteps, conditions):
+                return self._call(samples, timesteps, conditions)  # until it is compiled
             if len(self._captured) >= _KEPT:
                 return self._call(samples, timesteps, conditions)
             found = self._captured[key] = self._capture(inputs)

@@ -74,3 +74,4 @@ def silence() -> None:
     diffusers.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    diffusers.logging.disable_progress_bar()

@@ -56,6 +56,8 @@ def load(config: RuntimeConfig, starting: Starting | None = None) -> LoadedModel
         model = _loaded(config, folder)
     starting.loaded(warned, model.loras.refused, batching=model.batching)
     warm_up(model, starting)
+    failed = [each.failure for each in model.tuned.compiled if each.failure]
+    starting.loaded([*failed, *warned], model.loras.refused, batching=model.batching)
     starting.done()
     model.seconds.update(starting.seconds)
     return model

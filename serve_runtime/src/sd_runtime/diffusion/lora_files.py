@@ -105,7 +105,9 @@ class _Settings:
         for component, each in found.items():
             odd = [key for key in ("use_dora", "lora_bias") if each.get(key)]
             if odd:
-                raise ModelInvalid(f"{component}: {odd[0]} is on in the file's metadata, and cannot be applied")
+                raise ModelInvalid(
+                    f"{component}: {odd[0]} is on in the file's metadata, and cannot be applied"
+                )
         return cls(found)
 
     def alpha(self, layer: str) -> float | None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LoRAs: loaded at start, each under its name; the set of a batch is switched on before its UNet call."""
 
+import copy
 import logging
 import re
 import warnings
@@ -56,6 +57,33 @@ class LoraSwitch:
         """What requests may ask for."""
         return tuple(self._adapters)
 
+    @property
+    def bare(self) -> tuple[str, ...]:
+        """What is active where none acts."""
+        return ()
+
+    @property
+    def singles(self) -> tuple[tuple[str, ...], ...]:
+        """What is active where one acts alone, for each."""
+        return tuple((name,) for name in self._adapters)
+
+    def copy_of(self, network: Any, names: tuple[str, ...]) -> Any:
+        """A network with the same weights in which exactly these act, whatever becomes active later.
+
+        Args:
+            network: one that has the LoRAs attached; its modules are copied, its tensors are shared.
+            names: the LoRAs.
+        """
+        shared = {id(each): each for each in (*network.parameters(), *network.buffers())}
+        copied = copy.deepcopy(network, shared)
+        if names:
+            adapters = [self._adapters[name] for name in names]
+            copied.set_adapters(adapters, [self._strengths[name] for name in names])
+            copied.enable_lora()
+        else:
+            copied.disable_lora()
+        return copied
+
     def activate(self, names: tuple[str, ...]) -> None:
         """Let exactly these act; free if they do already."""
         if names == self._active:
@@ -104,8 +132,7 @@ def _attach(pipeline: Any, lora: Lora, file: Path, name: str) -> None:
                 pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=name)
             else:
                 _attach_by_layer(pipeline, lora_files.read(file), name)
-        if warned or name not in _attached(pipeline):
-            raise ModelInvalid("the file does not match the model")
+        _check_warnings(pipeline, warned, name)
     except Exception as error:
         _detach(pipeline, name)
         words = str(error) if isinstance(error, ModelInvalid) else failures.one_line(error)
@@ -114,6 +141,12 @@ def _attach(pipeline: Any, lora: Lora, file: Path, name: str) -> None:
         raise ModelInvalid(
             f"loras: {lora.name}: got {lora.uri!r}: {file.name} does not fit the model: {words}"
         ) from error
+
+
+def _check_warnings(pipeline: Any, warned: list[str], name: str) -> None:
+    """A library that warns has left something out."""
+    if warned or name not in _attached(pipeline):
+        raise ModelInvalid("not all of it was applied")
 
 
 def _attach_by_layer(pipeline: Any, read: LoraFile, name: str) -> None:

@@ -183,7 +183,8 @@ def _image(pixels: torch.Tensor, request: ImageRequest) -> Image.Image:
     if pixels.shape[-2:] != (request.height, request.width):
         height, width = pixels.shape[-2:]
         raise InvalidRequest(
-            f"size: got {request.width}x{request.height}: the model's pipeline draws {width}x{height} instead", "size"
+            f"size: got {request.width}x{request.height}: the model's pipeline draws {width}x{height} instead",
+            "size",
         )
     if not pixels.isfinite().all():
         raise GenerationFailed(failures.NOT_A_NUMBER)

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 
 from sd_runtime.config import Optimizations
+from sd_runtime.diffusion.compiled import CompiledCall, Compiler
 from sd_runtime.diffusion.device import Device, cores
 from sd_runtime.diffusion.graphs import Graphs
 from sd_runtime.diffusion.lanes import Lanes
 from sd_runtime.diffusion.loras import LoraSwitch
 from sd_runtime.diffusion.predicting import Forward, forward
-
-_COMPILED_SHAPES = 128  # sizes times padded batches; beyond it torch would go back to uncompiled, unasked
 
 
 @dataclass(frozen=True)
@@ -24,10 +23,12 @@ class Tuned:
     Attributes:
         call: of the UNet; None for pipelines that draw by their own `__call__`.
         effective: the switches as they are.
+        compiled: the compiled calls, UNet first; empty where nothing is compiled.
     """
 
     call: Forward | None
     effective: dict[str, bool]
+    compiled: tuple[CompiledCall, ...] = ()
 
     @property
     def fixed_shapes(self) -> bool:
@@ -44,16 +45,18 @@ def tune(pipeline: Any, wanted: Optimizations, device: Device, loras: LoraSwitch
         "channels_last": wanted.channels_last and _channels_last(pipeline, device),
         # Fused projections pass the LoRAs by.
         "fuse_qkv": wanted.fuse_qkv and not loras.names and _fuse(unet),
-        "compile": wanted.compile and _compile(pipeline, device, loras),
+        "compile": wanted.compile,
         "cuda_graphs": wanted.cuda_graphs and device.kind == "cuda",
     }
-    return Tuned(_call(unet, effective, device, loras), effective)
+    if not effective["compile"]:
+        return Tuned(_call(forward(unet), effective, device, loras), effective)
+    compiled = _compile(pipeline, device, loras)
+    return Tuned(_call(compiled, effective, device, loras), effective, (compiled, pipeline.vae.decode))
 
 
-def _call(unet: Any, effective: Mapping[str, bool], device: Device, loras: LoraSwitch) -> Forward:
-    call = forward(unet)
+def _call(call: Forward, effective: Mapping[str, bool], device: Device, loras: LoraSwitch) -> Forward:
     if effective["cuda_graphs"]:
-        return Graphs(call, loras)
+        return Graphs(call, loras, call.is_settled) if isinstance(call, CompiledCall) else Graphs(call, loras)
     # Compiled code is called by one thread: torch's guards, when two check them at once, fail and compile anew.
     shared_out = device.kind == "cpu" and cores() > 1 and not effective["compile"]
     return Lanes(call, cores(), device.beside) if shared_out else call
@@ -76,11 +79,24 @@ def _fuse(unet: Any) -> bool:
     return True
 
 
-def _compile(pipeline: Any, device: Device, loras: LoraSwitch) -> bool:
-    torch._dynamo.config.recompile_limit = _COMPILED_SHAPES  # noqa: SLF001 - the documented place of the setting
-    torch._dynamo.config.accumulated_recompile_limit = 8 * _COMPILED_SHAPES  # noqa: SLF001
+def _compile(pipeline: Any, device: Device, loras: LoraSwitch) -> CompiledCall:
+    """The calls of UNet and decoder, compiled beside; the UNet's by active LoRAs."""
+    unet, compiler = pipeline.unet, Compiler(device)
     # Weights that never change are laid out for the CPU's kernels once; LoRAs change them.
-    frozen = {"freezing": True} if device.kind == "cpu" and not loras.names else None
-    pipeline.unet.compile(dynamic=False, options=frozen)
-    pipeline.vae.decode = torch.compile(pipeline.vae.decode, dynamic=False, options=frozen)
-    return True
+    options = {"freezing": True} if device.kind == "cpu" and not loras.names else None
+
+    def build(names: Any) -> Forward:
+        return forward(unet) if not loras.names else forward(loras.copy_of(unet, names))
+
+    pipeline.vae.decode = CompiledCall(
+        "decoder", pipeline.vae.decode, compiler, device=device, options=options
+    )
+    return CompiledCall(
+        "UNet",
+        forward(unet),
+        compiler,
+        device=device,
+        variant=lambda: loras.active,
+        build=build,
+        options=options,
+    )

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw each size once before the first request does: kernels are chosen, compiled and captured by then."""
 
-from typing import NamedTuple
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 import torch
 
-from sd_runtime.config import Batching, WarmupShape
+from sd_runtime.config import Batching, LiveConfig, WarmupShape
 from sd_runtime.diffusion import compile_cache, failures
 from sd_runtime.diffusion.decoding import WITHHELD, Decoder
 from sd_runtime.diffusion.denoising import Denoiser
@@ -19,6 +20,7 @@ from sd_runtime.observer import Silent
 from sd_runtime.starting import Starting
 
 _CPU_SIDE = 256
+_UNGUIDED = 1.0
 _STEPS = 2  # schedulers of several orders begin otherwise than they go on
 
 
@@ -39,11 +41,55 @@ def warm_up(model: LoadedModel, starting: Starting) -> None:
     fixed = model.tuned.fixed_shapes
     shapes = model.config.warmup or (_trial(model, full_size=fixed),)
     starting.enter("compile" if fixed else "warmup")
-    for shape in shapes:
-        for count in batches(Batching().max_batch_size) if fixed else (1,):
-            _draw(model, shape, count)
+    with ExitStack() as compiling:
+        for each in model.tuned.compiled:
+            compiling.enter_context(each.waiting())
+        for shape in shapes:
+            for count in batches(Batching().max_batch_size) if fixed else (1,):
+                _draw(model, shape, count, model.defaults.guidance)
+            if fixed:
+                _draw(model, shape, 1, _UNGUIDED)
     if model.tuned.effective["compile"]:
         compile_cache.tell()
+
+
+def prepare(model: LoadedModel, live: LiveConfig) -> None:
+    """Have compiled beside what settings add to what the start has compiled: larger batches, another size, each LoRA alone.
+
+    Args:
+        model: that has drawn once.
+        live: the settings.
+    """
+    if not model.tuned.compiled or model.family is None:
+        return
+    unet, cell = model.tuned.compiled[0], model.pipeline.vae_scale_factor
+    width, height = live.defaults.width or model.defaults.width, live.defaults.height or model.defaults.height
+    guided = {model.family.rows(guidance) for guidance in (_UNGUIDED, _guidance(model, live))}
+    rows = {
+        padded_rows(count * each) for each in guided for count in range(1, live.batching.max_batch_size + 1)
+    }
+    for variant in (model.loras.bare, *model.loras.singles):
+        for count in sorted(rows):
+            inputs = _inputs(unet.example, count, height // cell, width // cell)
+            unet.prepare(variant, model.device.drawing_threads(), *inputs)
+
+
+def _guidance(model: LoadedModel, live: LiveConfig) -> float:
+    return model.defaults.guidance if live.defaults.guidance is None else live.defaults.guidance
+
+
+def _inputs(example: Any, rows: int, height: int, width: int) -> tuple[Any, ...]:
+    """Inputs of a UNet call like an example's, for other rows and other sides of the latents."""
+    samples, timesteps, conditions = example
+
+    def repeated(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[:1].expand(rows, *tensor.shape[1:]).contiguous()
+
+    return (
+        samples.new_zeros((rows, samples.shape[1], height, width)),
+        repeated(timesteps),
+        {name: repeated(tensor) for name, tensor in conditions.items()},
+    )
 
 
 def _trial(model: LoadedModel, *, full_size: bool) -> _Shape:
@@ -59,18 +105,19 @@ def batches(most: int) -> tuple[int, ...]:
     return tuple(sorted({padded_rows(count) for count in range(1, most + 1)}))
 
 
-def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int) -> None:
+def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance: float) -> None:
+    model.device.enter("drawing")
     drawing_room = studio(model, Silent())
     request = ImageRequest(
         prompt="",
         width=shape.width,
         height=shape.height,
         steps=_STEPS,
-        guidance=model.defaults.guidance,
+        guidance=guidance,
         count=count,
         id="warmup",
     )
-    rows = 1 if model.family is None else model.family.rows(model.defaults.guidance)
+    rows = 1 if model.family is None else model.family.rows(guidance)
     drawings = [Drawing(request, index, rows) for index in range(count)]
     drawing_room.budget.pictures = count
     for drawing in drawings:
@@ -84,6 +131,7 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int) -> None:
                 f" {shape.width}x{shape.height}: {told}"
             ) from error
     if isinstance(drawing_room, Denoiser):
+        model.device.enter("decoding")
         with torch.inference_mode():
             (decoded,) = Decoder(model.pipeline).decode([drawings[0].trajectory.latents])
         if isinstance(decoded, Exception) and str(decoded) != WITHHELD:

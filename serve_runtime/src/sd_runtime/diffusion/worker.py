@@ -63,7 +63,9 @@ class Worker:
         while self._open:
             if not self._streams:
                 self._observer.load(0, 0)
+                self._device.at_work = False
                 self._take(self._inbox.get())
+                self._device.at_work = True
                 self._company()
             self._take_arrived()
             self._tick()
