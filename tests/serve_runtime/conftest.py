@@ -3,6 +3,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from importlib.resources import files
 
 import diffusers
@@ -12,7 +13,7 @@ import transformers
 
 from sd_runtime.config import Batching, LiveConfig, ModelConfig, RuntimeConfig
 from sd_runtime.diffusion import DiffusionEngine, load, schedulers
-from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.drawing import drawings
 from sd_runtime.diffusion.studios import studio
 from sd_runtime.json_logs import JsonLines
 from sd_runtime.observer import Silent
@@ -156,14 +157,11 @@ class Bench:
         self.studio = studio(model, observer)
         self.budget = self.studio.budget
 
-    def drawing(self, request, index=0):
-        return Drawing(request, index, self.model.family.rows(request.guidance))
-
     def join(self, *requests):
-        drawings = [self.drawing(request) for request in requests]
-        for each in drawings:
+        joined = [drawings(replace(request, count=1), self.model.family)[0] for request in requests]
+        for each in joined:
             self.studio.join(each)
-        return drawings
+        return joined
 
     def run(self):
         """Tick until all is done; the failures, in order."""
@@ -174,19 +172,19 @@ class Bench:
 
     def latents(self, *requests):
         """What becomes of requests that arrive together."""
-        drawings = self.join(*requests)
+        joined = self.join(*requests)
         assert self.run() == []
-        return [each.trajectory.latents for each in drawings]
+        return [each.trajectory.latents for each in joined]
 
-    def stock(self, request):
-        """What the pipeline's own call makes of a request."""
+    def stock(self, request, **told):
+        """What the pipeline's own call makes of a request, or of encodings that it is told instead of the prompts."""
         pipeline = self.model.pipeline
         own = pipeline.scheduler
+        texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt or None}
         try:
             pipeline.scheduler = schedulers.fresh(own, request.scheduler, request.steps)
             return pipeline(
-                prompt=request.prompt,
-                negative_prompt=request.negative_prompt or None,
+                **(told or texts),
                 width=request.width,
                 height=request.height,
                 num_inference_steps=request.steps,

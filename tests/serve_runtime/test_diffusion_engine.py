@@ -172,3 +172,21 @@ async def test_the_observer_is_told_of_each_phase(engine, observer):
     assert observer.outcomes == ["drawn"] * 3
     assert (0, 2) in observer.loads
     assert observer.loads[-1] == (0, 0)
+
+
+async def test_every_update_says_what_of_the_request_has_no_effect(engine):
+    request = replace(RED, negative_prompt="blue", guidance=1.0, output=Output(previews=1), count=2)
+    for update in await updates(engine, request):
+        assert [each.code for each in update.warnings] == ["negative_prompt_ignored"]
+    for update in await updates(engine, replace(request, guidance=4.0)):
+        assert update.warnings == ()
+
+
+async def test_a_prompt_of_any_length_is_drawn_beside_short_ones(engine, observer):
+    long = replace(RED, prompt=RED.prompt + " and a blue square" * 30)
+    (alone,) = await draw(engine, long)
+    (short,), (together,) = await asyncio.gather(draw(engine, RED), draw(engine, long))
+    assert same(alone, together)
+    assert not same(short, together)
+    with pytest.raises(InvalidRequest, match="prompt: got 134 chunks"):
+        await draw(engine, replace(RED, prompt="x" * 10000))

@@ -104,3 +104,18 @@ def test_messages_never_hold_the_prompt():
 
 def test_any_seed_is_one_a_client_may_send_back():
     assert all(0 <= any_seed() <= MAX_SEED for _ in range(1000))
+
+
+def test_the_syntax_of_prompts_is_the_requests_then_the_services():
+    weighted = replace(TERMS, defaults=Defaults(prompt_syntax="weighted"))
+    assert from_body(GenerationBody(prompt="a"), weighted, 0).prompt_syntax == "weighted"
+    assert from_imagine(ImagineQuery(prompt="a"), weighted, 0).prompt_syntax == "weighted"
+    assert from_body(GenerationBody(prompt="a", prompt_syntax="plain"), weighted, 0).prompt_syntax == "plain"
+    assert generate().prompt_syntax == "plain"
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_a_weight_out_of_bounds_is_refused_where_weights_are_read(name):
+    assert generate(**{name: "(a:99)"})
+    with pytest.raises(InvalidRequest, match=f"{name}: got a weight of 99: must be a number from -10 to 10"):
+        generate(**{name: "(a:99)"}, prompt_syntax="weighted")

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from sd_runtime.config import LiveConfig, SchedulerName
+from sd_runtime.config import LiveConfig, PromptSyntax, SchedulerName
 from sd_runtime.errors import InvalidRequest
 
 FileFormat = Literal["png", "jpeg", "webp"]
@@ -36,6 +36,7 @@ class ImageRequest:
         seed: 0 to 2^53 - 1; picture i of `count` uses seed + i.
         scheduler: None: the service's own.
         loras: names from the configuration, each once.
+        prompt_syntax: how both prompts are read, see `sd_runtime.prompt_syntax`.
         id: of the HTTP request, for logs and the file's metadata.
         seeded: the client chose the seed: the same request makes the same file, so its id stays out of that.
     """
@@ -50,6 +51,7 @@ class ImageRequest:
     count: int = 1
     scheduler: SchedulerName | None = None
     loras: tuple[str, ...] = ()
+    prompt_syntax: PromptSyntax = "plain"
     output: Output = Output()
     id: str = ""
     seeded: bool = False
@@ -66,6 +68,21 @@ def check_loras(request: ImageRequest, offered: Collection[str]) -> None:
 
 
 @dataclass(frozen=True)
+class RequestWarning:
+    """A part of a request that has no effect, or not the one that the client may expect.
+
+    Attributes:
+        code: one word for scripts.
+        param: the field that holds the part.
+        message: field, value and rule, as in errors; never the prompt.
+    """
+
+    code: str
+    param: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a request is.
 
@@ -73,11 +90,13 @@ class Progress:
         ahead: pictures that wait before its first one; 0 once it is drawn.
         step: denoising steps done, summed over its pictures.
         steps: all of them.
+        warnings: of the request.
     """
 
     ahead: int
     step: int
     steps: int
+    warnings: tuple[RequestWarning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +106,7 @@ class Preview:
     index: int
     number: int
     data: bytes
+    warnings: tuple[RequestWarning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,12 +118,14 @@ class Picture:
         data: the file.
         seed: what makes it again.
         seconds: that the engine took for it, waiting included.
+        warnings: of the request.
     """
 
     index: int
     data: bytes
     seed: int
     seconds: float = field(default=0.0, compare=False)
+    warnings: tuple[RequestWarning, ...] = ()
 
 
 Update = Progress | Preview | Picture

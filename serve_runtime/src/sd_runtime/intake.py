@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sd_runtime import prompt_syntax
 from sd_runtime.config import Defaults, Limits, LiveConfig, RuntimeConfig
 from sd_runtime.engine import FileFormat, ImageRequest, Output, check_loras
 from sd_runtime.errors import InvalidRequest
@@ -63,6 +64,7 @@ def from_imagine(query: ImagineQuery, terms: Terms, seed: int, request_id: str =
         steps=_or(query.steps, terms.defaults.steps),
         guidance=_or(query.guidance, terms.defaults.guidance),
         seed=seed if query.seed is None else query.seed,
+        prompt_syntax=terms.defaults.prompt_syntax,
         id=request_id,
         seeded=query.seed is not None,
     )
@@ -99,6 +101,7 @@ def from_body(
         count=1 if body.n is None else body.n,
         scheduler=body.scheduler,
         loras=tuple(body.lora or ()),
+        prompt_syntax=body.prompt_syntax or terms.defaults.prompt_syntax,
         output=_output(body, file_format),
         id=request_id,
         seeded=body.seed is not None,
@@ -141,6 +144,8 @@ def _check(request: ImageRequest, limits: Limits, names: dict[str, str]) -> None
     """Check every bound; `names` says what the client calls a field."""
     _check_text("prompt", request.prompt, limits)
     _check_text("negative_prompt", request.negative_prompt, limits, may_be_blank=True)
+    for name, text in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
+        prompt_syntax.parse(name, text, request.prompt_syntax)
     for field in ("width", "height"):
         _check_side(names[field], getattr(request, field), limits)
     _check_pixels(names["width"], request, limits)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from sd_runtime.config import SchedulerName
+from sd_runtime.config import PromptSyntax, SchedulerName
 from sd_runtime.engine import FileFormat
 
 MAX_SEED = 2**53 - 1
@@ -88,6 +88,11 @@ class GenerationBody(BaseModel):
         default=None, description="Unfinished pictures to send on the way; needs stream."
     )
     negative_prompt: str | None = Field(default=None, description="What to avoid.")
+    prompt_syntax: PromptSyntax | None = Field(
+        default=None,
+        description="How both prompts are read: `plain`, or `weighted` with (word:1.3), ((word)), [word] and BREAK;"
+        " the service's own if absent.",
+    )
     num_inference_steps: int | None = Field(default=None, description="Denoising steps.")
     guidance_scale: float | None = Field(
         default=None, description="How closely a picture follows the prompt; at most 1 turns guidance off."
@@ -116,6 +121,14 @@ class GeneratedImage(BaseModel):
     seed: int = Field(description="What makes this picture again.")
 
 
+class WarningNote(BaseModel):
+    """A part of the request that has no effect; the pictures are drawn all the same."""
+
+    code: str = Field(description="One word for scripts; the documentation lists them.")
+    param: str = Field(description="The field that holds the part.")
+    message: str = Field(description="Field, value and rule.")
+
+
 class GenerationAnswer(BaseModel):
     """Answer of `POST /v1/images/generations`."""
 
@@ -126,6 +139,7 @@ class GenerationAnswer(BaseModel):
                 "data": [{"b64_json": "iVBORw0KGgo...", "seed": 7}],
                 "output_format": "png",
                 "size": "64x64",
+                "warnings": [],
             }
         }
     )
@@ -134,6 +148,7 @@ class GenerationAnswer(BaseModel):
     data: list[GeneratedImage] = Field(description="The pictures.")
     output_format: FileFormat = Field(description="File format of the pictures.")
     size: str = Field(description="WIDTHxHEIGHT in pixels.")
+    warnings: list[WarningNote] = Field(default=[], description="What of the request has no effect.")
 
 
 class ModelCard(BaseModel):
@@ -149,7 +164,14 @@ class ModelCard(BaseModel):
                 "revision": None,
                 "loras": ["ink"],
                 "limits": {"max_side": 1024, "max_steps": 100, "max_images": 4},
-                "defaults": {"width": 64, "height": 64, "steps": 15, "guidance": 4.0, "scheduler": "Euler"},
+                "defaults": {
+                    "width": 64,
+                    "height": 64,
+                    "steps": 15,
+                    "guidance": 4.0,
+                    "scheduler": "Euler",
+                    "prompt_syntax": "plain",
+                },
                 "dtype": "float32",
                 "device": "cpu",
                 "optimizations": {

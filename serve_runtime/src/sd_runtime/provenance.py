@@ -31,6 +31,7 @@ def parameters(
         "height": request.height,
         "scheduler": request.scheduler,
         "loras": list(request.loras),
+        "prompt_syntax": request.prompt_syntax,
         "model": model.uri,
         "revision": model.revision,
         # The file of a seeded request answers later ones too, from caches: an id would name the wrong one.

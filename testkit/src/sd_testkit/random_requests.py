@@ -52,7 +52,8 @@ _RUBBISH: tuple[Any, ...] = (
     *([], [[]], ["a"] * 100, {}, {"a": {"a": {}}}),
 )
 _GOOD: dict[str, tuple[Any, ...]] = {
-    "prompt": ("a red circle", "ein blaues Quadrat", "🔴"),
+    "prompt": ("a red circle", "ein blaues Quadrat", "🔴", "a (red:1.3) [circle] BREAK " + "blue " * 90),
+    "prompt_syntax": ("plain", "weighted"),
     "n": (1, 2),
     "size": ("64x64", "auto", "72x64"),
     "seed": (0, 7, 2**53 - 2),

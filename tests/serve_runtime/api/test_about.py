@@ -15,6 +15,7 @@ async def test_models_tells_what_a_request_gets_and_may_ask(http):
         "steps": 4,
         "guidance": 4.0,
         "scheduler": "Euler",
+        "prompt_syntax": "plain",
     }
     assert (card["device"], card["dtype"], card["optimizations"]) == ("cpu", "float32", {"compile": False})
 

@@ -32,6 +32,7 @@ async def test_every_extra_reaches_the_engine(http, drawer):
         "seed": 5,
         "lora": ["oil", "ink"],
         "scheduler": "DDIM",
+        "prompt_syntax": "weighted",
         "output_format": "webp",
         "output_compression": 40,
     }
@@ -40,6 +41,7 @@ async def test_every_extra_reaches_the_engine(http, drawer):
     assert (request.negative_prompt, request.steps, request.guidance, request.seed) == ("blue", 3, 2.0, 5)
     assert (request.loras, request.scheduler, request.id) == (("oil", "ink"), "DDIM", "mine")
     assert (request.output.format, request.output.compression) == ("webp", 40)
+    assert request.prompt_syntax == "weighted"
 
 
 async def test_one_lora_may_be_a_name(http, drawer):
@@ -199,3 +201,27 @@ async def test_an_error_in_a_stream_is_its_last_event(http, drawer):
     assert answer.status_code == 200
     ((name, data),) = events(answer.text)
     assert (name, data["error"]["message"]) == ("error", "the picture is not a number")
+
+
+async def test_what_has_no_effect_is_said_in_body_header_and_events(http, warned):
+    answer = await http.post(ROUTE, json={"prompt": "a", "n": 2})
+    assert answer.json()["warnings"] == [warned]
+    assert answer.headers["x-warnings"] == "negative_prompt_ignored"
+    file = await http.post(ROUTE, json={"prompt": "a"}, headers={"accept": "image/png"})
+    assert file.headers["x-warnings"] == "negative_prompt_ignored"
+    stream = await http.post(ROUTE, json={"prompt": "a", "stream": True, "partial_images": 1})
+    told = [json.loads(line[6:]) for line in stream.text.splitlines() if line.startswith("data: ")]
+    assert [each["warnings"] for each in told] == [[warned], [warned]]
+
+
+async def test_without_warnings_the_list_is_empty_and_the_header_absent(http):
+    answer = await http.post(ROUTE, json={"prompt": "a"})
+    assert answer.json()["warnings"] == []
+    assert "x-warnings" not in answer.headers
+
+
+async def test_warnings_are_kept_with_the_cached_pictures(http, configure, warned):
+    configure(result_cache={"max_mebibytes": 1})
+    for state in ("miss", "hit"):
+        answer = await http.post(ROUTE, json={"prompt": "a", "seed": 7})
+        assert (answer.headers["x-cache"], answer.json()["warnings"]) == (state, [warned])

@@ -10,18 +10,19 @@ from typing import Any
 
 from PIL import Image
 
-from sd_runtime import images, provenance
+from sd_runtime import images, provenance, request_warnings
 from sd_runtime.config import LiveConfig
 from sd_runtime.diffusion.decoding import Decoder
-from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.drawing import Drawing, drawings
 from sd_runtime.diffusion.finishing import Finisher
 from sd_runtime.diffusion.model import LoadedModel
+from sd_runtime.diffusion.prompt_limits import PromptLimits
 from sd_runtime.diffusion.schedulers import name_of
-from sd_runtime.diffusion.stock import StockStudio, arguments
+from sd_runtime.diffusion.stock import StockStudio, arguments, guided
 from sd_runtime.diffusion.stream import Stream
 from sd_runtime.diffusion.studios import studio
 from sd_runtime.diffusion.worker import Worker
-from sd_runtime.engine import EngineInfo, ImageRequest, Update, check_loras
+from sd_runtime.engine import EngineInfo, ImageRequest, RequestWarning, Update, check_loras
 from sd_runtime.errors import GenerationFailed, InvalidRequest
 from sd_runtime.observer import Observer, Silent
 
@@ -35,6 +36,7 @@ class DiffusionEngine:
     def __init__(self, model: LoadedModel, live: LiveConfig, observer: Observer | None = None) -> None:
         self._model = model
         self._live = live
+        self._limits = None if model.family else PromptLimits(model.pipeline)
         watching = observer or Silent()
         self._studio = studio(model, watching)
         self._finisher = Finisher(
@@ -112,10 +114,15 @@ class DiffusionEngine:
         return filled
 
     def _stream(self, request: ImageRequest) -> Stream:
-        family = self._model.family
-        rows = 1 if family is None else family.rows(request.guidance or 0.0)
-        drawings = [Drawing(request, index, rows) for index in range(request.count)]
-        return Stream(drawings, asyncio.get_running_loop())
+        pictures = drawings(request, self._model.family, self._warnings(request))
+        return Stream(pictures, asyncio.get_running_loop())
+
+    def _warnings(self, request: ImageRequest) -> tuple[RequestWarning, ...]:
+        """What of a request, every default filled in, this model ignores."""
+        family, pipeline = self._model.family, self._model.pipeline
+        with_negative = family.rows(request.guidance or 0.0) > 1 if family else guided(pipeline, request)
+        found = request_warnings.of_prompts(request, guided=with_negative)
+        return found if self._limits is None else (*found, *self._limits.warnings(request))
 
     def _encode(self, image: Image.Image, drawing: Drawing) -> bytes:
         request = drawing.request

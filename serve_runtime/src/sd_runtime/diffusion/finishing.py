@@ -131,7 +131,8 @@ class Finisher:
             return
         self._observer.phase("file", time.monotonic() - began)
         self._observer.outcome("drawn")
-        stream.put(Picture(drawing.index, data, drawing.seed, time.monotonic() - drawing.asked))
+        seconds = time.monotonic() - drawing.asked
+        stream.put(Picture(drawing.index, data, drawing.seed, seconds, drawing.warnings))
 
     def _preview(self, job: _Job, colours: LatentColours, number: int) -> None:
         if job.drawing.cancelled:
@@ -139,7 +140,8 @@ class Finisher:
         try:
             with torch.inference_mode(), self._device.aside([(job.latents, job.ready)]):
                 image = colours.image(job.latents)
-            job.stream.put(Preview(job.drawing.index, number, self._encode(image, job.drawing)))
+            data = self._encode(image, job.drawing)
+            job.stream.put(Preview(job.drawing.index, number, data, job.drawing.warnings))
         except Exception as error:  # noqa: BLE001 - a picture does not fail with its preview
             failures.told(error, job.drawing.request.id)
 

@@ -112,6 +112,11 @@ def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
     offered = _offered(pipeline)
     if request.scheduler is not None:
         raise InvalidRequest(f"scheduler: a {type(pipeline).__name__} has one of its own", "scheduler")
+    if request.prompt_syntax != "plain":
+        raise InvalidRequest(
+            f"prompt_syntax: got {request.prompt_syntax!r}: a {type(pipeline).__name__} reads plain prompts only",
+            "prompt_syntax",
+        )
     if request.negative_prompt and "negative_prompt" not in offered:
         raise InvalidRequest(
             f"negative_prompt: a {type(pipeline).__name__} knows no negative prompt", "negative_prompt"
@@ -124,6 +129,17 @@ def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
         **({"guidance_scale": request.guidance} if "guidance_scale" in offered else {}),
         **({"negative_prompt": request.negative_prompt} if request.negative_prompt else {}),
     }
+
+
+def guided(pipeline: Any, request: ImageRequest) -> bool:
+    """Whether the pipeline's call computes a negative prompt for this request.
+
+    Models that are distilled to be told the guidance have `true_cfg_scale` for it, which stays at its default here.
+    """
+    offered = _offered(pipeline)
+    if "true_cfg_scale" in offered:
+        return bool(offered["true_cfg_scale"].default > 1)
+    return "guidance_scale" not in offered or (request.guidance or 0.0) > 1
 
 
 def _offered(pipeline: Any) -> Mapping[str, Any]:

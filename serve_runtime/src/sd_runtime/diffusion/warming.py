@@ -7,7 +7,7 @@ from sd_runtime.config import Batching, WarmupShape
 from sd_runtime.diffusion import compile_cache, failures
 from sd_runtime.diffusion.decoding import Decoder
 from sd_runtime.diffusion.denoising import Denoiser
-from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.drawing import drawings
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import padded_rows
 from sd_runtime.diffusion.studios import studio
@@ -55,10 +55,9 @@ def _draw(model: LoadedModel, shape: WarmupShape, count: int) -> None:
         count=count,
         id="warmup",
     )
-    rows = 1 if model.family is None else model.family.rows(model.defaults.guidance)
-    drawings = [Drawing(request, index, rows) for index in range(count)]
+    pictures = drawings(request, model.family)
     drawing_room.budget.pictures = count
-    for drawing in drawings:
+    for drawing in pictures:
         drawing_room.join(drawing)
     while drawing_room.drawings():
         for _, error in drawing_room.tick().failed:
@@ -66,4 +65,4 @@ def _draw(model: LoadedModel, shape: WarmupShape, count: int) -> None:
             raise ModelUnavailable(f"warmup: {shape.width}x{shape.height}: {told}") from error
     if isinstance(drawing_room, Denoiser):
         with torch.inference_mode():
-            Decoder(model.pipeline).decode([drawings[0].trajectory.latents])
+            Decoder(model.pipeline).decode([pictures[0].trajectory.latents])

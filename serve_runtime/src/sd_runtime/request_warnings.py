@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a request has no effect, or not the one that a client of another server expects (pure).
+
+The request is drawn; its answer carries the warnings. `docs/api.md` lists the codes.
+"""
+
+from collections.abc import Iterator
+
+from sd_runtime.engine import ImageRequest, RequestWarning
+from sd_runtime.prompt_syntax import has_lora_tag, has_weights
+
+
+def of_prompts(request: ImageRequest, *, guided: bool) -> tuple[RequestWarning, ...]:
+    """Warnings about the texts of a request.
+
+    Args:
+        request: with every default filled in.
+        guided: the negative prompt is computed.
+    """
+    return (*_of_text("prompt", request.prompt, request), *_of_negative(request, guided=guided))
+
+
+def cut_short(param: str, tokens: int, limit: int, tokenizer: str) -> RequestWarning:
+    """A text of so many tokens, of which a pipeline's tokenizer reads `limit`."""
+    return RequestWarning(
+        "prompt_truncated",
+        param,
+        f"{param}: got {tokens} tokens: this model's {tokenizer} reads the first {limit}, and ignores the rest",
+    )
+
+
+def _of_negative(request: ImageRequest, *, guided: bool) -> Iterator[RequestWarning]:
+    text = request.negative_prompt
+    if guided:
+        yield from _of_text("negative_prompt", text, request)
+    elif text:
+        yield RequestWarning(
+            "negative_prompt_ignored",
+            "negative_prompt",
+            f"negative_prompt: got {len(text)} characters: ignored, as this model draws without negative prompt"
+            f" at a guidance of {request.guidance}",
+        )
+
+
+def _of_text(name: str, text: str, request: ImageRequest) -> Iterator[RequestWarning]:
+    if has_lora_tag(text):
+        yield RequestWarning(
+            "lora_tag_ignored",
+            name,
+            f"{name}: holds <lora:...>: the tag is read as text and loads nothing; name the LoRA in the field lora",
+        )
+    if request.prompt_syntax == "plain" and has_weights(text):
+        yield RequestWarning(
+            "weights_ignored",
+            name,
+            f"{name}: holds weights such as (word:1.3) or BREAK: prompt_syntax plain reads them as text;"
+            " set prompt_syntax to weighted",
+        )
