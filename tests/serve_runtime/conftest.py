@@ -3,7 +3,6 @@
 
 import json
 import logging
-from dataclasses import replace
 from importlib.resources import files
 
 import diffusers
@@ -158,7 +157,7 @@ class Bench:
         self.budget = self.studio.budget
 
     def join(self, *requests):
-        joined = [drawings(replace(request, count=1), self.model.family)[0] for request in requests]
+        joined = [drawings(request, self.model.family)[0] for request in requests]
         for each in joined:
             self.studio.join(each)
         return joined
@@ -176,15 +175,22 @@ class Bench:
         assert self.run() == []
         return [each.trajectory.latents for each in joined]
 
-    def stock(self, request, **told):
-        """What the pipeline's own call makes of a request, or of encodings that it is told instead of the prompts."""
+    def stock(self, request, scheduler=None, **told):
+        """What the pipeline's own call makes of a request.
+
+        Args:
+            request: what to draw.
+            scheduler: draw with it.
+            told: further arguments of the call; encodings take the place of the prompts.
+        """
         pipeline = self.model.pipeline
         own = pipeline.scheduler
         texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt or None}
         try:
-            pipeline.scheduler = schedulers.fresh(own, request.scheduler, request.steps)
+            pipeline.scheduler = scheduler or schedulers.fresh(own, request.scheduler, request.steps)
             return pipeline(
-                **(told or texts),
+                **({} if "prompt_embeds" in told else texts),
+                **told,
                 width=request.width,
                 height=request.height,
                 num_inference_steps=request.steps,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sd_runtime.diffusion.schedulers import SCHEDULERS
 from sd_runtime.engine import ImageRequest
 from sd_runtime.errors import InvalidRequest
+from sd_runtime.schedule_options import ScheduleOptions
 
 RED = ImageRequest("a red circle on a white background", "", 64, 64, 5, 4.0, seed=1)
 COMPANY = (
@@ -75,6 +76,9 @@ arrivals = st.lists(
             guidance=st.sampled_from([0.0, 1.0, 1.5, 4.0, 9.0]),
             seed=st.integers(0, 2**53 - 1),
             scheduler=st.sampled_from([None, *SCHEDULERS]),
+            schedule=st.sampled_from([ScheduleOptions(), ScheduleOptions(rescale_betas_zero_snr=False)]),
+            guidance_rescale=st.sampled_from([0.0, 0.7]),
+            clip_skip=st.sampled_from([None, 1]),
         ),
         st.integers(1, 40),
     ),

@@ -19,6 +19,7 @@ from sd_runtime.diffusion.studios import studio
 from sd_runtime.engine import ImageRequest, Output, Picture, Preview, Progress
 from sd_runtime.errors import ConfigError, GenerationFailed, InvalidRequest
 from sd_runtime.observer import Silent
+from sd_runtime.schedule_options import ScheduleOptions
 
 RED = ImageRequest("a red circle", "", 64, 64, 4, 4.0, seed=1)
 
@@ -245,3 +246,24 @@ async def test_weights_are_refused_where_the_pipeline_reads_its_prompts_itself(e
     with pytest.raises(InvalidRequest, match="a StableDiffusion3Pipeline reads plain prompts only") as caught:
         await updates(engine, replace(RED, prompt_syntax="weighted"))
     assert caught.value.param == "prompt_syntax"
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"schedule": ScheduleOptions("karras")}, "sigmas"),
+        ({"schedule": ScheduleOptions(timestep_spacing="leading")}, "timestep_spacing"),
+        ({"schedule": ScheduleOptions(rescale_betas_zero_snr=True)}, "rescale_betas_zero_snr"),
+        ({"guidance_rescale": 0.5}, "guidance_rescale"),
+    ],
+    ids=lambda each: str(each),
+)
+async def test_what_its_call_does_not_take_is_refused(engine, change, param):
+    with pytest.raises(InvalidRequest, match=f"^{param}: got .* StableDiffusion3Pipeline") as caught:
+        await updates(engine, replace(RED, **change))
+    assert caught.value.param == param
+
+
+async def test_what_its_call_takes_reaches_it(engine):
+    usual, skipped = [(await updates(engine, replace(RED, clip_skip=each)))[-1].data for each in (None, 1)]
+    assert usual != skipped

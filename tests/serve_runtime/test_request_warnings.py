@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 
 from sd_runtime.engine import ImageRequest
-from sd_runtime.request_warnings import of_prompts
+from sd_runtime.request_warnings import of_request
 
 RED = ImageRequest("a red circle", guidance=4.0)
 
 
 def codes(request, *, guided=True):
-    return [(each.code, each.param) for each in of_prompts(request, guided=guided)]
+    return [(each.code, each.param) for each in of_request(request, guided=guided)]
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,14 @@ def test_what_has_no_effect_is_named(change, found):
 def test_a_negative_prompt_without_guidance_is_named_alone():
     request = replace(RED, negative_prompt="((secret))", guidance=1.0)
     assert codes(request, guided=False) == [("negative_prompt_ignored", "negative_prompt")]
-    (warning,) = of_prompts(request, guided=False)
+    (warning,) = of_request(request, guided=False)
     assert warning.message.startswith("negative_prompt: got 10 characters: ignored")
     assert "at a guidance of 1.0" in warning.message
     assert "secret" not in warning.message
     assert codes(RED, guided=False) == []
+
+
+def test_rescaling_without_guidance_is_named():
+    request = replace(RED, guidance_rescale=0.7)
+    assert codes(request) == []
+    assert codes(request, guided=False) == [("guidance_rescale_ignored", "guidance_rescale")]

@@ -11,8 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 DType = Literal["float16", "bfloat16", "float32"]
 SchedulerName = Literal[
-    "Euler", "EulerAncestral", "DDIM", "DDPM", "DPMSolverMultistep", "UniPC", "PNDM", "Heun", "LCM"
+    "Euler",
+    "EulerAncestral",
+    "DDIM",
+    "DDPM",
+    "DPMSolverMultistep",
+    "UniPC",
+    "PNDM",
+    "Heun",
+    "LCM",
+    "DPMSolverMultistepSDE",
 ]
+Sigmas = Literal["karras", "exponential", "beta"]
+TimestepSpacing = Literal["leading", "trailing", "linspace"]
 PromptSyntax = Literal["plain", "weighted"]
 Side = Annotated[int, Field(ge=64, le=4096, multiple_of=8)]
 

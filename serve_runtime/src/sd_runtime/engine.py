@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from sd_runtime.config import LiveConfig, PromptSyntax, SchedulerName
 from sd_runtime.errors import InvalidRequest
+from sd_runtime.schedule_options import AS_THE_MODEL, ScheduleOptions
 
 FileFormat = Literal["png", "jpeg", "webp"]
 
@@ -25,6 +26,10 @@ class Output:
     previews: int = 0
 
 
+LoraStrengths = tuple[tuple[str, float], ...]
+"""Strengths of LoRAs by name, sorted."""
+
+
 @dataclass(frozen=True)
 class ImageRequest:
     """A valid request.
@@ -35,7 +40,11 @@ class ImageRequest:
         guidance: guidance scale; None: the model's own; at most 1 turns guidance off.
         seed: 0 to 2^53 - 1; picture i of `count` uses seed + i.
         scheduler: None: the service's own.
+        schedule: options of the scheduler.
+        guidance_rescale: 0 to 1, how far a guided prediction is brought back to the spread of the unguided one.
+        clip_skip: last layers of the text encoders that the prompt leaves out; None: as the model was trained.
         loras: names from the configuration, each once.
+        lora_strengths: of those that are to act at another strength than the configured one.
         prompt_syntax: how both prompts are read, see `sd_runtime.prompt_syntax`.
         id: of the HTTP request, for logs and the file's metadata.
         seeded: the client chose the seed: the same request makes the same file, so its id stays out of that.
@@ -50,7 +59,11 @@ class ImageRequest:
     seed: int = 0
     count: int = 1
     scheduler: SchedulerName | None = None
+    schedule: ScheduleOptions = AS_THE_MODEL
+    guidance_rescale: float = 0.0
+    clip_skip: int | None = None
     loras: tuple[str, ...] = ()
+    lora_strengths: LoraStrengths = ()
     prompt_syntax: PromptSyntax = "plain"
     output: Output = Output()
     id: str = ""
@@ -140,6 +153,7 @@ class EngineInfo:
         defaults: width, height, steps, guidance and scheduler of a request that does not say.
         optimizations: the switches as they are in effect, which may be fewer than were asked for.
         loras: names that requests may use.
+        schedulers: names that requests may use, and the options of each; empty: the model's own alone.
     """
 
     device: str
@@ -149,6 +163,7 @@ class EngineInfo:
     defaults: dict[str, Any] = field(default_factory=dict)
     optimizations: dict[str, bool] = field(default_factory=dict)
     loras: tuple[str, ...] = ()
+    schedulers: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Engine(Protocol):

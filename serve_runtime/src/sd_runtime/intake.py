@@ -5,11 +5,12 @@ import secrets
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sd_runtime import prompt_syntax
+from sd_runtime import prompt_syntax, schedule_options
 from sd_runtime.config import Defaults, Limits, LiveConfig, RuntimeConfig
-from sd_runtime.engine import FileFormat, ImageRequest, Output, check_loras
+from sd_runtime.engine import FileFormat, ImageRequest, LoraStrengths, Output, check_loras
 from sd_runtime.errors import InvalidRequest
-from sd_runtime.protocol import MAX_SEED, GenerationBody, ImagineQuery
+from sd_runtime.protocol import MAX_SEED, RANDOM_SEED, GenerationBody, ImagineQuery, LoraWish
+from sd_runtime.schedule_options import ScheduleOptions
 
 T = TypeVar("T")
 
@@ -63,10 +64,10 @@ def from_imagine(query: ImagineQuery, terms: Terms, seed: int, request_id: str =
         height=_or(query.img_size, terms.defaults.height),
         steps=_or(query.steps, terms.defaults.steps),
         guidance=_or(query.guidance, terms.defaults.guidance),
-        seed=seed if query.seed is None else query.seed,
+        seed=_seed(query.seed, seed),
         prompt_syntax=terms.defaults.prompt_syntax,
         id=request_id,
-        seeded=query.seed is not None,
+        seeded=_is_chosen(query.seed),
     )
     _check(request, terms.limits, _IMAGINE_NAMES)
     return request
@@ -97,22 +98,44 @@ def from_body(
         height=height,
         steps=_or(body.num_inference_steps, terms.defaults.steps),
         guidance=_or(body.guidance_scale, terms.defaults.guidance),
-        seed=seed if body.seed is None else body.seed,
+        seed=_seed(body.seed, seed),
         count=1 if body.n is None else body.n,
         scheduler=body.scheduler,
-        loras=tuple(body.lora or ()),
+        schedule=ScheduleOptions(body.sigmas, body.timestep_spacing, body.rescale_betas_zero_snr),
+        guidance_rescale=body.guidance_rescale or 0.0,
+        clip_skip=body.clip_skip,
+        loras=tuple(each.name for each in body.lora or ()),
+        lora_strengths=_lora_strengths(body.lora or []),
         prompt_syntax=body.prompt_syntax or terms.defaults.prompt_syntax,
         output=_output(body, file_format),
         id=request_id,
-        seeded=body.seed is not None,
+        seeded=_is_chosen(body.seed),
     )
     check_loras(request, terms.loras)
+    if request.scheduler is not None:
+        schedule_options.check(
+            request.scheduler, schedule_options.OFFERED[request.scheduler], request.schedule
+        )
     _check(request, terms.limits, _BODY_NAMES)
     return request
 
 
 def _or(value: T | None, default: T | None) -> T | None:
     return default if value is None else value
+
+
+def _is_chosen(seed: int | None) -> bool:
+    """Whether the client chose the seed; -1 is a random one, as in AUTOMATIC1111."""
+    return seed is not None and seed != RANDOM_SEED
+
+
+def _seed(given: int | None, random: int) -> int:
+    return random if given is None or given == RANDOM_SEED else given
+
+
+def _lora_strengths(wanted: list[LoraWish]) -> LoraStrengths:
+    chosen = {each.name: each.strength for each in wanted}
+    return tuple(sorted((name, strength) for name, strength in chosen.items() if strength is not None))
 
 
 def _output(body: GenerationBody, file_format: FileFormat | None) -> Output:

@@ -9,27 +9,52 @@ moment is checked by `intake`.
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
-from sd_runtime.config import PromptSyntax, SchedulerName
+from sd_runtime.config import PromptSyntax, SchedulerName, Sigmas, TimestepSpacing
 from sd_runtime.engine import FileFormat
 
 MAX_SEED = 2**53 - 1
 """Largest seed: the largest integer that every JSON reader keeps exact."""
 
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+RANDOM_SEED = -1
+"""As good as no seed: some clients cannot leave the field out."""
+
+Seed = Annotated[int, Field(ge=RANDOM_SEED, le=MAX_SEED)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
-_LORA_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 _NO_EFFECT = "No effect; accepted since OpenAI clients send it."
-_SAME_SEED = "Same seed, same picture; absent: a random one."
+_SAME_SEED = "Same seed, same picture; -1 or absent: a random one."
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+class LoraWish(BaseModel):
+    """A LoRA and how strongly it acts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(description="As /v1/models lists it.")
+    strength: Annotated[float, Field(ge=-4, le=4)] | None = Field(
+        default=None, description="1 is as it was trained, 0 is off; the service's own if absent."
+    )
 
 
-Loras = Annotated[list[str], BeforeValidator(_as_list), WithJsonSchema(_LORA_SCHEMA)]
+def _as_wishes(value: Any) -> Any:
+    """A name, an object or a list of both, as a list of objects."""
+    return [_as_wish(each) for each in (value if isinstance(value, list) else [value])]
+
+
+def _as_wish(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, dict):
+        raise PydanticCustomError("lora", "must be a name, or an object of name and strength")
+    return value
+
+
+_WISH_SCHEMA = {"anyOf": [{"type": "string"}, LoraWish.model_json_schema()]}
+_LORA_SCHEMA = {"anyOf": [*_WISH_SCHEMA["anyOf"], {"type": "array", "items": _WISH_SCHEMA}]}
+Loras = Annotated[list[LoraWish], BeforeValidator(_as_wishes), WithJsonSchema(_LORA_SCHEMA)]
 
 
 class ImagineQuery(BaseModel):
@@ -99,10 +124,31 @@ class GenerationBody(BaseModel):
     )
     seed: Seed | None = Field(default=None, description=_SAME_SEED)
     lora: Loras | None = Field(
-        default=None, description="Name of a LoRA, or several, as /v1/models lists them."
+        default=None,
+        description="Name of a LoRA, or name and strength, or several of them.",
+        examples=["ink", ["ink", {"name": "oil", "strength": 0.6}]],
     )
     scheduler: SchedulerName | None = Field(
         default=None, description="Noise scheduler; the service's own if absent."
+    )
+    sigmas: Sigmas | None = Field(
+        default=None,
+        description="Curve of the noise levels, where the scheduler offers it; the model's own if absent.",
+    )
+    timestep_spacing: TimestepSpacing | None = Field(
+        default=None,
+        description="Where the steps lie among the trained timesteps; the model's own if absent.",
+    )
+    rescale_betas_zero_snr: bool | None = Field(
+        default=None, description="Start from pure noise (zero terminal SNR); the model's own if absent."
+    )
+    guidance_rescale: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="How far guidance is kept from overexposing, 0 to 1; 0 if absent."
+    )
+    clip_skip: Annotated[int, Field(ge=0, le=32)] | None = Field(
+        default=None,
+        description="Last layers of the text encoders that the prompt leaves out, as diffusers counts them: one less"
+        " than AUTOMATIC1111's. The negative prompt passes all layers.",
     )
     quality: Quality | None = Field(default=None, description=_NO_EFFECT)
     background: Literal["auto", "opaque"] | None = Field(
@@ -163,6 +209,7 @@ class ModelCard(BaseModel):
                 "owned_by": "sd-runtime",
                 "revision": None,
                 "loras": ["ink"],
+                "schedulers": {"Euler": ["sigmas", "timestep_spacing", "rescale_betas_zero_snr"]},
                 "limits": {"max_side": 1024, "max_steps": 100, "max_images": 4},
                 "defaults": {
                     "width": 64,
@@ -190,6 +237,9 @@ class ModelCard(BaseModel):
     owned_by: str = "sd-runtime"
     revision: str | None = Field(default=None, description="Commit of the weights.")
     loras: list[str] = Field(default=[], description="Names that requests may use.")
+    schedulers: dict[str, list[str]] | None = Field(
+        default=None, description="Schedulers that requests may name, and which options each has."
+    )
     limits: dict[str, int] = Field(default={}, description="Bounds of a request, as they are now.")
     defaults: dict[str, Any] | None = Field(
         default=None, description="What a request gets that does not say."

@@ -10,14 +10,18 @@ from sd_runtime.engine import ImageRequest, RequestWarning
 from sd_runtime.prompt_syntax import has_lora_tag, has_weights
 
 
-def of_prompts(request: ImageRequest, *, guided: bool) -> tuple[RequestWarning, ...]:
-    """Warnings about the texts of a request.
+def of_request(request: ImageRequest, *, guided: bool) -> tuple[RequestWarning, ...]:
+    """All warnings that follow from the request itself.
 
     Args:
         request: with every default filled in.
         guided: the negative prompt is computed.
     """
-    return (*_of_text("prompt", request.prompt, request), *_of_negative(request, guided=guided))
+    return (
+        *_of_text("prompt", request.prompt, request),
+        *_of_negative(request, guided=guided),
+        *_of_rescaling(request, guided=guided),
+    )
 
 
 def cut_short(param: str, tokens: int, limit: int, tokenizer: str) -> RequestWarning:
@@ -39,6 +43,16 @@ def _of_negative(request: ImageRequest, *, guided: bool) -> Iterator[RequestWarn
             "negative_prompt",
             f"negative_prompt: got {len(text)} characters: ignored, as this model draws without negative prompt"
             f" at a guidance of {request.guidance}",
+        )
+
+
+def _of_rescaling(request: ImageRequest, *, guided: bool) -> Iterator[RequestWarning]:
+    if request.guidance_rescale and not guided:
+        yield RequestWarning(
+            "guidance_rescale_ignored",
+            "guidance_rescale",
+            f"guidance_rescale: got {request.guidance_rescale}: ignored, as this model draws without guidance to"
+            f" rescale at a guidance of {request.guidance}",
         )
 
 

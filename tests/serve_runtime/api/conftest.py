@@ -31,6 +31,7 @@ INFO = EngineInfo(
     defaults={"width": 512, "height": 512, "steps": 25, "guidance": 7.5, "scheduler": "Euler"},
     optimizations={"compile": False},
     loras=("ink", "oil"),
+    schedulers={"Euler": ("sigmas", "timestep_spacing"), "LCM": ()},
 )
 
 

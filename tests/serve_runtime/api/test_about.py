@@ -8,6 +8,7 @@ async def test_models_tells_what_a_request_gets_and_may_ask(http):
     (card,) = (await http.get("/v1/models")).json()["data"]
     assert (card["id"], card["object"], card["loras"]) == ("bundled://shapes", "model", ["ink", "oil"])
     assert card["limits"]["max_steps"] == 100
+    assert card["schedulers"] == {"Euler": ["sigmas", "timestep_spacing"], "LCM": []}
     # The service's wish over the model's own.
     assert card["defaults"] == {
         "width": 64,

@@ -8,6 +8,7 @@ from sd_runtime import images
 from sd_runtime.drawer import QueueFull
 from sd_runtime.errors import GenerationFailed, InvalidRequest
 from sd_runtime.http_errors import Unavailable
+from sd_runtime.schedule_options import ScheduleOptions
 
 ROUTE = "/v1/images/generations"
 
@@ -30,9 +31,13 @@ async def test_every_extra_reaches_the_engine(http, drawer):
         "num_inference_steps": 3,
         "guidance_scale": 2,
         "seed": 5,
-        "lora": ["oil", "ink"],
+        "lora": ["oil", {"name": "ink", "strength": 0.5}],
         "scheduler": "DDIM",
         "prompt_syntax": "weighted",
+        "timestep_spacing": "trailing",
+        "rescale_betas_zero_snr": True,
+        "guidance_rescale": 0.5,
+        "clip_skip": 1,
         "output_format": "webp",
         "output_compression": 40,
     }
@@ -42,6 +47,9 @@ async def test_every_extra_reaches_the_engine(http, drawer):
     assert (request.loras, request.scheduler, request.id) == (("oil", "ink"), "DDIM", "mine")
     assert (request.output.format, request.output.compression) == ("webp", 40)
     assert request.prompt_syntax == "weighted"
+    assert request.schedule == ScheduleOptions(None, "trailing", rescale_betas_zero_snr=True)
+    assert (request.guidance_rescale, request.clip_skip) == (0.5, 1)
+    assert request.lora_strengths == (("ink", 0.5),)
 
 
 async def test_one_lora_may_be_a_name(http, drawer):
@@ -103,7 +111,19 @@ async def test_a_file_is_one_picture_of_the_named_format(http, drawer, body, par
         ({"seed": 2**53 - 1, "n": 2}, "seed", "the last one's must be at most 9007199254740991"),
         ({"lora": "gouache"}, "lora", "got 'gouache': this service offers ink, oil"),
         ({"lora": ["ink", "ink"]}, "lora", "got a name twice"),
-        ({"lora": [5]}, "lora", "got 5: Input should be a valid string"),
+        ({"lora": [5]}, "lora", "got [5]: must be a name, or an object of name and strength"),
+        (
+            {"lora": {"name": "ink", "strength": 5}},
+            "lora.strength",
+            "got 5: Input should be less than or equal to 4",
+        ),
+        ({"sigmas": "linear"}, "sigmas", "'karras', 'exponential' or 'beta'"),
+        ({"timestep_spacing": "even"}, "timestep_spacing", "'leading', 'trailing' or 'linspace'"),
+        ({"guidance_rescale": 1.5}, "guidance_rescale", "less than or equal to 1"),
+        ({"clip_skip": -1}, "clip_skip", "greater than or equal to 0"),
+        ({"seed": -2}, "seed", "greater than or equal to -1"),
+        ({"scheduler": "PNDM", "sigmas": "beta"}, "sigmas", "the scheduler PNDM has no such option"),
+        ({"prompt": "(a:99)", "prompt_syntax": "weighted"}, "prompt", "got a weight of 99"),
         ({"scheduler": "Eular"}, "scheduler", "got \"Eular\": Input should be 'Euler'"),
         ({"output_format": "gif"}, "output_format", "'png', 'jpeg' or 'webp'"),
         ({"output_compression": 101}, "output_compression", "less than or equal to 100"),

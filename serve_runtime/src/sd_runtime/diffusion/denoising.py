@@ -108,7 +108,7 @@ class Denoiser:
     def _draw(self, batch: Sequence[Drawing], done: Tick) -> None:
         began = time.monotonic()
         try:
-            self._loras.activate(batch[0].kind.loras)
+            self._loras.activate(*batch[0].kind.active_loras)
         except Exception as error:  # noqa: BLE001 - other kinds are drawn on
             done.failed += [(drawing, error) for drawing in batch]
             return
@@ -133,7 +133,7 @@ class Denoiser:
     def _try_begin(self, new: Sequence[Drawing]) -> Exception | None:
         try:
             prompts = [prompt for drawing in new for prompt in drawing.prompts]
-            encodings = self._prompts.encode(prompts, new[0].kind.loras) if new else {}
+            encodings = self._prompts.encode(prompts, new[0].kind.active_loras) if new else {}
             for drawing in new:
                 positive, *negative = (encodings[prompt] for prompt in drawing.prompts)
                 trajectory = self._trajectory(drawing, positive, negative[0] if negative else positive)
@@ -144,7 +144,9 @@ class Denoiser:
 
     def _trajectory(self, drawing: Drawing, positive: Any, negative: Any) -> Trajectory:
         request = drawing.request
-        scheduler = schedulers.fresh(self._pipeline.scheduler, request.scheduler, request.steps or 1)
+        scheduler = schedulers.fresh(
+            self._pipeline.scheduler, request.scheduler, request.steps or 1, request.schedule
+        )
         trajectory = Trajectory(
             scheduler=scheduler,
             request=request,

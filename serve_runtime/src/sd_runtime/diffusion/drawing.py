@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sd_runtime.diffusion.families import Family
+from sd_runtime.diffusion.loras import Active
 from sd_runtime.diffusion.prompt_chunks import PromptChunks
-from sd_runtime.engine import ImageRequest, RequestWarning
+from sd_runtime.engine import ImageRequest, LoraStrengths, RequestWarning
 
 
 class Kind(NamedTuple):
@@ -21,6 +22,12 @@ class Kind(NamedTuple):
     width: int
     loras: tuple[str, ...]
     chunks: int = 1
+    lora_strengths: LoraStrengths = ()
+
+    @property
+    def active_loras(self) -> Active:
+        """What `LoraSwitch.activate` takes."""
+        return Active(self.loras, self.lora_strengths)
 
 
 @dataclass(eq=False)
@@ -63,7 +70,8 @@ class Drawing:
         """What it must share with others of its UNet call."""
         request = self.request
         chunks = len(self.prompts[0]) if self.prompts else 1
-        return Kind(request.height or 0, request.width or 0, tuple(sorted(set(request.loras))), chunks)
+        loras = tuple(sorted(set(request.loras)))
+        return Kind(request.height or 0, request.width or 0, loras, chunks, request.lora_strengths)
 
     @property
     def begun(self) -> bool:

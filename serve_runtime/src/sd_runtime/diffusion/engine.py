@@ -12,12 +12,12 @@ from PIL import Image
 
 from sd_runtime import images, provenance, request_warnings
 from sd_runtime.config import LiveConfig
+from sd_runtime.diffusion import schedulers
 from sd_runtime.diffusion.decoding import Decoder
 from sd_runtime.diffusion.drawing import Drawing, drawings
 from sd_runtime.diffusion.finishing import Finisher
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.prompt_limits import PromptLimits
-from sd_runtime.diffusion.schedulers import name_of
 from sd_runtime.diffusion.stock import StockStudio, arguments, guided
 from sd_runtime.diffusion.stream import Stream
 from sd_runtime.diffusion.studios import studio
@@ -62,9 +62,10 @@ class DiffusionEngine:
             dtype=model.dtype,
             versions=versions,
             load_seconds=dict(model.seconds),
-            defaults=self._defaults() | {"scheduler": name_of(model.pipeline.scheduler)},
+            defaults=self._defaults() | {"scheduler": schedulers.name_of(model.pipeline.scheduler)},
             optimizations=dict(model.tuned.effective),
             loras=model.loras.names,
+            schedulers=dict(schedulers.offered(model.pipeline.scheduler)) if model.family else {},
         )
 
     def configure(self, live: LiveConfig) -> None:
@@ -108,9 +109,13 @@ class DiffusionEngine:
         filled = replace(request, **missing)
         # The ingress has asked already, of its own configuration: while that rolls out, replicas have another.
         check_loras(filled, self._model.loras.names)
-        _check_sides(filled, self._model.pipeline.vae_scale_factor)
+        filled = replace(filled, lora_strengths=self._model.loras.changed(filled.lora_strengths))
+        pipeline = self._model.pipeline
+        _check_sides(filled, pipeline.vae_scale_factor)
         if self._model.family is None:
-            arguments(self._model.pipeline, filled)
+            arguments(pipeline, filled)
+        else:
+            schedulers.fresh(pipeline.scheduler, filled.scheduler, filled.steps or 1, filled.schedule)
         return filled
 
     def _stream(self, request: ImageRequest) -> Stream:
@@ -121,7 +126,7 @@ class DiffusionEngine:
         """What of a request, every default filled in, this model ignores."""
         family, pipeline = self._model.family, self._model.pipeline
         with_negative = family.rows(request.guidance or 0.0) > 1 if family else guided(pipeline, request)
-        found = request_warnings.of_prompts(request, guided=with_negative)
+        found = request_warnings.of_request(request, guided=with_negative)
         return found if self._limits is None else (*found, *self._limits.warnings(request))
 
     def _encode(self, image: Image.Image, drawing: Drawing) -> bytes:
@@ -130,7 +135,7 @@ class DiffusionEngine:
             request, seed=drawing.seed, model=self._model.config.model, settings=self._live.provenance
         )
         if request.scheduler is None:
-            parameters["scheduler"] = name_of(self._model.pipeline.scheduler)
+            parameters["scheduler"] = schedulers.name_of(self._model.pipeline.scheduler)
         return images.encode(image, request.output, parameters)
 
 

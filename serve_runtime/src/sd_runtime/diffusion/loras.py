@@ -3,12 +3,20 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sd_runtime import sources
 from sd_runtime.config import Lora
 from sd_runtime.diffusion import failures
+from sd_runtime.engine import LoraStrengths
 from sd_runtime.errors import ConfigError, ModelUnavailable
+
+
+class Active(NamedTuple):
+    """LoRAs that act, and the strengths that differ from the configured ones."""
+
+    names: tuple[str, ...] = ()
+    strengths: LoraStrengths = ()
 
 
 class LoraSwitch:
@@ -17,10 +25,10 @@ class LoraSwitch:
     def __init__(self, pipeline: Any, loras: tuple[Lora, ...]) -> None:
         self._pipeline = pipeline
         self._strengths = {lora.name: lora.strength for lora in loras}
-        self._active: tuple[str, ...] | None = None if loras else ()
+        self._active: Active | None = None if loras else Active()
 
     @property
-    def active(self) -> tuple[str, ...] | None:
+    def active(self) -> Active | None:
         """Those that act; None: unknown."""
         return self._active
 
@@ -29,18 +37,29 @@ class LoraSwitch:
         """What requests may ask for."""
         return tuple(self._strengths)
 
-    def activate(self, names: tuple[str, ...]) -> None:
-        """Let exactly these act; free if they do already."""
-        if names == self._active:
+    def changed(self, strengths: LoraStrengths) -> LoraStrengths:
+        """Those of the strengths that are not the configured ones, sorted."""
+        return tuple(sorted((name, each) for name, each in strengths if each != self._strengths[name]))
+
+    def activate(self, names: tuple[str, ...], strengths: LoraStrengths = ()) -> None:
+        """Let exactly these act; free if they do already.
+
+        Args:
+            names: of LoRAs.
+            strengths: of those that act at another strength than the configured one.
+        """
+        wanted = Active(names, strengths)
+        if wanted == self._active:
             return
         self._active = None  # unknown, should it fail half-way
         if names:
             adapters = [adapter(name) for name in names]
-            self._pipeline.set_adapters(adapters, [self._strengths[name] for name in names])
+            chosen = self._strengths | dict(strengths)
+            self._pipeline.set_adapters(adapters, [chosen[name] for name in names])
             self._pipeline.enable_lora()
         else:
             self._pipeline.disable_lora()
-        self._active = names
+        self._active = wanted
 
 
 def load(pipeline: Any, loras: tuple[Lora, ...]) -> LoraSwitch:

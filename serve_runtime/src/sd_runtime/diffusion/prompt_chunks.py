@@ -39,9 +39,11 @@ class PromptChunks:
 
     Attributes:
         encoders: for each text encoder its chunks; all have equally many.
+        clip_skip: last layers that are left out; None: as the model was trained.
     """
 
     encoders: tuple[tuple[Chunk, ...], ...]
+    clip_skip: int | None = None
 
     def __len__(self) -> int:
         """Chunks of each encoder."""

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from sd_runtime.diffusion.families import Conditions, Family
+from sd_runtime.diffusion.loras import Active
 from sd_runtime.diffusion.prompt_chunks import PromptChunks
 from sd_runtime.observer import Observer
 
@@ -13,21 +14,19 @@ _KEPT = 256  # chunks: 80 MB for SDXL
 
 
 class Prompts:
-    """Encodes prompts; LoRAs change encodings, so those of one set are apart from those of others."""
+    """Encodes prompts; LoRAs change encodings, so those of one set and its strengths are apart."""
 
     def __init__(self, family: Family, observer: Observer, kept: int = _KEPT) -> None:
         self._family = family
         self._observer = observer
         self._kept = kept
         self._chunks = 0
-        self._encodings: OrderedDict[tuple[PromptChunks, tuple[str, ...]], Conditions] = OrderedDict()
+        self._encodings: OrderedDict[tuple[PromptChunks, Active], Conditions] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._encodings)
 
-    def encode(
-        self, prompts: Iterable[PromptChunks], loras: tuple[str, ...]
-    ) -> dict[PromptChunks, Conditions]:
+    def encode(self, prompts: Iterable[PromptChunks], loras: Active) -> dict[PromptChunks, Conditions]:
         """The encoding of each prompt under the LoRAs, which must be active; what is new goes in one call."""
         wanted = list(dict.fromkeys(prompts))
         found = {each: self._encodings[each, loras] for each in wanted if (each, loras) in self._encodings}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from sd_runtime import schedule_options
 from sd_runtime.diffusion import failures
 from sd_runtime.diffusion.denoising import Tick
 from sd_runtime.diffusion.drawing import Drawing
@@ -62,7 +63,7 @@ class StockStudio:
         began = time.monotonic()
         self._observer.phase("queue", began - drawing.since)
         try:
-            self._loras.activate(drawing.kind.loras)
+            self._loras.activate(*drawing.kind.active_loras)
             with torch.inference_mode():
                 drawing.image = self._call(drawing)
         except _Unwanted:
@@ -117,11 +118,12 @@ def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
             f"prompt_syntax: got {request.prompt_syntax!r}: a {type(pipeline).__name__} reads plain prompts only",
             "prompt_syntax",
         )
+    schedule_options.check(f"of a {type(pipeline).__name__}", (), request.schedule)
     if request.negative_prompt and "negative_prompt" not in offered:
         raise InvalidRequest(
             f"negative_prompt: a {type(pipeline).__name__} knows no negative prompt", "negative_prompt"
         )
-    return {
+    return _optional(pipeline, request) | {
         "prompt": request.prompt,
         "width": request.width,
         "height": request.height,
@@ -129,6 +131,16 @@ def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
         **({"guidance_scale": request.guidance} if "guidance_scale" in offered else {}),
         **({"negative_prompt": request.negative_prompt} if request.negative_prompt else {}),
     }
+
+
+def _optional(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
+    """What few pipelines take, where the request has it."""
+    wanted = {"guidance_rescale": request.guidance_rescale or None, "clip_skip": request.clip_skip}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    for name, value in given.items():
+        if name not in _offered(pipeline):
+            raise InvalidRequest(f"{name}: got {value}: a {type(pipeline).__name__} takes none", name)
+    return given
 
 
 def guided(pipeline: Any, request: ImageRequest) -> bool:

@@ -1,31 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
 """From chunks of tokens to hidden states of a CLIP text encoder, weighted as AUTOMATIC1111 weighs them."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from sd_runtime.diffusion.prompt_chunks import Chunk
+from sd_runtime.diffusion.prompt_chunks import Chunk, PromptChunks
 
 
-def run(encoder: Any, prompts: Sequence[Sequence[Chunk]], *, layers: bool) -> Any:
-    """The encoder's output for the chunks of all prompts, one row each; with every layer's states if `layers`."""
-    chunks = [chunk for prompt in prompts for chunk in prompt]
+def run(encoder: Any, prompts: Sequence[PromptChunks], index: int, *, layers: bool) -> Any:
+    """The output of text encoder number `index` for the chunks of all prompts, one row each.
+
+    Args:
+        encoder: the text encoder.
+        prompts: what to encode.
+        index: its place among the encoders of the pipeline.
+        layers: have the states of every layer, too.
+    """
+    chunks = [chunk for prompt in prompts for chunk in prompt.encoders[index]]
     ids = torch.tensor([chunk.ids for chunk in chunks], device=encoder.device)
     return encoder(ids, attention_mask=_mask(encoder, chunks), output_hidden_states=layers)
 
 
-def joined(hidden: torch.Tensor, prompts: Sequence[Sequence[Chunk]]) -> list[torch.Tensor]:
-    """Hidden states (chunks, tokens, width) of all prompts, as weighted rows (1, chunks x tokens, width) of each."""
-    parts = hidden.split([len(chunks) for chunks in prompts])
-    weighed = [_weighed(part, chunks) for part, chunks in zip(parts, prompts, strict=True)]
-    return [part.reshape(1, -1, part.shape[-1]) for part in weighed]
+def joined(
+    states: Callable[[int | None], torch.Tensor], prompts: Sequence[PromptChunks], index: int
+) -> list[torch.Tensor]:
+    """Weighted hidden states of each prompt, its chunks in a row: (1, chunks x tokens, width).
+
+    Args:
+        states: of the chunks of all prompts (chunks, tokens, width), by `clip_skip`.
+        prompts: in the order of these chunks.
+        index: place of the encoder.
+    """
+    by_skip = {skip: states(skip) for skip in {prompt.clip_skip for prompt in prompts}}
+    counts = [len(prompt) for prompt in prompts]
+    starts = itertools.accumulate(counts, initial=0)
+    parts = [
+        _weighed(by_skip[prompt.clip_skip][start : start + count], prompt.encoders[index])
+        for prompt, start, count in zip(prompts, starts, counts, strict=False)
+    ]
+    return [part.reshape(1, -1, part.shape[-1]) for part in parts]
 
 
-def firsts(pooled: torch.Tensor, prompts: Sequence[Sequence[Chunk]]) -> list[torch.Tensor]:
+def firsts(pooled: torch.Tensor, prompts: Sequence[PromptChunks]) -> list[torch.Tensor]:
     """Of the pooled encodings (chunks, width) of all prompts the first of each, (1, width)."""
-    return [part[:1] for part in pooled.split([len(chunks) for chunks in prompts])]
+    return [part[:1] for part in pooled.split([len(prompt) for prompt in prompts])]
 
 
 def _mask(encoder: Any, chunks: Sequence[Chunk]) -> torch.Tensor | None:

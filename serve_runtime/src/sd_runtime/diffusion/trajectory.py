@@ -8,6 +8,7 @@ import inspect
 from typing import Any
 
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from diffusers.utils.torch_utils import randn_tensor
 
 from sd_runtime.diffusion.families import Conditions
@@ -35,6 +36,7 @@ class Trajectory:
         self.conditions = conditions
         self._scheduler = scheduler
         self._guidance = request.guidance or 0.0
+        self._rescale = request.guidance_rescale
         # On the CPU: noise does not depend on the device then.
         generator = torch.Generator("cpu").manual_seed(seed)
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
@@ -62,11 +64,18 @@ class Trajectory:
 
     def advance(self, prediction: torch.Tensor) -> None:
         """Take the step that the UNet's rows for this picture say."""
-        if self.rows > 1:
-            avoid, follow = prediction.chunk(2)
-            prediction = avoid + self._guidance * (follow - avoid)
         stepped = self._scheduler.step(
-            prediction, self.timestep, self.latents, **self._extra, return_dict=False
+            self._guided(prediction), self.timestep, self.latents, **self._extra, return_dict=False
         )
         self.latents = stepped[0].to(self.latents.dtype)
         self._index += 1
+
+    def _guided(self, prediction: torch.Tensor) -> torch.Tensor:
+        """Classifier-free guidance."""
+        if self.rows == 1:
+            return prediction
+        avoid, follow = prediction.chunk(2)
+        guided = avoid + self._guidance * (follow - avoid)
+        if self._rescale > 0:
+            guided = rescale_noise_cfg(guided, follow, guidance_rescale=self._rescale)
+        return guided
