@@ -256,7 +256,7 @@ async def test_weights_are_refused_where_the_pipeline_reads_its_prompts_itself(e
         ({"schedule": ScheduleOptions(rescale_betas_zero_snr=True)}, "rescale_betas_zero_snr"),
         ({"guidance_rescale": 0.5}, "guidance_rescale"),
     ],
-    ids=lambda each: str(each),
+    ids=str,
 )
 async def test_what_its_call_does_not_take_is_refused(engine, change, param):
     with pytest.raises(InvalidRequest, match=f"^{param}: got .* StableDiffusion3Pipeline") as caught:

@@ -194,3 +194,22 @@ def test_an_option_that_the_named_scheduler_lacks_is_refused():
         generate(scheduler="DDIM", sigmas="karras")
     assert told.value.param == "sigmas"
     assert generate(scheduler="Euler", sigmas="karras").schedule.sigmas == "karras"
+
+
+def test_a_weighted_prompt_names_loras_in_tags():
+    terms = replace(TERMS, loras=("ink", "oil"), defaults=Defaults(prompt_syntax="weighted"))
+    body = GenerationBody(prompt="a <lora:ink:0.8>cat<lora:oil>", lora=[])
+    request = from_body(body, terms, 0)
+    assert (request.prompt, request.loras, request.lora_strengths) == (
+        "a cat",
+        ("ink", "oil"),
+        (("ink", 0.8),),
+    )
+    query = ImagineQuery(prompt="a cat <lora:oil:-1>")
+    assert from_imagine(query, terms, 0).lora_strengths == (("oil", -1.0),)
+    twice = GenerationBody(prompt="a <lora:ink>", lora="ink")
+    with pytest.raises(InvalidRequest, match="lora: got a name twice"):
+        from_body(twice, terms, 0)
+    with pytest.raises(InvalidRequest, match="lora: got 'gouache': this service offers ink, oil"):
+        from_imagine(ImagineQuery(prompt="a <lora:gouache>"), terms, 0)
+    assert generate(prompt="a <lora:ink>").prompt == "a <lora:ink>"

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sd_runtime.errors import InvalidRequest
-from sd_runtime.prompt_syntax import has_lora_tag, has_weights, parse
+from sd_runtime.prompt_syntax import has_weights, parse
 
 
 def weighted(text):
@@ -106,8 +106,3 @@ def test_what_only_the_weighted_syntax_reads_is_found(text):
 @pytest.mark.parametrize("text", ["a circle (red)", "[sic]", "BREAKFAST", "at 12:30)", "f(x)"])
 def test_usual_text_is_no_weight(text):
     assert not has_weights(text)
-
-
-def test_tags_of_loras_are_found():
-    assert has_lora_tag("a cat <lora:ink:0.8>")
-    assert not has_lora_tag("a <cat>")

@@ -22,7 +22,10 @@ def codes(request, *, guided=True):
         ({"prompt": "a (red:1.2) circle", "prompt_syntax": "weighted"}, []),
         ({"negative_prompt": "((blue))"}, [("weights_ignored", "negative_prompt")]),
         ({"prompt": "a <lora:ink:0.8>"}, [("lora_tag_ignored", "prompt")]),
-        ({"prompt": "a <lora:ink:0.8>", "prompt_syntax": "weighted"}, [("lora_tag_ignored", "prompt")]),
+        (
+            {"negative_prompt": "<lora:ink>", "prompt_syntax": "weighted"},
+            [("lora_tag_ignored", "negative_prompt")],
+        ),
     ],
     ids=str,
 )

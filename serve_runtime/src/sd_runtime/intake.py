@@ -2,10 +2,11 @@
 """From what a client sent to a valid ImageRequest: the service's terms are applied here, and nowhere after."""
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from sd_runtime import prompt_syntax, schedule_options
+from sd_runtime import lora_tags, prompt_syntax, schedule_options
 from sd_runtime.config import Defaults, Limits, LiveConfig, RuntimeConfig
 from sd_runtime.engine import FileFormat, ImageRequest, LoraStrengths, Output, check_loras
 from sd_runtime.errors import InvalidRequest
@@ -69,6 +70,8 @@ def from_imagine(query: ImagineQuery, terms: Terms, seed: int, request_id: str =
         id=request_id,
         seeded=_is_chosen(query.seed),
     )
+    request = _with_tags(request)
+    check_loras(request, terms.loras)
     _check(request, terms.limits, _IMAGINE_NAMES)
     return request
 
@@ -111,6 +114,7 @@ def from_body(
         id=request_id,
         seeded=_is_chosen(body.seed),
     )
+    request = _with_tags(request)
     check_loras(request, terms.loras)
     if request.scheduler is not None:
         schedule_options.check(
@@ -134,8 +138,24 @@ def _seed(given: int | None, random: int) -> int:
 
 
 def _lora_strengths(wanted: list[LoraWish]) -> LoraStrengths:
-    chosen = {each.name: each.strength for each in wanted}
-    return tuple(sorted((name, strength) for name, strength in chosen.items() if strength is not None))
+    return _chosen((each.name, each.strength) for each in wanted)
+
+
+def _chosen(strengths: Iterable[tuple[str, float | None]]) -> LoraStrengths:
+    return tuple(sorted((name, each) for name, each in strengths if each is not None))
+
+
+def _with_tags(request: ImageRequest) -> ImageRequest:
+    """The request with the LoRAs that a weighted prompt names in tags; a plain one keeps its text."""
+    if request.prompt_syntax == "plain":
+        return request
+    prompt, tags = lora_tags.taken_out(request.prompt)
+    return replace(
+        request,
+        prompt=prompt,
+        loras=(*request.loras, *(name for name, _ in tags)),
+        lora_strengths=_chosen([*request.lora_strengths, *tags]),
+    )
 
 
 def _output(body: GenerationBody, file_format: FileFormat | None) -> Output:

@@ -27,7 +27,6 @@ _ROUND, _SQUARE = 1.1, 1 / 1.1
 _PART = re.compile(r"\\[()\[\]\\]|\\|[(\[]|:\s*(?P<weight>[+-]?[.\d]+)\s*\)|[)\]]|[^\\()\[\]:]+|:")
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 _WEIGHTS = re.compile(r"\([^()]*:\s*[+-]?[.\d]+\s*\)|\(\([^()]*\)\)|\bBREAK\b")
-_LORA_TAG = re.compile(r"<lora:[^<>]*>", re.IGNORECASE)
 
 
 class Fragment(NamedTuple):
@@ -64,11 +63,6 @@ def parse(name: str, text: str, syntax: PromptSyntax) -> tuple[Section, ...]:
 def has_weights(text: str) -> bool:
     """Whether a text holds what only the weighted syntax reads."""
     return _WEIGHTS.search(text) is not None
-
-
-def has_lora_tag(text: str) -> bool:
-    """Whether a text holds `<lora:...>`."""
-    return _LORA_TAG.search(text) is not None
 
 
 class _Reader:

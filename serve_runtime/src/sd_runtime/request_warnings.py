@@ -6,8 +6,9 @@ The request is drawn; its answer carries the warnings. `docs/api.md` lists the c
 
 from collections.abc import Iterator
 
+from sd_runtime import lora_tags
 from sd_runtime.engine import ImageRequest, RequestWarning
-from sd_runtime.prompt_syntax import has_lora_tag, has_weights
+from sd_runtime.prompt_syntax import has_weights
 
 
 def of_request(request: ImageRequest, *, guided: bool) -> tuple[RequestWarning, ...]:
@@ -57,11 +58,12 @@ def _of_rescaling(request: ImageRequest, *, guided: bool) -> Iterator[RequestWar
 
 
 def _of_text(name: str, text: str, request: ImageRequest) -> Iterator[RequestWarning]:
-    if has_lora_tag(text):
+    if lora_tags.found_in(text):
         yield RequestWarning(
             "lora_tag_ignored",
             name,
-            f"{name}: holds <lora:...>: the tag is read as text and loads nothing; name the LoRA in the field lora",
+            f"{name}: holds <lora:...>: it is read as text and loads nothing; name the LoRA in the field lora, or in"
+            " the prompt with prompt_syntax weighted",
         )
     if request.prompt_syntax == "plain" and has_weights(text):
         yield RequestWarning(
