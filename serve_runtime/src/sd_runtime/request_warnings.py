@@ -25,6 +25,15 @@ def of_request(request: ImageRequest, *, guided: bool) -> tuple[RequestWarning, 
     )
 
 
+def without_previews(request: ImageRequest, reason: str) -> RequestWarning:
+    """The request wants unfinished pictures, and gets none."""
+    return RequestWarning(
+        "partial_images_ignored",
+        "partial_images",
+        f"partial_images: got {request.output.previews}: none is sent, as {reason}",
+    )
+
+
 def cut_short(param: str, tokens: int, limit: int, tokenizer: str) -> RequestWarning:
     """A text of so many tokens, of which a pipeline's tokenizer reads `limit`."""
     return RequestWarning(

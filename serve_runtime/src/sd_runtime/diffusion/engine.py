@@ -13,7 +13,7 @@ from PIL import Image
 from sd_runtime import images, provenance, request_warnings
 from sd_runtime.config import LiveConfig
 from sd_runtime.diffusion import schedulers
-from sd_runtime.diffusion.decoding import Decoder
+from sd_runtime.diffusion.decoding import Decoder, has_safety_checker
 from sd_runtime.diffusion.drawing import Drawing, drawings
 from sd_runtime.diffusion.finishing import Finisher
 from sd_runtime.diffusion.model import LoadedModel
@@ -37,11 +37,12 @@ class DiffusionEngine:
         self._model = model
         self._live = live
         self._limits = None if model.family else PromptLimits(model.pipeline)
+        self._no_previews = _no_previews(model)
         watching = observer or Silent()
         self._studio = studio(model, watching)
         self._finisher = Finisher(
             Decoder(model.pipeline) if model.family else None,
-            model.colours,
+            None if self._no_previews else model.colours,
             self._encode,
             pixels=0 if model.tuned.effective["compile"] else _DECODED_AT_ONCE,
             on=model.device,
@@ -126,8 +127,12 @@ class DiffusionEngine:
         """What of a request, every default filled in, this model ignores."""
         family, pipeline = self._model.family, self._model.pipeline
         with_negative = family.rows(request.guidance or 0.0) > 1 if family else guided(pipeline, request)
-        found = request_warnings.of_request(request, guided=with_negative)
-        return found if self._limits is None else (*found, *self._limits.warnings(request))
+        found = [*request_warnings.of_request(request, guided=with_negative)]
+        if self._limits is not None:
+            found += self._limits.warnings(request)
+        if request.output.previews and self._no_previews:
+            found.append(request_warnings.without_previews(request, self._no_previews))
+        return tuple(found)
 
     def _encode(self, image: Image.Image, drawing: Drawing) -> bytes:
         request = drawing.request
@@ -137,6 +142,13 @@ class DiffusionEngine:
         if request.scheduler is None:
             parameters["scheduler"] = schedulers.name_of(self._model.pipeline.scheduler)
         return images.encode(image, request.output, parameters)
+
+
+def _no_previews(model: LoadedModel) -> str:
+    """Why unfinished pictures are not shown; empty: they are."""
+    if has_safety_checker(model.pipeline):
+        return "this model's safety checker sees finished images only"
+    return "" if model.colours else "this model's pipeline draws in one go"
 
 
 def _check_sides(request: ImageRequest, cell: int) -> None:

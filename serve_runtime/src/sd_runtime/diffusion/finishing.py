@@ -21,6 +21,7 @@ from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.previews import LatentColours
 from sd_runtime.diffusion.stream import Stream
 from sd_runtime.engine import Picture, Preview
+from sd_runtime.errors import ContentWithheld
 from sd_runtime.observer import Observer
 
 _FILE_THREADS = 2
@@ -117,7 +118,9 @@ class Finisher:
             results = self._decoder.decode([job.latents for job in jobs])
         for job, result in zip(jobs, results, strict=True):
             self._observer.phase("decode", time.monotonic() - began)
-            if isinstance(result, Exception):
+            if isinstance(result, ContentWithheld):
+                self._withhold(job.drawing, job.stream)
+            elif isinstance(result, Exception):
                 self._fail(job.drawing, job.stream, result)
             else:
                 self._files.submit(self._file, job.drawing, job.stream, result)
@@ -144,6 +147,10 @@ class Finisher:
             job.stream.put(Preview(job.drawing.index, number, data, job.drawing.warnings))
         except Exception as error:  # noqa: BLE001 - a picture does not fail with its preview
             failures.told(error, job.drawing.request.id)
+
+    def _withhold(self, drawing: Drawing, stream: Stream) -> None:
+        self._observer.outcome("withheld")
+        stream.put(ContentWithheld.image(drawing.index, drawing.request.count))
 
     def _fail(self, drawing: Drawing, stream: Stream, error: Exception) -> None:
         self._observer.outcome("failed")

@@ -16,7 +16,7 @@ from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.groups import Budget
 from sd_runtime.diffusion.loras import LoraSwitch
 from sd_runtime.engine import ImageRequest
-from sd_runtime.errors import GenerationFailed, InvalidRequest
+from sd_runtime.errors import ContentWithheld, GenerationFailed, InvalidRequest
 from sd_runtime.observer import Observer
 
 
@@ -101,6 +101,8 @@ class StockStudio:
                 else {}
             ),
         )
+        if any(getattr(result, "nsfw_content_detected", None) or ()):
+            raise ContentWithheld.image(drawing.index, drawing.request.count)
         return _image(result.images[0])
 
 
