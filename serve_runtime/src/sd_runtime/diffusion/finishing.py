@@ -75,9 +75,9 @@ class Finisher:
         self._jobs.put(_Job(drawing, stream, latents, self._device.mark()))
 
     def preview(self, drawing: Drawing, stream: Stream, number: int) -> None:
-        """Show how far a picture is, if its latents can be shown; likewise."""
+        """Show what a picture is to become, if its latents can be shown; likewise."""
         if self._colours is not None:
-            job = _Job(drawing, stream, drawing.trajectory.latents, self._device.mark())
+            job = _Job(drawing, stream, drawing.trajectory.predicted(), self._device.mark())
             self._files.submit(self._preview, job, self._colours, number)
 
     def close(self) -> None:
