@@ -19,7 +19,7 @@ from sd_runtime.diffusion import DiffusionEngine, load
 from sd_runtime.diffusion.decoding import Decoder
 from sd_runtime.drawer import Readiness
 from sd_runtime.engine import ImageRequest, Output, Picture
-from sd_runtime.errors import ContentWithheld, GenerationFailed
+from sd_runtime.errors import ContentWithheld, GenerationFailed, InvalidRequest
 from sd_runtime.http_api import application
 from sd_runtime.service import Service
 
@@ -201,4 +201,7 @@ async def test_a_pipeline_that_checks_by_itself_is_heard(guarded, observer):
     with pytest.raises(ContentWithheld, match="image 1 of 2"):
         [update async for update in engine.generate(replace(RED, count=2))]
     assert observer.outcomes == ["drawn", "drawn", "withheld"]
+    # Its own code for this fails with the installed transformers.
+    with pytest.raises(InvalidRequest, match="clip_skip: got 1: a Another takes none"):
+        [update async for update in engine.generate(replace(RED, clip_skip=1))]
     engine.close()

@@ -78,6 +78,6 @@ def _of_text(name: str, text: str, request: ImageRequest) -> Iterator[RequestWar
         yield RequestWarning(
             "weights_ignored",
             name,
-            f"{name}: holds weights such as (word:1.3) or BREAK: prompt_syntax plain reads them as text;"
-            " set prompt_syntax to weighted",
+            f"{name}: holds what prompt_syntax weighted reads as weights, such as (word:1.3) or BREAK: plain reads it"
+            " as text",
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import CLIPTextModel
 
 from sd_runtime import schedule_options
 from sd_runtime.diffusion import failures
@@ -140,9 +141,16 @@ def _optional(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
     wanted = {"guidance_rescale": request.guidance_rescale or None, "clip_skip": request.clip_skip}
     given = {name: value for name, value in wanted.items() if value is not None}
     for name, value in given.items():
-        if name not in _offered(pipeline):
+        if name not in _offered(pipeline) or (name == "clip_skip" and not _skips_layers(pipeline)):
             raise InvalidRequest(f"{name}: got {value}: a {type(pipeline).__name__} takes none", name)
     return given
+
+
+def _skips_layers(pipeline: Any) -> bool:
+    """Diffusers 0.42 looks for the norm of a lone CLIP encoder where transformers 5 has it no more, and fails."""
+    encoder = getattr(pipeline, "text_encoder", None)
+    alone = getattr(pipeline, "text_encoder_2", None) is None
+    return not (alone and isinstance(encoder, CLIPTextModel) and not hasattr(encoder, "text_model"))
 
 
 def guided(pipeline: Any, request: ImageRequest) -> bool:
