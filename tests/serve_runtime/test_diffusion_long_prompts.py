@@ -94,6 +94,24 @@ def test_one_chunk_is_bit_for_bit_what_the_pipeline_encodes(request, kind):
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
+def test_padding_is_masked_where_the_pipeline_masks_it(request, kind, monkeypatch):
+    """Stable Diffusion does where its encoder says so, SDXL never."""
+    model = request.getfixturevalue(kind)
+    pipeline = model.pipeline
+    (usual,) = model.family.encode([model.family.prompts(RED)[0]])
+    for _, encoder, _ in parts(pipeline):
+        monkeypatch.setattr(encoder.config, "use_attention_mask", True, raising=False)
+    (found,) = model.family.encode([model.family.prompts(RED)[0]])
+    hidden, *_ = (
+        pipeline.encode_prompt(RED.prompt, pipeline.device, 1, False)
+        if kind == "model"
+        else (usual["encoder_hidden_states"],)
+    )
+    assert torch.equal(found["encoder_hidden_states"], hidden)
+    assert torch.equal(found["encoder_hidden_states"], usual["encoder_hidden_states"]) == (kind == "xl_model")
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize(
     ("prompt", "negative", "chunks"),
     [

@@ -87,7 +87,8 @@ class StableDiffusion:
         """The last hidden states of the text encoder, or those of the layer that `clip_skip` says."""
         ((_, encoder),) = self._encoders
         layers = any(prompt.clip_skip is not None for prompt in prompts)
-        output = text_encoding.run(encoder, prompts, 0, layers=layers)
+        masked = bool(getattr(encoder.config, "use_attention_mask", False))
+        output = text_encoding.run(encoder, prompts, 0, layers=layers, masked=masked)
 
         def states(clip_skip: int | None) -> torch.Tensor:
             if clip_skip is None:

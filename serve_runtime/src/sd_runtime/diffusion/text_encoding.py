@@ -10,7 +10,9 @@ import torch
 from sd_runtime.diffusion.prompt_chunks import Chunk, PromptChunks
 
 
-def run(encoder: Any, prompts: Sequence[PromptChunks], index: int, *, layers: bool) -> Any:
+def run(
+    encoder: Any, prompts: Sequence[PromptChunks], index: int, *, layers: bool, masked: bool = False
+) -> Any:
     """The output of text encoder number `index` for the chunks of all prompts, one row each.
 
     Args:
@@ -18,10 +20,12 @@ def run(encoder: Any, prompts: Sequence[PromptChunks], index: int, *, layers: bo
         prompts: what to encode.
         index: its place among the encoders of the pipeline.
         layers: have the states of every layer, too.
+        masked: attend to no padding. CLIP does, and few models are trained otherwise.
     """
     chunks = [chunk for prompt in prompts for chunk in prompt.encoders[index]]
     ids = torch.tensor([chunk.ids for chunk in chunks], device=encoder.device)
-    return encoder(ids, attention_mask=_mask(encoder, chunks), output_hidden_states=layers)
+    mask = _mask(chunks, encoder.device) if masked else None
+    return encoder(ids, attention_mask=mask, output_hidden_states=layers)
 
 
 def joined(
@@ -49,12 +53,9 @@ def firsts(pooled: torch.Tensor, prompts: Sequence[PromptChunks]) -> list[torch.
     return [part[:1] for part in pooled.split([len(prompt) for prompt in prompts])]
 
 
-def _mask(encoder: Any, chunks: Sequence[Chunk]) -> torch.Tensor | None:
-    """Without it CLIP attends to the padding, too: few models are trained otherwise."""
-    if not getattr(encoder.config, "use_attention_mask", False):
-        return None
+def _mask(chunks: Sequence[Chunk], device: torch.device) -> torch.Tensor:
     rows = [[1] * chunk.used + [0] * (len(chunk.ids) - chunk.used) for chunk in chunks]
-    return torch.tensor(rows, device=encoder.device)
+    return torch.tensor(rows, device=device)
 
 
 def _weighed(hidden: torch.Tensor, chunks: Sequence[Chunk]) -> torch.Tensor:
