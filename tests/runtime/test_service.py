@@ -55,6 +55,27 @@ def test_a_seed_makes_the_same_picture_again(http, difference):
     assert difference(again.content, first.content) == 0
 
 
+def test_options_and_warnings_go_to_the_replica_and_back(http, difference):
+    route, long = "/v1/images/generations", "a red circle on a white background" + ", drawn with care" * 30
+    body = {"prompt": f"({long}:1.2) BREAK flat", "prompt_syntax": "weighted", "seed": -1, "clip_skip": 1}
+    body |= {"scheduler": "DPMSolverMultistepSDE", "sigmas": "karras", "guidance_rescale": 0.3}
+    first = http.post(route, json=body).json()
+    assert first["warnings"] == []
+    (image,) = first["data"]
+    again, plain = (
+        http.post(route, json=body | {"seed": image["seed"], "prompt_syntax": syntax}).json()
+        for syntax in ("weighted", "plain")
+    )
+    files = [base64.b64decode(each["data"][0]["b64_json"]) for each in (first, again, plain)]
+    assert difference(files[0], files[1]) <= 2
+    assert difference(files[0], files[2]) > 2
+    assert [each["code"] for each in plain["warnings"]] == ["weights_ignored"]
+    file = http.get("/imagine", params={"prompt": "a", "negative_prompt": "blue", "guidance": 1})
+    assert file.headers["x-warnings"] == "negative_prompt_ignored"
+    refused = http.post(route, json=body | {"clip_skip": 3})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "clip_skip")
+
+
 def test_concurrent_requests_do_not_disturb_each_other(http, difference):
     """Different steps and sizes at once: a shared scheduler would fail, or draw something else."""
     queries = [
@@ -129,7 +150,7 @@ GENERATE = ("POST", "/v1/images/generations")
         ),
         (IMAGINE, {"prompt": "a", "typo": "1"}, "typo", "unknown field"),
         (IMAGINE, {"prompt": "a", "guidance": "nan"}, "guidance", "must be from 0 to 50"),
-        (IMAGINE, {"prompt": "a", "seed": "-1"}, "seed", "greater than or equal to 0"),
+        (IMAGINE, {"prompt": "a", "seed": "-2"}, "seed", "greater than or equal to -1"),
         (IMAGINE, {"prompt": "a", "seed": str(2**53)}, "seed", "less than or equal to 9007199254740991"),
         (IMAGINE, {"prompt": "a", "steps": "1000"}, "steps", "from 1 to 100"),
         (GENERATE, {}, "prompt", "required"),

@@ -9,10 +9,11 @@ import diffusers
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
 from sd_runtime.config import Batching, LiveConfig, ModelConfig, RuntimeConfig
 from sd_runtime.diffusion import DiffusionEngine, load, schedulers
-from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.drawing import drawings
 from sd_runtime.diffusion.studios import studio
 from sd_runtime.json_logs import JsonLines
 from sd_runtime.observer import Silent
@@ -148,6 +149,22 @@ def wide_model(tmp_path_factory, tokenizer, text_encoder, vae):
     return load(RuntimeConfig(model=ModelConfig(uri=f"file://{folder}")))
 
 
+@pytest.fixture(scope="session")
+def lora_file(tmp_path_factory):
+    """A random LoRA of the bundled model's attention."""
+    torch.manual_seed(5)
+    network = diffusers.UNet2DConditionModel.from_pretrained(files("sd_runtime") / "models/shapes/unet")
+    tensors = {}
+    for name, module in network.named_modules():
+        if name.endswith(("to_q", "to_v")):
+            rows, columns = module.weight.shape
+            tensors[f"unet.{name}.lora_A.weight"] = 0.2 * torch.randn(2, columns)
+            tensors[f"unet.{name}.lora_B.weight"] = 0.2 * torch.randn(rows, 2)
+    file = tmp_path_factory.mktemp("lora") / "ink.safetensors"
+    save_file(tensors, file)
+    return file
+
+
 class Bench:
     """A studio under test."""
 
@@ -156,14 +173,11 @@ class Bench:
         self.studio = studio(model, observer)
         self.budget = self.studio.budget
 
-    def drawing(self, request, index=0):
-        return Drawing(request, index, self.model.family.rows(request.guidance))
-
     def join(self, *requests):
-        drawings = [self.drawing(request) for request in requests]
-        for each in drawings:
+        joined = [drawings(request, self.model.family)[0] for request in requests]
+        for each in joined:
             self.studio.join(each)
-        return drawings
+        return joined
 
     def run(self):
         """Tick until all is done; the failures, in order."""
@@ -174,19 +188,26 @@ class Bench:
 
     def latents(self, *requests):
         """What becomes of requests that arrive together."""
-        drawings = self.join(*requests)
+        joined = self.join(*requests)
         assert self.run() == []
-        return [each.trajectory.latents for each in drawings]
+        return [each.trajectory.latents for each in joined]
 
-    def stock(self, request):
-        """What the pipeline's own call makes of a request."""
+    def stock(self, request, scheduler=None, **told):
+        """What the pipeline's own call makes of a request.
+
+        Args:
+            request: what to draw.
+            scheduler: draw with it.
+            told: further arguments of the call; encodings take the place of the prompts.
+        """
         pipeline = self.model.pipeline
         own = pipeline.scheduler
+        texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt or None}
         try:
-            pipeline.scheduler = schedulers.fresh(own, request.scheduler, request.steps)
+            pipeline.scheduler = scheduler or schedulers.fresh(own, request.scheduler, request.steps)
             return pipeline(
-                prompt=request.prompt,
-                negative_prompt=request.negative_prompt or None,
+                **({} if "prompt_embeds" in told else texts),
+                **told,
                 width=request.width,
                 height=request.height,
                 num_inference_steps=request.steps,

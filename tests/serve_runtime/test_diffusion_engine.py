@@ -122,13 +122,15 @@ async def test_previews_come_on_the_way_in_the_wanted_format(engine, kind):
     assert isinstance(found[-1], Picture)
 
 
-async def test_a_late_preview_looks_like_the_picture(engine):
-    request = replace(RED, steps=12, output=Output(previews=3))
-    found = await updates(engine, request)
-    preview = next(each for each in found if isinstance(each, Preview) and each.number == 2)
-    small = np.asarray(Image.open(io.BytesIO(preview.data)).resize((64, 64))).astype(int)
+async def test_each_preview_looks_like_the_picture(engine):
+    """The first one as well as the last, since both show what the picture is to become, without noise."""
+    found = await updates(engine, replace(RED, steps=12, output=Output(previews=3)))
     drawn = pixels(next(each for each in found if isinstance(each, Picture)))
-    assert np.abs(small - drawn).mean() < 60
+    shown = sorted((each.number, each.data) for each in found if isinstance(each, Preview))
+    small = [np.asarray(Image.open(io.BytesIO(data)).resize((64, 64))).astype(int) for _, data in shown]
+    first, _, last = [np.abs(each - drawn).mean() for each in small]
+    assert last < 30
+    assert first < 1.15 * last
 
 
 async def test_the_file_tells_what_makes_it_again(engine):
@@ -172,3 +174,21 @@ async def test_the_observer_is_told_of_each_phase(engine, observer):
     assert observer.outcomes == ["drawn"] * 3
     assert (0, 2) in observer.loads
     assert observer.loads[-1] == (0, 0)
+
+
+async def test_every_update_says_what_of_the_request_has_no_effect(engine):
+    request = replace(RED, negative_prompt="blue", guidance=1.0, output=Output(previews=1), count=2)
+    for update in await updates(engine, request):
+        assert [each.code for each in update.warnings] == ["negative_prompt_ignored"]
+    for update in await updates(engine, replace(request, guidance=4.0)):
+        assert update.warnings == ()
+
+
+async def test_a_prompt_of_any_length_is_drawn_beside_short_ones(engine, observer):
+    long = replace(RED, prompt=RED.prompt + " and a blue square" * 30)
+    (alone,) = await draw(engine, long)
+    (short,), (together,) = await asyncio.gather(draw(engine, RED), draw(engine, long))
+    assert same(alone, together)
+    assert not same(short, together)
+    with pytest.raises(InvalidRequest, match="prompt: got 134 chunks"):
+        await draw(engine, replace(RED, prompt="x" * 10000))

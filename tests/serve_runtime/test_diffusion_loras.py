@@ -99,6 +99,30 @@ def test_strength_comes_from_the_configuration(bench, folder, styled):
     assert same(bench(weak).latents(replace(RED, loras=("ink",)))[0], bench(styled).latents(RED)[0])
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.3, -1.5])
+def test_a_request_chooses_the_strength(bench, styled, strength):
+    studio = bench(styled)
+    wanted = replace(RED, loras=("ink", "oil"), lora_strengths=(("oil", strength),))
+    (alone,) = studio.latents(wanted)
+    usual, together = studio.latents(replace(wanted, lora_strengths=()), wanted)
+    styled.pipeline.set_adapters(["adapter0", "adapter1"], [0.8, strength])
+    stock = bench(styled).stock(RED)
+    assert same(alone, stock)
+    assert same(together, stock)
+    assert apart(usual, stock)
+
+
+def test_strengths_of_a_call_are_one(bench, styled, unet_calls):
+    studio, rows = bench(styled), unet_calls(styled)
+    ink = replace(RED, loras=("ink",))
+    studio.latents(ink, replace(ink, lora_strengths=(("ink", 0.5),)), replace(ink, seed=2))
+    assert sorted(rows) == [2] * 4 + [4] * 4
+
+
+def test_the_configured_strength_is_no_other_one(styled):
+    assert styled.loras.changed((("oil", 1.0), ("ink", 0.5))) == (("ink", 0.5),)
+
+
 def test_the_set_is_switched_only_when_it_changes(bench, styled, monkeypatch):
     studio = bench(styled)
     studio.latents(RED)

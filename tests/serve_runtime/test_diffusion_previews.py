@@ -6,8 +6,10 @@ import diffusers
 import pytest
 import torch
 
-from sd_runtime.diffusion import previews
+from sd_runtime.diffusion import clean_latents, previews
+from sd_runtime.diffusion.denoising import Tick
 from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.schedulers import SCHEDULERS
 from sd_runtime.engine import ImageRequest, Output
 
 RED = ImageRequest("", "", 64, 64, 12, 4.0)
@@ -83,3 +85,77 @@ def test_the_known_vaes_have_published_maps(kind, scale):
     config = {"block_out_channels": (128, 256, 512, 512), "latent_channels": 4, "scaling_factor": scale}
     object.__setattr__(known, "vae", SimpleNamespace(config=SimpleNamespace(**config)))
     assert previews.colours(known).bias.tolist() == [0, 0, 0]
+
+
+def record_steps(monkeypatch, kind):
+    """What goes into each step of a scheduler's class, and what comes out."""
+    steps, step = [], kind.step
+
+    def recorded(self, prediction, timestep, sample, **settings):
+        place = len(self.recorded) if hasattr(self, "recorded") else 0
+        self.recorded = [*getattr(self, "recorded", []), place]
+        stepped = step(self, prediction, timestep, sample, **settings)
+        steps.append((self, place, prediction, sample, stepped))
+        return stepped
+
+    monkeypatch.setattr(kind, "step", recorded)
+    return steps
+
+
+def by_definition(scheduler, place, prediction, sample):
+    """Clean latents from the noise level of a step, in float64."""
+    x, guess = sample.double(), prediction.double()
+    if hasattr(scheduler, "sigmas"):
+        sigma = float(scheduler.sigmas[place])
+        if scheduler.init_noise_sigma == 1:
+            x = x * (1 + sigma**2) ** 0.5  # as if the noise had been added to the image
+    else:
+        share = float(scheduler.alphas_cumprod[int(scheduler.timesteps[place])])
+        sigma, x = ((1 - share) / share) ** 0.5, x / share**0.5
+    if scheduler.config.prediction_type == "epsilon":
+        return x - sigma * guess
+    return x / (1 + sigma**2) - guess * sigma / (1 + sigma**2) ** 0.5
+
+
+def near(one, other):
+    return (one - other).abs().max() <= 1e-3 * max(1.0, float(other.std()))
+
+
+@pytest.mark.parametrize("kind", ["model", "xl_model"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_preview_shows_the_image_that_the_step_points_to(bench, request, monkeypatch, kind, name):
+    studio = bench(request.getfixturevalue(kind))
+    steps = record_steps(monkeypatch, getattr(diffusers, SCHEDULERS[name]))
+    (drawing,) = studio.join(replace(RED, prompt="a red circle", scheduler=name, steps=6, seed=3))
+    while studio.studio.drawings():
+        studio.studio.tick()
+        scheduler, place, prediction, sample, stepped = steps[-1]
+        found = drawing.trajectory.predicted().double()
+        if len(stepped) > 1:
+            assert near(found, stepped[1].double())  # diffusers' own
+        wanted = by_definition(scheduler, place, prediction, sample)
+        assert near(clean_latents.of(scheduler, place, sample, prediction).double(), wanted)
+        if scheduler.config.get("clip_sample"):
+            wanted = wanted.clamp(-1, 1)
+        assert name == "LCM" or near(found, wanted)  # LCM mixes the latents in by a rule of its own.
+    assert len(steps) == drawing.steps
+
+
+def test_a_preview_has_no_noise_left_long_before_the_end(bench, model):
+    studio = bench(model)
+    wanted = replace(RED, prompt="a red circle on a white background", steps=12, seed=3)
+    (drawing,) = studio.join(wanted)
+    for _ in range(6):
+        studio.studio.tick()
+    halfway, noisy = drawing.trajectory.predicted(), drawing.trajectory.latents
+    studio.run()
+    final = drawing.trajectory.latents
+    assert (halfway - final).square().mean() < 0.5 * final.var()
+    assert (halfway - final).square().mean() < 0.1 * (noisy - final).square().mean()
+
+
+def test_before_the_first_step_there_is_only_noise(bench, model):
+    studio = bench(model)
+    (drawing,) = studio.join(RED)
+    studio.studio._begin([drawing], Tick())
+    assert drawing.trajectory.predicted() is drawing.trajectory.latents

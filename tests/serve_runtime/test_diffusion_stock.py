@@ -13,10 +13,13 @@ import transformers
 from sd_runtime.config import LiveConfig, ModelConfig, RuntimeConfig
 from sd_runtime.diffusion import DiffusionEngine, load
 from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.prompt_limits import PromptLimits
+from sd_runtime.diffusion.stock import guided
 from sd_runtime.diffusion.studios import studio
 from sd_runtime.engine import ImageRequest, Output, Picture, Preview, Progress
 from sd_runtime.errors import ConfigError, GenerationFailed, InvalidRequest
 from sd_runtime.observer import Silent
+from sd_runtime.schedule_options import ScheduleOptions
 
 RED = ImageRequest("a red circle", "", 64, 64, 4, 4.0, seed=1)
 
@@ -85,7 +88,8 @@ async def test_pictures_come_through_the_same_interface(engine):
     assert pictures[0].data != pictures[1].data
     assert not [each for each in found if isinstance(each, Preview)]
     steps = [each for each in found if isinstance(each, Progress)]
-    assert steps[-1] == Progress(ahead=0, step=8, steps=8)
+    assert (steps[-1].ahead, steps[-1].step, steps[-1].steps) == (0, 8, 8)
+    assert {each.code for update in found for each in update.warnings} == {"partial_images_ignored"}
 
 
 async def test_same_seed_same_picture(engine):
@@ -173,3 +177,94 @@ def test_out_of_memory_fails_its_picture(other, monkeypatch):
 def test_a_scheduler_cannot_be_set_for_it(folder):
     with pytest.raises(ConfigError, match=r"model\.scheduler: got 'Euler'"):
         load(RuntimeConfig(model=ModelConfig(uri=f"file://{folder}", scheduler="Euler")))
+
+
+async def test_a_prompt_that_the_pipeline_cuts_is_said(engine):
+    long = replace(RED, prompt="x" * 100, negative_prompt="y" * 300)
+    found = {each.message for each in (await updates(engine, long))[-1].warnings}
+    says = "this model's {} reads the first {}, and ignores the rest"
+    assert found == {
+        f"prompt: got 102 tokens: {says.format('tokenizer', 77)}",
+        f"prompt: got 102 tokens: {says.format('tokenizer_2', 77)}",
+        f"prompt: got 102 tokens: {says.format('tokenizer_3', 77)}",
+        f"negative_prompt: got 302 tokens: {says.format('tokenizer', 77)}",
+        f"negative_prompt: got 302 tokens: {says.format('tokenizer_2', 77)}",
+        f"negative_prompt: got 302 tokens: {says.format('tokenizer_3', 77)}",
+    }
+    assert (await updates(engine, replace(RED, prompt="x" * 75)))[-1].warnings == ()
+
+
+def test_a_tokenizer_other_than_clips_reads_what_the_pipeline_says(tokenizer):
+    limits = PromptLimits(Cutting({"tokenizer": tokenizer, "tokenizer_2": T5Like(tokenizer), "vae": None}))
+    both = limits.warnings(replace(RED, prompt="x" * 300))
+    assert [each.message.split(": ")[2] for each in both] == [
+        "this model's tokenizer reads the first 77, and ignores the rest",
+        "this model's tokenizer_2 reads the first 256, and ignores the rest",
+    ]
+    assert len(list(limits.warnings(replace(RED, prompt="x" * 254)))) == 1
+
+
+class Cutting:
+    """A pipeline with a limit of its own, as SD3 and FLUX have it."""
+
+    def __init__(self, components):
+        self.components = components
+
+    def __call__(self, prompt, max_sequence_length=256):
+        raise NotImplementedError
+
+
+class T5Like:
+    """Encodes as CLIP's tokenizer, and is none."""
+
+    model_max_length = 10**30
+
+    def __init__(self, clip):
+        self._clip = clip
+
+    def __call__(self, text, **settings):
+        return self._clip(text, **settings)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "param"),
+    [(1.0, "negative_prompt_ignored"), (4.0, None)],
+    ids=["unguided", "guided"],
+)
+async def test_a_negative_prompt_that_the_pipeline_ignores_is_said(engine, guidance, param):
+    found = await updates(engine, replace(RED, negative_prompt="blue", guidance=guidance))
+    assert [each.code for each in found[-1].warnings] == ([param] if param else [])
+
+
+def test_a_model_that_is_told_its_guidance_ignores_the_negative_prompt():
+    assert not guided(diffusers.FluxPipeline.__new__(diffusers.FluxPipeline), replace(RED, guidance=4.0))
+    assert guided(
+        diffusers.QwenImagePipeline.__new__(diffusers.QwenImagePipeline), replace(RED, guidance=1.0)
+    )
+
+
+async def test_weights_are_refused_where_the_pipeline_reads_its_prompts_itself(engine):
+    with pytest.raises(InvalidRequest, match="a StableDiffusion3Pipeline reads plain prompts only") as caught:
+        await updates(engine, replace(RED, prompt_syntax="weighted"))
+    assert caught.value.param == "prompt_syntax"
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"schedule": ScheduleOptions("karras")}, "sigmas"),
+        ({"schedule": ScheduleOptions(timestep_spacing="leading")}, "timestep_spacing"),
+        ({"schedule": ScheduleOptions(rescale_betas_zero_snr=True)}, "rescale_betas_zero_snr"),
+        ({"guidance_rescale": 0.5}, "guidance_rescale"),
+    ],
+    ids=str,
+)
+async def test_what_its_call_does_not_take_is_refused(engine, change, param):
+    with pytest.raises(InvalidRequest, match=f"^{param}: got .* StableDiffusion3Pipeline") as caught:
+        await updates(engine, replace(RED, **change))
+    assert caught.value.param == param
+
+
+async def test_what_its_call_takes_reaches_it(engine):
+    usual, skipped = [(await updates(engine, replace(RED, clip_skip=each)))[-1].data for each in (None, 1)]
+    assert usual != skipped

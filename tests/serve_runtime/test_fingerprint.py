@@ -6,6 +6,7 @@ import pytest
 from sd_runtime.config import Lora, ModelConfig, Provenance, RuntimeConfig
 from sd_runtime.engine import ImageRequest, Output
 from sd_runtime.fingerprint import fingerprint, matches
+from sd_runtime.schedule_options import ScheduleOptions
 
 CONFIG = RuntimeConfig(
     model=ModelConfig(uri="hf://a/b", revision="0" * 40), loras=(Lora(name="ink", uri="file:///ink"),)
@@ -24,6 +25,12 @@ def of(request=REQUEST, config=CONFIG, provenance=None):
         of(replace(REQUEST, width=64)),
         of(replace(REQUEST, scheduler="DDIM")),
         of(replace(REQUEST, loras=("ink",))),
+        of(replace(REQUEST, prompt_syntax="weighted")),
+        of(replace(REQUEST, schedule=ScheduleOptions(sigmas="karras"))),
+        of(replace(REQUEST, schedule=ScheduleOptions(timestep_spacing="leading"))),
+        of(replace(REQUEST, schedule=ScheduleOptions(rescale_betas_zero_snr=True))),
+        of(replace(REQUEST, guidance_rescale=0.5)),
+        of(replace(REQUEST, clip_skip=1)),
         of(replace(REQUEST, output=Output("jpeg"))),
         of(config=CONFIG.model_copy(update={"model": ModelConfig(uri="hf://a/b", revision="1" * 40)})),
         of(provenance=Provenance(prompt=True)),
@@ -42,6 +49,7 @@ def test_a_lora_that_changes_changes_its_pictures_alone():
     changed = CONFIG.model_copy(update={"loras": (Lora(name="ink", uri="file:///other"),)})
     asked = replace(REQUEST, loras=("ink",))
     assert of(asked, changed) != of(asked)
+    assert of(replace(asked, lora_strengths=(("ink", 0.5),))) != of(asked)
 
 
 @pytest.mark.parametrize("header", ['"x"', 'W/"x"', '"a", "x"', "*"])

@@ -9,6 +9,7 @@ from sd_runtime.config import ModelConfig, Provenance
 from sd_runtime.engine import ImageRequest, Output
 from sd_runtime.images import encode, parameters, size
 from sd_runtime.provenance import parameters as provenance
+from sd_runtime.schedule_options import ScheduleOptions
 
 GIVEN = {"prompt": "ein roter Kreis 🔴", "seed": 2**53 - 1}
 FORMATS = ("png", "jpeg", "webp")
@@ -55,6 +56,30 @@ def test_prompts_are_told_only_where_the_settings_say_so():
     assert (told["model"], told["revision"]) == ("hf://a/b", "0" * 40)
     told = provenance(request, seed=6, model=model, settings=Provenance(prompt=True))
     assert told["prompt"] == "a secret"
+
+
+def test_every_option_is_told():
+    request = ImageRequest(
+        prompt="a",
+        schedule=ScheduleOptions("karras", "trailing", rescale_betas_zero_snr=True),
+        guidance_rescale=0.7,
+        clip_skip=1,
+        loras=("ink", "oil"),
+        lora_strengths=(("ink", 0.5),),
+        prompt_syntax="weighted",
+    )
+    told = provenance(request, seed=6, model=ModelConfig(uri="bundled://shapes"), settings=Provenance())
+    expected = {
+        "sigmas": "karras",
+        "timestep_spacing": "trailing",
+        "rescale_betas_zero_snr": True,
+        "guidance_rescale": 0.7,
+        "clip_skip": 1,
+        "loras": ["ink", "oil"],
+        "lora_strengths": {"ink": 0.5},
+        "prompt_syntax": "weighted",
+    }
+    assert told | expected == told
 
 
 def test_the_file_of_a_seeded_request_has_no_request_id():

@@ -2,11 +2,13 @@
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
 from sd_runtime.config import Defaults, Limits
 from sd_runtime.errors import InvalidRequest
 from sd_runtime.intake import Terms, any_seed, from_body, from_imagine
 from sd_runtime.protocol import MAX_SEED, GenerationBody, ImagineQuery
+from sd_runtime.schedule_options import ScheduleOptions
 
 TERMS = Terms(Limits(), Defaults(width=64, height=64, steps=15, guidance=4.0), "bundled://shapes", ("ink",))
 
@@ -104,3 +106,110 @@ def test_messages_never_hold_the_prompt():
 
 def test_any_seed_is_one_a_client_may_send_back():
     assert all(0 <= any_seed() <= MAX_SEED for _ in range(1000))
+
+
+def test_the_syntax_of_prompts_is_the_requests_then_the_services():
+    weighted = replace(TERMS, defaults=Defaults(prompt_syntax="weighted"))
+    assert from_body(GenerationBody(prompt="a"), weighted, 0).prompt_syntax == "weighted"
+    assert from_imagine(ImagineQuery(prompt="a"), weighted, 0).prompt_syntax == "weighted"
+    assert from_body(GenerationBody(prompt="a", prompt_syntax="plain"), weighted, 0).prompt_syntax == "plain"
+    assert generate().prompt_syntax == "plain"
+
+
+@pytest.mark.parametrize("name", ["prompt", "negative_prompt"])
+def test_a_weight_out_of_bounds_is_refused_where_weights_are_read(name):
+    assert generate(**{name: "(a:99)"})
+    with pytest.raises(InvalidRequest, match=f"{name}: got a weight of 99: must be a number from -10 to 10"):
+        generate(**{name: "(a:99)"}, prompt_syntax="weighted")
+
+
+@pytest.mark.parametrize("build", [imagine, generate])
+def test_minus_one_is_a_random_seed(build):
+    assert (build(seed=-1).seed, build(seed=-1).seeded) == (7, False)
+    assert (build(seed=0).seed, build(seed=0).seeded) == (0, True)
+    with pytest.raises(ValidationError, match="greater than or equal to -1"):
+        build(seed=-2)
+
+
+def test_options_reach_the_engine():
+    request = generate(
+        sigmas="karras",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+        guidance_rescale=0.7,
+        clip_skip=1,
+    )
+    assert request.schedule == ScheduleOptions("karras", "trailing", rescale_betas_zero_snr=True)
+    assert (request.guidance_rescale, request.clip_skip) == (0.7, 1)
+    assert generate().schedule == ScheduleOptions()
+
+
+@pytest.mark.parametrize(
+    ("lora", "names", "strengths"),
+    [
+        ("ink", ("ink",), ()),
+        (["oil", "ink"], ("oil", "ink"), ()),
+        ({"name": "ink", "strength": 0.5}, ("ink",), (("ink", 0.5),)),
+        (["oil", {"name": "ink", "strength": -1}], ("oil", "ink"), (("ink", -1.0),)),
+        (
+            [{"name": "oil", "strength": 2}, {"name": "ink", "strength": 0}],
+            ("oil", "ink"),
+            (("ink", 0), ("oil", 2)),
+        ),
+        ([{"name": "ink"}], ("ink",), ()),
+    ],
+    ids=str,
+)
+def test_a_lora_is_a_name_or_a_name_and_a_strength(lora, names, strengths):
+    terms = replace(TERMS, loras=("ink", "oil"))
+    request = from_body(GenerationBody(prompt="a", lora=lora), terms, 0)
+    assert (request.loras, request.lora_strengths) == (names, strengths)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"name": "ink", "strength": 5},
+        {"strength": 1},
+        {"name": "ink", "weight": 1},
+        [{"name": "ink", "strength": "1"}],
+        3,
+    ],
+    ids=str,
+)
+def test_a_lora_that_is_neither_is_refused(lora):
+    with pytest.raises(ValidationError, match="lora"):
+        generate(lora=lora)
+
+
+def test_a_lora_is_named_once_with_one_strength():
+    with pytest.raises(InvalidRequest, match="lora: got a name twice"):
+        generate(lora=["ink", {"name": "ink", "strength": 0.5}])
+
+
+def test_an_option_that_the_named_scheduler_lacks_is_refused():
+    with pytest.raises(
+        InvalidRequest, match="sigmas: got 'karras': the scheduler DDIM has no such option; these"
+    ) as told:
+        generate(scheduler="DDIM", sigmas="karras")
+    assert told.value.param == "sigmas"
+    assert generate(scheduler="Euler", sigmas="karras").schedule.sigmas == "karras"
+
+
+def test_a_weighted_prompt_names_loras_in_tags():
+    terms = replace(TERMS, loras=("ink", "oil"), defaults=Defaults(prompt_syntax="weighted"))
+    body = GenerationBody(prompt="a <lora:ink:0.8>cat<lora:oil>", lora=[])
+    request = from_body(body, terms, 0)
+    assert (request.prompt, request.loras, request.lora_strengths) == (
+        "a cat",
+        ("ink", "oil"),
+        (("ink", 0.8),),
+    )
+    query = ImagineQuery(prompt="a cat <lora:oil:-1>")
+    assert from_imagine(query, terms, 0).lora_strengths == (("oil", -1.0),)
+    twice = GenerationBody(prompt="a <lora:ink>", lora="ink")
+    with pytest.raises(InvalidRequest, match="lora: got a name twice"):
+        from_body(twice, terms, 0)
+    with pytest.raises(InvalidRequest, match="lora: got 'gouache': this service offers ink, oil"):
+        from_imagine(ImagineQuery(prompt="a <lora:gouache>"), terms, 0)
+    assert generate(prompt="a <lora:ink>").prompt == "a <lora:ink>"

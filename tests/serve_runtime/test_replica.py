@@ -117,8 +117,8 @@ async def test_the_real_engine_of_a_configuration():
     engine = replica.load_engine(
         RuntimeConfig(model=ModelConfig(uri="bundled://shapes")), Starting(told.append)
     )
-    assert list(engine.info().load_seconds) == ["import", "weights", "pipeline"]
-    assert [each.phase for each in told] == ["import", "weights", "pipeline", ""]
+    assert list(engine.info().load_seconds) == ["import", "weights", "pipeline", "warmup"]
+    assert [each.phase for each in told] == ["import", "weights", "pipeline", "warmup", ""]
     assert told[-1].seconds == engine.info().load_seconds
     assert gc.isenabled()
     assert gc.get_freeze_count() > 100_000  # what torch and diffusers are made of

@@ -11,8 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 DType = Literal["float16", "bfloat16", "float32"]
 SchedulerName = Literal[
-    "Euler", "EulerAncestral", "DDIM", "DDPM", "DPMSolverMultistep", "UniPC", "PNDM", "Heun", "LCM"
+    "Euler",
+    "EulerAncestral",
+    "DDIM",
+    "DDPM",
+    "DPMSolverMultistep",
+    "UniPC",
+    "PNDM",
+    "Heun",
+    "LCM",
+    "DPMSolverMultistepSDE",
 ]
+Sigmas = Literal["karras", "exponential", "beta"]
+TimestepSpacing = Literal["leading", "trailing", "linspace"]
+PromptSyntax = Literal["plain", "weighted"]
 Side = Annotated[int, Field(ge=64, le=4096, multiple_of=8)]
 
 
@@ -92,6 +104,7 @@ class Defaults(Config):
     height: Side | None = None
     steps: int | None = Field(default=None, ge=1, le=1000)
     guidance: float | None = Field(default=None, ge=0, le=50)
+    prompt_syntax: PromptSyntax = "plain"
 
 
 class Provenance(Config):

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
-from sd_runtime.config import LiveConfig, SchedulerName
+from sd_runtime.config import LiveConfig, PromptSyntax, SchedulerName
 from sd_runtime.errors import InvalidRequest
+from sd_runtime.schedule_options import AS_THE_MODEL, ScheduleOptions
 from sd_runtime.starting import Batching
 
 FileFormat = Literal["png", "jpeg", "webp"]
@@ -27,6 +28,10 @@ class Output:
     previews: int = 0
 
 
+LoraStrengths = tuple[tuple[str, float], ...]
+"""Strengths of LoRAs by name, sorted."""
+
+
 @dataclass(frozen=True)
 class ImageRequest:
     """A valid request.
@@ -37,7 +42,12 @@ class ImageRequest:
         guidance: guidance scale; None: the model's own; at most 1 turns guidance off.
         seed: 0 to 2^53 - 1; picture i of `count` uses seed + i.
         scheduler: None: the service's own.
+        schedule: options of the scheduler.
+        guidance_rescale: 0 to 1, how far a guided prediction is brought back to the spread of the unguided one.
+        clip_skip: last layers of the text encoders that the prompt leaves out; None: as the model was trained.
         loras: names from the configuration, each once.
+        lora_strengths: of those that are to act at another strength than the configured one.
+        prompt_syntax: how both prompts are read, see `sd_runtime.prompt_syntax`.
         id: of the HTTP request, for logs and the file's metadata.
         seeded: the client chose the seed: the same request makes the same file, so its id stays out of that.
     """
@@ -51,7 +61,12 @@ class ImageRequest:
     seed: int = 0
     count: int = 1
     scheduler: SchedulerName | None = None
+    schedule: ScheduleOptions = AS_THE_MODEL
+    guidance_rescale: float = 0.0
+    clip_skip: int | None = None
     loras: tuple[str, ...] = ()
+    lora_strengths: LoraStrengths = ()
+    prompt_syntax: PromptSyntax = "plain"
     output: Output = Output()
     id: str = ""
     seeded: bool = False
@@ -78,6 +93,21 @@ def check_loras(
 
 
 @dataclass(frozen=True)
+class RequestWarning:
+    """A part of a request that has no effect, or not the one that the client may expect.
+
+    Attributes:
+        code: one word for scripts.
+        param: the field that holds the part.
+        message: field, value and rule, as in errors; never the prompt.
+    """
+
+    code: str
+    param: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far a request is.
 
@@ -85,11 +115,13 @@ class Progress:
         ahead: pictures that wait before its first one; 0 once it is drawn.
         step: denoising steps done, summed over its pictures.
         steps: all of them.
+        warnings: of the request.
     """
 
     ahead: int
     step: int
     steps: int
+    warnings: tuple[RequestWarning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +131,7 @@ class Preview:
     index: int
     number: int
     data: bytes
+    warnings: tuple[RequestWarning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,12 +143,14 @@ class Picture:
         data: the file.
         seed: what makes it again.
         seconds: that the engine took for it, waiting included.
+        warnings: of the request.
     """
 
     index: int
     data: bytes
     seed: int
     seconds: float = field(default=0.0, compare=False)
+    warnings: tuple[RequestWarning, ...] = ()
 
 
 Update = Progress | Preview | Picture
@@ -131,6 +166,7 @@ class EngineInfo:
         optimizations: the switches as they are in effect, which may be fewer than were asked for.
         loras: names that requests may use.
         batching: step: images of many requests share each denoising step; none: one image at a time.
+        schedulers: names that requests may use, and the options of each; empty: the model's own alone.
     """
 
     device: str
@@ -141,6 +177,7 @@ class EngineInfo:
     optimizations: dict[str, bool] = field(default_factory=dict)
     loras: tuple[str, ...] = ()
     batching: Batching = "step"
+    schedulers: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Engine(Protocol):

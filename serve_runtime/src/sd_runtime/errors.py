@@ -3,6 +3,7 @@
 
     RuntimeFailure
     ├── InvalidRequest    400  the client can mend it
+    │   └── ContentWithheld    the model's safety checker flags an image
     ├── ConfigError       -    the service cannot start like this; the message names field, value and rule
     ├── ModelUnavailable  -    the weights cannot be had
     │   ├── ModelNotFound      there is no such model, revision, folder or file
@@ -35,6 +36,20 @@ class InvalidRequest(RuntimeFailure):
     def __str__(self) -> str:
         """The message alone; all arguments stay in `args`, so that the error survives pickling."""
         return str(self.args[0])
+
+
+class ContentWithheld(InvalidRequest):
+    """The model's safety checker flags an image of the request; none is handed out."""
+
+    @classmethod
+    def image(cls, index: int, count: int) -> "ContentWithheld":
+        """The error for one image, by its place among those of the request, from 0."""
+        return cls(
+            f"prompt: the model's safety checker withholds image {index} of {count}, counted from 0;"
+            " send another prompt or seed",
+            "prompt",
+            "content_policy_violation",
+        )
 
 
 class ConfigError(RuntimeFailure):

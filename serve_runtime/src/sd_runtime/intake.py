@@ -2,13 +2,16 @@
 """From what a client sent to a valid ImageRequest: the service's terms are applied here, and nowhere after."""
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from sd_runtime import lora_tags, prompt_syntax, schedule_options
 from sd_runtime.config import Defaults, Limits, LiveConfig, RuntimeConfig
-from sd_runtime.engine import FileFormat, ImageRequest, Output, check_loras
+from sd_runtime.engine import FileFormat, ImageRequest, LoraStrengths, Output, check_loras
 from sd_runtime.errors import InvalidRequest
-from sd_runtime.protocol import MAX_SEED, GenerationBody, ImagineQuery
+from sd_runtime.protocol import MAX_SEED, RANDOM_SEED, GenerationBody, ImagineQuery, LoraWish
+from sd_runtime.schedule_options import ScheduleOptions
 
 T = TypeVar("T")
 
@@ -62,10 +65,13 @@ def from_imagine(query: ImagineQuery, terms: Terms, seed: int, request_id: str =
         height=_or(query.img_size, terms.defaults.height),
         steps=_or(query.steps, terms.defaults.steps),
         guidance=_or(query.guidance, terms.defaults.guidance),
-        seed=seed if query.seed is None else query.seed,
+        seed=_seed(query.seed, seed),
+        prompt_syntax=terms.defaults.prompt_syntax,
         id=request_id,
-        seeded=query.seed is not None,
+        seeded=_is_chosen(query.seed),
     )
+    request = _with_tags(request)
+    check_loras(request, terms.loras)
     _check(request, terms.limits, _IMAGINE_NAMES)
     return request
 
@@ -95,21 +101,61 @@ def from_body(
         height=height,
         steps=_or(body.num_inference_steps, terms.defaults.steps),
         guidance=_or(body.guidance_scale, terms.defaults.guidance),
-        seed=seed if body.seed is None else body.seed,
+        seed=_seed(body.seed, seed),
         count=1 if body.n is None else body.n,
         scheduler=body.scheduler,
-        loras=tuple(body.lora or ()),
+        schedule=ScheduleOptions(body.sigmas, body.timestep_spacing, body.rescale_betas_zero_snr),
+        guidance_rescale=body.guidance_rescale or 0.0,
+        clip_skip=body.clip_skip,
+        loras=tuple(each.name for each in body.lora or ()),
+        lora_strengths=_lora_strengths(body.lora or []),
+        prompt_syntax=body.prompt_syntax or terms.defaults.prompt_syntax,
         output=_output(body, file_format),
         id=request_id,
-        seeded=body.seed is not None,
+        seeded=_is_chosen(body.seed),
     )
+    request = _with_tags(request)
     check_loras(request, terms.loras)
+    if request.scheduler is not None:
+        schedule_options.check(
+            request.scheduler, schedule_options.OFFERED[request.scheduler], request.schedule
+        )
     _check(request, terms.limits, _BODY_NAMES)
     return request
 
 
 def _or(value: T | None, default: T | None) -> T | None:
     return default if value is None else value
+
+
+def _is_chosen(seed: int | None) -> bool:
+    """Whether the client chose the seed; -1 is a random one, as in AUTOMATIC1111."""
+    return seed is not None and seed != RANDOM_SEED
+
+
+def _seed(given: int | None, random: int) -> int:
+    return random if given is None or given == RANDOM_SEED else given
+
+
+def _lora_strengths(wanted: list[LoraWish]) -> LoraStrengths:
+    return _chosen((each.name, each.strength) for each in wanted)
+
+
+def _chosen(strengths: Iterable[tuple[str, float | None]]) -> LoraStrengths:
+    return tuple(sorted((name, each) for name, each in strengths if each is not None))
+
+
+def _with_tags(request: ImageRequest) -> ImageRequest:
+    """The request with the LoRAs that a weighted prompt names in tags; a plain one keeps its text."""
+    if request.prompt_syntax == "plain":
+        return request
+    prompt, tags = lora_tags.taken_out(request.prompt)
+    return replace(
+        request,
+        prompt=prompt,
+        loras=(*request.loras, *(name for name, _ in tags)),
+        lora_strengths=_chosen([*request.lora_strengths, *tags]),
+    )
 
 
 def _output(body: GenerationBody, file_format: FileFormat | None) -> Output:
@@ -141,6 +187,8 @@ def _check(request: ImageRequest, limits: Limits, names: dict[str, str]) -> None
     """Check every bound; `names` says what the client calls a field."""
     _check_text("prompt", request.prompt, limits)
     _check_text("negative_prompt", request.negative_prompt, limits, may_be_blank=True)
+    for name, text in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
+        prompt_syntax.parse(name, text, request.prompt_syntax)
     for field in ("width", "height"):
         _check_side(names[field], getattr(request, field), limits)
     _check_pixels(names["width"], request, limits)

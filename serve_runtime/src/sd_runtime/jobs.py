@@ -11,7 +11,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sd_runtime.engine import FileFormat, ImageRequest, Picture, Progress, Update
+from sd_runtime.engine import FileFormat, ImageRequest, Picture, Progress, RequestWarning, Update
 from sd_runtime.errors import RuntimeFailure
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -48,6 +48,7 @@ class Job:
     steps: int | None = None
     error: BaseException | None = None
     pictures: dict[int, Picture] = field(default_factory=dict)
+    warnings: tuple[RequestWarning, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -66,6 +67,7 @@ class Job:
 
     def take(self, update: Update, now: float) -> None:
         """Note what the engine says."""
+        self.warnings = update.warnings
         if isinstance(update, Picture):
             self.pictures[update.index] = update
         elif isinstance(update, Progress):

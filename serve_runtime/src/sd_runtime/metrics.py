@@ -23,7 +23,7 @@ class RayMetrics:
             _SECONDS, ("phase",),
         )  # fmt: skip
         self._outcomes = Counter(
-            "sd_pictures", "Pictures by outcome: drawn, cancelled, failed.", ("outcome",)
+            "sd_pictures", "Pictures by outcome: drawn, cancelled, failed, withheld.", ("outcome",)
         )
         self._texts = Counter("sd_texts", "Texts by encoding: cached or encoded.", ("encoding",))
         self._calls = Counter(

@@ -4,7 +4,7 @@
 from typing import Literal, Protocol
 
 Phase = Literal["queue", "encode", "denoise", "decode", "file"]
-Outcome = Literal["drawn", "cancelled", "failed"]
+Outcome = Literal["drawn", "cancelled", "failed", "withheld"]
 
 
 class Observer(Protocol):

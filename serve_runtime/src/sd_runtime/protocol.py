@@ -9,27 +9,52 @@ moment is checked by `intake`.
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
-from sd_runtime.config import SchedulerName
+from sd_runtime.config import PromptSyntax, SchedulerName, Sigmas, TimestepSpacing
 from sd_runtime.engine import FileFormat
 
 MAX_SEED = 2**53 - 1
 """Largest seed: the largest integer that every JSON reader keeps exact."""
 
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+RANDOM_SEED = -1
+"""As good as no seed: some clients cannot leave the field out."""
+
+Seed = Annotated[int, Field(ge=RANDOM_SEED, le=MAX_SEED)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
-_LORA_SCHEMA = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 _NO_EFFECT = "No effect; accepted since OpenAI clients send it."
-_SAME_SEED = "Same seed, same picture; absent: a random one."
+_SAME_SEED = "Same seed, same picture; -1 or absent: a random one."
 
 
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+class LoraWish(BaseModel):
+    """A LoRA and how strongly it acts."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(description="As /v1/models lists it.")
+    strength: Annotated[float, Field(ge=-4, le=4)] | None = Field(
+        default=None, description="1 is as it was trained, 0 is off; the service's own if absent."
+    )
 
 
-Loras = Annotated[list[str], BeforeValidator(_as_list), WithJsonSchema(_LORA_SCHEMA)]
+def _as_wishes(value: Any) -> Any:
+    """A name, an object or a list of both, as a list of objects."""
+    return [_as_wish(each) for each in (value if isinstance(value, list) else [value])]
+
+
+def _as_wish(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, dict):
+        raise PydanticCustomError("lora", "must be a name, or an object of name and strength")
+    return value
+
+
+_WISH_SCHEMA = {"anyOf": [{"type": "string"}, LoraWish.model_json_schema()]}
+_LORA_SCHEMA = {"anyOf": [*_WISH_SCHEMA["anyOf"], {"type": "array", "items": _WISH_SCHEMA}]}
+Loras = Annotated[list[LoraWish], BeforeValidator(_as_wishes), WithJsonSchema(_LORA_SCHEMA)]
 
 
 class ImagineQuery(BaseModel):
@@ -88,16 +113,42 @@ class GenerationBody(BaseModel):
         default=None, description="Unfinished pictures to send on the way; needs stream."
     )
     negative_prompt: str | None = Field(default=None, description="What to avoid.")
+    prompt_syntax: PromptSyntax | None = Field(
+        default=None,
+        description="How both prompts are read: `plain`, or `weighted` with (word:1.3), ((word)), [word] and BREAK;"
+        " the service's own if absent.",
+    )
     num_inference_steps: int | None = Field(default=None, description="Denoising steps.")
     guidance_scale: float | None = Field(
         default=None, description="How closely a picture follows the prompt; at most 1 turns guidance off."
     )
     seed: Seed | None = Field(default=None, description=_SAME_SEED)
     lora: Loras | None = Field(
-        default=None, description="Name of a LoRA, or several, as /v1/models lists them."
+        default=None,
+        description="Name of a LoRA, or name and strength, or several of them.",
+        examples=["ink", ["ink", {"name": "oil", "strength": 0.6}]],
     )
     scheduler: SchedulerName | None = Field(
         default=None, description="Noise scheduler; the service's own if absent."
+    )
+    sigmas: Sigmas | None = Field(
+        default=None,
+        description="Curve of the noise levels, where the scheduler offers it; the model's own if absent.",
+    )
+    timestep_spacing: TimestepSpacing | None = Field(
+        default=None,
+        description="Where the steps lie among the trained timesteps; the model's own if absent.",
+    )
+    rescale_betas_zero_snr: bool | None = Field(
+        default=None, description="Start from pure noise (zero terminal SNR); the model's own if absent."
+    )
+    guidance_rescale: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="How far guidance is kept from overexposing, 0 to 1; 0 if absent."
+    )
+    clip_skip: Annotated[int, Field(ge=0, le=32)] | None = Field(
+        default=None,
+        description="Last layers of the text encoders that the prompt leaves out, as diffusers counts them: one less"
+        " than AUTOMATIC1111's. The negative prompt passes all layers.",
     )
     quality: Quality | None = Field(default=None, description=_NO_EFFECT)
     background: Literal["auto", "opaque"] | None = Field(
@@ -116,6 +167,14 @@ class GeneratedImage(BaseModel):
     seed: int = Field(description="What makes this picture again.")
 
 
+class WarningNote(BaseModel):
+    """A part of the request that has no effect; the pictures are drawn all the same."""
+
+    code: str = Field(description="One word for scripts; the documentation lists them.")
+    param: str = Field(description="The field that holds the part.")
+    message: str = Field(description="Field, value and rule.")
+
+
 class GenerationAnswer(BaseModel):
     """Answer of `POST /v1/images/generations`."""
 
@@ -126,6 +185,7 @@ class GenerationAnswer(BaseModel):
                 "data": [{"b64_json": "iVBORw0KGgo...", "seed": 7}],
                 "output_format": "png",
                 "size": "64x64",
+                "warnings": [],
             }
         }
     )
@@ -134,6 +194,7 @@ class GenerationAnswer(BaseModel):
     data: list[GeneratedImage] = Field(description="The pictures.")
     output_format: FileFormat = Field(description="File format of the pictures.")
     size: str = Field(description="WIDTHxHEIGHT in pixels.")
+    warnings: list[WarningNote] = Field(default=[], description="What of the request has no effect.")
 
 
 class ModelCard(BaseModel):
@@ -148,8 +209,16 @@ class ModelCard(BaseModel):
                 "owned_by": "sd-runtime",
                 "revision": None,
                 "loras": ["ink"],
+                "schedulers": {"Euler": ["sigmas", "timestep_spacing", "rescale_betas_zero_snr"]},
                 "limits": {"max_side": 1024, "max_steps": 100, "max_images": 4},
-                "defaults": {"width": 64, "height": 64, "steps": 15, "guidance": 4.0, "scheduler": "Euler"},
+                "defaults": {
+                    "width": 64,
+                    "height": 64,
+                    "steps": 15,
+                    "guidance": 4.0,
+                    "scheduler": "Euler",
+                    "prompt_syntax": "plain",
+                },
                 "dtype": "float32",
                 "device": "cpu",
                 "optimizations": {
@@ -169,6 +238,9 @@ class ModelCard(BaseModel):
     owned_by: str = "sd-runtime"
     revision: str | None = Field(default=None, description="Commit of the weights.")
     loras: list[str] = Field(default=[], description="Names that requests may use.")
+    schedulers: dict[str, list[str]] | None = Field(
+        default=None, description="Schedulers that requests may name, and which options each has."
+    )
     limits: dict[str, int] = Field(default={}, description="Bounds of a request, as they are now.")
     defaults: dict[str, Any] | None = Field(
         default=None, description="What a request gets that does not say."

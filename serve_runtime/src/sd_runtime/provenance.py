@@ -30,7 +30,12 @@ def parameters(
         "width": request.width,
         "height": request.height,
         "scheduler": request.scheduler,
+        **request.schedule._asdict(),
+        "guidance_rescale": request.guidance_rescale,
+        "clip_skip": request.clip_skip,
         "loras": list(request.loras),
+        "lora_strengths": dict(request.lora_strengths),
+        "prompt_syntax": request.prompt_syntax,
         "model": model.uri,
         "revision": model.revision,
         # The file of a seeded request answers later ones too, from caches: an id would name the wrong one.

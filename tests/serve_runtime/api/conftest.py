@@ -3,6 +3,7 @@
 
 import asyncio
 import io
+from dataclasses import asdict
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 from sd_runtime import images, provenance
 from sd_runtime.config import LiveConfig, RuntimeConfig
 from sd_runtime.drawer import Readiness
-from sd_runtime.engine import EngineInfo, Picture, Preview, Progress
+from sd_runtime.engine import EngineInfo, Picture, Preview, Progress, RequestWarning
 from sd_runtime.http_api import application
 from sd_runtime.service import Service
 
@@ -30,6 +31,12 @@ INFO = EngineInfo(
     defaults={"width": 512, "height": 512, "steps": 25, "guidance": 7.5, "scheduler": "Euler"},
     optimizations={"compile": False},
     loras=("ink", "oil"),
+    schedulers={"Euler": ("sigmas", "timestep_spacing"), "LCM": ()},
+)
+
+
+WARNING = RequestWarning(
+    "negative_prompt_ignored", "negative_prompt", "negative_prompt: got 4 characters: ignored"
 )
 
 
@@ -38,6 +45,7 @@ class FakeDrawer:
 
     Attributes:
         requests: all that came.
+        warnings: of each request.
         error: raised instead of drawing.
         late_error: raised after the first step.
         begun: set once a request came.
@@ -47,6 +55,7 @@ class FakeDrawer:
 
     def __init__(self):
         self.requests = []
+        self.warnings = ()
         self.begun = asyncio.Event()
         self.error = None
         self.late_error = None
@@ -70,16 +79,16 @@ class FakeDrawer:
 
     async def _updates(self, request):
         steps = (request.steps or 4) * request.count
-        yield Progress(ahead=0, step=1, steps=steps)
+        yield Progress(0, 1, steps, self.warnings)
         await self.gate.wait()
         if self.late_error:
             raise self.late_error
         for number in range(request.output.previews):
-            yield Preview(0, number, picture(request, request.seed))
-            yield Progress(ahead=0, step=number + 2, steps=steps)
+            yield Preview(0, number, picture(request, request.seed), self.warnings)
+            yield Progress(0, number + 2, steps, self.warnings)
         for index in range(request.count):
             seed = request.seed + index
-            yield Picture(index, picture(request, seed), seed, seconds=1 + index / 4)
+            yield Picture(index, picture(request, seed), seed, 1 + index / 4, self.warnings)
 
     async def draw(self, request, limits):
         return [each async for each in self.stream(request, limits) if isinstance(each, Picture)]
@@ -162,3 +171,10 @@ async def http(app):
 def opened():
     """A picture file as Pillow sees it."""
     return lambda data: Image.open(io.BytesIO(data))
+
+
+@pytest.fixture
+def warned(drawer):
+    """A warning of each request, as JSON answers have it."""
+    drawer.warnings = (WARNING,)
+    return asdict(WARNING)

@@ -8,6 +8,7 @@ async def test_models_tells_what_a_request_gets_and_may_ask(http):
     (card,) = (await http.get("/v1/models")).json()["data"]
     assert (card["id"], card["object"], card["loras"]) == ("bundled://shapes", "model", ["ink", "oil"])
     assert card["limits"]["max_steps"] == 100
+    assert card["schedulers"] == {"Euler": ["sigmas", "timestep_spacing"], "LCM": []}
     # The service's wish over the model's own.
     assert card["defaults"] == {
         "width": 64,
@@ -15,6 +16,7 @@ async def test_models_tells_what_a_request_gets_and_may_ask(http):
         "steps": 4,
         "guidance": 4.0,
         "scheduler": "Euler",
+        "prompt_syntax": "plain",
     }
     assert (card["device"], card["dtype"], card["optimizations"]) == ("cpu", "float32", {"compile": False})
 
@@ -63,6 +65,9 @@ async def test_startz_tells_how_far_each_start_is(http, drawer):
             "first_picture_seconds": None,
             "ray": "",
             "revision": "",
+            "warnings": [],
+            "refused_loras": {},
+            "batching": "",
         }
     }
 

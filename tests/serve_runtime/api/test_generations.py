@@ -8,6 +8,7 @@ from sd_runtime import images
 from sd_runtime.drawer import QueueFull
 from sd_runtime.errors import GenerationFailed, InvalidRequest
 from sd_runtime.http_errors import Unavailable
+from sd_runtime.schedule_options import ScheduleOptions
 
 ROUTE = "/v1/images/generations"
 
@@ -30,8 +31,13 @@ async def test_every_extra_reaches_the_engine(http, drawer):
         "num_inference_steps": 3,
         "guidance_scale": 2,
         "seed": 5,
-        "lora": ["oil", "ink"],
+        "lora": ["oil", {"name": "ink", "strength": 0.5}],
         "scheduler": "DDIM",
+        "prompt_syntax": "weighted",
+        "timestep_spacing": "trailing",
+        "rescale_betas_zero_snr": True,
+        "guidance_rescale": 0.5,
+        "clip_skip": 1,
         "output_format": "webp",
         "output_compression": 40,
     }
@@ -40,6 +46,10 @@ async def test_every_extra_reaches_the_engine(http, drawer):
     assert (request.negative_prompt, request.steps, request.guidance, request.seed) == ("blue", 3, 2.0, 5)
     assert (request.loras, request.scheduler, request.id) == (("oil", "ink"), "DDIM", "mine")
     assert (request.output.format, request.output.compression) == ("webp", 40)
+    assert request.prompt_syntax == "weighted"
+    assert request.schedule == ScheduleOptions(None, "trailing", rescale_betas_zero_snr=True)
+    assert (request.guidance_rescale, request.clip_skip) == (0.5, 1)
+    assert request.lora_strengths == (("ink", 0.5),)
 
 
 async def test_one_lora_may_be_a_name(http, drawer):
@@ -101,7 +111,19 @@ async def test_a_file_is_one_picture_of_the_named_format(http, drawer, body, par
         ({"seed": 2**53 - 1, "n": 2}, "seed", "the last one's must be at most 9007199254740991"),
         ({"lora": "gouache"}, "lora", "got 'gouache': this service offers ink, oil"),
         ({"lora": ["ink", "ink"]}, "lora", "got a name twice"),
-        ({"lora": [5]}, "lora", "got 5: Input should be a valid string"),
+        ({"lora": [5]}, "lora", "got [5]: must be a name, or an object of name and strength"),
+        (
+            {"lora": {"name": "ink", "strength": 5}},
+            "lora.strength",
+            "got 5: Input should be less than or equal to 4",
+        ),
+        ({"sigmas": "linear"}, "sigmas", "'karras', 'exponential' or 'beta'"),
+        ({"timestep_spacing": "even"}, "timestep_spacing", "'leading', 'trailing' or 'linspace'"),
+        ({"guidance_rescale": 1.5}, "guidance_rescale", "less than or equal to 1"),
+        ({"clip_skip": -1}, "clip_skip", "greater than or equal to 0"),
+        ({"seed": -2}, "seed", "greater than or equal to -1"),
+        ({"scheduler": "PNDM", "sigmas": "beta"}, "sigmas", "the scheduler PNDM has no such option"),
+        ({"prompt": "(a:99)", "prompt_syntax": "weighted"}, "prompt", "got a weight of 99"),
         ({"scheduler": "Eular"}, "scheduler", "got \"Eular\": Input should be 'Euler'"),
         ({"output_format": "gif"}, "output_format", "'png', 'jpeg' or 'webp'"),
         ({"output_compression": 101}, "output_compression", "less than or equal to 100"),
@@ -199,3 +221,27 @@ async def test_an_error_in_a_stream_is_its_last_event(http, drawer):
     assert answer.status_code == 200
     ((name, data),) = events(answer.text)
     assert (name, data["error"]["message"]) == ("error", "the picture is not a number")
+
+
+async def test_what_has_no_effect_is_said_in_body_header_and_events(http, warned):
+    answer = await http.post(ROUTE, json={"prompt": "a", "n": 2})
+    assert answer.json()["warnings"] == [warned]
+    assert answer.headers["x-warnings"] == "negative_prompt_ignored"
+    file = await http.post(ROUTE, json={"prompt": "a"}, headers={"accept": "image/png"})
+    assert file.headers["x-warnings"] == "negative_prompt_ignored"
+    stream = await http.post(ROUTE, json={"prompt": "a", "stream": True, "partial_images": 1})
+    told = [json.loads(line[6:]) for line in stream.text.splitlines() if line.startswith("data: ")]
+    assert [each["warnings"] for each in told] == [[warned], [warned]]
+
+
+async def test_without_warnings_the_list_is_empty_and_the_header_absent(http):
+    answer = await http.post(ROUTE, json={"prompt": "a"})
+    assert answer.json()["warnings"] == []
+    assert "x-warnings" not in answer.headers
+
+
+async def test_warnings_are_kept_with_the_cached_pictures(http, configure, warned):
+    configure(result_cache={"max_mebibytes": 1})
+    for state in ("miss", "hit"):
+        answer = await http.post(ROUTE, json={"prompt": "a", "seed": 7})
+        assert (answer.headers["x-cache"], answer.json()["warnings"]) == (state, [warned])

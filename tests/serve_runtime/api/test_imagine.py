@@ -89,3 +89,8 @@ async def test_both_routes_share_the_cache(http, drawer, configure):
     streamed = await http.post("/v1/images/generations", json={**body, "stream": True})
     assert "image_generation.completed" in streamed.text
     assert len(drawer.requests) == 1
+
+
+async def test_what_has_no_effect_is_said_in_the_header(http, warned):
+    answer = await http.get("/imagine", params={"prompt": "a", "negative_prompt": "blue", "guidance": 1})
+    assert answer.headers["x-warnings"] == warned["code"]

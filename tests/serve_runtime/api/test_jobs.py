@@ -116,3 +116,12 @@ async def test_a_picture_has_a_number(http, begin, until):
     await until(url, "succeeded")
     assert (await http.get(f"{url}/images/2")).status_code == 404
     assert (await http.get(f"{url}/images/x")).status_code == 400
+
+
+async def test_a_job_says_what_has_no_effect_before_it_is_done(http, drawer, begin, until, warned):
+    drawer.gate.clear()
+    url, first = await begin()
+    assert first["warnings"] == [warned]
+    drawer.gate.set()
+    assert (await until(url, "succeeded"))["warnings"] == [warned]
+    assert (await http.get(f"{url}/images/0")).headers["x-warnings"] == "negative_prompt_ignored"

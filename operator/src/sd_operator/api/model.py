@@ -13,7 +13,16 @@ from sd_operator.api.serving import Defaults
 Preset = Literal["sd21", "sd15", "sdxl", "sdxl-turbo", "shapes"]
 DType = Literal["float16", "bfloat16", "float32"]
 Scheduler = Literal[
-    "Euler", "EulerAncestral", "DDIM", "DDPM", "DPMSolverMultistep", "UniPC", "PNDM", "Heun", "LCM"
+    "Euler",
+    "EulerAncestral",
+    "DDIM",
+    "DDPM",
+    "DPMSolverMultistep",
+    "UniPC",
+    "PNDM",
+    "Heun",
+    "LCM",
+    "DPMSolverMultistepSDE",
 ]
 ModelUri = Annotated[
     str,

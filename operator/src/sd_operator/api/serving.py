@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How requests are served: replicas and their scaling, batching, defaults and limits of a request."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -73,6 +73,11 @@ class Defaults(Model):
     guidance: Annotated[float, Field(ge=0, le=50)] | None = Field(
         default=None,
         description="Guidance scale: how closely a picture follows its prompt; 0 or 1 turns it off.",
+    )
+    prompt_syntax: Literal["plain", "weighted"] | None = Field(
+        default=None,
+        description="How prompts are read: every character as it is (plain, if absent), or with the weights of"
+        " AUTOMATIC1111: (word:1.3), ((word)), [word], BREAK. Pipelines that encode prompts themselves take plain only.",
     )
 
 

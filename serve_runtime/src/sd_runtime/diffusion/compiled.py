@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from sd_runtime.diffusion import failures
-from sd_runtime.diffusion.device import Device
+from sd_runtime.diffusion.device import Device, set_threads
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,8 @@ class CompiledCall:
         *,
         device: Device,
         variant: Callable[[], Hashable] = lambda: None,
-        build: Callable[[Hashable], Call] | None = None,
+        build: Callable[[Any], Call] | None = None,
+        may_compile: Callable[[Any], bool] = lambda _: True,
         options: dict[str, Any] | None = None,
         most: int = MOST_SHAPES,
     ) -> None:
@@ -122,6 +123,7 @@ class CompiledCall:
             device: where it computes.
             variant: of the network at the moment, such as its active LoRAs.
             build: a call of that variant whose state nothing else changes; default: `eager`.
+            may_compile: whether a variant is compiled at all.
             options: of torch's compiler.
             most: combinations to compile.
         """
@@ -134,6 +136,7 @@ class CompiledCall:
         self._device = device
         self._variant = variant
         self._build = build or (lambda _: eager)
+        self._may_compile = may_compile
         self._options = options
         self._most = most
         self._traced: dict[Hashable, _Traced] = {}
@@ -184,7 +187,9 @@ class CompiledCall:
     def is_settled(self, *inputs: Any) -> bool:
         """Whether calls of these shapes stay as they are: compiled, or not to be."""
         key = (self._variant(), torch.get_num_threads(), _shapes(inputs, {}))
-        return key in self._ready or self._is_full or (key in self._wanted and self._wanted[key].is_set())
+        if key in self._wanted:
+            return self._wanted[key].is_set()
+        return self._is_full or not self._may_compile(key[0])
 
     def _have(
         self, key: Key, inputs: Any, settings: dict[str, Any], *, ahead: bool
@@ -192,6 +197,8 @@ class CompiledCall:
         """Have a combination compiled; the event is set once that is over, None where it will not be tried now."""
         if key in self._wanted:
             return self._wanted[key]
+        if not self._may_compile(key[0]):
+            return None
         if len(self._wanted) >= self._most:
             if not self._is_full:
                 self._is_full = True
@@ -212,7 +219,7 @@ class CompiledCall:
         variant, threads, shapes = key
         began = time.monotonic()
         try:
-            torch.set_num_threads(threads)
+            set_threads(threads)
             traced = self._traced.get(variant)
             if traced is None:
                 traced = self._traced[variant] = _Traced(self._build(variant), self._options)
@@ -221,8 +228,7 @@ class CompiledCall:
                 traced.compile(inputs, settings)
             self._ready[key] = traced
             logger.info("compiled the %s for %s in %.1f s", self._name, shapes, time.monotonic() - began)
-        except Exception as error:
-            # The frames would hold tensors; the request that asked for it has long been answered.
+        except Exception as error:  # noqa: BLE001 - calls run as they are written
             self.failure = (
                 f"torch: the {self._name} does not compile and runs as it is: {failures.one_line(error)}"
             )

@@ -9,10 +9,9 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 from sd_runtime.diffusion import failures
-from sd_runtime.errors import GenerationFailed
+from sd_runtime.errors import ContentWithheld, GenerationFailed
 
 Result = Image.Image | Exception
-WITHHELD = "the model's safety checker withheld the picture; try another prompt or seed"
 
 
 def widen(pipeline: Any) -> None:
@@ -36,6 +35,11 @@ def unscaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
         for each in (config.latents_mean, config.latents_std)
     )
     return latents * std / config.scaling_factor + mean
+
+
+def has_safety_checker(pipeline: Any) -> bool:
+    """Whether a network looks at the finished images, and may withhold them."""
+    return getattr(pipeline, "safety_checker", None) is not None
 
 
 class Decoder:
@@ -62,17 +66,25 @@ class Decoder:
     def _pixels(self, latents: torch.Tensor) -> Sequence[torch.Tensor | None]:
         """Rows of shape (3, height, width), values 0 to 1; None for what the safety checker withholds."""
         decoded = self._vae.decode(unscaled(self._vae, latents).to(self._vae.dtype), return_dict=False)[0]
-        flagged: Sequence[bool] = [False] * len(decoded)
-        if getattr(self._pipeline, "safety_checker", None) is not None and decoded.isfinite().all():
-            _, flagged = self._pipeline.run_safety_checker(
-                decoded.clone(), self._pipeline.device, self._pipeline.unet.dtype
-            )
-        return [None if flag else row / 2 + 0.5 for row, flag in zip(decoded, flagged, strict=True)]
+        flagged = self._flagged(decoded)
+        return [None if index in flagged else row / 2 + 0.5 for index, row in enumerate(decoded)]
+
+    def _flagged(self, decoded: torch.Tensor) -> set[int]:
+        """The rows that the safety checker withholds; those that are no image are left to the check for numbers."""
+        if not has_safety_checker(self._pipeline):
+            return set()
+        seen = [index for index, row in enumerate(decoded) if row.isfinite().all()]
+        if not seen:
+            return set()
+        _, flags = self._pipeline.run_safety_checker(
+            decoded[seen], self._pipeline.device, self._pipeline.unet.dtype
+        )
+        return {index for index, flag in zip(seen, flags, strict=True) if flag}
 
 
 def _image(row: torch.Tensor | None) -> Result:
     if row is None:
-        return GenerationFailed(WITHHELD)
+        return ContentWithheld.image(0, 1)
     if not row.isfinite().all():
         return GenerationFailed(failures.NOT_A_NUMBER)
     shades = (row.float().clamp(0, 1) * 255).round().to(torch.uint8)

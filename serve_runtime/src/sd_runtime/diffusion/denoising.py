@@ -108,7 +108,7 @@ class Denoiser:
     def _draw(self, batch: Sequence[Drawing], done: Tick) -> None:
         began = time.monotonic()
         try:
-            self._loras.activate(batch[0].kind.loras)
+            self._loras.activate(*batch[0].kind.active_loras)
         except Exception as error:  # noqa: BLE001 - other kinds are drawn on
             done.failed += [(drawing, error) for drawing in batch]
             return
@@ -132,10 +132,10 @@ class Denoiser:
 
     def _try_begin(self, new: Sequence[Drawing]) -> Exception | None:
         try:
-            texts = [text for drawing in new for text in _texts(drawing)]
-            encodings = self._prompts.encode(texts, new[0].kind.loras) if new else {}
+            prompts = [prompt for drawing in new for prompt in drawing.prompts]
+            encodings = self._prompts.encode(prompts, new[0].kind.active_loras) if new else {}
             for drawing in new:
-                positive, *negative = (encodings[text] for text in _texts(drawing))
+                positive, *negative = (encodings[prompt] for prompt in drawing.prompts)
                 trajectory = self._trajectory(drawing, positive, negative[0] if negative else positive)
                 drawing.trajectory = trajectory
         except Exception as error:  # noqa: BLE001 - whatever failed, the others are drawn
@@ -144,7 +144,9 @@ class Denoiser:
 
     def _trajectory(self, drawing: Drawing, positive: Any, negative: Any) -> Trajectory:
         request = drawing.request
-        scheduler = schedulers.fresh(self._pipeline.scheduler, request.scheduler, request.steps or 1)
+        scheduler = schedulers.fresh(
+            self._pipeline.scheduler, request.scheduler, request.steps or 1, request.schedule
+        )
         trajectory = Trajectory(
             scheduler=scheduler,
             request=request,
@@ -195,9 +197,3 @@ class Denoiser:
         if drawing.finished:
             done.finished.append(drawing)
             self._observer.phase("denoise", time.monotonic() - drawing.since)
-
-
-def _texts(drawing: Drawing) -> list[str]:
-    """What must be encoded for it: the prompt, then what to avoid if it is guided."""
-    request = drawing.request
-    return [request.prompt, request.negative_prompt] if drawing.rows > 1 else [request.prompt]

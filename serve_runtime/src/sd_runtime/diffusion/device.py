@@ -42,7 +42,7 @@ class Device:
         first, and 8 ms on one thread.
         """
         if self.kind == "cpu":
-            torch.set_num_threads(self.drawing_threads() if work == "drawing" else 1)
+            set_threads(self.drawing_threads() if work == "drawing" else 1)
 
     def drawing_threads(self) -> int:
         """Threads of an operator on the thread that draws."""
@@ -104,6 +104,16 @@ class Device:
     def used(self) -> int:
         """Bytes of device memory in use; 0 where nobody counts."""
         return int(torch.cuda.memory_allocated()) if self.kind == "cuda" else 0
+
+
+def set_threads(number: int) -> None:
+    """Let operators that this thread calls use so many threads.
+
+    Torch sets the number of a thread anew at its first parallel operator: to the latest that any thread has set. To ask for
+    the number counts as one.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(number)
 
 
 def cores() -> int:

@@ -5,15 +5,29 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sd_runtime.engine import ImageRequest
+from sd_runtime.diffusion.families import Family
+from sd_runtime.diffusion.loras import Active
+from sd_runtime.diffusion.prompt_chunks import PromptChunks
+from sd_runtime.engine import ImageRequest, LoraStrengths, RequestWarning
 
 
 class Kind(NamedTuple):
-    """What pictures of one UNet call have in common; sides in pixels, LoRA names sorted."""
+    """What pictures of one UNet call have in common; sides in pixels, LoRA names sorted.
+
+    `chunks` of their prompts, too: cross attention takes one length per call, and to pad the shorter prompt would
+    change its picture.
+    """
 
     height: int
     width: int
     loras: tuple[str, ...]
+    chunks: int = 1
+    lora_strengths: LoraStrengths = ()
+
+    @property
+    def active_loras(self) -> Active:
+        """What `LoraSwitch.activate` takes."""
+        return Active(self.loras, self.lora_strengths)
 
 
 @dataclass(eq=False)
@@ -23,6 +37,8 @@ class Drawing:
     Attributes:
         request: with every default filled in; the picture is number `index` of it.
         rows: of a UNet call that it takes: two with guidance.
+        prompts: what must be encoded for it: the prompt, then what to avoid if it is guided.
+        warnings: of the request.
         cancelled: nobody wants it any more; set by any thread, obeyed before the next step.
         step: denoising calls done, of `steps`, which some schedulers make more than the request's.
         trajectory: latents and noise schedule, while the denoising loop draws it.
@@ -34,6 +50,8 @@ class Drawing:
     request: ImageRequest
     index: int = 0
     rows: int = 1
+    prompts: tuple[PromptChunks, ...] = ()
+    warnings: tuple[RequestWarning, ...] = ()
     cancelled: bool = False
     step: int = 0
     steps: int = 0
@@ -50,7 +68,10 @@ class Drawing:
     @property
     def kind(self) -> Kind:
         """What it must share with others of its UNet call."""
-        return Kind(self.request.height or 0, self.request.width or 0, tuple(sorted(set(self.request.loras))))
+        request = self.request
+        chunks = len(self.prompts[0]) if self.prompts else 1
+        loras = tuple(sorted(set(request.loras)))
+        return Kind(request.height or 0, request.width or 0, loras, chunks, request.lora_strengths)
 
     @property
     def begun(self) -> bool:
@@ -67,3 +88,21 @@ class Drawing:
         """How far it is, in steps of the request."""
         wanted = self.request.steps or 0
         return self.step * wanted // self.steps if self.steps else 0
+
+
+def drawings(
+    request: ImageRequest, family: Family | None, warnings: tuple[RequestWarning, ...] = ()
+) -> list[Drawing]:
+    """The pictures of a request.
+
+    Args:
+        request: with every default filled in.
+        family: of the pipeline; None: it reads its prompts itself.
+        warnings: of the request.
+
+    Raises:
+        InvalidRequest: a prompt cannot be read.
+    """
+    rows = 1 if family is None else family.rows(request.guidance or 0.0)
+    prompts = () if family is None else family.prompts(request)
+    return [Drawing(request, index, rows, prompts, warnings) for index in range(request.count)]

@@ -10,20 +10,20 @@ from typing import Any
 
 from PIL import Image
 
-from sd_runtime import images, provenance
+from sd_runtime import images, provenance, request_warnings
 from sd_runtime.config import LiveConfig
-from sd_runtime.diffusion import warming
-from sd_runtime.diffusion.decoding import Decoder
+from sd_runtime.diffusion import schedulers, warming
+from sd_runtime.diffusion.decoding import Decoder, has_safety_checker
 from sd_runtime.diffusion.defaults import side_multiple
-from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.drawing import Drawing, drawings
 from sd_runtime.diffusion.finishing import Finisher
 from sd_runtime.diffusion.model import LoadedModel
-from sd_runtime.diffusion.schedulers import name_of
-from sd_runtime.diffusion.stock import StockStudio, arguments
+from sd_runtime.diffusion.prompt_limits import PromptLimits
+from sd_runtime.diffusion.stock import StockStudio, arguments, guided
 from sd_runtime.diffusion.stream import Stream
 from sd_runtime.diffusion.studios import studio
 from sd_runtime.diffusion.worker import Worker
-from sd_runtime.engine import EngineInfo, ImageRequest, Update, check_loras
+from sd_runtime.engine import EngineInfo, ImageRequest, RequestWarning, Update, check_loras
 from sd_runtime.errors import GenerationFailed, InvalidRequest
 from sd_runtime.observer import Observer, Silent
 
@@ -37,11 +37,13 @@ class DiffusionEngine:
     def __init__(self, model: LoadedModel, live: LiveConfig, observer: Observer | None = None) -> None:
         self._model = model
         self._live = live
+        self._limits = None if model.family else PromptLimits(model.pipeline)
+        self._no_previews = _no_previews(model)
         watching = observer or Silent()
         self._studio = studio(model, watching)
         self._finisher = Finisher(
             Decoder(model.pipeline) if model.family else None,
-            model.colours,
+            None if self._no_previews else model.colours,
             self._encode,
             pixels=0 if model.tuned.effective["compile"] else _DECODED_AT_ONCE,
             on=model.device,
@@ -64,10 +66,11 @@ class DiffusionEngine:
             dtype=model.dtype,
             versions=versions,
             load_seconds=dict(model.seconds),
-            defaults=self._defaults() | {"scheduler": name_of(model.pipeline.scheduler)},
+            defaults=self._defaults() | {"scheduler": schedulers.name_of(model.pipeline.scheduler)},
             optimizations=dict(model.tuned.effective),
             loras=model.loras.names,
             batching=model.batching,
+            schedulers=dict(schedulers.offered(model.pipeline.scheduler)) if model.family else {},
         )
 
     def configure(self, live: LiveConfig) -> None:
@@ -112,16 +115,29 @@ class DiffusionEngine:
         filled = replace(request, **missing)
         # The ingress has asked already, of its own configuration: while that rolls out, replicas have another.
         check_loras(filled, self._model.loras.names, self._model.loras.refused)
-        _check_sides(filled, side_multiple(self._model.pipeline))
+        filled = replace(filled, lora_strengths=self._model.loras.changed(filled.lora_strengths))
+        pipeline = self._model.pipeline
+        _check_sides(filled, side_multiple(pipeline))
         if self._model.family is None:
-            arguments(self._model.pipeline, filled)
+            arguments(pipeline, filled)
+        else:
+            schedulers.fresh(pipeline.scheduler, filled.scheduler, filled.steps or 1, filled.schedule)
         return filled
 
     def _stream(self, request: ImageRequest) -> Stream:
-        family = self._model.family
-        rows = 1 if family is None else family.rows(request.guidance or 0.0)
-        drawings = [Drawing(request, index, rows) for index in range(request.count)]
-        return Stream(drawings, asyncio.get_running_loop())
+        pictures = drawings(request, self._model.family, self._warnings(request))
+        return Stream(pictures, asyncio.get_running_loop())
+
+    def _warnings(self, request: ImageRequest) -> tuple[RequestWarning, ...]:
+        """What of a request, every default filled in, this model ignores."""
+        family, pipeline = self._model.family, self._model.pipeline
+        with_negative = family.rows(request.guidance or 0.0) > 1 if family else guided(pipeline, request)
+        found = [*request_warnings.of_request(request, guided=with_negative)]
+        if self._limits is not None:
+            found += self._limits.warnings(request)
+        if request.output.previews and self._no_previews:
+            found.append(request_warnings.without_previews(request, self._no_previews))
+        return tuple(found)
 
     def _encode(self, image: Image.Image, drawing: Drawing) -> bytes:
         request = drawing.request
@@ -129,8 +145,15 @@ class DiffusionEngine:
             request, seed=drawing.seed, model=self._model.config.model, settings=self._live.provenance
         )
         if request.scheduler is None:
-            parameters["scheduler"] = name_of(self._model.pipeline.scheduler)
+            parameters["scheduler"] = schedulers.name_of(self._model.pipeline.scheduler)
         return images.encode(image, request.output, parameters)
+
+
+def _no_previews(model: LoadedModel) -> str:
+    """Why unfinished pictures are not shown; empty: they are."""
+    if has_safety_checker(model.pipeline):
+        return "this model's safety checker sees finished images only"
+    return "" if model.colours else "this model's pipeline draws in one go"
 
 
 def _check_sides(request: ImageRequest, cell: int) -> None:

@@ -21,6 +21,7 @@ from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.previews import LatentColours
 from sd_runtime.diffusion.stream import Stream
 from sd_runtime.engine import Picture, Preview
+from sd_runtime.errors import ContentWithheld
 from sd_runtime.observer import Observer
 
 _FILE_THREADS = 2
@@ -74,9 +75,9 @@ class Finisher:
         self._jobs.put(_Job(drawing, stream, latents, self._device.mark()))
 
     def preview(self, drawing: Drawing, stream: Stream, number: int) -> None:
-        """Show how far a picture is, if its latents can be shown; likewise."""
+        """Show what a picture is to become, if its latents can be shown; likewise."""
         if self._colours is not None:
-            job = _Job(drawing, stream, drawing.trajectory.latents, self._device.mark())
+            job = _Job(drawing, stream, drawing.trajectory.predicted(), self._device.mark())
             self._files.submit(self._preview, job, self._colours, number)
 
     def close(self) -> None:
@@ -117,7 +118,9 @@ class Finisher:
             results = self._decoder.decode([job.latents for job in jobs])
         for job, result in zip(jobs, results, strict=True):
             self._observer.phase("decode", time.monotonic() - began)
-            if isinstance(result, Exception):
+            if isinstance(result, ContentWithheld):
+                self._withhold(job.drawing, job.stream)
+            elif isinstance(result, Exception):
                 self._fail(job.drawing, job.stream, result)
             else:
                 self._files.submit(self._file, job.drawing, job.stream, result)
@@ -131,7 +134,8 @@ class Finisher:
             return
         self._observer.phase("file", time.monotonic() - began)
         self._observer.outcome("drawn")
-        stream.put(Picture(drawing.index, data, drawing.seed, time.monotonic() - drawing.asked))
+        seconds = time.monotonic() - drawing.asked
+        stream.put(Picture(drawing.index, data, drawing.seed, seconds, drawing.warnings))
 
     def _preview(self, job: _Job, colours: LatentColours, number: int) -> None:
         if job.drawing.cancelled:
@@ -139,9 +143,14 @@ class Finisher:
         try:
             with torch.inference_mode(), self._device.aside([(job.latents, job.ready)]):
                 image = colours.image(job.latents)
-            job.stream.put(Preview(job.drawing.index, number, self._encode(image, job.drawing)))
+            data = self._encode(image, job.drawing)
+            job.stream.put(Preview(job.drawing.index, number, data, job.drawing.warnings))
         except Exception as error:  # noqa: BLE001 - a picture does not fail with its preview
             failures.told(error, job.drawing.request.id)
+
+    def _withhold(self, drawing: Drawing, stream: Stream) -> None:
+        self._observer.outcome("withheld")
+        stream.put(ContentWithheld.image(drawing.index, drawing.request.count))
 
     def _fail(self, drawing: Drawing, stream: Stream, error: Exception) -> None:
         self._observer.outcome("failed")

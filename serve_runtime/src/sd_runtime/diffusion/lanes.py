@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from sd_runtime.diffusion.device import set_threads
 from sd_runtime.diffusion.families import Conditions
 from sd_runtime.diffusion.predicting import Forward
 
@@ -55,6 +56,6 @@ class Lanes:
     def _compute(
         self, threads: int, samples: torch.Tensor, timesteps: torch.Tensor, conditions: Conditions
     ) -> torch.Tensor:
-        torch.set_num_threads(threads)  # of this thread
+        set_threads(threads)
         with torch.inference_mode():
             return self._call(samples, timesteps, conditions)

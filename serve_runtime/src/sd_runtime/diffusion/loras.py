@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import ModelMixin
@@ -19,6 +19,7 @@ from sd_runtime import sources
 from sd_runtime.config import Lora
 from sd_runtime.diffusion import failures, library_warnings, lora_files, lora_targets
 from sd_runtime.diffusion.lora_files import LoraFile, Tensors, listed
+from sd_runtime.engine import LoraStrengths
 from sd_runtime.errors import ConfigError, ModelForbidden, ModelInvalid, ModelNotFound
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,13 @@ logger = logging.getLogger(__name__)
 # What stays so until somebody changes the file or the spec. All else may pass, and fails the start, which is repeated.
 _LASTING = (ConfigError, ModelForbidden, ModelInvalid, ModelNotFound)
 _UP = ".lora_B.weight"
+
+
+class Active(NamedTuple):
+    """LoRAs that act, and the strengths that differ from the configured ones."""
+
+    names: tuple[str, ...] = ()
+    strengths: LoraStrengths = ()
 
 
 class LoraSwitch:
@@ -45,10 +53,10 @@ class LoraSwitch:
             lora.name: adapter(index) for index, lora in enumerate(loras) if lora.name not in self.refused
         }
         self._strengths = {lora.name: lora.strength for lora in loras}
-        self._active: tuple[str, ...] | None = None if self._adapters else ()
+        self._active: Active | None = None if self._adapters else Active()
 
     @property
-    def active(self) -> tuple[str, ...] | None:
+    def active(self) -> Active | None:
         """Those that act; None: unknown."""
         return self._active
 
@@ -58,44 +66,52 @@ class LoraSwitch:
         return tuple(self._adapters)
 
     @property
-    def bare(self) -> tuple[str, ...]:
-        """What is active where none acts."""
-        return ()
-
-    @property
-    def singles(self) -> tuple[tuple[str, ...], ...]:
+    def singles(self) -> tuple[Active, ...]:
         """What is active where one acts alone, for each."""
-        return tuple((name,) for name in self._adapters)
+        return tuple(Active((name,)) for name in self._adapters)
 
-    def copy_of(self, network: Any, names: tuple[str, ...]) -> Any:
+    def copy_of(self, network: Any, active: Active) -> Any:
         """A network with the same weights in which exactly these act, whatever becomes active later.
 
         Args:
             network: one that has the LoRAs attached; its modules are copied, its tensors are shared.
-            names: the LoRAs.
+            active: the LoRAs.
         """
         shared = {id(each): each for each in (*network.parameters(), *network.buffers())}
         copied = copy.deepcopy(network, shared)
-        if names:
-            adapters = [self._adapters[name] for name in names]
-            copied.set_adapters(adapters, [self._strengths[name] for name in names])
+        if active.names:
+            copied.set_adapters(*self._adapters_of(active))
             copied.enable_lora()
         else:
             copied.disable_lora()
         return copied
 
-    def activate(self, names: tuple[str, ...]) -> None:
-        """Let exactly these act; free if they do already."""
-        if names == self._active:
+    def changed(self, strengths: LoraStrengths) -> LoraStrengths:
+        """Those of the strengths that are not the configured ones, sorted."""
+        return tuple(sorted((name, each) for name, each in strengths if each != self._strengths[name]))
+
+    def activate(self, names: tuple[str, ...], strengths: LoraStrengths = ()) -> None:
+        """Let exactly these act; free if they do already.
+
+        Args:
+            names: of LoRAs.
+            strengths: of those that act at another strength than the configured one.
+        """
+        wanted = Active(names, strengths)
+        if wanted == self._active:
             return
         self._active = None  # unknown, should it fail half-way
         if names:
-            adapters = [self._adapters[name] for name in names]
-            self._pipeline.set_adapters(adapters, [self._strengths[name] for name in names])
+            self._pipeline.set_adapters(*self._adapters_of(wanted))
             self._pipeline.enable_lora()
         else:
             self._pipeline.disable_lora()
-        self._active = names
+        self._active = wanted
+
+    def _adapters_of(self, active: Active) -> tuple[list[str], list[float]]:
+        """Names inside peft, and their strengths."""
+        strengths = self._strengths | dict(active.strengths)
+        return [self._adapters[name] for name in active.names], [strengths[name] for name in active.names]
 
 
 def load(pipeline: Any, loras: tuple[Lora, ...]) -> LoraSwitch:

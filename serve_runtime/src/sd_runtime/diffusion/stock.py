@@ -14,14 +14,16 @@ from diffusers.pipelines.auto_pipeline import (
     AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
 )
 from PIL import Image
+from transformers import CLIPTextModel
 
+from sd_runtime import schedule_options
 from sd_runtime.diffusion import failures
 from sd_runtime.diffusion.denoising import Tick
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.groups import Budget
 from sd_runtime.diffusion.loras import LoraSwitch
 from sd_runtime.engine import ImageRequest
-from sd_runtime.errors import GenerationFailed, InvalidRequest, ModelInvalid
+from sd_runtime.errors import ContentWithheld, GenerationFailed, InvalidRequest, ModelInvalid
 from sd_runtime.observer import Observer
 
 _SENT = {"prompt", "width", "height", "num_inference_steps", "guidance_scale", "negative_prompt"}
@@ -77,7 +79,7 @@ class StockStudio:
         began = time.monotonic()
         self._observer.phase("queue", began - drawing.since)
         try:
-            self._loras.activate(drawing.kind.loras)
+            self._loras.activate(*drawing.kind.active_loras)
             with torch.inference_mode():
                 drawing.image = self._call(drawing)
         except _Unwanted:
@@ -115,6 +117,8 @@ class StockStudio:
                 else {}
             ),
         )
+        if any(getattr(result, "nsfw_content_detected", None) or ()):
+            raise ContentWithheld.image(drawing.index, drawing.request.count)
         return _image(result.images[0], drawing.request)
 
 
@@ -160,11 +164,17 @@ def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
     offered = _offered(pipeline)
     if request.scheduler is not None:
         raise InvalidRequest(f"scheduler: a {type(pipeline).__name__} has one of its own", "scheduler")
+    if request.prompt_syntax != "plain":
+        raise InvalidRequest(
+            f"prompt_syntax: got {request.prompt_syntax!r}: a {type(pipeline).__name__} reads plain prompts only",
+            "prompt_syntax",
+        )
+    schedule_options.check(f"of a {type(pipeline).__name__}", (), request.schedule)
     if request.negative_prompt and "negative_prompt" not in offered:
         raise InvalidRequest(
             f"negative_prompt: a {type(pipeline).__name__} knows no negative prompt", "negative_prompt"
         )
-    return {
+    return _optional(pipeline, request) | {
         "prompt": request.prompt,
         "width": request.width,
         "height": request.height,
@@ -172,6 +182,34 @@ def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
         **({"guidance_scale": request.guidance} if "guidance_scale" in offered else {}),
         **({"negative_prompt": request.negative_prompt} if request.negative_prompt else {}),
     }
+
+
+def _optional(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
+    """What few pipelines take, where the request has it."""
+    wanted = {"guidance_rescale": request.guidance_rescale or None, "clip_skip": request.clip_skip}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    for name, value in given.items():
+        if name not in _offered(pipeline) or (name == "clip_skip" and not _skips_layers(pipeline)):
+            raise InvalidRequest(f"{name}: got {value}: a {type(pipeline).__name__} takes none", name)
+    return given
+
+
+def _skips_layers(pipeline: Any) -> bool:
+    """Diffusers 0.42 looks for the norm of a lone CLIP encoder where transformers 5 has it no more, and fails."""
+    encoder = getattr(pipeline, "text_encoder", None)
+    alone = getattr(pipeline, "text_encoder_2", None) is None
+    return not (alone and isinstance(encoder, CLIPTextModel) and not hasattr(encoder, "text_model"))
+
+
+def guided(pipeline: Any, request: ImageRequest) -> bool:
+    """Whether the pipeline's call computes a negative prompt for this request.
+
+    Models that are distilled to be told the guidance have `true_cfg_scale` for it, which stays at its default here.
+    """
+    offered = _offered(pipeline)
+    if "true_cfg_scale" in offered:
+        return bool(offered["true_cfg_scale"].default > 1)
+    return "guidance_scale" not in offered or (request.guidance or 0.0) > 1
 
 
 def _offered(pipeline: Any) -> Mapping[str, Any]:

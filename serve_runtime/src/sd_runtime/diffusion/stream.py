@@ -78,7 +78,8 @@ class Stream:
 
     def _progress(self, ahead: int) -> Progress:
         steps = sum(drawing.request.steps or 0 for drawing in self.drawings)
-        return Progress(ahead, sum(drawing.steps_done for drawing in self.drawings), steps)
+        done = sum(drawing.steps_done for drawing in self.drawings)
+        return Progress(ahead, done, steps, self.drawings[0].warnings)
 
     def put(self, update: Update | Exception) -> None:
         """Tell the reader; from any thread."""

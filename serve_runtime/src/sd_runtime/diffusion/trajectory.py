@@ -4,12 +4,16 @@
 Nothing here is shared between pictures, so what a picture becomes does not depend on its neighbours.
 """
 
+import functools
 import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 from diffusers.utils.torch_utils import randn_tensor
 
+from sd_runtime.diffusion import clean_latents
 from sd_runtime.diffusion.families import Conditions
 from sd_runtime.engine import ImageRequest
 
@@ -35,6 +39,7 @@ class Trajectory:
         self.conditions = conditions
         self._scheduler = scheduler
         self._guidance = request.guidance or 0.0
+        self._rescale = request.guidance_rescale
         # On the CPU: noise does not depend on the device then.
         generator = torch.Generator("cpu").manual_seed(seed)
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
@@ -43,6 +48,7 @@ class Trajectory:
         noise = randn_tensor(shape, generator=generator, device=text.device, dtype=text.dtype)
         self.latents: torch.Tensor = noise * scheduler.init_noise_sigma
         self._index = 0
+        self._clean: Callable[[], torch.Tensor] = lambda: self.latents
 
     @property
     def rows(self) -> int:
@@ -62,11 +68,31 @@ class Trajectory:
 
     def advance(self, prediction: torch.Tensor) -> None:
         """Take the step that the UNet's rows for this picture say."""
-        if self.rows > 1:
-            avoid, follow = prediction.chunk(2)
-            prediction = avoid + self._guidance * (follow - avoid)
-        stepped = self._scheduler.step(
-            prediction, self.timestep, self.latents, **self._extra, return_dict=False
-        )
+        guided = self._guided(prediction)
+        stepped = self._scheduler.step(guided, self.timestep, self.latents, **self._extra, return_dict=False)
+        self._clean = self._clean_image(guided, stepped)
         self.latents = stepped[0].to(self.latents.dtype)
         self._index += 1
+
+    def predicted(self) -> torch.Tensor:
+        """The image that the last step pointed to, as latents without noise; before the first step, the noise."""
+        with torch.inference_mode():
+            return self._clean()
+
+    def _clean_image(
+        self, guided: torch.Tensor, stepped: Sequence[torch.Tensor]
+    ) -> Callable[[], torch.Tensor]:
+        """Diffusers' own where the scheduler gives it, else computed once somebody asks for it."""
+        if len(stepped) > 1:
+            return lambda: stepped[1]
+        return functools.partial(clean_latents.of, self._scheduler, self._index, self.latents, guided)
+
+    def _guided(self, prediction: torch.Tensor) -> torch.Tensor:
+        """Classifier-free guidance."""
+        if self.rows == 1:
+            return prediction
+        avoid, follow = prediction.chunk(2)
+        guided = avoid + self._guidance * (follow - avoid)
+        if self._rescale > 0:
+            guided = rescale_noise_cfg(guided, follow, guidance_rescale=self._rescale)
+        return guided

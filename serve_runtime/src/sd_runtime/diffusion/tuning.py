@@ -85,8 +85,8 @@ def _compile(pipeline: Any, device: Device, loras: LoraSwitch) -> CompiledCall:
     # Weights that never change are laid out for the CPU's kernels once; LoRAs change them.
     options = {"freezing": True} if device.kind == "cpu" and not loras.names else None
 
-    def build(names: Any) -> Forward:
-        return forward(unet) if not loras.names else forward(loras.copy_of(unet, names))
+    def build(active: Any) -> Forward:
+        return forward(loras.copy_of(unet, active) if loras.names else unet)
 
     pipeline.vae.decode = CompiledCall(
         "decoder", pipeline.vae.decode, compiler, device=device, options=options
@@ -98,5 +98,7 @@ def _compile(pipeline: Any, device: Device, loras: LoraSwitch) -> CompiledCall:
         device=device,
         variant=lambda: loras.active,
         build=build,
+        # A client chooses among any number of strengths; the configured ones are compiled.
+        may_compile=lambda active: active is not None and not active.strengths,
         options=options,
     )

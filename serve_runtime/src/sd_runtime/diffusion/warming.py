@@ -8,14 +8,15 @@ import torch
 
 from sd_runtime.config import Batching, LiveConfig, WarmupShape
 from sd_runtime.diffusion import compile_cache, failures
-from sd_runtime.diffusion.decoding import WITHHELD, Decoder
+from sd_runtime.diffusion.decoding import Decoder
 from sd_runtime.diffusion.denoising import Denoiser
-from sd_runtime.diffusion.drawing import Drawing
+from sd_runtime.diffusion.drawing import drawings
+from sd_runtime.diffusion.loras import Active
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import padded_rows
 from sd_runtime.diffusion.studios import studio
 from sd_runtime.engine import ImageRequest
-from sd_runtime.errors import ModelInvalid, ModelUnavailable
+from sd_runtime.errors import ContentWithheld, ModelInvalid, ModelUnavailable
 from sd_runtime.observer import Silent
 from sd_runtime.starting import Starting
 
@@ -68,7 +69,7 @@ def prepare(model: LoadedModel, live: LiveConfig) -> None:
     rows = {
         padded_rows(count * each) for each in guided for count in range(1, live.batching.max_batch_size + 1)
     }
-    for variant in (model.loras.bare, *model.loras.singles):
+    for variant in (Active(), *model.loras.singles):
         for count in sorted(rows):
             inputs = _inputs(unet.example, count, height // cell, width // cell)
             unet.prepare(variant, model.device.drawing_threads(), *inputs)
@@ -117,13 +118,14 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance:
         count=count,
         id="warmup",
     )
-    rows = 1 if model.family is None else model.family.rows(guidance)
-    drawings = [Drawing(request, index, rows) for index in range(count)]
+    pictures = drawings(request, model.family)
     drawing_room.budget.pictures = count
-    for drawing in drawings:
+    for drawing in pictures:
         drawing_room.join(drawing)
     while drawing_room.drawings():
         for _, error in drawing_room.tick().failed:
+            if isinstance(error, ContentWithheld):
+                continue  # it has been drawn
             told = failures.told(error, request.id, quoted=True)
             kind = ModelUnavailable if failures.out_of_memory(error) else ModelInvalid
             raise kind(
@@ -133,8 +135,8 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance:
     if isinstance(drawing_room, Denoiser):
         model.device.enter("decoding")
         with torch.inference_mode():
-            (decoded,) = Decoder(model.pipeline).decode([drawings[0].trajectory.latents])
-        if isinstance(decoded, Exception) and str(decoded) != WITHHELD:
+            (decoded,) = Decoder(model.pipeline).decode([pictures[0].trajectory.latents])
+        if isinstance(decoded, Exception) and not isinstance(decoded, ContentWithheld):
             raise ModelInvalid(
                 f"model.uri: got {model.config.model.uri!r}: {failures.told(decoded, request.id, quoted=True)}"
             )

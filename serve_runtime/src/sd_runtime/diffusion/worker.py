@@ -12,7 +12,7 @@ from sd_runtime.diffusion.device import Device
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.finishing import Finisher
 from sd_runtime.diffusion.stream import Stream
-from sd_runtime.errors import GenerationFailed
+from sd_runtime.errors import ContentWithheld, GenerationFailed
 from sd_runtime.observer import Observer
 
 _MEMORY_SECONDS = 5.0  # between two looks at the memory in use
@@ -111,7 +111,7 @@ class Worker:
                 self._observer.outcome("cancelled")
         for drawing, error in tick.failed:
             if (stream := self._streams.pop(drawing, None)) is not None:
-                self._observer.outcome("failed")
+                self._observer.outcome("withheld" if isinstance(error, ContentWithheld) else "failed")
                 stream.put(failures.told(error, drawing.request.id))
         for stream in {self._streams[drawing]: None for drawing in tick.advanced if drawing in self._streams}:
             stream.advanced()

@@ -117,4 +117,5 @@ async def _card(service: Service) -> ModelCard:
         card.defaults = info.defaults | service.live.defaults.model_dump(exclude_none=True)
         card.dtype, card.device, card.optimizations = info.dtype, info.device, info.optimizations
         card.batching, card.loras = info.batching, list(info.loras)
+        card.schedulers = {name: list(options) for name, options in info.schedulers.items()}
     return card

@@ -3,13 +3,15 @@
 
 import base64
 import time
+from collections.abc import Iterable
+from dataclasses import asdict
 
 from fastapi import Response
 
 from sd_runtime import images
-from sd_runtime.engine import ImageRequest, Picture
+from sd_runtime.engine import ImageRequest, Picture, RequestWarning
 from sd_runtime.fingerprint import etag
-from sd_runtime.protocol import GeneratedImage, GenerationAnswer
+from sd_runtime.protocol import GeneratedImage, GenerationAnswer, WarningNote
 from sd_runtime.service import Drawn, Service
 
 _FRESH_SECONDS = 3600
@@ -34,7 +36,7 @@ def picture(drawn: Drawn, request: ImageRequest, headers: Headers) -> Response:
 
 
 def told(drawn: Drawn) -> Headers:
-    """What the header says of pictures: their first seed, where they are from if a cache was asked, else how long they took.
+    """What the header says of pictures: first seed, the codes of warnings, and where they are from or how long they took.
 
     https://www.w3.org/TR/server-timing/: `draw` is the engine's share of the time, in milliseconds.
     """
@@ -44,7 +46,18 @@ def told(drawn: Drawn) -> Headers:
         headers["Server-Timing"] = f"draw;dur={1000 * longest:.1f}"
     if drawn.cached is not None:
         headers["x-cache"] = "hit" if drawn.cached else "miss"
-    return headers
+    return headers | warned(drawn.pictures[0].warnings)
+
+
+def warned(warnings: Iterable[RequestWarning]) -> Headers:
+    """The codes of warnings, for answers that are a file. `Warning` itself is obsolete (RFC 9111, section 5.5)."""
+    codes = ", ".join(dict.fromkeys(each.code for each in warnings))
+    return {"x-warnings": codes} if codes else {}
+
+
+def notes(warnings: Iterable[RequestWarning]) -> list[WarningNote]:
+    """Warnings as JSON answers have them."""
+    return [WarningNote(**asdict(each)) for each in warnings]
 
 
 def inline(drawn: Drawn, request: ImageRequest) -> GenerationAnswer:
@@ -54,6 +67,7 @@ def inline(drawn: Drawn, request: ImageRequest) -> GenerationAnswer:
         data=[_image(each) for each in drawn.pictures],
         output_format=request.output.format,
         size=images.size(drawn.pictures[0].data),
+        warnings=notes(drawn.pictures[0].warnings),
     )
 
 

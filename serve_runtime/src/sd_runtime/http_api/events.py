@@ -13,7 +13,7 @@ from typing import Any
 
 from sd_runtime import http_errors, images
 from sd_runtime.engine import ImageRequest, Picture, Preview, Progress, Update
-from sd_runtime.http_api.answers import base64_text
+from sd_runtime.http_api.answers import base64_text, notes
 from sd_runtime.service import Service
 
 MEDIA_TYPE = "text/event-stream"
@@ -66,7 +66,7 @@ def _event(update: Update, request: ImageRequest) -> str:
 
 
 def _about(name: str, update: Preview | Picture, request: ImageRequest) -> dict[str, Any]:
-    """Fields that both kinds share; `index` tells the pictures of one request apart, and is ours."""
+    """Fields that both kinds share; `index` tells the pictures of one request apart, it and `warnings` are ours."""
     return {
         "type": name,
         "b64_json": base64_text(update.data),
@@ -76,6 +76,7 @@ def _about(name: str, update: Preview | Picture, request: ImageRequest) -> dict[
         "background": "opaque",
         "output_format": request.output.format,
         "index": update.index,
+        "warnings": [each.model_dump() for each in notes(update.warnings)],
     }
 
 

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sd_runtime import http_errors, intake, jobs
 from sd_runtime.errors import InvalidRequest
-from sd_runtime.http_api import documented
+from sd_runtime.http_api import answers, documented
 from sd_runtime.http_api.depends import RequestId, TheJobs, TheService, no_query
 from sd_runtime.http_errors import Unavailable
-from sd_runtime.protocol import GenerationBody
+from sd_runtime.protocol import GenerationBody, WarningNote
 from sd_runtime.service import Service
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(no_query)])
@@ -43,6 +43,7 @@ class JobAnswer(BaseModel):
                 "queue_position": 0,
                 "eta_seconds": 1.4,
                 "error": None,
+                "warnings": [],
                 "images": [],
                 "expires_in_seconds": None,
             }
@@ -57,6 +58,9 @@ class JobAnswer(BaseModel):
     queue_position: int | None = Field(description="Pictures that wait before its own; null until known.")
     eta_seconds: float | None = Field(description="Seconds to its end, as observed; null until known.")
     error: dict[str, str | None] | None = Field(description="Why it failed, as an error answer says it.")
+    warnings: list[WarningNote] = Field(
+        description="What of the request has no effect; empty until the engine has taken the job."
+    )
     images: list[JobImage]
     expires_in_seconds: float | None = Field(
         description="Seconds until its pictures are forgotten; null while it is not finished."
@@ -117,6 +121,7 @@ async def image(
     picture = job.pictures.get(index)
     if picture is not None:
         headers = {"x-seed": str(picture.seed), "Cache-Control": "no-store"}
+        headers |= answers.warned(picture.warnings)
         return Response(picture.data, media_type=f"image/{job.file_format}", headers=headers)
     if job.finished or index >= job.request.count:
         raise Unavailable(404, f"the job is {job.state} and has no picture {index}")
@@ -148,6 +153,7 @@ def _answer(job: jobs.Job, service: Service, store: jobs.JobStore) -> JobAnswer:
         queue_position=job.ahead,
         eta_seconds=job.eta_seconds(service.clock(), service.pictures.per_second()),
         error=told,
+        warnings=answers.notes(job.warnings),
         images=[
             JobImage(
                 index=each.index,
