@@ -49,6 +49,7 @@ async def test_an_ingress_that_is_not_there_is_an_error_to_send_again(get, ingre
         "type": "server_error",
         "param": None,
         "code": "unavailable",
+        "request_id": "mine-1",
     }
 
 
