@@ -37,16 +37,16 @@ async def imagine(
     service: TheService,
     request_id: RequestId,
     wanted: TheWanted,
-    if_none_match: Annotated[str, Header(description="Entity tags of files at hand.")] = "",
+    if_none_match: Annotated[list[str] | None, Header(description="Entity tags of files at hand.")] = None,
 ) -> Response:
     """Draw one picture: `/imagine?prompt=a red circle&img_size=64`. The answer is a PNG file.
 
-    With a `seed` the answer has an `ETag` and may be cached: the same query makes the same file.
+    With a `seed` the answer has a weak `ETag` and may be cached: the same query makes the same picture.
     """
     accept.check(wanted.accept, ("image/png",))
     request = intake.from_imagine(query, service.terms(), intake.any_seed(), request_id)
     headers = answers.caching(request, service)
-    if "ETag" in headers and fingerprint.matches(if_none_match, headers["ETag"]):
+    if "ETag" in headers and fingerprint.matches(", ".join(if_none_match or []), headers["ETag"]):
         return Response(status_code=_NOT_MODIFIED, headers=headers)
     if wanted.headers_only:
         return _without_length(headers)
