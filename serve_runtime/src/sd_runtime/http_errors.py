@@ -171,4 +171,4 @@ def _unexpected(error: BaseException, request_id: str) -> Problem:
     extra = json_logs.of_request(request_id)
     logger.error("unexpected %s\n%s", type(error).__name__, frames, extra=extra)
     message = f"an unexpected error; its traceback is in the logs under request {request_id}"
-    return Problem(500, error_body(message, kind=_SERVER))
+    return Problem(500, error_body(message, kind=_SERVER, code="internal_error"))

@@ -3,6 +3,7 @@
 
 import re
 from collections import Counter
+from functools import cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -54,9 +55,15 @@ def plain_number(text: Any, name: str = "number") -> Any:
 
 def check_numbers(request: Request, model: type[BaseModel]) -> None:
     """Hold the numbers of a query to `plain_number`; which fields are numbers, `model` says."""
-    for name, schema in model.model_json_schema()["properties"].items():
-        if name in request.query_params and _kinds(schema) & _NUMBERS:
-            plain_number(request.query_params[name], name)
+    for name in _numbers(model) & set(request.query_params):
+        plain_number(request.query_params[name], name)
+
+
+@cache
+def _numbers(model: type[BaseModel]) -> frozenset[str]:
+    """Fields of a model that take an integer or another number."""
+    fields = model.model_json_schema()["properties"]
+    return frozenset(name for name, schema in fields.items() if _kinds(schema) & _NUMBERS)
 
 
 def _kinds(schema: dict[str, Any]) -> set[str]:
