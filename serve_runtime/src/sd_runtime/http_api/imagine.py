@@ -4,6 +4,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import WithJsonSchema
 
 from sd_runtime import fingerprint, intake
 from sd_runtime.http_api import accept, answers, documented
@@ -19,6 +20,13 @@ def _strictly(request: Request) -> None:
     strict_query(request)
     check_numbers(request, ImagineQuery)
 
+
+# The lines of one header are one list, whatever OpenAPI says of arrays.
+Tags = Annotated[
+    list[str] | None,
+    Header(description="Entity tags of files at hand."),
+    WithJsonSchema({"type": "string"}),
+]
 
 router = APIRouter(tags=["pictures"], dependencies=[Depends(_strictly)])
 
@@ -37,7 +45,7 @@ async def imagine(
     service: TheService,
     request_id: RequestId,
     wanted: TheWanted,
-    if_none_match: Annotated[list[str] | None, Header(description="Entity tags of files at hand.")] = None,
+    if_none_match: Tags = None,
 ) -> Response:
     """Draw one picture: `/imagine?prompt=a red circle&img_size=64`. The answer is a PNG file.
 
