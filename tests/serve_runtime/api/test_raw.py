@@ -6,7 +6,9 @@
 
 import asyncio
 import json
+import random
 import socket
+from collections import Counter
 
 import pytest
 from ray.serve._private.http_util import configure_http_middlewares, start_asgi_http_server
@@ -29,13 +31,14 @@ WEBSOCKET = (
 
 
 class Answer:
-    """One answer as it came."""
+    """The first answer on a connection, as it came."""
 
     def __init__(self, data):
         head, _, self.content = data.partition(b"\r\n\r\n")
         line, *headers = head.decode("latin-1").split("\r\n")
         self.status = int(line.split(" ")[1])
         self.headers = {name.lower(): value for name, value in (each.split(": ", 1) for each in headers)}
+        self.content = self.content[: int(self.headers.get("content-length", len(self.content)))]
 
     @property
     def error(self):
@@ -50,7 +53,7 @@ async def server(app, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
-    options = HTTPOptions(host="127.0.0.1", port=number)
+    options = HTTPOptions(host="127.0.0.1", port=number, keep_alive_timeout_s=5)
     with monkeypatch.context() as patched:
         patched.setattr(
             "ray.serve._private.http_util.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH",
@@ -245,3 +248,37 @@ async def test_an_id_that_is_not_plain_is_replaced(send, given):
 async def test_a_plain_id_is_kept_and_is_in_the_body(send):
     answer = Answer(await send(b"GET /nope HTTP/1.1\r\n" + HOST + CLOSE + b"x-request-id: mine-1\r\n\r\n"))
     assert answer.error["request_id"] == answer.headers["x-request-id"] == "mine-1"
+
+
+def spoilt(chance):
+    """A request with a few bytes changed, doubled, lost or inserted."""
+    whole = bytearray(
+        chance.choice([POST + JSON + CLOSE + LENGTH + b"\r\n" + BODY, HEALTH + CLOSE + b"\r\n"])
+    )
+    for _ in range(chance.randrange(1, 4)):
+        place, width = chance.randrange(len(whole)), chance.randrange(3)
+        whole[place : place + width] = chance.choice(
+            [b"", chance.randbytes(2), whole[place : place + 9], b"\r\n"]
+        )
+    return bytes(whole)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_bytes_come_the_answer_is_http_or_the_connection_ends(
+    send, configure, monkeypatch, seed
+):
+    monkeypatch.setattr(http1, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(http1, "REST_SECONDS", 0.3)
+    configure(limits={"timeout_seconds": 1})
+    chance = random.Random(seed)
+    sent = [spoilt(chance) for _ in range(100)]
+    seen = Counter()
+    for each, data in zip(sent, await asyncio.gather(*map(send, sent)), strict=True):
+        if not data:
+            continue
+        answer = Answer(data)
+        seen[answer.status] += 1
+        if answer.status >= 400 and not each.startswith(b"HEAD"):
+            assert answer.error["request_id"] == answer.headers["x-request-id"], each
+    assert seen[400] > 10
+    assert set(seen) <= {200, 204, 400, 404, 405, 406, 408, 413, 415, 501, 505}, seen
