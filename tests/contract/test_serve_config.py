@@ -2,12 +2,14 @@
 """Whatever the operator renders for a valid resource, Ray and the runtime take over in full."""
 
 import hypothesis.strategies as st
+import uvicorn
 import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from ray.serve._private.http_util import validate_http_proxy_callback_return
 from ray.serve._private.utils import call_function_from_import_path
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import ServeDeploySchema
+from uvicorn.config import HTTP_PROTOCOLS
 
 from sd_operator.api import parse, serving
 from sd_operator.api.model import PRESETS, Scheduler
@@ -19,7 +21,9 @@ from sd_operator.errors import InvalidResource
 from sd_operator.settings import Settings
 from sd_runtime import config
 from sd_runtime.config import LiveConfig, RuntimeConfig
+from sd_runtime.http1 import Http1
 from sd_runtime.proxy import LostIngress
+from sd_runtime.proxy_requests import ProxyRequests
 
 RAY_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 SIDES = st.integers(8, 512).map(lambda eighth: eighth * 8)
@@ -175,10 +179,19 @@ def test_a_misspelt_key_would_be_noticed(resource):
     assert lost_in_ray(sent) == [".target_num_ongoing_requests_per_replica"]
 
 
-def test_ray_finds_what_the_proxies_add(resource):
+def test_ray_finds_what_the_proxies_add(resource, monkeypatch):
+    """And its uvicorn, which Serve lets choose the parser of HTTP, takes ours."""
+    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
     variables = ray_variables(resource().spec)
     found = call_function_from_import_path(variables[RAY_CALLBACK])
-    assert [each.cls for each in validate_http_proxy_callback_return(found)] == [LostIngress]
+    assert [each.cls for each in validate_http_proxy_callback_return(found)] == [
+        LostIngress,
+        ProxyRequests,
+    ]
+    server = uvicorn.Config(app=None)
+    server.load_app = lambda: None
+    server.load()
+    assert server.http_protocol_class is Http1
 
 
 def test_both_sides_offer_the_same_schedulers_and_defaults(resource):

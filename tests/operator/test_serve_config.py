@@ -24,6 +24,23 @@ def test_autoscaling_reaches_serve(resource):
 
 
 @pytest.mark.parametrize(
+    ("spec", "target"),
+    [
+        ({}, 8),
+        ({"batching": {"maxBatchSize": 32}}, 32),
+        ({"batching": {"maxBatchSize": 32}, "autoscaling": {"upscaleDelaySeconds": 1}}, 32),
+        ({"batching": {"maxBatchSize": 32}, "autoscaling": {"targetOngoingRequests": 3}}, 3),
+    ],
+    ids=str,
+)
+def test_a_batch_is_full_before_a_replica_is_added(resource, spec, target):
+    model = deployment(resource(**spec).spec, "model")
+    assert model["autoscaling_config"]["target_ongoing_requests"] == target
+    batch = model["user_config"]["batching"]["max_batch_size"]
+    assert model["max_ongoing_requests"] == 2 * batch, "the next batch waits at the replica"
+
+
+@pytest.mark.parametrize(
     ("per_replica", "per_gpu", "share"),
     [(1, 1, 1), (0, 1, 0), (1, 2, 0.5), (1, 3, 0.3333), (1, 8, 0.125)],
 )

@@ -140,6 +140,21 @@ def running(root):
     service.stop()
 
 
+@pytest.fixture
+def apply_limits(running):
+    """Apply other limits to both deployments of the quick start; its own come back at the end."""
+
+    def apply(**limits):
+        whole = local_ray.local_config(running.resource, running.port)
+        for deployment in whole["applications"][0]["deployments"]:
+            live = deployment["user_config"]
+            deployment["user_config"] = {**live, "limits": {**live["limits"], **limits}}
+        running.apply(whole)
+
+    yield apply
+    apply()
+
+
 @pytest.fixture(scope="session")
 def http(running):
     with httpx.Client(base_url=running.local.url, timeout=120) as client:

@@ -190,8 +190,8 @@ def test_what_is_not_json_is_400(http, body):
 @pytest.mark.parametrize(
     ("method", "path", "status", "allow"),
     [
-        ("POST", "/imagine", 405, "GET"),
-        ("GET", "/v1/images/generations", 405, "POST"),
+        ("POST", "/imagine", 405, "GET, HEAD, OPTIONS"),
+        ("GET", "/v1/images/generations", 405, "POST, OPTIONS"),
         ("GET", "/nope", 404, None),
     ],
 )

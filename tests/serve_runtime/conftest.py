@@ -9,7 +9,6 @@ import diffusers
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
 
 from sd_runtime.config import Batching, LiveConfig, ModelConfig, RuntimeConfig
 from sd_runtime.diffusion import DiffusionEngine, load, schedulers
@@ -150,19 +149,22 @@ def wide_model(tmp_path_factory, tokenizer, text_encoder, vae):
 
 
 @pytest.fixture(scope="session")
-def lora_file(tmp_path_factory):
-    """A random LoRA of the bundled model's attention."""
-    torch.manual_seed(5)
-    network = diffusers.UNet2DConditionModel.from_pretrained(files("sd_runtime") / "models/shapes/unet")
-    tensors = {}
-    for name, module in network.named_modules():
-        if name.endswith(("to_q", "to_v")):
-            rows, columns = module.weight.shape
-            tensors[f"unet.{name}.lora_A.weight"] = 0.2 * torch.randn(2, columns)
-            tensors[f"unet.{name}.lora_B.weight"] = 0.2 * torch.randn(rows, 2)
-    file = tmp_path_factory.mktemp("lora") / "ink.safetensors"
-    save_file(tensors, file)
-    return file
+def tiny_folder(tmp_path_factory, tokenizer, text_encoder, vae):
+    """A random Stable Diffusion, the smallest there is."""
+    torch.manual_seed(0)
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=vae(4),
+        text_encoder=text_encoder(transformers.CLIPTextModel),
+        tokenizer=tokenizer,
+        unet=unet(cross_attention_dim=16),
+        scheduler=diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    folder = tmp_path_factory.mktemp("tiny")
+    pipeline.save_pretrained(folder)
+    return folder
 
 
 class Bench:

@@ -5,8 +5,10 @@ import threading
 import time
 from dataclasses import replace
 
+import diffusers
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sd_runtime.config import Batching, Defaults, LiveConfig, Lora, ModelConfig, Optimizations, RuntimeConfig
 from sd_runtime.diffusion import DiffusionEngine, compiled, load
@@ -70,12 +72,15 @@ def call(stand_in):
     network, seen = torch.nn.Linear(4, 4), []
     device = Device("cpu")
 
+    compiler = Compiler(device)
+
     def build(**how):
-        made = CompiledCall("network", network, Compiler(device), device=device, **how)
+        made = CompiledCall("network", network, compiler, device=device, **how)
         made.on_call = lambda compiled, ready: seen.append((compiled, ready))
         return made, seen
 
-    return build
+    yield build
+    compiler.close()
 
 
 def used(made, *shape):
@@ -144,13 +149,36 @@ def test_what_does_not_compile_runs_as_it_is(call, monkeypatch, lines):
     until(lambda: any(made.failure == each["message"] for each in lines()))
 
 
-def loaded(starting=None, **more):
-    return load(
-        RuntimeConfig(
-            model=ModelConfig(uri="bundled://shapes"), optimizations=Optimizations(compile=True), **more
-        ),
-        starting,
-    )
+@pytest.fixture
+def loaded(tiny_folder):
+    """A small model that is to be compiled: to trace the bundled one takes seconds a time."""
+
+    made = []
+
+    def build(starting=None, *, compiled=True, **more):
+        model = ModelConfig(uri=f"file://{tiny_folder}")
+        config = RuntimeConfig(model=model, optimizations=Optimizations(compile=compiled), **more)
+        made.append(load(config, starting))
+        return made[-1]
+
+    yield build
+    for each in (call for model in made for call in model.tuned.compiled):
+        each.close()
+
+
+@pytest.fixture(scope="module")
+def lora_file(tiny_folder, tmp_path_factory):
+    """A random LoRA of its attention."""
+    torch.manual_seed(5)
+    tensors = {}
+    for name, module in diffusers.UNet2DConditionModel.from_pretrained(tiny_folder / "unet").named_modules():
+        if name.endswith(("to_q", "to_v")):
+            rows, columns = module.weight.shape
+            tensors[f"unet.{name}.lora_A.weight"] = 0.5 * torch.randn(2, columns)
+            tensors[f"unet.{name}.lora_B.weight"] = 0.5 * torch.randn(rows, 2)
+    file = tmp_path_factory.mktemp("lora") / "ink.safetensors"
+    save_file(tensors, file)
+    return file
 
 
 @pytest.fixture
@@ -167,7 +195,7 @@ async def drawn(engine, request):
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])
-async def test_the_first_request_runs_compiled_guided_or_not(few, stand_in, monkeypatch, threads):
+async def test_the_first_request_runs_compiled_guided_or_not(few, loaded, stand_in, monkeypatch, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     model, calls = loaded(), Calls()
     assert set(model.seconds) >= {"compile"}
@@ -178,7 +206,7 @@ async def test_the_first_request_runs_compiled_guided_or_not(few, stand_in, monk
     assert (calls.eager, calls.compiled > 0) == (0, True)
 
 
-async def test_a_neighbour_does_not_wait_for_a_size_that_compiles(few, stand_in):
+async def test_a_neighbour_does_not_wait_for_a_size_that_compiles(few, loaded, stand_in):
     """Held for as long as the test likes, the compiler delays neither the request that needs it nor others."""
     model, calls = loaded(), Calls()
     engine = DiffusionEngine(model, SMALL, calls)
@@ -194,7 +222,7 @@ async def test_a_neighbour_does_not_wait_for_a_size_that_compiles(few, stand_in)
     engine.close()
 
 
-async def test_settings_and_loras_are_compiled_after_the_start(few, stand_in, tmp_path, lora_file):
+async def test_settings_and_loras_are_compiled_after_the_start(few, loaded, stand_in, lora_file):
     model = loaded(loras=(Lora(name="ink", uri=f"file://{lora_file}"),))
     unet = model.tuned.compiled[0]
     known = set(unet._wanted)
@@ -205,10 +233,10 @@ async def test_settings_and_loras_are_compiled_after_the_start(few, stand_in, tm
     engine.close()
 
 
-def test_a_lora_runs_compiled_as_it_draws_uncompiled(few, stand_in, bench, lora_file):
+def test_a_lora_runs_compiled_as_it_draws_uncompiled(few, loaded, stand_in, bench, lora_file):
     ink = (Lora(name="ink", uri=f"file://{lora_file}", strength=0.8),)
     model = loaded(loras=ink)
-    plain = load(RuntimeConfig(model=ModelConfig(uri="bundled://shapes"), loras=ink))
+    plain = loaded(compiled=False, loras=ink)
     request = replace(RED, loras=("ink",))
     expected = bench(plain).latents(request)[0]
     unet, ran = model.tuned.compiled[0], []
@@ -228,7 +256,15 @@ def test_a_lora_runs_compiled_as_it_draws_uncompiled(few, stand_in, bench, lora_
     assert len(unet._wanted) == wanted, "any number of strengths may be asked for"
 
 
-def test_a_model_that_does_not_compile_starts_and_says_so(few, stand_in, monkeypatch):
+def test_an_engine_that_has_ended_compiles_nothing_more(call, stand_in):
+    made, _ = call()
+    made.close()
+    used(made, 2, 4)
+    until(lambda: not made._compiler._thread.is_alive())
+    assert stand_in.graphs == 0
+
+
+def test_a_model_that_does_not_compile_starts_and_says_so(few, loaded, stand_in, monkeypatch):
     def broken(*_, **__):
         raise OSError("no C++ compiler")
 

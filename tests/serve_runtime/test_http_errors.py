@@ -54,7 +54,7 @@ async def test_every_error_has_the_shape_of_openai(client, name, status, kind):
     answer = await client.get(f"/raise/{name}")
     assert answer.status_code == status
     error = answer.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
+    assert set(error) == {"message", "type", "param", "code", "request_id"}
     assert error["type"] == kind
     assert error["message"]
 

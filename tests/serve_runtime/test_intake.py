@@ -90,7 +90,9 @@ def test_pixels_are_bounded_beside_sides():
 
 
 def test_previews_need_a_stream():
-    assert generate(partial_images=2).output.previews == 0
+    assert generate(partial_images=0).output.previews == 0
+    with pytest.raises(InvalidRequest, match="partial_images: got 2 without stream"):
+        generate(partial_images=2)
     assert generate(partial_images=2, stream=True).output.previews == 2
 
 

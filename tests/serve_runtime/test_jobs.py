@@ -2,10 +2,12 @@
 """The memory of jobs, with a clock of our own and an engine that waits for us."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from sd_runtime.engine import ImageRequest, Picture, Progress
+from sd_runtime.errors import InvalidRequest
 from sd_runtime.jobs import Job, JobStore, TooManyJobs
 
 REQUEST = ImageRequest(prompt="a", count=2)
@@ -90,6 +92,37 @@ async def test_the_oldest_results_make_room(remember, clock, gate):
         jobs.append(await store.start(REQUEST))
         await finish(store, gate)
     assert [store.find(job.id) is not None for job in jobs] == [False, True, True]
+
+
+async def test_results_larger_than_all_room_stay_until_the_next(remember, gate):
+    store = remember(max_bytes=50)
+    gate.set()
+    first = await store.start(REQUEST)
+    await finish(store, gate)
+    assert store.find(first.id) is first
+    second = await store.start(REQUEST)
+    await finish(store, gate)
+    assert (store.find(first.id), store.find(second.id)) == (None, second)
+
+
+async def test_a_job_that_fails_while_it_is_forgotten_says_why(clock):
+    """Another job takes the last place in the moment in which this one is refused."""
+
+    async def refuse(request):
+        if request.seed:
+            raise InvalidRequest("width: got 72: not for this model", "size")
+        yield Progress(ahead=0, step=0, steps=8)
+        await asyncio.Event().wait()
+
+    store = JobStore(refuse, clock, max_jobs=1)
+    refused = asyncio.create_task(store.start(replace(REQUEST, seed=1)))
+    while not any(job.finished for job in store._jobs.values()):  # noqa: ASYNC110 - one turn of the loop each
+        await asyncio.sleep(0)
+    other = await store.start(REQUEST)
+    with pytest.raises(InvalidRequest, match="got 72"):
+        await refused
+    assert store.find(other.id) is other
+    await store.close()
 
 
 async def test_unfinished_jobs_are_bounded(remember, clock, gate):

@@ -12,12 +12,12 @@ from sd_runtime.proxy import middlewares
 def get():
     """Ask an application through the proxy's middlewares."""
 
-    async def send(app, **headers):
+    async def send(app, path="/imagine", **headers):
         for each in middlewares():
             app = each.cls(app, *each.args, **each.kwargs)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://proxy") as client:
-            return await client.get("/imagine", headers=headers)
+            return await client.get(path, headers=headers)
 
     return send
 
@@ -49,6 +49,7 @@ async def test_an_ingress_that_is_not_there_is_an_error_to_send_again(get, ingre
         "type": "server_error",
         "param": None,
         "code": "unavailable",
+        "request_id": "mine-1",
     }
 
 
@@ -62,3 +63,39 @@ async def test_an_answer_passes_as_it_is(get):
     assert (answer.status_code, answer.text) == (200, "mine-2")
     answer = await get(JSONResponse({"error": {"code": "not_found"}}, 404))
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "code"),
+    [(404, 503, "unavailable"), (408, 504, "timeout"), (429, 429, "queue_full"), (503, 503, "unavailable")],
+)
+async def test_what_the_proxy_says_in_plain_text_is_said_in_json(get, said, status, code):
+    answer = await get(PlainTextResponse("Request timed out after 1s.", said), **{"x-request-id": "mine-3"})
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    error = answer.json()["error"]
+    assert (error["code"], error["request_id"], answer.headers["x-request-id"]) == (code, "mine-3", "mine-3")
+    assert "timed out" not in error["message"]
+
+
+async def test_a_proxy_that_fails_says_so_in_json(get, caplog):
+    async def failing(scope, receive, send):
+        raise UnicodeDecodeError("utf-8", scope["query_string"], 0, 1, "bad")
+
+    answer = await get(failing, "/imagine?prompt=secret")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert "secret" not in answer.text + caplog.text
+
+
+async def test_an_answer_that_breaks_off_is_not_begun_again(get):
+    async def breaking(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await get(breaking)
+
+
+@pytest.mark.parametrize("path", ["/-/healthz", "/-/routes"])
+async def test_rays_own_paths_are_left_alone(get, path):
+    answer = await get(PlainTextResponse("This node is being drained.", 503), path)
+    assert (answer.status_code, answer.text) == (503, "This node is being drained.")

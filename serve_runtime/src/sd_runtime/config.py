@@ -25,6 +25,8 @@ SchedulerName = Literal[
 Sigmas = Literal["karras", "exponential", "beta"]
 TimestepSpacing = Literal["leading", "trailing", "linspace"]
 PromptSyntax = Literal["plain", "weighted"]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.:\[\]-]+)$", max_length=255)]
+"""Scheme, host and port of web pages, as browsers send it in the header Origin; `*`: all of them."""
 Side = Annotated[int, Field(ge=64, le=4096, multiple_of=8)]
 
 
@@ -128,3 +130,4 @@ class LiveConfig(Config):
     provenance: Provenance = Provenance()
     result_cache: ResultCache = ResultCache()
     scale_to_zero: bool = False
+    allowed_origins: tuple[Origin, ...] = Field(default=(), max_length=64)

@@ -7,12 +7,14 @@ branch) can change under its name; whoever does that in place restarts the servi
 
 import hashlib
 import json
+import re
 from dataclasses import asdict
 
 from sd_runtime import __version__
 from sd_runtime.config import Provenance, RuntimeConfig
 from sd_runtime.engine import ImageRequest
 
+_TAG = re.compile(r'"[^"]*"')  # a tag without W/; commas may be within
 _LENGTH = 32  # 128 bits
 
 
@@ -26,11 +28,15 @@ def fingerprint(request: ImageRequest, config: RuntimeConfig, provenance: Proven
 
 
 def etag(value: str) -> str:
-    """The strong entity tag of a fingerprint."""
-    return f'"{value}"'
+    """The entity tag of a fingerprint, a weak one: the file is the same picture, and not always the same bytes.
+
+    A strong tag promises bytes (RFC 9110, 8.8.1). Rounding depends on what is computed beside a picture, on the number of
+    threads and on the processor of the replica, in float32 as well.
+    """
+    return f'W/"{value}"'
 
 
 def matches(if_none_match: str, tag: str) -> bool:
-    """Whether a client that sends this header has the file already (RFC 9110: weak comparison)."""
-    held = [each.strip().removeprefix("W/") for each in if_none_match.split(",")]
-    return tag in held or held == ["*"]
+    """Whether a client that sends this header has the picture already (RFC 9110, 13.1.2: weak comparison)."""
+    held = _TAG.findall(if_none_match)
+    return _TAG.findall(tag)[0] in held or if_none_match.strip() == "*"

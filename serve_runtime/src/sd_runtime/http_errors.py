@@ -31,22 +31,36 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SHOWN = 80
 _KINDS = {429: "rate_limit_error"}
 _CODES = {
+    400: "invalid_request",
     404: "not_found",
     405: "wrong_method",
+    406: "not_acceptable",
+    408: "request_timeout",
     409: "not_finished",
     413: "body_too_large",
+    414: "target_too_long",
+    415: "unsupported_media_type",
     429: "queue_full",
+    431: "headers_too_large",
+    501: "not_implemented",
     503: "unavailable",
     504: "timeout",
+    505: "wrong_http_version",
 }
 
 
 class Unavailable(HTTPException):
     """The request is well-formed, and what it asks for cannot be had now; the status says why."""
 
-    def __init__(self, status_code: int, message: str, retry_after: int | None = None) -> None:
-        headers = None if retry_after is None else {"Retry-After": str(retry_after)}
-        super().__init__(status_code, message, headers)
+    def __init__(
+        self,
+        status_code: int,
+        message: str,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        after = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        super().__init__(status_code, message, {**after, **(headers or {})} or None)
 
 
 @dataclass(frozen=True)
@@ -64,14 +78,25 @@ def install(api: FastAPI) -> None:
         api.add_exception_handler(kind, _answer)
 
 
+def plain_id(headers: Mapping[str, str]) -> str | None:
+    """The id that a client gave its request, if it is short and plain enough to be quoted."""
+    given = headers.get("x-request-id", "")
+    return given if _PLAIN_ID.fullmatch(given) else None
+
+
 def request_id(headers: Mapping[str, str]) -> str:
     """The id of a request if it may be quoted."""
-    given = headers.get("x-request-id", "")
-    return given if _PLAIN_ID.fullmatch(given) else "unknown"
+    return plain_id(headers) or "unknown"
 
 
 def problem(error: BaseException, request_id: str) -> Problem:
-    """What to tell of an error; what is our own fault goes to the log as well."""
+    """The answer to an error, with the id of its request; what is our own fault goes to the log as well."""
+    told = _described(error, request_id)
+    told.body["error"]["request_id"] = request_id
+    return told
+
+
+def _described(error: BaseException, request_id: str) -> Problem:
     if isinstance(error, InvalidRequest):
         # Its message only: where Ray carried the error here, str() adds a traceback.
         body = error_body(str(error.args[0]), kind=_INVALID, param=error.param, code=error.code)
@@ -122,7 +147,7 @@ def _explain(details: Mapping[str, Any], name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    text = json.dumps(value, default=str)  # ASCII: halves of surrogate pairs stay escaped
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
@@ -146,4 +171,4 @@ def _unexpected(error: BaseException, request_id: str) -> Problem:
     extra = json_logs.of_request(request_id)
     logger.error("unexpected %s\n%s", type(error).__name__, frames, extra=extra)
     message = f"an unexpected error; its traceback is in the logs under request {request_id}"
-    return Problem(500, error_body(message, kind=_SERVER))
+    return Problem(500, error_body(message, kind=_SERVER, code="internal_error"))

@@ -93,6 +93,7 @@ def from_body(
         file_format: taken where the body has none.
     """
     _check_model(body.model, terms.model)
+    _check_previews(body)
     width, height = _size(body.size or "auto", terms.defaults)
     request = ImageRequest(
         prompt=body.prompt,
@@ -172,11 +173,23 @@ def _check_model(wanted: str | None, served: str) -> None:
         raise InvalidRequest(message, "model", "model_not_found")
 
 
+def _check_previews(body: GenerationBody) -> None:
+    if body.partial_images and not body.stream:
+        message = f"partial_images: got {body.partial_images} without stream: must be 0, or stream true"
+        raise InvalidRequest(message, "partial_images")
+
+
 def _size(size: str, defaults: Defaults) -> tuple[int | None, int | None]:
     if size == "auto":
         return defaults.width, defaults.height
     width, separator, height = size.partition("x")
-    if not (separator and width.isdecimal() and height.isdecimal() and len(size) <= _LONGEST_SIZE):
+    if not (
+        separator
+        and size.isascii()
+        and width.isdecimal()
+        and height.isdecimal()
+        and len(size) <= _LONGEST_SIZE
+    ):
         raise InvalidRequest(
             f"size: got {size[:40]!r}: must be WIDTHxHEIGHT such as 512x512, or auto", "size"
         )

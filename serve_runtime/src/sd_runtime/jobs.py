@@ -136,7 +136,7 @@ class JobStore:
             task.cancel()  # nobody got to know its id
             raise
         if job.error is not None:
-            del self._jobs[job.id]
+            self._jobs.pop(job.id, None)  # it may have been forgotten since
             raise job.error
         return job
 
@@ -178,7 +178,7 @@ class JobStore:
         finally:
             answered.set()
             del self._tasks[job.id]
-            self._fit()
+            self._fit(job)
 
     def _finished(self) -> list[Job]:
         return sorted((job for job in self._jobs.values() if job.finished), key=lambda job: job.ended or 0)
@@ -188,12 +188,13 @@ class JobStore:
             if self.expires_in(job) == 0:
                 del self._jobs[job.id]
 
-    def _forget_oldest(self) -> bool:
-        finished = self._finished()
+    def _forget_oldest(self, kept: Job | None = None) -> bool:
+        finished = [job for job in self._finished() if job is not kept]
         if finished:
             del self._jobs[finished[0].id]
         return bool(finished)
 
-    def _fit(self) -> None:
-        while sum(job.size for job in self._jobs.values()) > self._max_bytes and self._forget_oldest():
+    def _fit(self, newest: Job) -> None:
+        """Make room for the pictures of a job; they stay themselves, however large: nobody has seen them yet."""
+        while sum(job.size for job in self._jobs.values()) > self._max_bytes and self._forget_oldest(newest):
             pass

@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Serve's proxies put around the service: Ray calls `middlewares` where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH says so."""
 
-import uuid
-
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sd_runtime import http1
 from sd_runtime.http_errors import Unavailable, problem
+from sd_runtime.proxy_requests import ID, ProxyRequests
 
-_ID = "x-request-id"
 _LOST = Unavailable(503, "the service was lost, or is not there yet; send the request again", retry_after=1)
-_NO_ROUTE = 404
+_FULL = Unavailable(429, "every queue is full; come back in 1 s", retry_after=1)
+_LATE = Unavailable(504, "Ray Serve's own time limit of a request has passed")
+# What Serve's proxy says by itself, in plain text; 404 is its word for a path without an application: ours has all paths.
+_TEXTS = {404: _LOST, 408: _LATE, 429: _FULL, 500: _LOST, 503: _LOST}
+_OWN_PATHS = ("/-/healthz", "/-/routes")
 
 
 def middlewares() -> list[Middleware]:
-    """For the HTTP server of each proxy."""
-    return [Middleware(LostIngress)]
+    """For the HTTP server of each proxy, which is Serve's own uvicorn; its HTTP/1.1 becomes ours as well."""
+    http1.install()
+    return [Middleware(LostIngress), Middleware(ProxyRequests)]  # the last one is the outermost
 
 
 class LostIngress:
@@ -31,19 +35,25 @@ class LostIngress:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"] in _OWN_PATHS:
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(_ID)
-        request_id = given or str(uuid.uuid4())
-        if not given:
-            scope["headers"] = [*scope["headers"], (_ID.encode(), request_id.encode())]
         answer = _Answer(send)
-        await self._app(scope, receive, answer.send)
-        if not answer.has_begun:
-            told = problem(_LOST, request_id)
-            instead = JSONResponse(told.body, told.status, {**told.headers, _ID: request_id})
-            await instead(scope, receive, send)
+        failure = await self._failure(scope, receive, answer)
+        if failure is not None:
+            request_id = Headers(scope=scope)[ID]
+            told = problem(failure, request_id)
+            await JSONResponse(told.body, told.status, {**told.headers, ID: request_id})(scope, receive, send)
+
+    async def _failure(self, scope: Scope, receive: Receive, answer: "_Answer") -> Exception | None:
+        """Let the service answer; what to say if it does not."""
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception as error:
+            if answer.has_begun:
+                raise
+            return error
+        return None if answer.has_begun else answer.instead
 
 
 class _Answer:
@@ -51,23 +61,25 @@ class _Answer:
 
     Attributes:
         has_begun: the service has answered.
+        instead: what to say in place of the proxy's own words.
     """
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._is_held = False
         self.has_begun = False
+        self.instead = _LOST
 
     async def send(self, message: Message) -> None:
         """Hand a part of it on."""
         if message["type"] == "http.response.start":
-            self._is_held = _knows_no_service(message)
+            self._is_held = _is_text(message) and message["status"] in _TEXTS
+            self.instead = _TEXTS.get(message["status"], _LOST)
         if not self._is_held:
             self.has_begun = True
             await self._send(message)
 
 
-def _knows_no_service(message: Message) -> bool:
-    """The proxy's own words for a path without an application; ours has all paths, and its errors are JSON."""
-    content = Headers(raw=list(message["headers"])).get("content-type", "")
-    return message["status"] == _NO_ROUTE and content.startswith("text/plain")
+def _is_text(message: Message) -> bool:
+    """Our errors are JSON, so plain text is the proxy's."""
+    return Headers(raw=list(message["headers"])).get("content-type", "").startswith("text/plain")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The OpenAPI document and the application keep what they promise each other."""
 
+import asyncio
+
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -8,7 +10,10 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
+from sd_runtime.drawer import QueueFull
+from sd_runtime.errors import GenerationFailed
 from sd_runtime.http_api import application
+from sd_runtime.http_errors import Unavailable
 
 # `positive_data_acceptance` is not among them: limits are live, so the document cannot hold them.
 CHECKS = [
@@ -20,6 +25,12 @@ CHECKS = [
     checks.negative_data_rejection,
     checks.unsupported_method,
 ]
+FAULTS = {
+    429: QueueFull(),
+    500: GenerationFailed("the picture is not a number"),
+    503: Unavailable(503, "the replica was lost", 1),
+    504: Unavailable(504, "not done within 1 s"),
+}
 bounded = settings(
     max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
 )
@@ -45,3 +56,112 @@ def test_every_answer_is_a_documented_one(service, subtests, mode):
 
         with subtests.test(operation.label):
             check()
+
+
+PROMPT = {"prompt": "a"}
+SAMPLES = {"model": "bundled://shapes", "job_id": "job-1", "index": "0"}
+
+
+class Provoked:
+    """Requests that make an operation answer with a wanted status.
+
+    Args:
+        http: client of the application.
+        drawer: what fails where drawing has to.
+        configure: changes the settings.
+    """
+
+    def __init__(self, http, drawer, configure):
+        self._http, self._drawer, self._configure = http, drawer, configure
+
+    async def send(self, method, path, status):
+        ask = getattr(self, f"_{status}", self._drawn)
+        return await ask(method, path, status)
+
+    async def _ask(self, method, path, **changes):
+        path = path.replace("{model}", SAMPLES["model"])
+        job = changes.pop("job", None) or SAMPLES["job_id"]
+        path = path.replace("{job_id}", job).replace("{index}", SAMPLES["index"])
+        arguments = {"json": PROMPT} if method == "post" and "content" not in changes else {}
+        if path == "/imagine":
+            arguments["params"] = PROMPT
+        for name, value in changes.items():
+            arguments[name] = {**arguments.get(name, {}), **value} if isinstance(value, dict) else value
+        return await self._http.request(method, path, **arguments)
+
+    async def _job(self):
+        return (await self._http.post("/v1/jobs", json=PROMPT)).json()["id"]
+
+    async def _drawn(self, method, path, status):
+        """Success, or what drawing comes to."""
+        self._drawer.error = FAULTS.get(status)
+        if status == 503:
+            self._drawer.phase = "loading"
+            self._drawer.starts = lost
+        return await self._ask(method, path, job=None if self._drawer.error else await self._job())
+
+    async def _304(self, method, path, _):
+        query = {"params": {"seed": 7}}
+        tag = (await self._ask("get", path, **query)).headers["etag"]
+        return await self._ask(method, path, headers={"if-none-match": tag}, **query)
+
+    async def _400(self, method, path, _):
+        return await self._ask(method, path, params={"typo": "1"})
+
+    async def _404(self, method, path, _):
+        return await self._ask(method, path.replace("{model}", "dall-e-3"))
+
+    async def _406(self, method, path, _):
+        return await self._ask(method, path, job=await self._job(), headers={"accept": "image/gif"})
+
+    async def _408(self, method, path, _):
+        self._configure(limits={"timeout_seconds": 1})
+
+        async def never_ending():
+            while True:
+                yield b" "
+                await asyncio.sleep(0.05)
+
+        return await self._ask(method, path, content=never_ending())
+
+    async def _409(self, method, path, _):
+        self._drawer.gate.clear()
+        return await self._ask(method, path, job=await self._job())
+
+    async def _413(self, method, path, _):
+        return await self._ask(method, path, content=b" " * 2 * 1024 * 1024)
+
+    async def _415(self, method, path, _):
+        return await self._ask(method, path, content=b"{}", headers={"content-type": "text/plain"})
+
+
+async def lost():
+    raise FAULTS[503]
+
+
+async def test_every_documented_status_comes_and_is_as_documented(app, http, drawer, configure, subtests):
+    """Each path, method and status of the document, HEAD included; what comes is held to its schema."""
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    seen = 0
+    for operation in (each.ok() for each in schema.get_all_operations()):
+        for status in map(int, operation.definition.raw["responses"]):
+            drawer.error, drawer.phase = None, "ready"
+            drawer.gate.set()
+            drawer.__dict__.pop("starts", None)
+            configure()
+            with subtests.test(f"{operation.label} {status}"):
+                method = operation.method.lower()
+                answer = await Provoked(http, drawer, configure).send(method, operation.path, status)
+                assert answer.status_code == status, answer.text
+                is_json = answer.headers.get("content-type") == "application/json" and answer.content
+                if status >= 400 and method != "head" and operation.path != "/readyz":
+                    assert is_json
+                    error = answer.json()["error"]
+                    assert set(error) == {"message", "type", "param", "code", "request_id"}
+                    assert error["request_id"] == answer.headers["x-request-id"]
+                    assert error["code"]
+                elif is_json:
+                    operation.validate_response(answer)
+                assert not (method == "head" and answer.content)
+            seen += 1
+    assert seen > 60

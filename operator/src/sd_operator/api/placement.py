@@ -126,6 +126,10 @@ _HEADERS = r"^OTEL_EXPORTER_[A-Z0-9_]*HEADERS$"
 """Variables with the credentials of whoever collects traces: OTEL_EXPORTER_OTLP_HEADERS, and those of one signal."""
 
 
+_HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+
+
 class EnvSource(Model):
     """Where the value of a variable is kept."""
 
@@ -148,6 +152,19 @@ class EnvVar(Model):
             cel="has(self.value) != has(self.valueFrom)",
             holds=lambda e: (e.value is None) != (e.value_from is None),
             message="a variable has either value or valueFrom: set one of them",
+        ),
+        Rule(
+            cel=f"self.name != '{_HA_PROXY}' || !has(self.value) || self.value != '1'",
+            holds=lambda e: (e.name, e.value) != (_HA_PROXY, "1"),
+            message=(
+                f"{_HA_PROXY}: Ray's HAProxy stops requests that still run 120 s after the ingress was replaced (ray#66056), and"
+                " its errors are no JSON: remove the variable"
+            ),
+        ),
+        Rule(
+            cel=f"self.name != '{_CALLBACK}'",
+            holds=lambda e: e.name != _CALLBACK,
+            message=f"{_CALLBACK}: the runtime image sets it for its HTTP errors and limits: remove the variable",
         ),
     )
 

@@ -34,11 +34,12 @@ class Replicas(Model):
 class Autoscaling(Model):
     """When Ray Serve adds and removes model replicas, and Ray removes workers."""
 
-    target_ongoing_requests: int = Field(
-        default=4,
-        ge=1,
-        le=1000,
-        description="Requests in progress per replica that Ray Serve aims at; above it, a replica is added.",
+    target_ongoing_requests: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description=(
+            "Requests in progress per replica that Ray Serve aims at; above it, a replica is added. Absent:"
+            " batching.maxBatchSize, so that a batch is full before a replica is added."
+        ),
     )
     upscale_delay_seconds: int = Field(
         default=10, ge=0, le=3600, description="Seconds of high load before a replica is added."

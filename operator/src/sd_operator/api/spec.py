@@ -208,6 +208,10 @@ class Spec(Model):
         """Variables whose values are not secret, by name."""
         return {each.name: each.value for each in self.env if each.value is not None}
 
+    def target_ongoing_requests(self) -> int:
+        """Requests per replica beyond which Ray Serve adds one: the user's wish, else as many as fill a batch."""
+        return self.autoscaling.target_ongoing_requests or self.batching.max_batch_size
+
     def request_defaults(self) -> Defaults:
         """What a request gets that does not say: the user's wish, else the preset's."""
         known = PRESETS.get(self.model.preset or "")

@@ -117,14 +117,14 @@ def _model(spec: Spec, surge_percent: int) -> Json:
     scaling = spec.autoscaling
     return {
         "name": naming.MODEL_DEPLOYMENT,
-        "max_ongoing_requests": max(2 * spec.batching.max_batch_size, scaling.target_ongoing_requests),
+        "max_ongoing_requests": max(2 * spec.batching.max_batch_size, spec.target_ongoing_requests()),
         "max_queued_requests": spec.limits.max_queued_requests,
         "max_surge_percent": surge_percent,
         "graceful_shutdown_timeout_s": grace_seconds(spec),
         "autoscaling_config": {
             "min_replicas": spec.replicas.min,
             "max_replicas": spec.replicas.max,
-            "target_ongoing_requests": scaling.target_ongoing_requests,
+            "target_ongoing_requests": spec.target_ongoing_requests(),
             "upscale_delay_s": scaling.upscale_delay_seconds,
             "downscale_delay_s": scaling.downscale_delay_seconds,
         },

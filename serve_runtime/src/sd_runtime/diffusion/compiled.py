@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -49,9 +49,13 @@ class Compiler:
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._jobs: queue.PriorityQueue[tuple[bool, int, Callable[[], None]]] = queue.PriorityQueue(_WAITING)
+        self._jobs: queue.PriorityQueue[tuple[bool, int, bool, Callable[[], None]]] = queue.PriorityQueue(
+            _WAITING
+        )
         self._numbers = itertools.count()
-        threading.Thread(target=self._run, name="compiling", daemon=True).start()
+        self._is_open = True
+        self._thread = threading.Thread(target=self._run, name="compiling", daemon=True)
+        self._thread.start()
 
     def put(self, job: Callable[[], None], *, ahead: bool = False, wait: bool = False) -> bool:
         """Compile after what waits already; False if too much does.
@@ -59,20 +63,29 @@ class Compiler:
         Args:
             job: compiles.
             ahead: it comes before what nobody asked for.
-            wait: for a place.
+            wait: for a place; somebody waits for the result too, so the thread does not pause.
         """
         try:
-            self._jobs.put((not ahead, next(self._numbers), job), block=wait)
+            self._jobs.put((not ahead, next(self._numbers), not wait, job), block=wait)
         except queue.Full:
             return False
         return True
 
+    def close(self) -> None:
+        """Compile nothing more after what is being compiled; the thread ends."""
+        self._is_open = False
+        with suppress(queue.Full):
+            self._jobs.put_nowait((False, next(self._numbers), False, lambda: None))
+
     def _run(self) -> None:
-        while True:
-            *_, job = self._jobs.get()
+        while self._is_open:
+            _, _, beside, job = self._jobs.get()
+            if not self._is_open:
+                return
             usual = sys.getswitchinterval()
             sys.setswitchinterval(_SWITCH_SECONDS)
-            sys.setprofile(self._pausing())  # called for each call of a function, in this thread
+            if beside:
+                sys.setprofile(self._pausing())  # called for each call of a function, in this thread
             try:
                 job()
             finally:
@@ -144,6 +157,10 @@ class CompiledCall:
         self._wanted: dict[Key, threading.Event] = {}
         self._waits = False
         self._is_full = False
+
+    def close(self) -> None:
+        """Have nothing more compiled; what is compiled stays."""
+        self._compiler.close()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

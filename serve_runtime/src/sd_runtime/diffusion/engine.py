@@ -102,6 +102,8 @@ class DiffusionEngine:
         """End the engine's threads."""
         self._worker.close()
         self._finisher.close()
+        for each in self._model.tuned.compiled:
+            each.close()
 
     def _defaults(self) -> dict[str, Any]:
         """The service's defaults, and the model's own where it has none."""

@@ -69,10 +69,11 @@ def prepare(model: LoadedModel, live: LiveConfig) -> None:
     rows = {
         padded_rows(count * each) for each in guided for count in range(1, live.batching.max_batch_size + 1)
     }
-    for variant in (Active(), *model.loras.singles):
-        for count in sorted(rows):
-            inputs = _inputs(unet.example, count, height // cell, width // cell)
-            unet.prepare(variant, model.device.drawing_threads(), *inputs)
+    wanted = [(Active(), count) for count in sorted(rows)]
+    wanted += [(alone, padded_rows(max(guided))) for alone in model.loras.singles]  # of one image each
+    for active, count in wanted:
+        inputs = _inputs(unet.example, count, height // cell, width // cell)
+        unet.prepare(active, model.device.drawing_threads(), *inputs)
 
 
 def _guidance(model: LoadedModel, live: LiveConfig) -> float:

@@ -9,7 +9,8 @@ from fastapi.responses import JSONResponse
 
 from sd_runtime import __version__
 from sd_runtime.http_api import documented
-from sd_runtime.http_api.depends import TheService, no_query
+from sd_runtime.http_api.depends import TheService
+from sd_runtime.http_api.query import no_query
 from sd_runtime.http_errors import Unavailable
 from sd_runtime.protocol import ModelCard, ModelList
 from sd_runtime.service import Service
@@ -80,13 +81,13 @@ async def model(
     return await _card(service)
 
 
-@router.get("/healthz", responses={200: _ALIVE})
+@router.get("/healthz", responses=documented.errors(400) | {200: _ALIVE})
 async def healthz() -> dict[str, str]:
     """The process is alive; says nothing about the model."""
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses={200: _READY, 503: _NOT_YET})
+@router.get("/readyz", responses=documented.errors(400) | {200: _READY, 503: _NOT_YET})
 async def readyz(service: TheService) -> JSONResponse:
     """200 once a picture can be made; the body tells phase, device, versions and load times."""
     state = await service.drawer.readiness()

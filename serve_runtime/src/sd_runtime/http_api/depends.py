@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a route gets beside its own input."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from sd_runtime import http_errors
-from sd_runtime.errors import InvalidRequest
+from sd_runtime.http_api.methods import wants_headers_only
 from sd_runtime.jobs import JobStore
 from sd_runtime.service import Service
 
@@ -25,14 +26,24 @@ def _request_id(request: Request) -> str:
     return http_errors.request_id(request.headers)
 
 
-def no_query(request: Request) -> None:
-    """Refuse a query where there is none to give: a misspelt setting must not be dropped in silence."""
-    for name in request.query_params:
-        raise InvalidRequest(
-            f"{name[:80]}: unknown query parameter; remove it", name[:80], code="unknown_field"
-        )
+@dataclass(frozen=True)
+class Wanted:
+    """What the client can do with an answer.
+
+    Attributes:
+        accept: the Accept header, of all its lines.
+        headers_only: it sent HEAD.
+    """
+
+    accept: str
+    headers_only: bool
+
+
+def _wanted(request: Request) -> Wanted:
+    return Wanted(", ".join(request.headers.getlist("accept")), wants_headers_only(request))
 
 
 TheService = Annotated[Service, Depends(_service)]
 TheJobs = Annotated[JobStore, Depends(_jobs)]
 RequestId = Annotated[str, Depends(_request_id)]
+TheWanted = Annotated[Wanted, Depends(_wanted)]

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """`POST /v1/images/generations`: OpenAI's route, whole, as a file, or as a stream."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from sd_runtime import intake
 from sd_runtime.engine import ImageRequest
 from sd_runtime.errors import InvalidRequest
 from sd_runtime.http_api import accept, answers, documented, events
-from sd_runtime.http_api.depends import RequestId, TheService, no_query
+from sd_runtime.http_api.depends import RequestId, TheService, TheWanted
+from sd_runtime.http_api.json_body import JsonRoute
+from sd_runtime.http_api.query import no_query
 from sd_runtime.protocol import GenerationAnswer, GenerationBody
 
-router = APIRouter(tags=["pictures"], dependencies=[Depends(no_query)])
+router = APIRouter(tags=["pictures"], dependencies=[Depends(no_query)], route_class=JsonRoute)
+_OFFERS = (accept.JSON, *accept.PICTURES)
 
 
 @router.post(
@@ -27,29 +28,28 @@ router = APIRouter(tags=["pictures"], dependencies=[Depends(no_query)])
                 "text/event-stream": {"schema": {"type": "string"}, "example": events.EXAMPLE},
             },
         },
-        **documented.errors(400, 413, 429, 500, 503, 504),
+        **documented.errors(400, 406, 408, 413, 415, 429, 500, 503, 504),
     },
 )
 async def generations(
-    body: GenerationBody,
-    service: TheService,
-    request_id: RequestId,
-    accepted: Annotated[str, Header(alias="accept", include_in_schema=False)] = "",
+    body: GenerationBody, service: TheService, request_id: RequestId, wanted: TheWanted
 ) -> Response:
     """Draw pictures, as OpenAI's images API; seed, steps, guidance and negative prompt are top-level extras.
 
     `Accept: image/png` (or jpeg, webp) gets the one picture as a file. `stream: true` gets events
     `image_generation.partial_image` and `image_generation.completed`.
     """
-    as_file = accept.prefers_picture(accepted) and not body.stream
-    wanted = accept.picture_format(accepted) if as_file else None
-    request = intake.from_body(body, service.terms(), intake.any_seed(), request_id, wanted)
+    if not body.stream:
+        accept.check(wanted.accept, _OFFERS)
+    as_file = accept.prefers_picture(wanted.accept) and not body.stream
+    file_format = accept.picture_format(wanted.accept) if as_file else None
+    request = intake.from_body(body, service.terms(), intake.any_seed(), request_id, file_format)
     if body.stream:
         return StreamingResponse(
             await events.stream(service, request), media_type=events.MEDIA_TYPE, headers=events.HEADERS
         )
     if as_file:
-        _check_file(request, wanted or request.output.format)
+        _check_file(request, file_format or request.output.format)
         return answers.picture(await service.draw(request), request, answers.caching(request, service))
     drawn = await service.draw(request)
     return JSONResponse(answers.inline(drawn, request).model_dump(), headers=answers.told(drawn))

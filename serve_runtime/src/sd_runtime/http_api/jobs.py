@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Jobs over HTTP: ask now, watch, fetch later, or change one's mind."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from sd_runtime import http_errors, intake, jobs
 from sd_runtime.errors import InvalidRequest
-from sd_runtime.http_api import answers, documented
-from sd_runtime.http_api.depends import RequestId, TheJobs, TheService, no_query
+from sd_runtime.http_api import accept, answers, documented
+from sd_runtime.http_api.depends import RequestId, TheJobs, TheService, TheWanted
+from sd_runtime.http_api.json_body import JsonRoute
+from sd_runtime.http_api.query import no_query, plain_number
 from sd_runtime.http_errors import Unavailable
 from sd_runtime.protocol import GenerationBody, WarningNote
 from sd_runtime.service import Service
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(no_query)])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(no_query)], route_class=JsonRoute)
 
 JobId = Annotated[str, Path(max_length=128, examples=["job-0123456789abcdef0123456789abcdef"])]
+Index = Annotated[int, Path(ge=0, le=15, examples=[0]), BeforeValidator(partial(plain_number, name="index"))]
 
 
 class JobImage(BaseModel):
@@ -76,7 +80,7 @@ class JobAnswer(BaseModel):
             "description": "The job is accepted; Location is where to ask for it.",
             "headers": {"Location": {"schema": {"type": "string"}}},
         },
-        **documented.errors(400, 413, 429, 500, 503, 504),
+        **documented.errors(400, 408, 413, 415, 429, 500, 503, 504),
     },
 )
 async def create(
@@ -110,14 +114,13 @@ async def read(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswer:
     response_class=Response,
     responses={
         200: {"description": "The picture.", "content": documented.pictures("png", "jpeg", "webp")},
-        **documented.errors(400, 404, 409),
+        **documented.errors(400, 404, 406, 409),
     },
 )
-async def image(
-    job_id: JobId, index: Annotated[int, Path(ge=0, le=15, examples=[0])], store: TheJobs
-) -> Response:
+async def image(job_id: JobId, index: Index, store: TheJobs, wanted: TheWanted) -> Response:
     """One picture of a job, as soon as it is drawn."""
     job = _find(store, job_id)
+    accept.check(wanted.accept, (f"image/{job.file_format}",))
     picture = job.pictures.get(index)
     if picture is not None:
         headers = {"x-seed": str(picture.seed), "Cache-Control": "no-store"}

@@ -67,9 +67,10 @@ class _Seen:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self._send = send
-        self._new = _ID not in Headers(scope=scope)
+        self._new = http_errors.plain_id(Headers(scope=scope)) is None
         if self._new:
-            scope["headers"] = [*scope["headers"], (_ID.encode(), uuid.uuid4().hex.encode())]
+            kept = [pair for pair in scope["headers"] if pair[0] != _ID.encode()]
+            scope["headers"] = [*kept, (_ID.encode(), uuid.uuid4().hex.encode())]
         self._id = http_errors.request_id(Headers(scope=scope))
         self.told: Attributes = {"request_id": self._id, "method": scope["method"], "status": _FAILED}
 

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queries read strictly: each parameter once, percent-encoded UTF-8, numbers in ASCII digits."""
+
+import re
+from collections import Counter
+from functools import cache
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from sd_runtime.errors import InvalidRequest
+
+_SHOWN = 80
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})[^&]{0,2}")
+# Python also reads 1_000, +1, blanks around, and the digits of every script.
+_LAX = re.compile(r"[^\x21-\x7e]|[+_]")
+_NUMBERS = {"integer", "number"}
+
+
+def no_query(request: Request) -> None:
+    """Refuse a query where there is none to give: a misspelt setting must not be dropped in silence."""
+    strict_query(request)
+    for name in request.query_params:
+        raise InvalidRequest(
+            f"{name[:_SHOWN]}: unknown query parameter; remove it", name[:_SHOWN], code="unknown_field"
+        )
+
+
+def strict_query(request: Request) -> None:
+    """Refuse what would be read otherwise than it was meant.
+
+    Raises:
+        InvalidRequest: a parameter comes twice, or is no percent-encoded UTF-8.
+    """
+    _check_escapes(request.scope["query_string"])
+    counted = Counter(name for name, _ in request.query_params.multi_items())
+    for name, times in counted.items():
+        if times > 1:
+            shown = name[:_SHOWN]
+            raise InvalidRequest(f"{shown}: got it {times} times: must be there once", shown)
+
+
+def plain_number(text: Any, name: str = "number") -> Any:
+    """The text of a number unless it is written in a way that only some readers take.
+
+    Raises:
+        InvalidRequest: it has other characters than ASCII, an underscore, a plus sign or a blank.
+    """
+    if isinstance(text, str) and _LAX.search(text.replace("e+", "e").replace("E+", "e")):
+        raise InvalidRequest(f"{name}: got {text[:_SHOWN]!a}: must be a number in ASCII digits", name)
+    return text
+
+
+def check_numbers(request: Request, model: type[BaseModel]) -> None:
+    """Hold the numbers of a query to `plain_number`; which fields are numbers, `model` says."""
+    for name in _numbers(model) & set(request.query_params):
+        plain_number(request.query_params[name], name)
+
+
+@cache
+def _numbers(model: type[BaseModel]) -> frozenset[str]:
+    """Fields of a model that take an integer or another number."""
+    fields = model.model_json_schema()["properties"]
+    return frozenset(name for name, schema in fields.items() if _kinds(schema) & _NUMBERS)
+
+
+def _kinds(schema: dict[str, Any]) -> set[str]:
+    return {each.get("type", "") for each in [schema, *schema.get("anyOf", [])]}
+
+
+def _check_escapes(query: bytes) -> None:
+    bad = _BAD_ESCAPE.search(query)
+    if bad:
+        shown = bad[0].decode("latin-1")
+        raise InvalidRequest(f"query: got {shown!r}: a % is followed by two hexadecimal digits, or is %25")
+    try:
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("query: must be UTF-8, percent-encoded") from error
