@@ -6,6 +6,7 @@ adds its finalizer. Both leave out what is empty (`omitempty`) and write quantit
 another form would seem to have drifted, and would be applied once more.
 """
 
+import functools
 import re
 from fractions import Fraction
 from typing import Any
@@ -56,6 +57,7 @@ def _completed_volume(volume: Json) -> Json:
     return {**volume, "ephemeral": {**volume["ephemeral"], "volumeClaimTemplate": claim}}
 
 
+@functools.lru_cache(maxsize=4096)  # services share their amounts
 def quantity(value: str | int) -> str:
     """An amount in the form of Kubernetes: the largest unit that needs no fraction.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 from kubernetes.aio.client import ApiClient
+from pydantic_core import from_json
 
 from sd_operator.bounded_http import MOST_BYTES, Answer
 from sd_operator.cluster.failures import failure, is_failed_test, names_an_object
@@ -277,7 +278,7 @@ def _typed(kind: Kind, item: Json) -> Json:
 
 def _object(kind: Kind, data: bytes) -> Json:
     try:
-        answer: Json = json.loads(data)
+        answer: Json = from_json(data)  # twice as fast as the standard library
     except ValueError as error:  # by something between the API server and us
         raise ClusterUnavailable(f"{kind.name}: the answer is not JSON") from error
     return answer
