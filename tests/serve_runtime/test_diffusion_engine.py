@@ -14,7 +14,7 @@ from PIL import Image
 from sd_runtime.config import Batching, Defaults, LiveConfig, Provenance
 from sd_runtime.diffusion import DiffusionEngine, device
 from sd_runtime.engine import ImageRequest, Output, Picture, Preview, Progress
-from sd_runtime.errors import InvalidRequest
+from sd_runtime.errors import GenerationFailed, InvalidRequest
 from sd_runtime.images import parameters
 
 RED = ImageRequest("a red circle on a white background", "", 64, 64, 6, 4.0, seed=1)
@@ -192,3 +192,17 @@ async def test_a_prompt_of_any_length_is_drawn_beside_short_ones(engine, observe
     assert not same(short, together)
     with pytest.raises(InvalidRequest, match="prompt: got 134 chunks"):
         await draw(engine, replace(RED, prompt="x" * 10000))
+
+
+async def test_a_fault_of_the_device_beside_fails_its_picture_and_not_the_thread(engine, model, monkeypatch):
+    """A wait for the device may raise as well as the decoder: the next picture is decoded."""
+
+    def broken(_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(model.device, "wait", broken)
+    with pytest.raises(GenerationFailed, match="the pipeline failed with RuntimeError"):
+        _ = [update async for update in engine.generate(RED)]
+    monkeypatch.undo()
+    assert isinstance([update async for update in engine.generate(RED)][-1], Picture)
+    await engine.check()

@@ -119,6 +119,21 @@ def test_hugging_face_gives_safetensors_of_the_variant_and_no_code(variant, weig
     assert all(COMMIT in path for path in asked)
 
 
+def test_a_component_without_the_variant_comes_in_its_plain_form(hub_at):
+    """As diffusers takes it: publishers convert the UNet, and leave the rest as it is."""
+    extra = {"vae/config.json": "{}", "vae/model.safetensors": "w", "vae/model.non_ema.safetensors": "n"}
+    hub_at(lambda path: _repository(path, REPOSITORY | extra))
+    found = fetch("hf://owner/name", revision=COMMIT, variant="fp16")
+    names = {str(path.relative_to(found)) for path in found.rglob("*.safetensors")}
+    assert names == {"unet/model.fp16.safetensors", "vae/model.safetensors"}
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"model\.safetensors is a file: must be a folder"):
+        fetch(f"file://{tmp_path}/model.safetensors")
+
+
 def test_the_commit_behind_a_branch_is_known_once_it_is_there(hub_at):
     """What is reported is what was loaded, not what was asked for."""
 
@@ -143,17 +158,17 @@ def test_what_is_whole_is_used_while_the_hub_is_away(hub_at):
     assert not asked
 
 
-def _repository(path):
+def _repository(path, files_there=REPOSITORY):
     """Status, headers and body of a hub that has one repository at one commit."""
     if path.startswith(f"/api/models/owner/name/tree/{COMMIT}"):
         files = [
             {"type": "file", "path": name, "size": len(body), "oid": hashlib.sha1(body.encode()).hexdigest()}  # noqa: S324 - git's
-            for name, body in REPOSITORY.items()
+            for name, body in files_there.items()
         ]
         return 200, {"Content-Type": "application/json"}, json.dumps(files)
     name = path.partition(f"/resolve/{COMMIT}/")[2]
-    tag = hashlib.sha256(REPOSITORY[name].encode()).hexdigest()
-    return 200, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, REPOSITORY[name]
+    tag = hashlib.sha256(files_there[name].encode()).hexdigest()
+    return 200, {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, files_there[name]
 
 
 @pytest.mark.parametrize(

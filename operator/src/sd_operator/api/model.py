@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`spec.model`: which weights, exactly which revision, and how to compute with them."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -97,6 +98,12 @@ _REVISION_ONLY_HF = Rule(
     holds=lambda m: not m.revision or not m.uri or m.uri.startswith("hf://"),
     message="revision selects a commit of a hf:// repository; remove it for other sources",
 )
+_FOLDER = Rule(
+    cel="!has(self.uri) || !self.uri.matches('[.](safetensors|ckpt|gguf|dduf|bin|pth?)$')",
+    holds=lambda m: not re.search(r"[.](safetensors|ckpt|gguf|dduf|bin|pth?)\Z", m.uri or ""),
+    message="a single-file checkpoint is not served; name a folder with a model_index.json, as diffusers saves a pipeline",
+    field=".uri",
+)
 
 
 _LORA_PINNED = Rule(
@@ -142,7 +149,7 @@ Loras = Annotated[tuple[Lora, ...], KeyedList("name", max_length=32)]
 class ModelSource(Model):
     """The weights that the service draws with."""
 
-    rules = (_ONE_SOURCE, _PRESET_ALONE, _PINNED, _REVISION_ONLY_HF)
+    rules = (_ONE_SOURCE, _PRESET_ALONE, _PINNED, _REVISION_ONLY_HF, _FOLDER)
 
     preset: Preset | None = Field(
         default=None,

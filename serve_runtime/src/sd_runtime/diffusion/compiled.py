@@ -201,6 +201,10 @@ class CompiledCall:
         """
         self._have((variant, threads, _shapes(inputs, {})), inputs, {}, ahead=False)
 
+    def pending(self) -> list[threading.Event]:
+        """Of each combination that was asked for, an event that is set once its compilation is over."""
+        return list(self._wanted.values())
+
     def is_settled(self, *inputs: Any) -> bool:
         """Whether calls of these shapes stay as they are: compiled, or not to be."""
         key = (self._variant(), torch.get_num_threads(), _shapes(inputs, {}))

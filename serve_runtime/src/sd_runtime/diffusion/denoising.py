@@ -7,11 +7,13 @@ Pictures join, leave and fail between ticks. It knows no threads: `worker` drive
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 
 from sd_runtime.diffusion import failures, schedulers
+from sd_runtime.diffusion.device import Device
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.families import Family
 from sd_runtime.diffusion.groups import Budget, Groups
@@ -70,9 +72,11 @@ class Denoiser:
         predict: NoisePredictor,
         loras: LoraSwitch,
         budget: Budget,
+        device: Device,
         observer: Observer,
     ) -> None:
         self.budget = budget
+        self._device = device
         self._pipeline = pipeline
         self._family = family
         self._predict = predict
@@ -106,7 +110,6 @@ class Denoiser:
         return done
 
     def _draw(self, batch: Sequence[Drawing], done: Tick) -> None:
-        began = time.monotonic()
         try:
             self._loras.activate(*batch[0].kind.active_loras)
         except Exception as error:  # noqa: BLE001 - other kinds are drawn on
@@ -115,9 +118,9 @@ class Denoiser:
         self._begin([drawing for drawing in batch if drawing.trajectory is None], done)
         ready = [drawing for drawing in batch if drawing.trajectory is not None]
         if ready:
-            self._advance(ready, done)
             rows = sum(drawing.rows for drawing in ready)
-            self._observer.step(len(ready), rows, time.monotonic() - began)
+            with self._device.timed(partial(self._observer.step, len(ready), rows)):
+                self._advance(ready, done)
 
     def _begin(self, new: Sequence[Drawing], done: Tick) -> None:
         """Give new pictures their texts and their noise; if that fails for several, one by one."""

@@ -3,8 +3,9 @@
 
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ class Device:
         self.kind = kind
         self.at_work = False
         self._queued: deque[Any] = deque()
+        self._timed: deque[tuple[Any, Any, Callable[[float], None]]] = deque()
         self._local = threading.local()
         self._aside = 0
         self._lock = threading.Lock()
@@ -56,12 +58,35 @@ class Device:
         event.record()
         return event
 
+    def wait(self, events: Sequence[Any]) -> None:
+        """Wait until what was queued before these events is computed."""
+        for event in events:
+            if event is not None:
+                event.synchronize()
+
+    @contextmanager
+    def timed(self, report: Callable[[float], None]) -> Iterator[None]:
+        """Report the seconds that the device takes for what this block computes; on CUDA at one of the next calls of `pace`."""
+        if self.kind != "cuda":
+            began = time.monotonic()
+            yield
+            report(time.monotonic() - began)
+            return
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        yield
+        end.record()
+        self._timed.append((start, end, report))
+
     def pace(self) -> None:
         """Wait until the device is not far behind this thread."""
         if (event := self.mark()) is not None:
             self._queued.append(event)
             while len(self._queued) > _AHEAD:
                 self._queued.popleft().synchronize()
+        while self._timed and self._timed[0][1].query():
+            start, end, report = self._timed.popleft()
+            report(start.elapsed_time(end) / 1000)
 
     @contextmanager
     def aside(self, inputs: Sequence[tuple[torch.Tensor, Any]]) -> Iterator[None]:

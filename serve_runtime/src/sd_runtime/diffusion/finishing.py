@@ -113,9 +113,15 @@ class Finisher:
     def _decode(self, jobs: Sequence[_Job]) -> None:
         if not jobs or self._decoder is None:
             return
-        began = time.monotonic()
-        with torch.inference_mode(), self._device.aside([(job.latents, job.ready) for job in jobs]):
-            results = self._decoder.decode([job.latents for job in jobs])
+        try:
+            self._device.wait([job.ready for job in jobs])
+            began = time.monotonic()
+            with torch.inference_mode(), self._device.aside([(job.latents, job.ready) for job in jobs]):
+                results = self._decoder.decode([job.latents for job in jobs])
+        except Exception as error:  # noqa: BLE001 - a fault of the device; the thread outlives it, and these images fail
+            for job in jobs:
+                self._fail(job.drawing, job.stream, error)
+            return
         for job, result in zip(jobs, results, strict=True):
             self._observer.phase("decode", time.monotonic() - began)
             if isinstance(result, ContentWithheld):

@@ -5,15 +5,19 @@ Torch's own graph trees belong to the thread that made them and keep each other'
 the engine draws, one for each shape, and share one pool, since only one of them runs at a time.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from sd_runtime.diffusion import failures
 from sd_runtime.diffusion.families import Conditions
 from sd_runtime.diffusion.loras import LoraSwitch
 from sd_runtime.diffusion.predicting import Forward
+
+logger = logging.getLogger(__name__)
 
 _KEPT = 64
 _WARM_CALLS = 2  # libraries choose their kernels and allocate their workspace before a capture
@@ -26,6 +30,9 @@ class _Captured:
     graph: Any
     inputs: Inputs
     output: torch.Tensor
+
+
+_NOT_CAPTURED = _Captured(None, {}, torch.empty(0))
 
 
 class Graphs:
@@ -52,11 +59,22 @@ class Graphs:
                 return self._call(samples, timesteps, conditions)  # until it is compiled
             if len(self._captured) >= _KEPT:
                 return self._call(samples, timesteps, conditions)
-            found = self._captured[key] = self._capture(inputs)
+            found = self._captured[key] = self._tried(inputs)
+        if found is _NOT_CAPTURED:
+            return self._call(samples, timesteps, conditions)
         for name, tensor in inputs.items():
             found.inputs[name].copy_(tensor)
         found.graph.replay()
         return found.output.clone()  # the next replay writes over it
+
+    def _tried(self, inputs: Inputs) -> _Captured:
+        """A capture; where it fails, such as for want of memory, calls of these shapes are made directly from then on."""
+        try:
+            return self._capture(inputs)
+        except Exception as error:  # noqa: BLE001 - the direct call says what is wrong, if anything is
+            logger.warning("a CUDA graph was not captured: %s", failures.one_line(error))
+            failures.free_memory()
+            return _NOT_CAPTURED
 
     def _capture(self, inputs: Inputs) -> _Captured:
         static = {name: tensor.clone() for name, tensor in inputs.items()}

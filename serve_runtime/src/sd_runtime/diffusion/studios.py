@@ -25,6 +25,7 @@ def studio(model: LoadedModel, observer: Observer) -> Studio:
         predict=NoisePredictor(model.tuned.call, padded=model.tuned.fixed_shapes),
         loras=model.loras,
         budget=Budget(Batching().max_batch_size, _pixels(model)),
+        device=model.device,
         observer=observer,
     )
 

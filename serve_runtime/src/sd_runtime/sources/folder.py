@@ -33,6 +33,11 @@ def fetch_claim(model: ModelConfig) -> Path:
 
 
 def _existing(model: ModelConfig, path: Path) -> Path:
+    if path.is_file():
+        raise ConfigError(
+            f"model.uri: got {model.uri!r}: {path.name} is a file: must be a folder with a model_index.json, as diffusers"
+            " saves a pipeline"
+        )
     if not path.is_dir():
         raise ModelNotFound(f"model.uri: got {model.uri!r}: there is no folder {path}")
     return path

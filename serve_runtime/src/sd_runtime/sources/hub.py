@@ -2,6 +2,7 @@
 """`hf://owner/name`: a Hugging Face repository at a pinned commit; safetensors only, never code."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -35,7 +36,17 @@ def fetch(model: ModelConfig) -> Path:
         files=model.variant or "",
         allow=[*_FILES, weights],
         ignore=["*non_ema*", *([] if model.variant else ["*.fp16*.safetensors"])],
+        also=_plain_weights if model.variant else lambda _: [],
     )
+
+
+def _plain_weights(folder: Path) -> list[str]:
+    """Patterns of the weights of components that have none of the variant: they come in their plain form."""
+    return [
+        f"{each.name}/*.safetensors"
+        for each in sorted(folder.iterdir())
+        if (each / "config.json").is_file() and not any(each.glob("*.safetensors"))
+    ]
 
 
 def commit(folder: Path) -> str:
@@ -44,7 +55,14 @@ def commit(folder: Path) -> str:
 
 
 def snapshot(
-    what: str, repository: str, revision: str | None, *, files: str, allow: list[str], ignore: list[str]
+    what: str,
+    repository: str,
+    revision: str | None,
+    *,
+    files: str,
+    allow: list[str],
+    ignore: list[str],
+    also: Callable[[Path], list[str]] = lambda _: [],
 ) -> Path:
     """The folder of some files of a repository.
 
@@ -55,21 +73,27 @@ def snapshot(
         files: names the selection, which `allow` and `ignore` make.
         allow: glob patterns of what is wanted.
         ignore: and of what is not.
+        also: patterns of what is wanted as well, once the folder is there.
 
     Raises:
         ModelUnavailable: they cannot be had.
     """
 
-    def download() -> Path:
+    def download_those(wanted: list[str]) -> Path:
         return Path(
             snapshot_download(
                 repository,
                 revision=revision,
-                allow_patterns=allow,
+                allow_patterns=wanted,
                 ignore_patterns=ignore,
                 token=os.environ.get("HF_TOKEN") or None,
             )
         )
+
+    def download() -> Path:
+        folder = download_those(allow)
+        more = also(folder)
+        return download_those(more) if more else folder
 
     try:
         return store.fetch(repository, revision, files, download)

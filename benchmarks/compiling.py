@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a request of a known size waits while code for another size is compiled beside it, on this machine.
+
+    .venv/bin/python benchmarks/compiling.py [--seconds N] [--code-seconds N]
+
+The bundled model with `optimizations.compile`. One client asks for 64 px again and again; another one asks once for a size
+that was not compiled yet. Torch traces the networks for real, and a stand-in takes the place of its code generator: it sleeps
+for so many seconds, as a compiler of a GPU's kernels would, in processes of its own. Printed as JSON: latency in
+milliseconds before, while it is traced and compiled, and after it, and their ratios.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sd_runtime.config import Batching, LiveConfig, ModelConfig, Optimizations, RuntimeConfig
+from sd_runtime.diffusion import DiffusionEngine, compiled, load
+from sd_runtime.engine import ImageRequest
+
+_LIVE = LiveConfig(batching=Batching(max_batch_size=1, max_wait_milliseconds=0))
+_STEPS = 8
+_OTHER_SIDE = 128
+
+
+def stand_in(seconds: float) -> Callable[..., Any]:
+    """A code generator that takes so long, and leaves the graph as it is."""
+
+    def generate(graph: Any, _: Any, **__: Any) -> Any:
+        time.sleep(seconds)
+        return graph.forward
+
+    return generate
+
+
+async def draw(engine: DiffusionEngine, width: int) -> float:
+    """Milliseconds of one request."""
+    began = time.perf_counter()
+    request = ImageRequest("a red circle on a white background", "", width, 64, _STEPS, 4.0, seed=1)
+    async for _ in engine.generate(request):
+        pass
+    return (time.perf_counter() - began) * 1000
+
+
+async def drawn_while(engine: DiffusionEngine, goes_on: Callable[[], bool]) -> list[float]:
+    """Milliseconds of each request of the client with the known size."""
+    found = []
+    while goes_on():
+        found.append(await draw(engine, 64))
+    return found
+
+
+async def measure(seconds: float, code_seconds: float) -> dict[str, float]:
+    """All figures, in one run."""
+    compiled.BACKEND = stand_in(0.0)
+    config = RuntimeConfig(
+        model=ModelConfig(uri="bundled://shapes"), optimizations=Optimizations(compile=True)
+    )
+    model = load(config)
+    engine = DiffusionEngine(model, _LIVE)
+    unet = model.tuned.compiled[0]
+    for each in unet.pending():
+        await asyncio.to_thread(each.wait)
+
+    def for_a_while() -> Callable[[], bool]:
+        end = time.monotonic() + seconds
+        return lambda: time.monotonic() < end
+
+    before = await drawn_while(engine, for_a_while())
+    compiled.BACKEND = stand_in(code_seconds)
+    known = len(unet.pending())
+    began = time.monotonic()
+    await draw(engine, _OTHER_SIDE)
+    beside = await drawn_while(
+        engine, lambda: len(unet.pending()) == known or any(not each.is_set() for each in unet.pending())
+    )
+    took = time.monotonic() - began
+    after = await drawn_while(engine, for_a_while())
+    engine.close()
+    usual, slow = statistics.median(before), statistics.median(beside)
+    return {
+        "p50 before ms": usual,
+        "p50 beside ms": slow,
+        "p95 beside ms": statistics.quantiles(beside, n=20)[-1],
+        "p50 after ms": statistics.median(after),
+        "beside / before": slow / usual,
+        "seconds until it ran compiled": took,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="of the load before and after")
+    parser.add_argument("--code-seconds", type=float, default=10.0, help="of the stand-in, for each graph")
+    arguments = parser.parse_args()
+    figures = asyncio.run(measure(arguments.seconds, arguments.code_seconds))
+    print(json.dumps({name: round(value, 2) for name, value in figures.items()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
