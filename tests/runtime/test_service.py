@@ -116,7 +116,7 @@ def test_startz_tells_how_each_replica_started_and_what_its_first_picture_took(h
     eventually(lambda: report()["first_picture_seconds"] is not None)
     found = report()
     assert found["phase"] == ""
-    assert list(found["seconds"]) == ["import", "weights", "pipeline"]
+    assert list(found["seconds"]) == ["import", "weights", "pipeline", "warmup"]
     assert found["since"] == pytest.approx(found["began"] + sum(found["seconds"].values()))
     assert found["seconds"] == http.get("/readyz").json()["load_seconds"]
     assert replica["node_ip"], "by which the operator finds the pod"
