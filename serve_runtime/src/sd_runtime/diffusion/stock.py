@@ -8,11 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers.pipelines.auto_pipeline import (
-    AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
-    AUTO_INPAINT_PIPELINES_MAPPING,
-    AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
-)
 from PIL import Image
 from transformers import CLIPTextModel
 
@@ -27,10 +22,6 @@ from sd_runtime.errors import ContentWithheld, GenerationFailed, InvalidRequest,
 from sd_runtime.observer import Observer
 
 _SENT = {"prompt", "width", "height", "num_inference_steps", "guidance_scale", "negative_prompt"}
-_OTHER_TASKS = {
-    "image-to-image": set(AUTO_IMAGE2IMAGE_PIPELINES_MAPPING.values()),
-    "inpainting": set(AUTO_INPAINT_PIPELINES_MAPPING.values()),
-}
 
 
 class _Unwanted(Exception):
@@ -138,13 +129,26 @@ def check_call(pipeline: Any, what: str) -> None:
         and each.kind not in {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
         and each.name not in _SENT
     ]
-    task = next((name for name, kinds in _OTHER_TASKS.items() if kind in kinds), "")
-    if kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values() or not (wanted or task):
+    task = _other_task(kind)
+    if not (wanted or task):
         return
     reason = f"it needs {', '.join(wanted)}" if wanted else f"it is for {task}"
     raise ModelInvalid(
         f"{what}: a {kind.__name__} does not draw from a prompt alone: {reason}; name a text-to-image model"
     )
+
+
+def _other_task(kind: type[Any]) -> str:
+    """What a pipeline is for by diffusers' own lists, where that is not text-to-image."""
+    from diffusers.pipelines import auto_pipeline  # noqa: PLC0415 - it imports all pipelines, which takes seconds
+
+    if kind in auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values():
+        return ""
+    tasks = {
+        "image-to-image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+        "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+    }
+    return next((name for name, kinds in tasks.items() if kind in kinds.values()), "")
 
 
 def _refusal(error: Exception) -> InvalidRequest | None:
