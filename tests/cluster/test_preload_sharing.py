@@ -211,8 +211,8 @@ async def test_a_quota_without_daemon_sets_holds_back_only_what_requires_them(
     apply(service(metadata={"name": "careful"}, spec={"image": FIRST, "imagePreload": REQUIRED}))
     await eventually(lambda: get("rayservice") is not None)
     await eventually(lambda: condition("Ready", "careful") == ("False", "WaitingForImages"))
-    status, reason, message = told("ImagesPreloaded", "careful")
-    assert (status, reason) == ("False", "Refused")
+    await eventually(lambda: told("ImagesPreloaded", "careful")[:2] == ("False", "Refused"))
+    message = told("ImagesPreloaded", "careful")[2]
     assert "exceeded quota: none" in message
     assert "The change waits for it" in message
     assert get("rayservice", "careful") is None
