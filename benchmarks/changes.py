@@ -172,6 +172,8 @@ class Service:
 def resource(spec: Json) -> Resource:
     """The quick start with another spec."""
     body = yaml.safe_load((ROOT / "examples/quickstart.yaml").read_text())
+    if "uri" in spec.get("model", {}):
+        del body["spec"]["model"]["preset"]
     found = parse(merged(body, {"spec": copy.deepcopy(spec)}))
     if most_replicas(found.spec) > WORKERS and found.spec.replicas.max > WORKERS - 1:
         raise SystemExit(f"{WORKERS} workers do not hold {found.spec.replicas.max} replicas and one more")
