@@ -32,7 +32,7 @@ BACKEND = "inductor"
 MOST_SHAPES = 128
 """Combinations of shapes and LoRAs that are compiled for one network; a client could ask for thousands of sizes."""
 _WAITING = 64  # combinations that wait for the compiler; others ask again with their next call
-_TURN_SECONDS, _PAUSE_SECONDS = 0.002, 0.004  # see `Compiler`
+_TURN_SECONDS, _PAUSE_SECONDS = 0.002, 0.007  # see `Compiler`
 _SWITCH_SECONDS = 5e-4
 
 Call = Callable[..., Any]
