@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from safetensors.torch import load_file, save_file
 
 from sd_runtime.config import Lora, ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import load
+from sd_runtime.diffusion import load, lora_files
 from sd_runtime.engine import ImageRequest
 from sd_runtime.errors import ModelInvalid, ModelUnavailable
 from sd_runtime.starting import Starting
@@ -89,7 +89,7 @@ class Damage:
             "double": value.double,
             "half": value.half,
             "integer": lambda: value.to(torch.int32),
-            "shape": lambda: torch.cat([value, value]),
+            "shape": lambda: torch.cat([value, value]) if value.dim() else torch.stack([value, value]),
             "infinite": lambda: torch.full_like(value, float("inf")),
         }
         if self.kind in changed:
@@ -238,6 +238,23 @@ lora_damages = st.builds(
 )
 
 
+@pytest.mark.parametrize("tensor", ["alpha", "lora_down.weight", "lora_up.weight"])
+@pytest.mark.parametrize("kind", ["rename", "integer", "rank", "infinite"])
+def test_each_damaged_tensor_of_a_lora_is_named(tmp_path, kind, tensor):
+    weights = {name: weight for name, _, weight in layers_of(bundled().pipeline)}
+    layer = min(weights)
+    tensors = kohya({layer: (Pair(4, 0.5, 7), weights[layer])}, weights)
+    name = f"{layer}.{tensor}"
+    if kind == "rank":
+        tensors[name] = torch.stack([tensors[name]] * 2)
+    else:
+        Damage(kind, sorted(tensors).index(name), 0, 1.0).apply(tensors)
+    file = tmp_path / "ink.safetensors"
+    save_file(tensors, file)
+    with pytest.raises(ModelInvalid, match=layer):
+        lora_files.read(file)
+
+
 @EXAMPLES
 @given(data=st.data(), damage=lora_damages)
 def test_a_lora_acts_at_its_own_scale_or_is_refused(tmp_path_factory, drawn, data, damage):
@@ -247,7 +264,8 @@ def test_a_lora_acts_at_its_own_scale_or_is_refused(tmp_path_factory, drawn, dat
     wanted = data.draw(st.dictionaries(st.sampled_from(sorted(named)), pairs, min_size=1, max_size=32))
     tensors = kohya({name: (pair, named[name]) for name, pair in wanted.items()}, named)
     before = dict(tensors)
-    about = damage.apply(tensors).partition(".")[0] if damage.kind else ""
+    name = damage.apply(tensors) if damage.kind else ""
+    about, alpha = name.partition(".")[0], name.endswith(".alpha")
     file = tmp_path_factory.mktemp("lora") / "ink.safetensors"
     save_file({name: value.clone() for name, value in tensors.items()}, file)
     starting = Starting()
@@ -262,6 +280,8 @@ def test_a_lora_acts_at_its_own_scale_or_is_refused(tmp_path_factory, drawn, dat
         assert damage.refused or damage.kind == "swap", refused
         assert damage.kind == "swap" or about in refused["ink"] or about.rpartition("_")[2] in refused["ink"]
         return
+    # Without its alpha a layer acts at 1, and an alpha may be a whole number.
+    assert not damage.refused or (alpha and damage.kind in {"drop", "integer"})
     scales = {
         name: 1.0
         if f"{name}.alpha" not in tensors

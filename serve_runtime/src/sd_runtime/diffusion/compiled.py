@@ -272,7 +272,7 @@ class _Traced:
         # Torch keeps compiled code by code object, which all functions made here would share.
         traced.__code__ = traced.__code__.replace(co_name=f"traced_{id(self)}")
         self._compiled = torch.compile(
-            traced, backend=BACKEND, dynamic=False, recompile_limit=MOST_SHAPES, **_given(options)
+            traced, backend=BACKEND, dynamic=False, recompile_limit=MOST_SHAPES, options=options
         )
         self._run = torch._dynamo.run(self._compiled)  # noqa: SLF001 - there is no public name
 
@@ -288,10 +288,6 @@ class _Traced:
 
     def _count(self) -> int:
         return getattr(self._eager_runs, "count", 0)
-
-
-def _given(options: dict[str, Any] | None) -> dict[str, Any]:
-    return {} if options is None else {"options": options}
 
 
 def _shapes(inputs: Any, settings: dict[str, Any]) -> Hashable:

@@ -19,10 +19,10 @@ import transformers
 from safetensors import SafetensorError, safe_open
 
 from sd_runtime.diffusion import failures
+from sd_runtime.diffusion.failures import listed
 from sd_runtime.errors import ModelInvalid, ModelUnavailable
 
 _INDEX = "model_index.json"
-_SHOWN = 3
 # Counters that old releases of transformers wrote into their files: 0, 1, 2, ... by construction.
 _CONSTANT = ("position_ids",)
 _ADVICE = ". If you want to instead overwrite"
@@ -60,7 +60,7 @@ def check_finite(what: str, networks: Mapping[str, torch.nn.Module]) -> None:
         if bad:
             dtype = str(tensors[0][1].dtype).removeprefix("torch.")
             raise ModelInvalid(
-                f"{what}: {name}: {_listed(bad)} of {len(tensors)} tensors hold infinite values or NaN in {dtype};"
+                f"{what}: {name}: {listed(bad)} of {len(tensors)} tensors hold infinite values or NaN in {dtype};"
                 " the file is damaged, or it needs model.dtype bfloat16 or float32"
             )
 
@@ -96,7 +96,7 @@ def _loaded(
             use_safetensors=True,  # None would fall back to pickle, which runs code
             local_files_only=True,
             **({"torch_dtype": dtype} if ours else {"dtype": dtype, "ignore_mismatched_sizes": True}),
-            **({"variant": variant} if _has_variant(folder, variant) else {}),
+            **({"variant": variant} if any(_is_of(file, variant) for file in files) else {}),
         )
     except Exception as error:
         words = failures.one_line(error).partition(_ADVICE)[0]
@@ -118,9 +118,9 @@ def _problems(report: Mapping[str, Any], kind: Kind) -> Iterator[str]:
     missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     unexpected = [each for each in unexpected if not each.endswith(_CONSTANT)]
     if missing:
-        yield f"lacks {_listed(missing)}, which a {kind.__name__} needs"
+        yield f"lacks {listed(missing)}, which a {kind.__name__} needs"
     if unexpected:
-        yield f"holds {_listed(unexpected)}, which a {kind.__name__} does not know"
+        yield f"holds {listed(unexpected)}, which a {kind.__name__} does not know"
     if report["mismatched_keys"]:
         name, found, wanted = min(report["mismatched_keys"])
         yield f"holds {name} of shape {tuple(found)}, where a {kind.__name__} has {tuple(wanted)}"
@@ -134,7 +134,7 @@ def _not_floating(network: torch.nn.Module, files: Iterable[Path]) -> Iterator[s
             stored = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
         wrong = sorted(name for name, dtype in stored.items() if _is_integer(dtype) and _known(name, known))
         if wrong:
-            yield f"holds {_listed(wrong)} as {stored[wrong[0]]}, where floating-point numbers belong"
+            yield f"holds {listed(wrong)} as {stored[wrong[0]]}, where floating-point numbers belong"
 
 
 def _is_integer(dtype: str) -> bool:
@@ -148,19 +148,13 @@ def _known(name: str, known: set[str]) -> bool:
 
 def _files(folder: Path, variant: str | None) -> list[Path]:
     found = sorted(folder.glob("*.safetensors"))
-    marked = [file for file in found if variant and f".{variant}" in file.name]
     plain = [file for file in found if file.name.count(".") == 1]
-    return marked or plain or found
+    return [file for file in found if _is_of(file, variant)] or plain or found
 
 
-def _has_variant(folder: Path, variant: str | None) -> bool:
-    return bool(variant) and any(f".{variant}" in file.name for file in folder.glob("*.safetensors"))
+def _is_of(file: Path, variant: str | None) -> bool:
+    return bool(variant) and f".{variant}" in file.name
 
 
 def _names(files: list[Path]) -> str:
     return files[0].name if len(files) == 1 else "*.safetensors"
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

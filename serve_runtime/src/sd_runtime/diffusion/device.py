@@ -134,8 +134,8 @@ class Device:
 def set_threads(number: int) -> None:
     """Let operators that this thread calls use so many threads.
 
-    Torch sets the number of a thread anew at its first parallel operator: to the latest that any thread has set. To ask for
-    the number counts as one.
+    Torch sets the number of a thread again at its first parallel operator: to the latest that any thread has set. A question
+    for the number counts as one.
     """
     torch.get_num_threads()
     torch.set_num_threads(number)

@@ -13,6 +13,7 @@ from sd_runtime.errors import GenerationFailed, RuntimeFailure
 logger = logging.getLogger(__name__)
 
 NOT_A_NUMBER = "the picture is not a number: the weights overflow in this precision; set model.dtype to bfloat16 or float32"
+_SHOWN = 3
 _OUT_OF_MEMORY = "out of memory: the device cannot hold one picture of this size; ask for a smaller one, or use a larger device"
 
 
@@ -29,6 +30,12 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def listed(names: list[str]) -> str:
+    """The first names and how many more there are."""
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def one_line(error: Exception) -> str:

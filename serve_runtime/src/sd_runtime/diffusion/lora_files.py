@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from sd_runtime.diffusion.failures import listed
 from sd_runtime.errors import ModelInvalid
 
 _METADATA = "lora_adapter_metadata"
 _DOWN = re.compile(r"(lora_down|lora_A|lora_linear_layer\.down|lora\.down)((?:\.default)?\.weight)$")
-_SHOWN = 3
 
 Tensors = dict[str, torch.Tensor]
 
@@ -84,12 +84,6 @@ def read(file: Path) -> LoraFile:
     return LoraFile(layers, folded)
 
 
-def listed(names: list[str]) -> str:
-    """The first names and how many more there are."""
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
-
-
 @dataclass(frozen=True)
 class _Settings:
     """What the metadata of a file says of alphas: peft's configuration of each component, by its prefix."""
@@ -133,14 +127,22 @@ def _layers(tensors: Tensors, settings: _Settings) -> Iterator[Layer]:
         up = down[: match.start()] + match[1].replace("down", "up").replace("lora_A", "lora_B") + match[2]
         if up not in tensors:
             raise ModelInvalid(f"{down} has no {up} beside it")
-        alpha = tensors.get(f"{name}.alpha")
         yield Layer(
             name=name,
             down=down,
             up=up,
             rank=len(tensors[down]) if tensors[down].dim() else 0,
-            alpha=settings.alpha(name) if alpha is None else float(alpha),
+            alpha=_alpha(name, tensors, settings),
         )
+
+
+def _alpha(layer: str, tensors: Tensors, settings: _Settings) -> float | None:
+    stored = tensors.get(f"{layer}.alpha")
+    if stored is None:
+        return settings.alpha(layer)
+    if stored.numel() != 1:
+        raise ModelInvalid(f"{layer}.alpha has shape {tuple(stored.shape)}: must be one number")
+    return float(stored)
 
 
 def _check(layer: Layer, tensors: Tensors) -> None:

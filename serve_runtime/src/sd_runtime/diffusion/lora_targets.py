@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from sd_runtime.diffusion.lora_files import Layer, LoraFile, Tensors, listed
+from sd_runtime.diffusion.failures import listed
+from sd_runtime.diffusion.lora_files import Layer, LoraFile, Tensors
 from sd_runtime.errors import ModelInvalid
 
 # What kohya's names begin with, by component.

@@ -18,7 +18,8 @@ from peft.tuners.lora import LoraLayer
 from sd_runtime import sources
 from sd_runtime.config import Lora
 from sd_runtime.diffusion import failures, library_warnings, lora_files, lora_targets
-from sd_runtime.diffusion.lora_files import LoraFile, Tensors, listed
+from sd_runtime.diffusion.failures import listed
+from sd_runtime.diffusion.lora_files import LoraFile, Tensors
 from sd_runtime.engine import LoraStrengths
 from sd_runtime.errors import ConfigError, ModelForbidden, ModelInvalid, ModelNotFound
 
