@@ -94,14 +94,33 @@ async def test_progress_goes_from_the_queue_to_the_last_step(engine):
     await busy
 
 
-async def test_who_waits_is_told_how_many_are_ahead(engine):
-    busy = asyncio.create_task(draw(engine, replace(RED, count=4, steps=40)))
-    await asyncio.sleep(0.1)
-    second = asyncio.create_task(draw(engine, replace(RED, count=3)))
-    await asyncio.sleep(0.05)
-    first = (await updates(engine, RED))[0]
-    assert first == Progress(ahead=3, step=0, steps=6)
-    await asyncio.gather(busy, second)
+async def test_ahead_counts_the_images_that_begin_before(engine):
+    """Four run. Of the three that wait, one begins before the new request, and two after it: requests take turns."""
+    busy = engine.generate(replace(RED, count=4, steps=100))
+    while (await anext(busy)).step == 0:
+        pass
+    second = engine.generate(replace(RED, count=3))
+    assert (await anext(second)).ahead == 0
+    third = engine.generate(RED)
+    assert await anext(third) == Progress(ahead=1, step=0, steps=6)
+    for each in (busy, second, third):
+        await each.aclose()
+
+
+async def test_a_request_of_many_images_does_not_lock_out_a_single_one(engine):
+    """Both wait for the same four places; the single image takes the first that is free."""
+    many = engine.generate(replace(RED, count=12, steps=20))
+    while (await anext(many)).step == 0:
+        pass
+    single = asyncio.create_task(draw(engine, replace(RED, steps=20)))
+    drawn = 0
+    async for update in many:
+        drawn += isinstance(update, Picture)
+        if single.done():
+            break
+    assert single.done()
+    assert drawn <= 8  # those that ran when it came, and those that began with it
+    await many.aclose()
 
 
 async def test_progress_counts_the_requests_steps_whatever_the_scheduler_makes_of_them(engine):

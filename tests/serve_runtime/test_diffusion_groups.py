@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import cycle, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sd_runtime.diffusion.drawing import Drawing
@@ -21,8 +21,8 @@ def drawings(*requests, rows=2):
     return [Drawing(request, rows=rows) for request in requests]
 
 
-def grouped(members):
-    groups = Groups()
+def grouped(members, **settings):
+    groups = Groups(**settings)
     for each in members:
         groups.add(each)
     return groups
@@ -107,6 +107,112 @@ def test_the_oldest_does_not_starve_beside_short_ones_that_keep_coming(sides):
         groups.drop(set(batch) - {oldest})
     # A step of it costs as much as two to four of theirs.
     assert sum(turns) >= 200 / (1 + 4 * (1 + len(sides)))
+
+
+class Clock:
+    """Goes on by what is computed: a second for 64 x 64 pixels of one row."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def compute(self, batch):
+        kind = batch[0].kind
+        self.now += sum(drawing.rows for drawing in batch) * kind.height * kind.width / 64**2
+        return batch
+
+
+INK, OIL = replace(SMALL, loras=("ink",)), replace(SMALL, loras=("oil",))
+
+
+def switches(groups, clock, calls=400):
+    """How often the set of LoRAs changed within so many calls."""
+    sets = [clock.compute(groups.next(Budget(8, MUCH)))[0].kind.loras for _ in range(calls)]
+    return sum(one != other for one, other in pairwise(sets))
+
+
+def test_sets_of_loras_take_turns_that_last():
+    clock = Clock()
+    lasting = grouped(drawings(INK, OIL), turn_seconds=16.0, clock=clock)  # eight calls of one guided image
+    assert switches(lasting, clock) in range(400 // 8 - 2, 400 // 8 + 1)
+    assert switches(grouped(drawings(INK, OIL), turn_seconds=0.0, clock=clock), clock) == 399
+
+
+def test_sizes_of_one_set_alternate_within_its_turn():
+    clock = Clock()
+    members = drawings(replace(INK, width=72), replace(INK, width=80), OIL)
+    groups = grouped(members, turn_seconds=64.0, clock=clock)
+    widths = [clock.compute(groups.next(Budget(8, MUCH)))[0].kind.width for _ in range(8)]
+    assert {*widths[:2]} == {*widths[2:4]} == {72, 80}
+
+
+kinds = st.lists(
+    st.tuples(
+        st.sampled_from([64, 72, 96, 128, 192]), st.sampled_from([(), ("ink",), ("oil",), ("ink", "oil")])
+    ),
+    min_size=2,
+    max_size=12,
+    unique=True,
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    kinds=kinds,
+    crowd=st.lists(st.integers(1, 8), min_size=12, max_size=12),
+    turn=st.sampled_from([0, 1, 20, 100]),
+)
+def test_no_image_waits_longer_than_the_turns_of_all_others(kinds, crowd, turn):
+    """The bound that the module states: a turn and three calls for each other image and each set of LoRAs."""
+    requests = [replace(SMALL, width=side, height=side, loras=loras) for side, loras in kinds]
+    members = [drawings(*[one] * count) for one, count in zip(requests, crowd, strict=False)]
+    clock, budget = Clock(), Budget(8, MUCH)
+    groups = grouped([each for images in members for each in images], turn_seconds=turn, clock=clock)
+    longest_call = max(
+        2 * len(images) * images[0].kind.height * images[0].kind.width / 64**2 for images in members
+    )
+    images, sets = sum(map(len, members)), len({loras for _, loras in kinds})
+    bound = (images + sets) * (turn + 3 * longest_call)
+    seen = dict.fromkeys(kinds, 0.0)
+    while clock.now < 2 * bound:
+        batch = groups.next(budget)
+        request = batch[0].request
+        assert clock.now - seen[request.width, request.loras] <= bound
+        clock.compute(batch)
+        seen[request.width, request.loras] = clock.now
+    assert all(clock.now - each <= bound for each in seen.values())
+
+
+def test_a_set_of_loras_does_not_starve_beside_another_whose_images_keep_coming():
+    """Each of them is done after one step, so that its key leaves and comes again."""
+    clock, budget = Clock(), Budget(8, MUCH)
+    (oldest,) = drawings(OIL)
+    groups = grouped([oldest], turn_seconds=16.0, clock=clock)
+    coming = (replace(INK, width=side) for side in cycle([64, 72, 80]))
+    groups.add(drawings(next(coming))[0])
+    waits, since = [], 0.0
+    for _ in range(600):
+        groups.add(drawings(next(coming))[0])
+        batch = clock.compute(groups.next(budget))
+        if oldest in batch:
+            waits.append(clock.now - since)
+            since = clock.now
+        groups.drop(set(batch) - {oldest})
+    # Three images of others at a time: each a turn and three calls, as their two sets.
+    assert max([*waits, clock.now - since]) <= (3 + 2) * (16.0 + 3 * 2.5)
+
+
+def test_a_request_of_many_images_does_not_lock_out_others_of_its_kind():
+    many = [Drawing(replace(SMALL, count=16), index) for index in range(16)]
+    groups, budget = grouped(many), Budget(8, MUCH)
+    groups.next(budget)
+    (single,) = drawings(SMALL)
+    groups.add(single)
+    assert groups.ahead(single) == 0
+    assert groups.ahead(many[8]) == 1
+    groups.drop(many[:1])
+    assert single in groups.next(budget)
 
 
 def test_memory_that_ran_out_is_tried_again_after_a_while():

@@ -112,7 +112,7 @@ class Progress:
     """How far a request is.
 
     Attributes:
-        ahead: pictures that wait before its first one; 0 once it is drawn.
+        ahead: images that begin before its first one unless others arrive; 0 once that has begun.
         step: denoising steps done, summed over its pictures.
         steps: all of them.
         warnings: of the request.

@@ -71,6 +71,7 @@ class Denoiser:
         *,
         predict: NoisePredictor,
         loras: LoraSwitch,
+        groups: Groups,
         budget: Budget,
         device: Device,
         observer: Observer,
@@ -83,7 +84,7 @@ class Denoiser:
         self._loras = loras
         self._observer = observer
         self._prompts = Prompts(family, observer)
-        self._groups = Groups()
+        self._groups = groups
 
     def join(self, drawing: Drawing) -> None:
         """It takes its first step in the next call of its kind that has room."""

@@ -4,6 +4,7 @@
 import copy
 import logging
 import re
+import time
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -42,12 +43,14 @@ class LoraSwitch:
 
     Attributes:
         refused: why a LoRA of the configuration cannot be used, by its name.
+        switch_seconds: what the latest switch took; 0 before the first.
     """
 
     def __init__(
         self, pipeline: Any, loras: tuple[Lora, ...] = (), refused: Mapping[str, str] | None = None
     ) -> None:
         self.refused = dict(refused or {})
+        self.switch_seconds = 0.0
         self._pipeline = pipeline
         # Not by their names: inside they become attributes, and "pop" is one already.
         self._adapters = {
@@ -101,6 +104,7 @@ class LoraSwitch:
         wanted = Active(names, strengths)
         if wanted == self._active:
             return
+        began = time.monotonic()
         self._active = None  # unknown, should it fail half-way
         if names:
             self._pipeline.set_adapters(*self._adapters_of(wanted))
@@ -108,6 +112,7 @@ class LoraSwitch:
         else:
             self._pipeline.disable_lora()
         self._active = wanted
+        self.switch_seconds = time.monotonic() - began
 
     def _adapters_of(self, active: Active) -> tuple[list[str], list[float]]:
         """Names inside peft, and their strengths."""

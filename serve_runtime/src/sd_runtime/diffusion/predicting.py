@@ -10,6 +10,8 @@ from sd_runtime.diffusion.families import Conditions
 from sd_runtime.diffusion.trajectory import Trajectory
 
 Forward = Callable[[torch.Tensor, torch.Tensor, Conditions], torch.Tensor]
+_FEW_ROWS = (1, 2, 4, 6, 8, 12, 16)
+_ROWS_APART = 8
 _ADDED = ("text_embeds", "time_ids")  # what UNets take in a dictionary of its own
 
 
@@ -31,7 +33,7 @@ class NoisePredictor:
     """Asks the UNet about all pictures of a batch at once.
 
     Attributes:
-        padded: fill up to 1, 2, 4, 8, ... rows, so that few shapes are compiled or captured.
+        padded: fill up to one of few numbers of rows, see `padded_rows`, so that few shapes are compiled or captured.
     """
 
     def __init__(self, call: Forward, *, padded: bool = False) -> None:
@@ -56,8 +58,11 @@ class NoisePredictor:
 
 
 def padded_rows(rows: int) -> int:
-    """The next power of two."""
-    return 1 << (rows - 1).bit_length()
+    """The next of 1, 2, 4, 6, 8, 12, 16 and then multiples of 8.
+
+    At most 29 % of a call are padding. With powers of two it would be 47 %: 9 or 10 rows would compute 16.
+    """
+    return next((size for size in _FEW_ROWS if size >= rows), -(-rows // _ROWS_APART) * _ROWS_APART)
 
 
 def _pad(tensor: torch.Tensor, room: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
 
 from sd_runtime.config import Batching
 from sd_runtime.diffusion.denoising import Denoiser, Studio
-from sd_runtime.diffusion.groups import Budget
+from sd_runtime.diffusion.groups import Budget, Groups
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import NoisePredictor
 from sd_runtime.diffusion.stock import StockStudio
@@ -24,6 +24,7 @@ def studio(model: LoadedModel, observer: Observer) -> Studio:
         model.family,
         predict=NoisePredictor(model.tuned.call, padded=model.tuned.fixed_shapes),
         loras=model.loras,
+        groups=Groups(lambda: model.loras.switch_seconds),
         budget=Budget(Batching().max_batch_size, _pixels(model)),
         device=model.device,
         observer=observer,

@@ -46,7 +46,7 @@ def warm_up(model: LoadedModel, starting: Starting) -> None:
         for each in model.tuned.compiled:
             compiling.enter_context(each.waiting())
         for shape in shapes:
-            for count in batches(Batching().max_batch_size) if fixed else (1,):
+            for count in _batches(model, Batching().max_batch_size) if fixed else (1,):
                 _draw(model, shape, count, model.defaults.guidance)
             if fixed:
                 _draw(model, shape, 1, _UNGUIDED)
@@ -102,9 +102,10 @@ def _trial(model: LoadedModel, *, full_size: bool) -> _Shape:
     return _Shape(min(defaults.width, _CPU_SIDE), min(defaults.height, _CPU_SIDE))
 
 
-def batches(most: int) -> tuple[int, ...]:
-    """Numbers of guided pictures whose padded rows are all that batches up to `most` come to."""
-    return tuple(sorted({padded_rows(count) for count in range(1, most + 1)}))
+def _batches(model: LoadedModel, most: int) -> tuple[int, ...]:
+    """Numbers of images whose padded rows are all that batches up to `most` come to, at the model's own guidance."""
+    rows = 1 if model.family is None else model.family.rows(model.defaults.guidance)
+    return tuple({padded_rows(count * rows): count for count in range(1, most + 1)}.values())
 
 
 def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance: float) -> None:

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What turns of sets of LoRAs and of requests give, against turns of one step and first come, first served.
+
+    .venv/bin/python benchmarks/turns.py [--seconds N] [--rounds N]
+
+The denoising loop alone, with the bundled model and two random LoRAs, on this machine. All sides run in one process and take
+turns, `--rounds` times; of each the median round counts.
+
+- Three sizes and two sets of LoRAs: twelve clients, two for each size and set, each of which asks again as soon as its
+  image is done. `one set`: the six clients of one set alone, whose UNet calls are as large. The longest wait is that of any
+  image for its first step, or between two steps.
+- A request of 16 images beside three clients that ask for one image each, again and again, in a loop of eight places.
+  The wait is that of a single image for its first step.
+
+Printed as JSON.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict
+
+from sd_runtime.config import Lora, ModelConfig, RuntimeConfig
+from sd_runtime.diffusion import load
+from sd_runtime.diffusion.denoising import Denoiser
+from sd_runtime.diffusion.drawing import Drawing, drawings
+from sd_runtime.diffusion.groups import Budget, Groups
+from sd_runtime.diffusion.lora_turn import TURN_SECONDS
+from sd_runtime.diffusion.model import LoadedModel
+from sd_runtime.diffusion.predicting import NoisePredictor
+from sd_runtime.engine import ImageRequest
+from sd_runtime.observer import Silent
+
+PROMPT, STEPS, GUIDANCE = "a red circle on a white background", 15, 4.0
+SIDES = (64, 96, 128)
+CLIENTS_EACH = 2
+PLACES, MANY, SINGLE_CLIENTS = 8, 16, 3
+
+Figures = dict[str, float]
+
+
+def with_loras(folder: Path, *names: str) -> LoadedModel:
+    """The bundled model with a random LoRA of its UNet's attention under each name."""
+    shapes = ModelConfig(uri="bundled://shapes")
+    for seed, name in enumerate(names):
+        torch.manual_seed(seed)
+        pipeline = load(RuntimeConfig(model=shapes)).pipeline
+        targets = ["to_q", "to_k", "to_v", "to_out.0"]
+        pipeline.unet.add_adapter(LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+        layers = get_peft_model_state_dict(pipeline.unet)
+        pipeline.save_lora_weights(folder, unet_lora_layers=layers, weight_name=f"{name}.safetensors")
+    loras = tuple(Lora(name=name, uri=f"file://{folder}/{name}.safetensors") for name in names)
+    return load(RuntimeConfig(model=shapes, loras=loras))
+
+
+def loop(model: LoadedModel, turn_seconds: float) -> Denoiser:
+    """A denoising loop whose sets of LoRAs keep their turns for so long at least; 0: they alternate at every step."""
+    if model.family is None or model.tuned.call is None:
+        raise RuntimeError("the bundled model is batched by step")
+    return Denoiser(
+        model.pipeline,
+        model.family,
+        predict=NoisePredictor(model.tuned.call),
+        loras=model.loras,
+        groups=Groups(
+            (lambda: model.loras.switch_seconds) if turn_seconds else (lambda: 0.0), turn_seconds=turn_seconds
+        ),
+        budget=Budget(PLACES, 10**9),
+        device=model.device,
+        observer=Silent(),
+    )
+
+
+class Load:
+    """Clients of a denoising loop, each of which asks again as soon as all its images are done.
+
+    Attributes:
+        steps: that images took.
+        first: seconds until the first step of each image, by client.
+        gaps: longest seconds between two steps of an image, or until its first, by client.
+    """
+
+    def __init__(
+        self, model: LoadedModel, denoiser: Denoiser, clients: Mapping[str, ImageRequest], *, fifo: bool
+    ) -> None:
+        self.steps = 0
+        self.first: dict[str, list[float]] = {name: [] for name in clients}
+        self.gaps: dict[str, float] = dict.fromkeys(clients, 0.0)
+        self._model = model
+        self._denoiser = denoiser
+        self._clients = clients
+        self._fifo = fifo
+        self._of: dict[Drawing, str] = {}
+        self._moved: dict[Drawing, float] = {}
+
+    def ask(self, name: str) -> None:
+        """Let a client ask for its images."""
+        for each in drawings(self._clients[name], self._model.family):
+            if self._fifo:
+                each.index = 0  # as if each were a request of its own
+            self._of[each], self._moved[each] = name, time.monotonic()
+            self._denoiser.join(each)
+
+    def run(self, seconds: float) -> float:
+        """Let all clients ask for so long; images per second, of unfinished ones the part that is done."""
+        for name in self._clients:
+            self.ask(name)
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            self._tick()
+        return self.steps / STEPS / (time.monotonic() - began)
+
+    def _tick(self) -> None:
+        tick = self._denoiser.tick()
+        now = time.monotonic()
+        self.steps += len(tick.advanced)
+        for each in tick.advanced:
+            name, waited = self._of[each], now - self._moved[each]
+            self._moved[each] = now
+            self.gaps[name] = max(self.gaps[name], waited)
+            if each.step == 1:
+                self.first[name].append(waited)
+        for each in tick.finished:
+            name = self._of.pop(each)
+            del self._moved[each]
+            if name not in self._of.values():
+                self.ask(name)
+
+
+def request(number: int, side: int = 64, loras: tuple[str, ...] = (), images: int = 1) -> ImageRequest:
+    """What a client asks for."""
+    return ImageRequest(PROMPT, "", side, side, STEPS, GUIDANCE, seed=number, count=images, loras=loras)
+
+
+def mixed(*sets: str) -> dict[str, ImageRequest]:
+    """Two clients of each size and set."""
+    numbers = count()
+    return {
+        f"{side} px, {name}, {client}": request(next(numbers), side, (name,))
+        for side in SIDES
+        for name in sets
+        for client in range(CLIENTS_EACH)
+    }
+
+
+def sides(model: LoadedModel, seconds: float) -> Iterator[tuple[str, Callable[[], Figures]]]:
+    """Every side by its name."""
+
+    def turns(clients: Mapping[str, ImageRequest], turn_seconds: float) -> Figures:
+        each = Load(model, loop(model, turn_seconds), clients, fifo=not turn_seconds)
+        rate = each.run(seconds)
+        return {"images/s": rate, "longest wait ms": 1000 * max(each.gaps.values())}
+
+    def many(*, fifo: bool) -> Figures:
+        clients = {"many": request(0, images=MANY)}
+        clients |= {f"single {number}": request(100 + number) for number in range(SINGLE_CLIENTS)}
+        each = Load(model, loop(model, TURN_SECONDS), clients, fifo=fifo)
+        rate = each.run(seconds)
+        waits = [1000 * wait for name, found in each.first.items() if name != "many" for wait in found]
+        return {"images/s": rate, "wait p50 ms": statistics.median(waits), "longest wait ms": max(waits)}
+
+    yield "one set of LoRAs", lambda: turns(mixed("ink"), TURN_SECONDS)
+    yield "two sets, turns of one step", lambda: turns(mixed("ink", "oil"), 0.0)
+    yield "two sets, turns that last", lambda: turns(mixed("ink", "oil"), TURN_SECONDS)
+    yield f"single images beside {MANY} at once, first come, first served", lambda: many(fifo=True)
+    yield f"single images beside {MANY} at once, requests take turns", lambda: many(fifo=False)
+
+
+def measure(seconds: float, rounds: int) -> dict[str, Any]:
+    """All figures, in one run."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = with_loras(Path(folder), "ink", "oil")
+    model.device.enter("drawing")
+    found: dict[str, list[Figures]] = {}
+    for _ in range(rounds):
+        for name, side in sides(model, seconds):
+            found.setdefault(name, []).append(side())
+    medians: dict[str, Any] = {
+        name: {key: round(statistics.median(each[key] for each in figures), 1) for key in figures[0]}
+        for name, figures in found.items()
+    }
+    one = medians["one set of LoRAs"]["images/s"]
+    for name in ("turns of one step", "turns that last"):
+        medians[f"one set to two, {name}"] = round(one / medians[f"two sets, {name}"]["images/s"], 2)
+    return {"switch ms": round(1000 * model.loras.switch_seconds, 1), **medians}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each side in each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    print(json.dumps(measure(arguments.seconds, arguments.rounds), indent=1))
+
+
+if __name__ == "__main__":
+    main()
