@@ -36,6 +36,7 @@ from sd_runtime.diffusion.groups import Budget, Groups
 from sd_runtime.diffusion.lora_turn import TURN_SECONDS
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import NoisePredictor
+from sd_runtime.diffusion.studios import preparation
 from sd_runtime.engine import ImageRequest
 from sd_runtime.observer import Silent
 
@@ -63,11 +64,9 @@ def with_loras(folder: Path, *names: str) -> LoadedModel:
 
 def loop(model: LoadedModel, turn_seconds: float) -> Denoiser:
     """A denoising loop whose sets of LoRAs keep their turns for so long at least; 0: they alternate at every step."""
-    if model.family is None or model.tuned.call is None:
+    if model.tuned.call is None:
         raise RuntimeError("the bundled model is batched by step")
     return Denoiser(
-        model.pipeline,
-        model.family,
         predict=NoisePredictor(model.tuned.call),
         loras=model.loras,
         groups=Groups(
@@ -95,6 +94,7 @@ class Load:
         self.first: dict[str, list[float]] = {name: [] for name in clients}
         self.gaps: dict[str, float] = dict.fromkeys(clients, 0.0)
         self._model = model
+        self._prepare = preparation(model, Silent())
         self._denoiser = denoiser
         self._clients = clients
         self._fifo = fifo
@@ -103,7 +103,10 @@ class Load:
 
     def ask(self, name: str) -> None:
         """Let a client ask for its images."""
-        for each in drawings(self._clients[name], self._model.family):
+        images = drawings(self._clients[name], self._model.family)
+        if failed := self._prepare(images):
+            raise failed[0][1]
+        for each in images:
             if self._fifo:
                 each.index = 0  # as if each were a request of its own
             self._of[each], self._moved[each] = name, time.monotonic()

@@ -13,7 +13,7 @@ import transformers
 from sd_runtime.config import Batching, LiveConfig, ModelConfig, RuntimeConfig
 from sd_runtime.diffusion import DiffusionEngine, load, schedulers
 from sd_runtime.diffusion.drawing import drawings
-from sd_runtime.diffusion.studios import studio
+from sd_runtime.diffusion.studios import preparation, studio
 from sd_runtime.json_logs import JsonLines
 from sd_runtime.observer import Silent
 
@@ -174,18 +174,23 @@ class Bench:
         self.model = model
         self.studio = studio(model, observer)
         self.budget = self.studio.budget
+        self._prepare = preparation(model, observer)
+        self._failed = []
 
     def join(self, *requests):
         joined = [drawings(request, self.model.family)[0] for request in requests]
+        failed = self._prepare(joined)
+        self._failed += failed
         for each in joined:
-            self.studio.join(each)
+            if each not in [drawing for drawing, _ in failed]:
+                self.studio.join(each)
         return joined
 
     def run(self):
-        """Tick until all is done; the failures, in order."""
-        failed = []
+        """Tick until all is done; the failures so far, in order."""
         while self.studio.drawings():
-            failed += self.studio.tick().failed
+            self._failed += self.studio.tick().failed
+        failed, self._failed = self._failed, []
         return failed
 
     def latents(self, *requests):

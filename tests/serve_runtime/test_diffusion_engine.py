@@ -58,11 +58,14 @@ async def test_the_picture_is_the_stock_pipelines(engine, model):
     assert np.abs(pixels(drawn) - np.asarray(stock).astype(int)).max() <= 2
 
 
-async def test_requests_at_the_same_time_share_calls(engine, observer):
+async def test_requests_at_the_same_time_share_calls(engine, model, observer):
     requests = [replace(RED, seed=seed, steps=3 + seed) for seed in range(4)]
     alone = [await draw(engine, request) for request in requests]
     observer.steps.clear()
-    together = await asyncio.gather(*(draw(engine, request) for request in requests))
+    hour = Batching.model_construct(max_batch_size=4, max_wait_milliseconds=3600 * 1000)
+    patient = DiffusionEngine(model, LiveConfig(batching=hour), observer)
+    together = await asyncio.gather(*(draw(patient, request) for request in requests))
+    patient.close()
     assert all(same(one, other) for (one,), (other,) in zip(alone, together, strict=True))
     assert observer.steps[0] == (4, 8)
     assert len(observer.steps) == 6

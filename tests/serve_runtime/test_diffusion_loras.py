@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from sd_runtime import sources
 from sd_runtime.config import LiveConfig, Lora, ModelConfig, Optimizations, RuntimeConfig
-from sd_runtime.diffusion import DiffusionEngine, load
+from sd_runtime.diffusion import DiffusionEngine, load, loras
 from sd_runtime.engine import ImageRequest, Picture
 from sd_runtime.errors import InvalidRequest, ModelUnavailable
 from sd_runtime.starting import Starting
@@ -40,8 +40,8 @@ def folder(tmp_path_factory):
     return found
 
 
-def config(*loras, **settings):
-    return RuntimeConfig(model=ModelConfig(uri="bundled://shapes"), loras=loras, **settings)
+def config(*wanted, **settings):
+    return RuntimeConfig(model=ModelConfig(uri="bundled://shapes"), loras=wanted, **settings)
 
 
 def lora(folder, name, **settings):
@@ -123,31 +123,59 @@ def test_the_configured_strength_is_no_other_one(styled):
     assert styled.loras.changed((("oil", 1.0), ("ink", 0.5))) == (("ink", 0.5),)
 
 
-def test_the_set_is_switched_only_when_it_changes(bench, styled, monkeypatch):
+@pytest.fixture
+def switched(monkeypatch):
+    """The kind of network and the adapters of each switch from now on."""
+    found = []
+    switch = loras.set_weights_and_activate_adapters
+
+    def noted(network, names, strengths):
+        found.append((type(network).__name__, names, strengths))
+        switch(network, names, strengths)
+
+    monkeypatch.setattr(loras, "set_weights_and_activate_adapters", noted)
+    return found
+
+
+def test_the_set_is_switched_only_when_it_changes(bench, styled, switched):
     studio = bench(styled)
     studio.latents(RED)
-    switched = []
-    set_adapters = styled.pipeline.set_adapters
-    monkeypatch.setattr(
-        styled.pipeline, "set_adapters", lambda *args: (switched.append(args[0]), set_adapters(*args))
-    )
+    switched.clear()
     studio.latents(*(replace(RED, loras=("ink",), seed=seed) for seed in range(3)))
-    assert switched == [["adapter0"]]
+    unets = [each for each in switched if each[0] == "UNet2DConditionModel"]
+    assert unets == [("UNet2DConditionModel", ["adapter0"], [0.8])]
 
 
-def test_a_set_that_cannot_be_switched_on_fails_its_own_pictures(bench, styled, monkeypatch):
+def test_text_encoders_and_unet_are_switched_apart(bench, styled, switched):
+    """The next image is prepared under its set while the UNet computes another one: neither disturbs the other."""
+    alone = [bench(styled).latents(request)[0] for request in styles()]
+    studio, found = bench(styled), []
+    for request in styles():
+        found += studio.join(request)
+        studio.studio.tick()  # of the images before, under their sets
+    assert studio.run() == []
+    assert all(same(one, each.trajectory.latents) for one, each in zip(alone, found, strict=True))
+    assert {name for name, _, _ in switched} == {"UNet2DConditionModel", "CLIPTextModel"}
+
+
+@pytest.mark.parametrize("network", ["unet", "text_encoder"])
+def test_a_set_that_cannot_be_switched_on_fails_its_own_pictures(bench, styled, monkeypatch, network):
     studio = bench(styled)
-    bare, broken = studio.join(RED, replace(RED, loras=("ink",)))
+    switch, broken = loras.set_weights_and_activate_adapters, getattr(styled.pipeline, network)
 
-    def refuse(*_):
-        raise ValueError("no")
+    def refuse(switched, *settings):
+        if switched is broken:
+            raise ValueError("no")
+        switch(switched, *settings)
 
-    monkeypatch.setattr(styled.pipeline, "set_adapters", refuse)
+    studio.latents(RED)
+    monkeypatch.setattr(loras, "set_weights_and_activate_adapters", refuse)
+    bare, styled_image = studio.join(RED, replace(RED, loras=("oil",)))
     ((failed, _),) = studio.run()
-    assert failed is broken
+    assert failed is styled_image
     monkeypatch.undo()
     assert same(bare.trajectory.latents, bench(styled).latents(RED)[0])
-    assert apart(bench(styled).latents(replace(RED, loras=("ink",)))[0], bare.trajectory.latents)
+    assert apart(bench(styled).latents(replace(RED, loras=("oil",)))[0], bare.trajectory.latents)
 
 
 async def test_the_engine_offers_them_by_name(styled):

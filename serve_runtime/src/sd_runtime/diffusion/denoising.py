@@ -1,26 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The denoising loop: at each tick the pictures of one kind take a step each, in one UNet call.
 
-Pictures join, leave and fail between ticks. It knows no threads: `worker` drives it, and so do tests.
+Prepared pictures join, leave and fail between ticks. It knows no threads: `worker` drives it, and so do tests.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
-from sd_runtime.diffusion import failures, schedulers
+from sd_runtime.diffusion import failures
 from sd_runtime.diffusion.device import Device
 from sd_runtime.diffusion.drawing import Drawing
-from sd_runtime.diffusion.families import Family
 from sd_runtime.diffusion.groups import Budget, Groups
 from sd_runtime.diffusion.loras import LoraSwitch
 from sd_runtime.diffusion.predicting import NoisePredictor
-from sd_runtime.diffusion.prompts import Prompts
-from sd_runtime.diffusion.trajectory import Trajectory
 from sd_runtime.observer import Observer
 
 
@@ -66,8 +63,6 @@ class Denoiser:
 
     def __init__(
         self,
-        pipeline: Any,
-        family: Family,
         *,
         predict: NoisePredictor,
         loras: LoraSwitch,
@@ -78,16 +73,13 @@ class Denoiser:
     ) -> None:
         self.budget = budget
         self._device = device
-        self._pipeline = pipeline
-        self._family = family
         self._predict = predict
         self._loras = loras
         self._observer = observer
-        self._prompts = Prompts(family, observer)
         self._groups = groups
 
     def join(self, drawing: Drawing) -> None:
-        """It takes its first step in the next call of its kind that has room."""
+        """Let a prepared image take its first step in the next call of its batch key that has room."""
         self._groups.add(drawing)
 
     def drawings(self) -> Sequence[Drawing]:
@@ -116,53 +108,20 @@ class Denoiser:
         except Exception as error:  # noqa: BLE001 - other kinds are drawn on
             done.failed += [(drawing, error) for drawing in batch]
             return
-        self._begin([drawing for drawing in batch if drawing.trajectory is None], done)
-        ready = [drawing for drawing in batch if drawing.trajectory is not None]
-        if ready:
-            rows = sum(drawing.rows for drawing in ready)
-            with self._device.timed(partial(self._observer.step, len(ready), rows)):
-                self._advance(ready, done)
+        for drawing in batch:
+            if not drawing.begun:
+                self._begin(drawing)
+        rows = sum(drawing.rows for drawing in batch)
+        with self._device.timed(partial(self._observer.step, len(batch), rows)):
+            self._advance(batch, done)
 
-    def _begin(self, new: Sequence[Drawing], done: Tick) -> None:
-        """Give new pictures their texts and their noise; if that fails for several, one by one."""
-        error = self._try_begin(new)
-        if error is None:
-            return
-        if len(new) == 1:
-            done.failed.append((new[0], error))
-            return
-        for drawing in new:
-            self._begin([drawing], done)
-
-    def _try_begin(self, new: Sequence[Drawing]) -> Exception | None:
-        try:
-            prompts = [prompt for drawing in new for prompt in drawing.prompts]
-            encodings = self._prompts.encode(prompts, new[0].kind.active_loras) if new else {}
-            for drawing in new:
-                positive, *negative = (encodings[prompt] for prompt in drawing.prompts)
-                trajectory = self._trajectory(drawing, positive, negative[0] if negative else positive)
-                drawing.trajectory = trajectory
-        except Exception as error:  # noqa: BLE001 - whatever failed, the others are drawn
-            return error
-        return None
-
-    def _trajectory(self, drawing: Drawing, positive: Any, negative: Any) -> Trajectory:
-        request = drawing.request
-        scheduler = schedulers.fresh(
-            self._pipeline.scheduler, request.scheduler, request.steps or 1, request.schedule
-        )
-        trajectory = Trajectory(
-            scheduler=scheduler,
-            request=request,
-            seed=drawing.seed,
-            conditions=self._family.conditions(request, positive, negative),
-            cell=self._pipeline.vae_scale_factor,
-            channels=self._pipeline.unet.config.in_channels,
-        )
-        drawing.steps = len(scheduler.timesteps)
-        self._observer.phase("queue", time.monotonic() - drawing.since)
-        drawing.since = time.monotonic()
-        return trajectory
+    def _begin(self, drawing: Drawing) -> None:
+        trajectory = drawing.trajectory
+        self._device.adopt([trajectory.latents, *trajectory.conditions.values()])
+        drawing.begun = True
+        began = time.monotonic()
+        self._observer.phase("queue", began - drawing.since)
+        drawing.since = began
 
     def _advance(self, batch: Sequence[Drawing], done: Tick) -> None:
         """Take one step with all; what fails together is tried in halves, so that only the culprit fails."""

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -34,7 +34,7 @@ class Device:
         """Compute one number; raises where a device fault has made all further work fail."""
         torch.ones(1, device=self.kind).item()
 
-    def enter(self, work: Literal["loading", "drawing", "decoding"]) -> None:
+    def enter(self, work: Literal["loading", "preparing", "drawing", "decoding"]) -> None:
         """Called once by each thread that computes.
 
         On a CPU the thread that draws leaves one core to those that decode, write files and answer requests; `lanes`
@@ -89,21 +89,39 @@ class Device:
             report(start.elapsed_time(end) / 1000)
 
     @contextmanager
+    def side_stream(self) -> Iterator[Any]:
+        """Compute on a stream that this thread has for itself; all of it is computed when the block ends.
+
+        On a CPU nothing changes, and no core is counted as busy: what is as short as the encoding of a prompt is over before
+        a UNet call on one core less would have gained by it. The stream is None there.
+        """
+        if self.kind != "cuda":
+            yield None
+            return
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream()
+        with torch.cuda.stream(self._local.stream):
+            yield self._local.stream
+            self._local.stream.synchronize()
+
+    @contextmanager
     def aside(self, inputs: Sequence[tuple[torch.Tensor, Any]]) -> Iterator[None]:
         """Compute beside the thread that draws, once the inputs are there."""
         if self.kind != "cuda":
             with self._counted():
                 yield
             return
-        if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.Stream()
-        stream = self._local.stream
-        with torch.cuda.stream(stream):
+        with self.side_stream() as stream:
             for tensor, ready in inputs:
                 stream.wait_event(ready)
                 tensor.record_stream(stream)
             yield
-            stream.synchronize()
+
+    def adopt(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Let this thread use tensors of another thread's stream: their memory stays theirs until it has."""
+        if self.kind == "cuda":
+            for tensor in tensors:
+                tensor.record_stream(torch.cuda.current_stream())
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

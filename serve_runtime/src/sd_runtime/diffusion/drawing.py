@@ -40,8 +40,9 @@ class Drawing:
         prompts: what must be encoded for it: the prompt, then what to avoid if it is guided.
         warnings: of the request.
         cancelled: nobody wants it any more; set by any thread, obeyed before the next step.
+        begun: its first step has been taken or is next.
         step: denoising calls done, of `steps`, which some schedulers make more than the request's.
-        trajectory: latents and noise schedule, while the denoising loop draws it.
+        trajectory: latents and noise schedule, from its preparation until it is denoised.
         image: the picture, where a pipeline makes it in one go.
         asked: when it was asked for, monotonic seconds.
         since: the same, then when its first step began.
@@ -53,6 +54,7 @@ class Drawing:
     prompts: tuple[PromptChunks, ...] = ()
     warnings: tuple[RequestWarning, ...] = ()
     cancelled: bool = False
+    begun: bool = False
     step: int = 0
     steps: int = 0
     trajectory: Any = None
@@ -72,11 +74,6 @@ class Drawing:
         chunks = len(self.prompts[0]) if self.prompts else 1
         loras = tuple(sorted(set(request.loras)))
         return Kind(request.height or 0, request.width or 0, loras, chunks, request.lora_strengths)
-
-    @property
-    def begun(self) -> bool:
-        """Whether its first step has been taken or is next."""
-        return self.steps > 0
 
     @property
     def finished(self) -> bool:

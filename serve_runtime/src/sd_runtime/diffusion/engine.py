@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine: an event loop's view of the threads that draw, decode and write files."""
+"""The engine: an event loop's view of the threads that prepare, draw, decode and write files."""
 
 import asyncio
 import platform
@@ -13,6 +13,7 @@ from PIL import Image
 from sd_runtime import images, provenance, request_warnings
 from sd_runtime.config import LiveConfig
 from sd_runtime.diffusion import schedulers, warming
+from sd_runtime.diffusion.admission import Admission
 from sd_runtime.diffusion.decoding import Decoder, has_safety_checker
 from sd_runtime.diffusion.defaults import side_multiple
 from sd_runtime.diffusion.drawing import Drawing, drawings
@@ -21,7 +22,7 @@ from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.prompt_limits import PromptLimits
 from sd_runtime.diffusion.stock import StockStudio, arguments, guided
 from sd_runtime.diffusion.stream import Stream
-from sd_runtime.diffusion.studios import studio
+from sd_runtime.diffusion.studios import preparation, studio
 from sd_runtime.diffusion.worker import Worker
 from sd_runtime.engine import EngineInfo, ImageRequest, RequestWarning, Update, check_loras
 from sd_runtime.errors import GenerationFailed, InvalidRequest
@@ -50,6 +51,10 @@ class DiffusionEngine:
             observer=watching,
         )
         self._worker = Worker(self._studio, self._finisher, on=model.device, observer=watching)
+        self._admission = Admission(
+            preparation(model, watching), self._worker.put, on=model.device, observer=watching
+        )
+        self._worker.arriving = self._admission.waiting
         for each in model.tuned.compiled:
             each.on_call = watching.network_call
         if isinstance(self._studio, StockStudio):
@@ -84,7 +89,7 @@ class DiffusionEngine:
     async def generate(self, request: ImageRequest) -> AsyncGenerator[Update, None]:
         """Draw the pictures of a request; closing the iterator stops its work within a step."""
         stream = self._stream(self._checked(request))
-        self._worker.put(stream)
+        self._admission.put(stream)
         try:
             async for update in stream.updates():
                 yield update
@@ -94,13 +99,16 @@ class DiffusionEngine:
 
     async def check(self) -> None:
         """Raise if a thread has died or the device computes no more."""
-        if not (self._worker.alive and self._finisher.alive):
+        if not (self._admission.alive and self._worker.alive and self._finisher.alive):
             raise GenerationFailed("a thread of the engine has ended")
         await asyncio.to_thread(self._model.device.touch)
 
     def close(self) -> None:
         """End the engine's threads."""
-        self._worker.close()
+        if self._admission.alive:
+            self._admission.close()  # and with it, after what it prepares, the worker
+        else:
+            self._worker.put(None)
         self._finisher.close()
         for each in self._model.tuned.compiled:
             each.close()

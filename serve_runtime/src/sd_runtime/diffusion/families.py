@@ -18,6 +18,8 @@ from sd_runtime.engine import ImageRequest
 from sd_runtime.errors import InvalidRequest
 from sd_runtime.prompt_syntax import parse
 
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+"""Components of the pipelines that encode prompts."""
 Conditions = dict[str, torch.Tensor]
 
 

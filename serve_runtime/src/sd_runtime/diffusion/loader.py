@@ -22,7 +22,7 @@ from sd_runtime.diffusion import (
 )
 from sd_runtime.diffusion.decoding import widen
 from sd_runtime.diffusion.defaults import own_defaults
-from sd_runtime.diffusion.families import family_of
+from sd_runtime.diffusion.families import TEXT_ENCODERS, family_of
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.schedulers import scheduler
 from sd_runtime.diffusion.stock import check_call
@@ -80,6 +80,9 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
         check_call(pipeline, f"model.uri: got {config.model.uri!r}")
     else:
         widen(pipeline)
+    text_switch = switch.of(*TEXT_ENCODERS)
+    if family is not None:
+        switch = switch.of("unet")
     return LoadedModel(
         pipeline=pipeline,
         config=config,
@@ -90,6 +93,7 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
         dtype=dtype,
         defaults=own_defaults(pipeline, folder),
         loras=switch,
+        text_loras=text_switch,
         tuned=tuning.tune(pipeline, config.optimizations, on, switch),
     )
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LoRAs: loaded at start, each under its name; the set of a batch is switched on before its UNet call."""
+"""LoRAs: loaded at start, each under its name; the set of a batch is switched on before its UNet call.
+
+Text encoders have a switch of their own: prompts of one set are encoded while the UNet computes images of another.
+"""
 
 import copy
 import logging
@@ -7,12 +10,13 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from diffusers import ModelMixin
+from diffusers.utils import set_adapter_layers, set_weights_and_activate_adapters
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 
@@ -39,7 +43,7 @@ class Active(NamedTuple):
 
 
 class LoraSwitch:
-    """Which of a pipeline's LoRAs are on; used by the thread that draws.
+    """Which LoRAs are on in some networks of a pipeline; used by one thread, while others may use the other networks.
 
     Attributes:
         refused: why a LoRA of the configuration cannot be used, by its name.
@@ -47,17 +51,39 @@ class LoraSwitch:
     """
 
     def __init__(
-        self, pipeline: Any, loras: tuple[Lora, ...] = (), refused: Mapping[str, str] | None = None
+        self,
+        pipeline: Any,
+        loras: tuple[Lora, ...] = (),
+        refused: Mapping[str, str] | None = None,
+        components: Container[str] | None = None,
     ) -> None:
+        """Take over a pipeline whose LoRAs are attached.
+
+        Args:
+            pipeline: the pipeline.
+            loras: of the configuration.
+            refused: why some of them are not attached, by name.
+            components: names of the networks that this switch is for; None: all.
+        """
         self.refused = dict(refused or {})
         self.switch_seconds = 0.0
         self._pipeline = pipeline
+        self._loras = loras
         # Not by their names: inside they become attributes, and "pop" is one already.
         self._adapters = {
             lora.name: adapter(index) for index, lora in enumerate(loras) if lora.name not in self.refused
         }
         self._strengths = {lora.name: lora.strength for lora in loras}
+        self._networks = [
+            network
+            for name, network in pipeline.components.items()
+            if _has_loras(network) and (components is None or name in components)
+        ]
         self._active: Active | None = None if self._adapters else Active()
+
+    def of(self, *components: str) -> "LoraSwitch":
+        """A switch of the same LoRAs for some networks alone; neither knows what the other has switched on."""
+        return LoraSwitch(self._pipeline, self._loras, self.refused, components)
 
     @property
     def active(self) -> Active | None:
@@ -106,11 +132,10 @@ class LoraSwitch:
             return
         began = time.monotonic()
         self._active = None  # unknown, should it fail half-way
-        if names:
-            self._pipeline.set_adapters(*self._adapters_of(wanted))
-            self._pipeline.enable_lora()
-        else:
-            self._pipeline.disable_lora()
+        for network in self._networks:
+            if names:
+                set_weights_and_activate_adapters(network, *self._adapters_of(wanted))
+            set_adapter_layers(network, enabled=bool(names))
         self._active = wanted
         self.switch_seconds = time.monotonic() - began
 
@@ -137,6 +162,12 @@ def load(pipeline: Any, loras: tuple[Lora, ...]) -> LoraSwitch:
             refused[lora.name] = str(error)
             logger.error("the LoRA %s cannot be used: %s", lora.name, error)  # noqa: TRY400 - no traceback helps
     return LoraSwitch(pipeline, loras, refused)
+
+
+def _has_loras(network: Any) -> bool:
+    return isinstance(network, torch.nn.Module) and any(
+        isinstance(module, LoraLayer) for module in network.modules()
+    )
 
 
 def adapter(index: int) -> str:

@@ -30,6 +30,8 @@ class LoadedModel:
     Attributes:
         family: None: it draws by its own `__call__`.
         colours: of its latents, for previews; None: they cannot be shown.
+        loras: the switch of the thread that draws: of the UNet, or of the whole pipeline where that draws by its own call.
+        text_loras: the switch of the thread that encodes prompts.
         seconds: time spent per phase of loading.
     """
 
@@ -41,6 +43,7 @@ class LoadedModel:
     dtype: str
     defaults: OwnDefaults
     loras: LoraSwitch
+    text_loras: LoraSwitch
     tuned: Tuned
     seconds: dict[str, float] = field(default_factory=dict)
 

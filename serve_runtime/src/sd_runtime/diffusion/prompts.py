@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from sd_runtime.diffusion.families import Conditions, Family
-from sd_runtime.diffusion.loras import Active
+from sd_runtime.diffusion.loras import Active, LoraSwitch
 from sd_runtime.diffusion.prompt_chunks import PromptChunks
 from sd_runtime.observer import Observer
 
@@ -16,8 +16,17 @@ _KEPT = 256  # chunks: 80 MB for SDXL
 class Prompts:
     """Encodes prompts; LoRAs change encodings, so those of one set and its strengths are apart."""
 
-    def __init__(self, family: Family, observer: Observer, kept: int = _KEPT) -> None:
+    def __init__(self, family: Family, loras: LoraSwitch, observer: Observer, kept: int = _KEPT) -> None:
+        """Hold no encoding yet.
+
+        Args:
+            family: of the pipeline.
+            loras: of the text encoders.
+            observer: is told of encodings.
+            kept: chunks.
+        """
         self._family = family
+        self._loras = loras
         self._observer = observer
         self._kept = kept
         self._chunks = 0
@@ -27,11 +36,12 @@ class Prompts:
         return len(self._encodings)
 
     def encode(self, prompts: Iterable[PromptChunks], loras: Active) -> dict[PromptChunks, Conditions]:
-        """The encoding of each prompt under the LoRAs, which must be active; what is new goes in one call."""
+        """The encoding of each prompt under the LoRAs; what is new goes in one call."""
         wanted = list(dict.fromkeys(prompts))
         found = {each: self._encodings[each, loras] for each in wanted if (each, loras) in self._encodings}
         new = [each for each in wanted if each not in found]
         if new:
+            self._loras.activate(*loras)
             found |= self._encode(new)
         self._observer.texts(cached=len(wanted) - len(new), encoded=len(new))
         for each in wanted:

@@ -85,7 +85,7 @@ class StockStudio:
             done.finished.append(drawing)
 
     def _call(self, drawing: Drawing) -> Image.Image:
-        drawing.steps = drawing.request.steps or 1
+        drawing.begun, drawing.steps = True, drawing.request.steps or 1
         self.on_step(drawing)
         marks = [time.monotonic()]
 

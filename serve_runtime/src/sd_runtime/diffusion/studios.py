@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The studio that suits a model, and how much it may hold at once."""
+"""The studio that suits a model, what prepares its images, and how much it may hold at once."""
 
 from sd_runtime.config import Batching
 from sd_runtime.diffusion.denoising import Denoiser, Studio
 from sd_runtime.diffusion.groups import Budget, Groups
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import NoisePredictor
+from sd_runtime.diffusion.preparing import Prepare, Preparer, as_they_are
 from sd_runtime.diffusion.stock import StockStudio
 from sd_runtime.observer import Observer
 
@@ -20,8 +21,6 @@ def studio(model: LoadedModel, observer: Observer) -> Studio:
     if model.family is None or model.tuned.call is None:
         return StockStudio(model.pipeline, model.loras, observer)
     return Denoiser(
-        model.pipeline,
-        model.family,
         predict=NoisePredictor(model.tuned.call, padded=model.tuned.fixed_shapes),
         loras=model.loras,
         groups=Groups(lambda: model.loras.switch_seconds),
@@ -29,6 +28,15 @@ def studio(model: LoadedModel, observer: Observer) -> Studio:
         device=model.device,
         observer=observer,
     )
+
+
+def preparation(model: LoadedModel, observer: Observer) -> Prepare:
+    """What makes images ready for the studio; one thread may use it."""
+    if model.family is None:
+        return as_they_are
+    return Preparer(
+        model.pipeline, model.family, loras=model.text_loras, device=model.device, observer=observer
+    ).prepare
 
 
 def _pixels(model: LoadedModel) -> int:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw each size once before the first request does: kernels are chosen, compiled and captured by then."""
 
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -9,12 +10,13 @@ import torch
 from sd_runtime.config import Batching, LiveConfig, WarmupShape
 from sd_runtime.diffusion import compile_cache, failures
 from sd_runtime.diffusion.decoding import Decoder
-from sd_runtime.diffusion.denoising import Denoiser
-from sd_runtime.diffusion.drawing import drawings
+from sd_runtime.diffusion.denoising import Denoiser, Studio
+from sd_runtime.diffusion.drawing import Drawing, drawings
 from sd_runtime.diffusion.loras import Active
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import padded_rows
-from sd_runtime.diffusion.studios import studio
+from sd_runtime.diffusion.preparing import Prepare
+from sd_runtime.diffusion.studios import preparation, studio
 from sd_runtime.engine import ImageRequest
 from sd_runtime.errors import ContentWithheld, ModelInvalid, ModelUnavailable
 from sd_runtime.observer import Silent
@@ -122,18 +124,15 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance:
     )
     pictures = drawings(request, model.family)
     drawing_room.budget.pictures = count
-    for drawing in pictures:
-        drawing_room.join(drawing)
-    while drawing_room.drawings():
-        for _, error in drawing_room.tick().failed:
-            if isinstance(error, ContentWithheld):
-                continue  # it has been drawn
-            told = failures.told(error, request.id, quoted=True)
-            kind = ModelUnavailable if failures.out_of_memory(error) else ModelInvalid
-            raise kind(
-                f"model.uri: got {model.config.model.uri!r}: a {type(model.pipeline).__name__} does not draw an image of"
-                f" {shape.width}x{shape.height}: {told}"
-            ) from error
+    for error in _failures(preparation(model, Silent()), drawing_room, pictures):
+        if isinstance(error, ContentWithheld):
+            continue  # it has been drawn
+        told = failures.told(error, request.id, quoted=True)
+        kind = ModelUnavailable if failures.out_of_memory(error) else ModelInvalid
+        raise kind(
+            f"model.uri: got {model.config.model.uri!r}: a {type(model.pipeline).__name__} does not draw an image of"
+            f" {shape.width}x{shape.height}: {told}"
+        ) from error
     if isinstance(drawing_room, Denoiser):
         model.device.enter("decoding")
         with torch.inference_mode():
@@ -142,3 +141,14 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance:
             raise ModelInvalid(
                 f"model.uri: got {model.config.model.uri!r}: {failures.told(decoded, request.id, quoted=True)}"
             )
+
+
+def _failures(prepare: Prepare, drawing_room: Studio, pictures: Sequence[Drawing]) -> Iterator[Exception]:
+    """Draw pictures, and yield what goes wrong."""
+    for _, error in prepare(pictures):
+        yield error
+    for drawing in pictures:
+        drawing_room.join(drawing)
+    while drawing_room.drawings():
+        for _, error in drawing_room.tick().failed:
+            yield error

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that draws: takes in what has arrived, lets the studio tick, tells the streams."""
+"""The thread that draws: takes in what is ready, lets the studio tick, tells the streams."""
 
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sd_runtime.diffusion import failures, previews
+from sd_runtime.diffusion.admission import CLOSED
 from sd_runtime.diffusion.denoising import Studio, Tick
 from sd_runtime.diffusion.device import Device
 from sd_runtime.diffusion.drawing import Drawing
@@ -16,18 +17,20 @@ from sd_runtime.errors import ContentWithheld, GenerationFailed
 from sd_runtime.observer import Observer
 
 _MEMORY_SECONDS = 5.0  # between two looks at the memory in use
-_CLOSED = "the engine has been closed"
 
 
 class Worker:
     """Draws on a thread of its own whatever is put in.
 
     Attributes:
-        company_seconds: how long the first picture of an idle engine waits for others to share its first steps.
+        company_seconds: how long the first picture of an idle engine waits, from its arrival, for others to share its first
+            steps.
+        arriving: number of pictures that have arrived and are not ready.
     """
 
     def __init__(self, studio: Studio, finisher: Finisher, *, on: Device, observer: Observer) -> None:
         self.company_seconds = 0.0
+        self.arriving: Callable[[], int] = lambda: 0
         self._studio = studio
         self._finisher = finisher
         self._device = on
@@ -44,13 +47,13 @@ class Worker:
         """Whether it still draws."""
         return self._thread.is_alive()
 
-    def put(self, stream: Stream) -> None:
-        """Draw the pictures of a request; from any thread."""
-        self._inbox.put(stream)
+    def put(self, stream: Stream | None) -> None:
+        """Draw the pictures of a request, which are ready; from any thread.
 
-    def close(self) -> None:
-        """End the thread after the step it is at; what is not drawn fails."""
-        self._inbox.put(None)
+        Args:
+            stream: of the request; None: end the thread after the step it is at; what is not drawn fails.
+        """
+        self._inbox.put(stream)
 
     def advanced(self, drawing: Drawing) -> None:
         """A picture took a step, in the middle of a tick, which may be minutes long: requests that arrived learn their place."""
@@ -70,7 +73,7 @@ class Worker:
             self._take_arrived()
             self._tick()
         for stream in set(self._streams.values()):
-            stream.put(GenerationFailed(_CLOSED))
+            stream.put(GenerationFailed(CLOSED))
 
     def _take(self, stream: Stream | None) -> None:
         if stream is None:
@@ -86,7 +89,7 @@ class Worker:
 
     def _company(self) -> None:
         """Wait until a batch is full, or the first picture has waited its time."""
-        until = time.monotonic() + self.company_seconds
+        until = min((each.since for each in self._streams), default=0.0) + self.company_seconds
         while self._open and len(self._streams) < self._studio.budget.pictures:
             try:
                 self._take(self._inbox.get(timeout=max(0.0, until - time.monotonic())))
@@ -125,7 +128,7 @@ class Worker:
     def _watch(self) -> None:
         drawings = self._studio.drawings()
         waiting = [drawing for drawing in drawings if not drawing.begun]
-        self._observer.load(len(waiting), len(drawings) - len(waiting))
+        self._observer.load(len(waiting) + self.arriving(), len(drawings) - len(waiting))
         self._tell_waiting(waiting)
         now = time.monotonic()
         if now - self._memory_told > _MEMORY_SECONDS:
