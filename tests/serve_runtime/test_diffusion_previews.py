@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from sd_runtime.diffusion import clean_latents, previews
-from sd_runtime.diffusion.denoising import Tick
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.schedulers import SCHEDULERS
 from sd_runtime.engine import ImageRequest, Output
@@ -157,5 +156,4 @@ def test_a_preview_has_no_noise_left_long_before_the_end(bench, model):
 def test_before_the_first_step_there_is_only_noise(bench, model):
     studio = bench(model)
     (drawing,) = studio.join(RED)
-    studio.studio._begin([drawing], Tick())
     assert drawing.trajectory.predicted() is drawing.trajectory.latents
