@@ -6,11 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+_HOPPER = 9  # compute capability from which cuDNN's attention is the fastest
+_HIGH_PRIORITY = -1
 _AHEAD = 2  # UNet calls that may be queued on a GPU; more would keep new pictures out and cancelled ones in
 
 
@@ -29,6 +32,8 @@ class Device:
         self._local = threading.local()
         self._aside = 0
         self._lock = threading.Lock()
+        self._drawing: Any = None  # the stream of denoising
+        self._preferences = ExitStack()
 
     def touch(self) -> None:
         """Compute one number; raises where a device fault has made all further work fail."""
@@ -42,9 +47,55 @@ class Device:
         asks for more, and once all teams together have more threads than there are cores, they sleep at each barrier
         instead of waiting awake. On two cores a call of the small UNet took 22 ms in a second team of two, 8 ms in the
         first, and 8 ms on one thread.
+
+        On CUDA what draws has a stream of its own at high priority: a decoder's kernels fill what it leaves free.
         """
         if self.kind == "cpu":
             set_threads(self.drawing_threads() if work == "drawing" else 1)
+        elif self.kind == "cuda" and work == "drawing":
+            torch.cuda.set_stream(self._drawing_stream())
+
+    def _drawing_stream(self) -> Any:
+        """One for all threads that draw in turn, so that what they queue is in order; weights are there before it begins."""
+        with self._lock:
+            if self._drawing is None:
+                torch.cuda.synchronize()
+                self._drawing = torch.cuda.Stream(priority=_HIGH_PRIORITY)
+            return self._drawing
+
+    def half(self) -> Literal["float16", "bfloat16"]:
+        """The 16-bit format to compute in where nobody chose one: bfloat16 does not overflow."""
+        if self.kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16"
+        return "float16"
+
+    def prefer_kernels(self) -> None:
+        """Have attention try the fastest kernels first, for the life of the process.
+
+        FlashAttention 2 is made for Ampere and Ada. From Hopper on cuDNN's kernels are faster:
+        https://pytorch.org/blog/pytorch2-5/.
+        """
+        if self.kind == "cuda" and torch.cuda.get_device_capability()[0] >= _HOPPER:
+            order = [
+                SDPBackend.CUDNN_ATTENTION,
+                SDPBackend.FLASH_ATTENTION,
+                SDPBackend.EFFICIENT_ATTENTION,
+                SDPBackend.MATH,
+            ]
+            self._preferences.enter_context(sdpa_kernel(order, set_priority=True))
+
+    @contextmanager
+    def choosing_kernels(self) -> Iterator[None]:
+        """Let cuDNN time its convolutions at each new shape and keep the fastest; that takes a part of a second for each.
+
+        What is kept belongs to the thread, so that only graphs captured meanwhile keep the choice for others.
+        """
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = self.kind == "cuda"
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
 
     def drawing_threads(self) -> int:
         """Threads of an operator on the thread that draws."""
@@ -54,7 +105,7 @@ class Device:
         """An event that has happened once what this thread queued so far is computed; None where nothing queues."""
         if self.kind != "cuda":
             return None
-        event = torch.cuda.Event()
+        event = torch.cuda.Event(blocking=True)  # a thread that waits for it sleeps
         event.record()
         return event
 
@@ -125,6 +176,24 @@ class Device:
             return 0
         kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return int(torch.cuda.mem_get_info()[0] + kept)
+
+    def settle(self) -> None:
+        """Wait until all that was queued is computed."""
+        if self.kind == "cuda":
+            torch.cuda.synchronize()
+
+    @contextmanager
+    def peak(self, report: Callable[[int], None]) -> Iterator[None]:
+        """Report by how many bytes memory in use was higher within this block than before; nothing where nobody counts."""
+        if self.kind != "cuda":
+            yield
+            return
+        self.settle()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield
+        self.settle()
+        report(int(torch.cuda.max_memory_allocated()) - before)
 
     def used(self) -> int:
         """Bytes of device memory in use; 0 where nobody counts."""

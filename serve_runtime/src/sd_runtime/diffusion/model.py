@@ -23,6 +23,19 @@ class OwnDefaults:
     guidance: float
 
 
+@dataclass
+class Peaks:
+    """Memory that the warm-up saw in use beside the weights, in bytes; 0 where nobody counts.
+
+    Attributes:
+        denoising: of a UNet call, for each row and pixel of the picture.
+        decoding: for each pixel.
+    """
+
+    denoising: float = 0.0
+    decoding: float = 0.0
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A pipeline and what belongs to it.
@@ -31,6 +44,7 @@ class LoadedModel:
         family: None: it draws by its own `__call__`.
         colours: of its latents, for previews; None: they cannot be shown.
         seconds: time spent per phase of loading.
+        peaks: memory, as far as it was measured.
     """
 
     pipeline: Any
@@ -43,6 +57,7 @@ class LoadedModel:
     loras: LoraSwitch
     tuned: Tuned
     seconds: dict[str, float] = field(default_factory=dict)
+    peaks: Peaks = field(default_factory=Peaks)
 
     @property
     def batching(self) -> Batching:

@@ -41,10 +41,13 @@ def warm_up(model: LoadedModel, starting: Starting) -> None:
     """
     fixed = model.tuned.fixed_shapes
     shapes = model.config.warmup or (_trial(model, full_size=fixed),)
-    starting.enter("compile" if fixed else "warmup")
-    with ExitStack() as compiling:
+    starting.enter("compile" if model.tuned.compiled else "warmup")
+    with ExitStack() as warming:
+        warming.enter_context(model.device.choosing_kernels())
         for each in model.tuned.compiled:
-            compiling.enter_context(each.waiting())
+            warming.enter_context(each.waiting())
+        if model.tuned.graphs is not None:
+            warming.enter_context(model.tuned.graphs.capturing())
         for shape in shapes:
             for count in batches(Batching().max_batch_size) if fixed else (1,):
                 _draw(model, shape, count, model.defaults.guidance)
@@ -123,8 +126,19 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance:
     drawing_room.budget.pictures = count
     for drawing in pictures:
         drawing_room.join(drawing)
+    pixels = shape.width * shape.height
+    rows = sum(drawing.rows for drawing in pictures)
+
+    def denoised(peak: int) -> None:
+        model.peaks.denoising = max(model.peaks.denoising, peak / (rows * pixels))
+
+    def decoded(peak: int) -> None:
+        model.peaks.decoding = max(model.peaks.decoding, peak / pixels)
+
     while drawing_room.drawings():
-        for _, error in drawing_room.tick().failed:
+        with model.device.peak(denoised):
+            tick = drawing_room.tick()
+        for _, error in tick.failed:
             if isinstance(error, ContentWithheld):
                 continue  # it has been drawn
             told = failures.told(error, request.id, quoted=True)
@@ -135,9 +149,9 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance:
             ) from error
     if isinstance(drawing_room, Denoiser):
         model.device.enter("decoding")
-        with torch.inference_mode():
-            (decoded,) = Decoder(model.pipeline).decode([pictures[0].trajectory.latents])
-        if isinstance(decoded, Exception) and not isinstance(decoded, ContentWithheld):
+        with torch.inference_mode(), model.device.peak(decoded):
+            (image,) = Decoder(model.pipeline).decode([pictures[0].trajectory.latents])
+        if isinstance(image, Exception) and not isinstance(image, ContentWithheld):
             raise ModelInvalid(
-                f"model.uri: got {model.config.model.uri!r}: {failures.told(decoded, request.id, quoted=True)}"
+                f"model.uri: got {model.config.model.uri!r}: {failures.told(image, request.id, quoted=True)}"
             )
