@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Compiled modules: without them every Ray process compiles torch and diffusers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: test setup run fmt check generate constraints outdated audit version dist images model evaluate cluster cluster-stop node node-packages faults e2e truth clean \
+.PHONY: test setup run fmt check generate constraints outdated audit version dist images model evaluate cluster cluster-stop node node-packages gpu faults e2e truth clean \
 	helm cosign
 test: setup check
 	$(BIN)/python -m sd_testkit build
@@ -104,6 +104,10 @@ node: setup
 
 node-packages: setup  # what a real node and the building of images need of Debian
 	@$(BIN)/python -m sd_testkit packages
+
+gpu: setup  # on a machine with one: the tests of its path, then pictures per second, within ten minutes
+	$(BIN)/pytest tests/serve_runtime -n 4
+	$(BIN)/python benchmarks/gpu.py
 
 faults: setup  # the operator among faults of API server and network, row by row of docs/faults.md; long
 	$(BIN)/python -m sd_testkit build

@@ -2,7 +2,6 @@
 """What a device reports, with events of CUDA played by a clock that the test turns."""
 
 import threading
-from contextlib import contextmanager
 from typing import ClassVar
 
 import pytest
@@ -17,7 +16,7 @@ class Event:
 
     made: ClassVar = []
 
-    def __init__(self, *, enable_timing=False):
+    def __init__(self, *, enable_timing=False, blocking=False):
         self.at, self.happened, self.timing = None, False, enable_timing
         Event.made.append(self)
 
@@ -98,8 +97,9 @@ def test_a_graph_that_cannot_be_captured_is_not_tried_again(monkeypatch, lines):
 
     monkeypatch.setattr(Graphs, "_capture", capture)
     call = Graphs(lambda samples, *_: samples * 2, Loras())
-    for _ in range(3):
-        assert call(torch.ones(1), torch.ones(1), {}).item() == 2
+    with call.capturing():
+        for _ in range(3):
+            assert call(torch.ones(1), torch.ones(1), {}).item() == 2
     assert len(tries) == 1
     assert "a CUDA graph was not captured" in lines()[-1]["message"]
 
@@ -107,14 +107,11 @@ def test_a_graph_that_cannot_be_captured_is_not_tried_again(monkeypatch, lines):
 class Stream:
     """A stream of CUDA that notes what is asked of it."""
 
-    def __init__(self):
-        self.waited_for, self.synchronized = [], 0
+    def __init__(self, priority=0):
+        self.priority, self.waited_for = priority, []
 
     def wait_event(self, event):
         self.waited_for.append(event)
-
-    def synchronize(self):
-        self.synchronized += 1
 
 
 class Memory:
@@ -128,63 +125,33 @@ class Memory:
 
 
 @pytest.fixture
-def streams(monkeypatch):
-    """The stack of streams that are current; at its bottom the default one."""
-    stack = [Stream()]
-
-    @contextmanager
-    def current(stream):
-        stack.append(stream)
-        yield
-        stack.pop()
-
+def current(monkeypatch):
+    """The stream of this thread."""
+    found = [Stream()]
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", current)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stack[-1])
-    return stack
+    monkeypatch.setattr(torch.cuda, "set_stream", found.append)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: found[-1])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    return found
 
 
-def test_what_a_thread_prepares_on_its_own_stream_is_there_when_the_block_ends(cuda, streams):
-    found = []
-    for _ in range(2):
-        with cuda.side_stream() as own:
-            assert streams[-1] is own
-            assert own.synchronized == len(found)
-            found.append(own)
-        assert own.synchronized == len(found)
-    assert found[0] is found[1] is not streams[0]
-    others = []
-
-    def elsewhere():
-        with cuda.side_stream() as own:
-            others.append(own)
-
-    thread = threading.Thread(target=elsewhere)
-    thread.start()
-    thread.join()
-    assert others[0] is not found[0]
+def test_preparing_has_a_stream_of_its_own_that_denoising_goes_before(cuda, current):
+    for work in ("drawing", "preparing", "drawing", "preparing"):
+        cuda.enter(work)
+    _, drawing, preparing, *again = current
+    assert again == [drawing, preparing]
+    assert drawing.priority < preparing.priority
 
 
-def test_work_aside_waits_for_its_inputs_and_keeps_their_memory(cuda, streams):
-    latents = Memory()
-    with cuda.aside([(latents, "computed")]):
-        own = streams[-1]
-        assert own.waited_for == ["computed"]
-        assert latents.used_by == [own]
-    assert own.synchronized == 1
-
-
-def test_memory_of_another_threads_stream_is_kept_until_this_one_has_used_it(cuda, streams):
+def test_what_another_stream_prepared_is_waited_for_by_the_device_and_its_memory_kept(cuda, current):
     noise = Memory()
-    cuda.adopt([noise])
-    assert noise.used_by == [streams[0]]
+    cuda.enter("drawing")
+    cuda.adopt([noise], "ready")
+    assert noise.used_by == [current[-1]]
+    assert current[-1].waited_for == ["ready"]
 
 
-def test_on_a_cpu_preparing_takes_no_core_from_denoising():
+def test_a_cpu_has_nothing_to_wait_for():
     device = Device("cpu")
-    with device.side_stream() as stream:
-        assert stream is None
-        assert device.beside() == 0
-    with device.aside([]):
-        assert device.beside() == 1
-    device.adopt([torch.ones(1)])
+    device.adopt([torch.ones(1)], device.mark())
+    device.wait([device.mark()])

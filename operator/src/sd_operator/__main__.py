@@ -105,6 +105,8 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
                     register = partial(
                         handlers.registry, queue, reconciler.echoes, preloads.shared, resync.soon
                     )
+                    # kopf handles every object that a watch reports when it begins: passes over lists come first.
+                    await resync.complete()
                     group.create_task(watch(settings, cluster, register, take_signals), name="watches")
             except ExceptionGroup as failed:
                 raise failed.exceptions[0] from failed

@@ -5,8 +5,9 @@ It compares versions with those of the last time and asks for a pass over what d
 nothing happens costs a few requests however many resources it holds. What no version tells of, such as a deleted
 Secret, waits for the full pass over everything, which is rare.
 
-The first one after a start reads whole objects, a batch of services at a time, and their passes work from these. What
-changed before the watches began is not in their events: each time one has begun, versions are compared soon.
+The first one after a start reads whole objects, a batch of services at a time, and their passes work from these. The
+watches begin after it. What changed before they began is not in their events: each time one has begun, versions are
+compared soon.
 """
 
 import asyncio
@@ -76,12 +77,16 @@ class Resync:
         self._kinds: Kinds = None
         self._full_at = float("-inf")
         self._last_good = clock()
-        self._is_complete = False
+        self._complete = asyncio.Event()
         self._watch_began = asyncio.Event()
 
     def is_complete(self) -> bool:
         """Whether everything was listed once."""
-        return self._is_complete
+        return self._complete.is_set()
+
+    async def complete(self) -> None:
+        """Wait until everything was listed once."""
+        await self._complete.wait()
 
     def age_seconds(self) -> float:
         """Seconds since the last complete LIST, or batch of the first one; what the liveness probe reports."""
@@ -118,13 +123,13 @@ class Resync:
 
     async def once(self) -> None:
         """One complete LIST of the watched namespaces."""
-        if not self._is_complete:
+        if not self.is_complete():
             self._known, self._kinds = await self._first()
             self._full_at = self._clock() + self._settings.full_resync_seconds
         else:
             await self._compare()
         self._last_good = self._clock()
-        self._is_complete = True
+        self._complete.set()
 
     async def _compare(self) -> None:
         found, kinds = await self._versions()

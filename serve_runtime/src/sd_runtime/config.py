@@ -37,12 +37,12 @@ class Config(BaseModel):
 
 
 class ModelConfig(Config):
-    """Which weights, and how to compute with them."""
+    """Which weights, and how to compute with them; without a dtype the device's best 16-bit format, on a CPU float32."""
 
     uri: str = Field(min_length=1, max_length=1024)
     revision: str | None = Field(default=None, max_length=255)
     variant: str | None = Field(default=None, max_length=32)
-    dtype: DType = "float16"
+    dtype: DType | None = None
     scheduler: SchedulerName | None = None
 
 
@@ -61,7 +61,7 @@ class Optimizations(Config):
     channels_last: bool = True
     fuse_qkv: bool = False
     compile: bool = False
-    cuda_graphs: bool = False
+    cuda_graphs: bool = True
 
 
 class WarmupShape(Config):

@@ -4,6 +4,7 @@
 import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sd_testkit.api_server import ApiServer
@@ -26,26 +27,15 @@ class Snapshot:
 
     def pods_of(self, cluster: Json) -> list[Json]:
         """The Ray pods of a RayCluster, those being deleted included."""
-        metadata = cluster["metadata"]
-        return [
-            pod
-            for pod in self.pods
-            if pod["metadata"]["namespace"] == metadata["namespace"]
-            and pod["metadata"]["labels"].get("ray.io/cluster") == metadata["name"]
-        ]
+        return self._pods.get(_place(cluster), [])
 
     def clusters_of(self, ray_service: Json) -> list[Json]:
         """The RayClusters that a RayService owns."""
-        uid = ray_service["metadata"]["uid"]
-        return [
-            each
-            for each in self.ray_clusters
-            if any(owner["uid"] == uid for owner in each["metadata"].get("ownerReferences", []))
-        ]
+        return self._clusters.get(ray_service["metadata"]["uid"], [])
 
     def service(self, namespace: str, name: str) -> Json | None:
         """A Service by name."""
-        return next((each for each in self.services if _place(each) == (namespace, name)), None)
+        return self._services.get((namespace, name))
 
     def ready_endpoints(self, namespace: str, service: str) -> int:
         """Ready pods behind a Service, by its EndpointSlices."""
@@ -63,6 +53,28 @@ class Snapshot:
         """The RayService that owns a RayCluster."""
         owners = {owner["uid"] for owner in cluster["metadata"].get("ownerReferences", [])}
         return next((each for each in self.ray_services if each["metadata"]["uid"] in owners), None)
+
+    @cached_property
+    def _pods(self) -> dict[tuple[str, str], list[Json]]:
+        """By the place of their RayCluster."""
+        found = defaultdict[tuple[str, str], list[Json]](list)
+        for pod in self.pods:
+            metadata = pod["metadata"]
+            found[metadata["namespace"], metadata["labels"].get("ray.io/cluster", "")].append(pod)
+        return found
+
+    @cached_property
+    def _clusters(self) -> dict[str, list[Json]]:
+        """By the UID of their owner."""
+        found = defaultdict[str, list[Json]](list)
+        for each in self.ray_clusters:
+            for owner in each["metadata"].get("ownerReferences", []):
+                found[owner["uid"]].append(each)
+        return found
+
+    @cached_property
+    def _services(self) -> dict[tuple[str, str], Json]:
+        return {_place(each): each for each in self.services}
 
 
 async def look(server: ApiServer) -> Snapshot:

@@ -177,8 +177,12 @@ class ModelSource(Model):
     variant: Variant | None = Field(
         default=None, description="Variant of the weight files, such as fp16; absent: the plain files."
     )
-    dtype: DType = Field(
-        default="float16", description="Number format on GPUs. A CPU always computes in float32 and says so."
+    dtype: DType | None = Field(
+        default=None,
+        description=(
+            "Number format on GPUs; absent: bfloat16 where the GPU has it, else float16. A CPU always computes in"
+            " float32 and says so."
+        ),
     )
     scheduler: Scheduler | None = Field(
         default=None, description="Noise scheduler of every request; absent: the one in the model's folder."

@@ -123,8 +123,8 @@ class Optimizations(Model):
         description="Compile the model for the shapes in warmup: a slower start, faster steps. It takes a C++ compiler in the image.",
     )
     cuda_graphs: bool = Field(
-        default=False,
-        description="Replay recorded GPU work for the shapes in warmup: takes memory, saves launches.",
+        default=True,
+        description="Replay recorded GPU work for the sizes of the warm-up: takes memory, saves launches. A CPU has none.",
     )
 
 

@@ -205,13 +205,6 @@ class CompiledCall:
         """Of each combination that was asked for, an event that is set once its compilation is over."""
         return list(self._wanted.values())
 
-    def is_settled(self, *inputs: Any) -> bool:
-        """Whether calls of these shapes stay as they are: compiled, or not to be."""
-        key = (self._variant(), torch.get_num_threads(), _shapes(inputs, {}))
-        if key in self._wanted:
-            return self._wanted[key].is_set()
-        return self._is_full or not self._may_compile(key[0])
-
     def _have(
         self, key: Key, inputs: Any, settings: dict[str, Any], *, ahead: bool
     ) -> threading.Event | None:

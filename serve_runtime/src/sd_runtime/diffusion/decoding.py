@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From latents to pixels: the VAE, and the checks that no broken or withheld picture passes."""
 
+import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +12,8 @@ from PIL import Image
 
 from sd_runtime.diffusion import failures
 from sd_runtime.errors import ContentWithheld, GenerationFailed
+
+logger = logging.getLogger(__name__)
 
 Result = Image.Image | Exception
 
@@ -43,11 +47,16 @@ def has_safety_checker(pipeline: Any) -> bool:
 
 
 class Decoder:
-    """Decodes with a pipeline's VAE; used by one thread."""
+    """Decodes with a pipeline's VAE; used by one thread.
+
+    A picture that does not fit into memory as a whole is decoded in overlapping tiles, whose seams are blended; so are all
+    others of its size and larger from then on.
+    """
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._vae = pipeline.vae
+        self._too_large = math.inf  # cells of latents
 
     def decode(self, latents: Sequence[torch.Tensor]) -> list[Result]:
         """A picture, or what went wrong, for each row of latents; all of one size; called in inference mode."""
@@ -59,13 +68,26 @@ class Decoder:
             return [_image(row) for row in pixels]
         if failures.out_of_memory(failed):
             failures.free_memory()
-        if len(latents) == 1:
+        if len(latents) == 1 and not (failures.out_of_memory(failed) and self._lessens(latents[0])):
             return [failed]
         return [result for row in latents for result in self.decode([row])]
 
+    def _lessens(self, latents: torch.Tensor) -> bool:
+        """Decode latents of this size in tiles from now on; whether that is something new."""
+        cells = _cells(latents)
+        if cells >= self._too_large or not hasattr(self._vae, "tiled_decode"):
+            return False
+        self._too_large = cells
+        logger.warning(
+            "memory does not suffice to decode latents of %s at once: they are decoded in tiles",
+            "x".join(map(str, latents.shape[-2:])),
+        )
+        return True
+
     def _pixels(self, latents: torch.Tensor) -> Sequence[torch.Tensor | None]:
         """Rows of shape (3, height, width), values 0 to 1; None for what the safety checker withholds."""
-        decoded = self._vae.decode(unscaled(self._vae, latents).to(self._vae.dtype), return_dict=False)[0]
+        decode = self._vae.tiled_decode if _cells(latents) >= self._too_large else self._vae.decode
+        decoded = decode(unscaled(self._vae, latents).to(self._vae.dtype), return_dict=False)[0]
         flagged = self._flagged(decoded)
         return [None if index in flagged else row / 2 + 0.5 for index, row in enumerate(decoded)]
 
@@ -80,6 +102,11 @@ class Decoder:
             decoded[seen], self._pipeline.device, self._pipeline.unet.dtype
         )
         return {index for index, flag in zip(seen, flags, strict=True) if flag}
+
+
+def _cells(latents: torch.Tensor) -> int:
+    height, width = latents.shape[-2:]
+    return int(height * width)
 
 
 def _image(row: torch.Tensor | None) -> Result:

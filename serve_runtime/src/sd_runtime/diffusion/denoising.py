@@ -117,7 +117,7 @@ class Denoiser:
 
     def _begin(self, drawing: Drawing) -> None:
         trajectory = drawing.trajectory
-        self._device.adopt([trajectory.latents, *trajectory.conditions.values()])
+        self._device.adopt([trajectory.latents, *trajectory.conditions.values()], drawing.ready)
         drawing.begun = True
         began = time.monotonic()
         self._observer.phase("queue", began - drawing.since)

@@ -6,11 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+_HOPPER = 9  # compute capability from which cuDNN's attention is the fastest
+_PRIORITIES = {"drawing": -1, "preparing": 0}  # of streams; less goes first
 _AHEAD = 2  # UNet calls that may be queued on a GPU; more would keep new pictures out and cancelled ones in
 
 
@@ -29,6 +32,8 @@ class Device:
         self._local = threading.local()
         self._aside = 0
         self._lock = threading.Lock()
+        self._streams: dict[str, Any] = {}  # by work
+        self._preferences = ExitStack()
 
     def touch(self) -> None:
         """Compute one number; raises where a device fault has made all further work fail."""
@@ -42,9 +47,56 @@ class Device:
         asks for more, and once all teams together have more threads than there are cores, they sleep at each barrier
         instead of waiting awake. On two cores a call of the small UNet took 22 ms in a second team of two, 8 ms in the
         first, and 8 ms on one thread.
+
+        On CUDA what draws has a stream of its own at high priority: the kernels of text encoders, which have a stream too, and
+        of a decoder fill what it leaves free.
         """
         if self.kind == "cpu":
             set_threads(self.drawing_threads() if work == "drawing" else 1)
+        elif self.kind == "cuda" and work in _PRIORITIES:
+            torch.cuda.set_stream(self._stream(work))
+
+    def _stream(self, work: str) -> Any:
+        """One for all threads that do this work in turn, so that what they queue is in order; weights are there before it begins."""
+        with self._lock:
+            if work not in self._streams:
+                torch.cuda.synchronize()
+                self._streams[work] = torch.cuda.Stream(priority=_PRIORITIES[work])
+            return self._streams[work]
+
+    def half(self) -> Literal["float16", "bfloat16"]:
+        """The 16-bit format to compute in where nobody chose one: bfloat16 does not overflow."""
+        if self.kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16"
+        return "float16"
+
+    def prefer_kernels(self) -> None:
+        """Have attention try the fastest kernels first, for the life of the process.
+
+        FlashAttention 2 is made for Ampere and Ada. From Hopper on cuDNN's kernels are faster:
+        https://pytorch.org/blog/pytorch2-5/.
+        """
+        if self.kind == "cuda" and torch.cuda.get_device_capability()[0] >= _HOPPER:
+            order = [
+                SDPBackend.CUDNN_ATTENTION,
+                SDPBackend.FLASH_ATTENTION,
+                SDPBackend.EFFICIENT_ATTENTION,
+                SDPBackend.MATH,
+            ]
+            self._preferences.enter_context(sdpa_kernel(order, set_priority=True))
+
+    @contextmanager
+    def choosing_kernels(self) -> Iterator[None]:
+        """Let cuDNN time its convolutions at each new shape and keep the fastest; that takes a part of a second for each.
+
+        What is kept belongs to the thread, so that only graphs captured meanwhile keep the choice for others.
+        """
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = self.kind == "cuda"
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
 
     def drawing_threads(self) -> int:
         """Threads of an operator on the thread that draws."""
@@ -54,7 +106,7 @@ class Device:
         """An event that has happened once what this thread queued so far is computed; None where nothing queues."""
         if self.kind != "cuda":
             return None
-        event = torch.cuda.Event()
+        event = torch.cuda.Event(blocking=True)  # a thread that waits for it sleeps
         event.record()
         return event
 
@@ -89,39 +141,29 @@ class Device:
             report(start.elapsed_time(end) / 1000)
 
     @contextmanager
-    def side_stream(self) -> Iterator[Any]:
-        """Compute on a stream that this thread has for itself; all of it is computed when the block ends.
-
-        On a CPU nothing changes, and no core is counted as busy: what is as short as the encoding of a prompt is over before
-        a UNet call on one core less would have gained by it. The stream is None there.
-        """
-        if self.kind != "cuda":
-            yield None
-            return
-        if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.Stream()
-        with torch.cuda.stream(self._local.stream):
-            yield self._local.stream
-            self._local.stream.synchronize()
-
-    @contextmanager
     def aside(self, inputs: Sequence[tuple[torch.Tensor, Any]]) -> Iterator[None]:
         """Compute beside the thread that draws, once the inputs are there."""
         if self.kind != "cuda":
             with self._counted():
                 yield
             return
-        with self.side_stream() as stream:
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream()
+        stream = self._local.stream
+        with torch.cuda.stream(stream):
             for tensor, ready in inputs:
                 stream.wait_event(ready)
                 tensor.record_stream(stream)
             yield
+            stream.synchronize()
 
-    def adopt(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Let this thread use tensors of another thread's stream: their memory stays theirs until it has."""
+    def adopt(self, tensors: Iterable[torch.Tensor], ready: Any) -> None:
+        """Let this thread's stream use tensors of another one: after `ready`, and their memory stays theirs until then."""
         if self.kind == "cuda":
+            stream = torch.cuda.current_stream()
+            stream.wait_event(ready)
             for tensor in tensors:
-                tensor.record_stream(torch.cuda.current_stream())
+                tensor.record_stream(stream)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -143,6 +185,24 @@ class Device:
             return 0
         kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return int(torch.cuda.mem_get_info()[0] + kept)
+
+    def settle(self) -> None:
+        """Wait until all that was queued is computed."""
+        if self.kind == "cuda":
+            torch.cuda.synchronize()
+
+    @contextmanager
+    def peak(self, report: Callable[[int], None]) -> Iterator[None]:
+        """Report by how many bytes memory in use was higher within this block than before; nothing where nobody counts."""
+        if self.kind != "cuda":
+            yield
+            return
+        self.settle()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield
+        self.settle()
+        report(int(torch.cuda.max_memory_allocated()) - before)
 
     def used(self) -> int:
         """Bytes of device memory in use; 0 where nobody counts."""

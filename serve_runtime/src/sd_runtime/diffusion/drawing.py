@@ -43,6 +43,7 @@ class Drawing:
         begun: its first step has been taken or is next.
         step: denoising calls done, of `steps`, which some schedulers make more than the request's.
         trajectory: latents and noise schedule, from its preparation until it is denoised.
+        ready: the CUDA event after which these are on the device.
         image: the picture, where a pipeline makes it in one go.
         asked: when it was asked for, monotonic seconds.
         since: the same, then when its first step began.
@@ -58,6 +59,7 @@ class Drawing:
     step: int = 0
     steps: int = 0
     trajectory: Any = None
+    ready: Any = None
     image: Any = None
     asked: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.monotonic)

@@ -9,7 +9,7 @@ import torch
 from diffusers import DiffusionPipeline
 
 from sd_runtime import sources
-from sd_runtime.config import ModelConfig, RuntimeConfig
+from sd_runtime.config import DType, ModelConfig, RuntimeConfig
 from sd_runtime.diffusion import (
     compile_cache,
     components,
@@ -67,10 +67,8 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
     on = device.Device(device.best())
     on.enter("loading")
     compile_cache.use(config.model, on.kind)
-    # Half precision is slower than single on CPUs, and many of its operators are missing there.
-    dtype = "float32" if on.kind == "cpu" else config.model.dtype
-    if dtype != config.model.dtype:
-        logger.info("a CPU computes float32, not %s", config.model.dtype)
+    on.prefer_kernels()
+    dtype = _dtype(config.model, on)
     pipeline = _pipeline(folder, config.model, _DTYPES[dtype])
     switch = loras.load(pipeline, config.loras)
     pipeline.to(on.kind)
@@ -96,6 +94,15 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
         text_loras=text_switch,
         tuned=tuning.tune(pipeline, config.optimizations, on, switch),
     )
+
+
+def _dtype(model: ModelConfig, on: device.Device) -> DType:
+    """What to compute in: half precision is slower than single on CPUs, and many of its operators are missing there."""
+    if on.kind != "cpu":
+        return model.dtype or on.half()
+    if model.dtype not in {None, "float32"}:
+        logger.info("a CPU computes float32, not %s", model.dtype)
+    return "float32"
 
 
 def _pipeline(folder: Path, model: ModelConfig, dtype: torch.dtype) -> Any:

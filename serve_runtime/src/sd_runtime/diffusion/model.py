@@ -23,6 +23,19 @@ class OwnDefaults:
     guidance: float
 
 
+@dataclass
+class Peaks:
+    """Memory that the warm-up saw in use beside the weights, in bytes; 0 where nobody counts.
+
+    Attributes:
+        denoising: of a UNet call, for each row and pixel of the picture.
+        decoding: for each pixel.
+    """
+
+    denoising: float = 0.0
+    decoding: float = 0.0
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A pipeline and what belongs to it.
@@ -33,6 +46,7 @@ class LoadedModel:
         loras: the switch of the thread that draws: of the UNet, or of the whole pipeline where that draws by its own call.
         text_loras: the switch of the thread that encodes prompts.
         seconds: time spent per phase of loading.
+        peaks: memory, as far as it was measured.
     """
 
     pipeline: Any
@@ -46,6 +60,7 @@ class LoadedModel:
     text_loras: LoraSwitch
     tuned: Tuned
     seconds: dict[str, float] = field(default_factory=dict)
+    peaks: Peaks = field(default_factory=Peaks)
 
     @property
     def batching(self) -> Batching:

@@ -53,8 +53,13 @@ class Preparer:
         Returns:
             Images that cannot be prepared, and why.
         """
-        with torch.inference_mode(), self._device.side_stream():
-            return [failure for same in _by_loras(drawings) for failure in self._prepare(same)]
+        with torch.inference_mode():
+            failed = [failure for same in _by_loras(drawings) for failure in self._prepare(same)]
+        ready = self._device.mark()
+        for drawing in drawings:
+            drawing.ready = ready
+        self._device.wait([ready])
+        return failed
 
     def _prepare(self, drawings: Sequence[Drawing]) -> list[Failure]:
         """All at once; if that fails for several, one by one, so that only the culprit fails."""

@@ -11,8 +11,10 @@ from sd_runtime.diffusion.stock import StockStudio
 from sd_runtime.observer import Observer
 
 # Activations of a UNet for one cell of latents, in numbers per channel of its widest blocks: skip connections of
-# the way down and a few working copies. The rest is what `Budget.shrink` learns.
+# the way down and a few working copies. It is a guess, for which half the memory is left alone; the rest is what
+# `Budget.shrink` learns.
 _LIVE_COPIES = 64
+_GUESSED_SHARE, _MEASURED_SHARE = 0.5, 0.9
 _CPU_MEMORY = 4 * 2**30
 
 
@@ -40,8 +42,11 @@ def preparation(model: LoadedModel, observer: Observer) -> Prepare:
 
 
 def _pixels(model: LoadedModel) -> int:
-    """Rows times pixels of the picture that a UNet call may hold: half the free memory's worth."""
+    """Rows times pixels of the picture that a UNet call may hold, beside the decoder at the model's own size."""
     free = model.device.free() or 2 * _CPU_MEMORY
+    if model.peaks.denoising:
+        decoding = model.peaks.decoding * model.defaults.width * model.defaults.height
+        return max(1, int((free * _MEASURED_SHARE - decoding) / model.peaks.denoising))
     unet = model.pipeline.unet
     cell = int(unet.config.block_out_channels[0]) * unet.dtype.itemsize * _LIVE_COPIES
-    return int(free / 2 / cell * model.pipeline.vae_scale_factor**2)
+    return int(free * _GUESSED_SHARE / cell * model.pipeline.vae_scale_factor**2)

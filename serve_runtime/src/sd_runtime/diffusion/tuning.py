@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The speed switches: what is asked for, what of it can be had here, and the UNet call that results."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +23,13 @@ class Tuned:
         call: of the UNet; None for pipelines that draw by their own `__call__`.
         effective: the switches as they are.
         compiled: the compiled calls, UNet first; empty where nothing is compiled.
+        graphs: the UNet's captured calls; None where none are captured.
     """
 
     call: Forward | None
     effective: dict[str, bool]
     compiled: tuple[CompiledCall, ...] = ()
+    graphs: Graphs | None = None
 
     @property
     def fixed_shapes(self) -> bool:
@@ -48,18 +49,17 @@ def tune(pipeline: Any, wanted: Optimizations, device: Device, loras: LoraSwitch
         "compile": wanted.compile,
         "cuda_graphs": wanted.cuda_graphs and device.kind == "cuda",
     }
-    if not effective["compile"]:
-        return Tuned(_call(forward(unet), effective, device, loras), effective)
-    compiled = _compile(pipeline, device, loras)
-    return Tuned(_call(compiled, effective, device, loras), effective, (compiled, pipeline.vae.decode))
-
-
-def _call(call: Forward, effective: Mapping[str, bool], device: Device, loras: LoraSwitch) -> Forward:
+    compiled: tuple[CompiledCall, ...] = ()
+    call = forward(unet)
+    if effective["compile"]:
+        call = _compile(pipeline, device, loras)
+        compiled = (call, pipeline.vae.decode)
     if effective["cuda_graphs"]:
-        return Graphs(call, loras, call.is_settled) if isinstance(call, CompiledCall) else Graphs(call, loras)
+        graphs = Graphs(call, loras)
+        return Tuned(graphs, effective, compiled, graphs)
     # Compiled code is called by one thread: torch's guards, when two check them at once, fail and compile anew.
-    shared_out = device.kind == "cpu" and cores() > 1 and not effective["compile"]
-    return Lanes(call, cores(), device.beside) if shared_out else call
+    shared_out = device.kind == "cpu" and cores() > 1 and not compiled
+    return Tuned(Lanes(call, cores(), device.beside) if shared_out else call, effective, compiled)
 
 
 def _channels_last(pipeline: Any, device: Device) -> bool:

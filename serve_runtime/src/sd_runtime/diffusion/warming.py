@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw each size once before the first request does: kernels are chosen, compiled and captured by then."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -10,12 +10,12 @@ import torch
 from sd_runtime.config import Batching, LiveConfig, WarmupShape
 from sd_runtime.diffusion import compile_cache, failures
 from sd_runtime.diffusion.decoding import Decoder
-from sd_runtime.diffusion.denoising import Denoiser, Studio
-from sd_runtime.diffusion.drawing import Drawing, drawings
+from sd_runtime.diffusion.denoising import Denoiser
+from sd_runtime.diffusion.drawing import drawings
 from sd_runtime.diffusion.loras import Active
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import padded_rows
-from sd_runtime.diffusion.preparing import Prepare
+from sd_runtime.diffusion.preparing import Failure
 from sd_runtime.diffusion.studios import preparation, studio
 from sd_runtime.engine import ImageRequest
 from sd_runtime.errors import ContentWithheld, ModelInvalid, ModelUnavailable
@@ -24,6 +24,7 @@ from sd_runtime.starting import Starting
 
 _CPU_SIDE = 256
 _UNGUIDED = 1.0
+_REQUEST_ID = "warmup"
 _STEPS = 2  # schedulers of several orders begin otherwise than they go on
 
 
@@ -43,10 +44,13 @@ def warm_up(model: LoadedModel, starting: Starting) -> None:
     """
     fixed = model.tuned.fixed_shapes
     shapes = model.config.warmup or (_trial(model, full_size=fixed),)
-    starting.enter("compile" if fixed else "warmup")
-    with ExitStack() as compiling:
+    starting.enter("compile" if model.tuned.compiled else "warmup")
+    with ExitStack() as warming:
+        warming.enter_context(model.device.choosing_kernels())
         for each in model.tuned.compiled:
-            compiling.enter_context(each.waiting())
+            warming.enter_context(each.waiting())
+        if model.tuned.graphs is not None:
+            warming.enter_context(model.tuned.graphs.capturing())
         for shape in shapes:
             for count in _batches(model, Batching().max_batch_size) if fixed else (1,):
                 _draw(model, shape, count, model.defaults.guidance)
@@ -120,35 +124,44 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance:
         steps=_STEPS,
         guidance=guidance,
         count=count,
-        id="warmup",
+        id=_REQUEST_ID,
     )
     pictures = drawings(request, model.family)
     drawing_room.budget.pictures = count
-    for error in _failures(preparation(model, Silent()), drawing_room, pictures):
+    pixels = shape.width * shape.height
+    rows = sum(drawing.rows for drawing in pictures)
+
+    def denoised(peak: int) -> None:
+        model.peaks.denoising = max(model.peaks.denoising, peak / (rows * pixels))
+
+    def decoded(peak: int) -> None:
+        model.peaks.decoding = max(model.peaks.decoding, peak / pixels)
+
+    _check(model, shape, preparation(model, Silent())(pictures))
+    for drawing in pictures:
+        drawing_room.join(drawing)
+    while drawing_room.drawings():
+        with model.device.peak(denoised):
+            tick = drawing_room.tick()
+        _check(model, shape, tick.failed)
+    if isinstance(drawing_room, Denoiser):
+        model.device.enter("decoding")
+        with torch.inference_mode(), model.device.peak(decoded):
+            (image,) = Decoder(model.pipeline).decode([pictures[0].trajectory.latents])
+        if isinstance(image, Exception) and not isinstance(image, ContentWithheld):
+            raise ModelInvalid(
+                f"model.uri: got {model.config.model.uri!r}: {failures.told(image, _REQUEST_ID, quoted=True)}"
+            )
+
+
+def _check(model: LoadedModel, shape: _Shape | WarmupShape, failed: Sequence[Failure]) -> None:
+    """Raise for images that could not be drawn; one that is withheld has been drawn."""
+    for _, error in failed:
         if isinstance(error, ContentWithheld):
-            continue  # it has been drawn
-        told = failures.told(error, request.id, quoted=True)
+            continue
+        told = failures.told(error, _REQUEST_ID, quoted=True)
         kind = ModelUnavailable if failures.out_of_memory(error) else ModelInvalid
         raise kind(
             f"model.uri: got {model.config.model.uri!r}: a {type(model.pipeline).__name__} does not draw an image of"
             f" {shape.width}x{shape.height}: {told}"
         ) from error
-    if isinstance(drawing_room, Denoiser):
-        model.device.enter("decoding")
-        with torch.inference_mode():
-            (decoded,) = Decoder(model.pipeline).decode([pictures[0].trajectory.latents])
-        if isinstance(decoded, Exception) and not isinstance(decoded, ContentWithheld):
-            raise ModelInvalid(
-                f"model.uri: got {model.config.model.uri!r}: {failures.told(decoded, request.id, quoted=True)}"
-            )
-
-
-def _failures(prepare: Prepare, drawing_room: Studio, pictures: Sequence[Drawing]) -> Iterator[Exception]:
-    """Draw pictures, and yield what goes wrong."""
-    for _, error in prepare(pictures):
-        yield error
-    for drawing in pictures:
-        drawing_room.join(drawing)
-    while drawing_room.drawings():
-        for _, error in drawing_room.tick().failed:
-            yield error
