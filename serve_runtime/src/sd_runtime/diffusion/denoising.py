@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sd_runtime.diffusion import failures, schedulers
+from sd_runtime.diffusion import failures
 from sd_runtime.diffusion.device import Device
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.families import Family
@@ -20,7 +20,7 @@ from sd_runtime.diffusion.groups import Budget, Groups
 from sd_runtime.diffusion.loras import LoraSwitch
 from sd_runtime.diffusion.predicting import NoisePredictor
 from sd_runtime.diffusion.prompts import Prompts
-from sd_runtime.diffusion.trajectory import Trajectory
+from sd_runtime.diffusion.trajectory import Trajectory, begin
 from sd_runtime.observer import Observer
 
 
@@ -147,18 +147,15 @@ class Denoiser:
 
     def _trajectory(self, drawing: Drawing, positive: Any, negative: Any) -> Trajectory:
         request = drawing.request
-        scheduler = schedulers.fresh(
-            self._pipeline.scheduler, request.scheduler, request.steps or 1, request.schedule
-        )
-        trajectory = Trajectory(
-            scheduler=scheduler,
-            request=request,
+        trajectory = begin(
+            self._pipeline.scheduler,
+            request,
             seed=drawing.seed,
             conditions=self._family.conditions(request, positive, negative),
-            cell=self._pipeline.vae_scale_factor,
             channels=self._pipeline.unet.config.in_channels,
+            cell=self._pipeline.vae_scale_factor,
         )
-        drawing.steps = len(scheduler.timesteps)
+        drawing.steps = trajectory.plan.steps
         self._observer.phase("queue", time.monotonic() - drawing.since)
         drawing.since = time.monotonic()
         return trajectory
@@ -181,13 +178,13 @@ class Denoiser:
 
     def _try_advance(self, batch: Sequence[Drawing], done: Tick) -> Exception | None:
         try:
-            predictions = self._predict([drawing.trajectory for drawing in batch])
+            advances = self._predict([drawing.trajectory for drawing in batch])
         except Exception as error:  # noqa: BLE001 - whatever failed, the others are drawn
             # Its frames hold the tensors that did not fit.
             return error.with_traceback(None) if failures.out_of_memory(error) else error
-        for drawing, prediction in zip(batch, predictions, strict=True):
+        for drawing, advance in zip(batch, advances, strict=True):
             try:
-                drawing.trajectory.advance(prediction)
+                drawing.trajectory.advance(advance)
             except Exception as error:  # noqa: BLE001 - likewise
                 done.failed.append((drawing, error))
             else:
