@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 from torch.overrides import TorchFunctionMode
 
+from sd_runtime.config import SchedulerName
 from sd_runtime.diffusion import clean_latents, schedulers
 from sd_runtime.schedule_options import ScheduleOptions
 
@@ -96,7 +97,9 @@ class StepPlan:
 
 
 @functools.lru_cache(_KEPT)
-def planned(own: Any, name: Any, steps: int, options: ScheduleOptions) -> StepPlan | None:
+def planned(
+    own: Any, name: SchedulerName | None, steps: int, options: ScheduleOptions
+) -> StepPlan | None:
     """The plan of a request's schedule; None where its steps are not linear.
 
     Args:

@@ -37,7 +37,7 @@ class Trajectory:
     """Latents between noise and image.
 
     Attributes:
-        conditions: what the UNet is told beside latents and time, one row for each of its rows.
+        conditions: inputs of the UNet beside latents and time, one row for each of its rows.
         guidance: scale of classifier-free guidance.
         rescale: share of rescaled guidance.
         plan: its steps as numbers.
