@@ -97,9 +97,7 @@ class StepPlan:
 
 
 @functools.lru_cache(_KEPT)
-def planned(
-    own: Any, name: SchedulerName | None, steps: int, options: ScheduleOptions
-) -> StepPlan | None:
+def planned(own: Any, name: SchedulerName | None, steps: int, options: ScheduleOptions) -> StepPlan | None:
     """The plan of a request's schedule; None where its steps are not linear.
 
     Args:
