@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sd_runtime.diffusion import batched_step, schedulers, step_plan, trajectory
 from sd_runtime.diffusion.predicting import NoisePredictor
 from sd_runtime.diffusion.schedulers import SCHEDULERS
+from sd_runtime.diffusion.step_noise import StepNoise
 from sd_runtime.engine import ImageRequest
 from sd_runtime.errors import InvalidRequest
 from sd_runtime.schedule_options import OFFERED, ScheduleOptions
@@ -61,17 +62,18 @@ def finished(image):
     return image.index == image.plan.steps
 
 
-def advance(images, call=unet, **settings):
+def advance(images, predict):
     """One step with all of them."""
-    for image, share in zip(images, NoisePredictor(call, **settings)(images), strict=True):
+    for image, share in zip(images, predict(images), strict=True):
         image.advance(share)
 
 
 def together(*images, **settings):
     """Advance until all are done."""
+    predict = NoisePredictor(unet, **settings)
     with torch.inference_mode():
         while going := [image for image in images if not finished(image)]:
-            advance(going, **settings)
+            advance(going, predict)
     return [image.latents for image in images]
 
 
@@ -188,7 +190,7 @@ def test_any_mix_goes_where_diffusers_takes_each_alone(arrivals, clips, padded):
         diffusers.DDIMScheduler if clips else diffusers.EulerDiscreteScheduler, clip_sample=clips
     )
     arrivals = [each for each in arrivals if able(own, each[1])]
-    images, tick = [], 0
+    images, tick, predict = [], 0, NoisePredictor(unet, padded=padded)
     with torch.inference_mode():
         while tick <= 8 or any(not finished(image) for _, image, _ in images):
             images += [
@@ -199,7 +201,7 @@ def test_any_mix_goes_where_diffusers_takes_each_alone(arrivals, clips, padded):
             going = [image for _, image, leaves in images if not finished(image) and tick < leaves]
             images = [each for each in images if each[1] in going or finished(each[1])]
             if going:
-                advance(going, padded=padded)
+                advance(going, predict)
             tick += 1
     for request, image, _ in images:
         assert same(image.latents, by_diffusers(own, request), rounding(image.plan)), str(request)
@@ -298,15 +300,34 @@ def test_a_call_that_failed_is_repeated_with_the_same_noise(name):
 
     while not finished(image):
         try:
-            advance([image], unsteady)
+            advance([image], NoisePredictor(unsteady))
         except torch.OutOfMemoryError:
             continue
     assert same(image.latents, by_diffusers(own, request))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_noise_is_drawn_as_diffusers_draws_it(dtype):
+    shape, kinds = (
+        (1, CHANNELS, SIDE, SIDE),
+        (None, step_plan.MODEL_TYPE, torch.float32, step_plan.MODEL_TYPE),
+    )
+    noise, generator = StepNoise(5, shape, dtype, kinds), torch.Generator().manual_seed(5)
+    drawn = [noise.first()]
+    for _ in kinds:
+        drawn.append(noise.current())
+        assert noise.current() is drawn[-1]
+        noise.taken()
+    assert drawn.pop(1) is None
+    wanted = [
+        torch.randn(shape, generator=generator, dtype=kind) for kind in (dtype, dtype, torch.float32, dtype)
+    ]
+    assert all(torch.equal(one, other.float()) for one, other in zip(drawn, wanted, strict=True))
+
+
 def test_latents_that_somebody_reads_do_not_change():
     images = [begin(model_scheduler(), replace(IMAGE, seed=seed, scheduler="UniPC")) for seed in range(3)]
-    advance(images)
+    advance(images, NoisePredictor(unet))
     read, predicted = [image.latents for image in images], [image.predicted() for image in images]
     copies = [each.clone() for each in (*read, *predicted)]
     together(*images)
@@ -321,7 +342,7 @@ def test_what_is_no_number_stays_with_its_image(broken):
         for seed, name in enumerate(["UniPC", "PNDM", "DDPM", "Heun"])
     ]
     images = [begin(own, request) for request in requests]
-    advance(images)
+    advance(images, NoisePredictor(unet))
     images[1].latents = images[1].latents * broken
     found = together(*images)
     assert not torch.isfinite(found[1]).any()
@@ -384,7 +405,7 @@ def test_a_padded_call_has_the_rows_of_the_next_size():
     own = model_scheduler()
     requests = [replace(IMAGE, seed=seed, guidance=guidance) for seed, guidance in enumerate([4.0, 1.0, 4.0])]
     images = [begin(own, request) for request in requests]
-    advance(images, counted, padded=True)
+    advance(images, NoisePredictor(counted, padded=True))
     assert rows == [(8, 8, 8)]
     for request, found in zip(requests, together(*images, padded=True), strict=True):
         assert same(found, by_diffusers(own, request))
