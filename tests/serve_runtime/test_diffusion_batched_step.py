@@ -362,15 +362,19 @@ def test_an_image_whose_own_scheduler_fails_leaves_the_others_as_they_were(monke
     assert same(images[1].latents, by_diffusers(own, replace(IMAGE, seed=2, scheduler="Euler")))
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)], ids=str)
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 5e-3), (torch.bfloat16, 5e-2)], ids=str)
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_half_precision_is_as_near_to_float32_as_diffusers_is(name, dtype, most):
-    """Noise is drawn in the type in which diffusers draws it, else these would be other images."""
-    own, request = model_scheduler(), replace(IMAGE, scheduler=name, steps=10)
-    (found,) = together(begin(own, request, dtype))
-    stock = by_diffusers(own, request, dtype).float()
-    assert found.dtype == torch.float32
-    assert same(found, stock, 4 * most)
+def test_in_half_precision_an_image_is_nearer_to_that_of_float32_than_with_diffusers(name, dtype, most):
+    own, ours, diffusers_own = model_scheduler(), [], []
+    for seed in range(6):
+        request = replace(IMAGE, scheduler=name, steps=10, seed=seed)
+        exact = by_diffusers(own, request)
+        (found,) = together(begin(own, request, dtype))
+        assert found.dtype == torch.float32
+        assert same(found, exact, most)
+        ours.append(float((found - exact).square().mean()))
+        diffusers_own.append(float((by_diffusers(own, request, dtype).float() - exact).square().mean()))
+    assert sum(ours) < sum(diffusers_own)
 
 
 def test_a_step_reads_nothing_back_from_the_device():
