@@ -156,6 +156,37 @@ def test_every_scheduler_with_every_option_goes_where_diffusers_goes(name, predi
         assert same(found, by_diffusers(own, request), rounding(image.plan)), str(request)
 
 
+MODELS_OWN = [
+    (diffusers.DPMSolverMultistepScheduler, {"solver_order": 3}),
+    (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"}),
+    (diffusers.DPMSolverMultistepScheduler, {"euler_at_final": True, "final_sigmas_type": "sigma_min"}),
+    (diffusers.UniPCMultistepScheduler, {"solver_order": 3}),
+    (
+        diffusers.UniPCMultistepScheduler,
+        {"solver_type": "bh1", "predict_x0": False, "final_sigmas_type": "sigma_min"},
+    ),
+    (diffusers.PNDMScheduler, {"skip_prk_steps": False, "prediction_type": "epsilon"}),
+    (
+        diffusers.EulerDiscreteScheduler,
+        {"interpolation_type": "log_linear", "final_sigmas_type": "sigma_min"},
+    ),
+    (diffusers.EulerDiscreteScheduler, {"timestep_type": "continuous", "use_karras_sigmas": True}),
+    (diffusers.DDPMScheduler, {"variance_type": "fixed_large"}),
+    (diffusers.DDPMScheduler, {"variance_type": "fixed_small_log"}),
+    (diffusers.DDIMScheduler, {"set_alpha_to_one": False}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changed"), MODELS_OWN, ids=str)
+def test_what_a_model_configures_of_its_scheduler_is_batched_as_well(kind, changed):
+    own = model_scheduler(kind, **changed)
+    requests = [replace(IMAGE, steps=steps, seed=steps) for steps in (4, 7, 20)]
+    images = [begin(own, request) for request in requests]
+    assert not any(isinstance(image, trajectory.OwnSteps) for image in images)
+    for request, found in zip(requests, together(*images), strict=True):
+        assert same(found, by_diffusers(own, request))
+
+
 wanted = st.builds(
     ImageRequest,
     prompt=st.just(""),

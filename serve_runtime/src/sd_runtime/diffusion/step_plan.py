@@ -10,8 +10,8 @@ tensors: the coefficients of a sum are what it makes of unit vectors. No formula
 version of diffusers, another curve of sigmas or a higher order of a solver needs no change here.
 
 Each unit vector also carries one random number, another one in each step. A linear step makes of these random numbers
-what its coefficients say; a step that clips, thresholds or keeps something out of sight does not. Then there is no plan, and the scheduler
-steps by itself, one image at a time.
+what its coefficients say; a step that clips, thresholds or keeps something out of sight does not. Then there is no
+plan, and the scheduler steps by itself, one image at a time.
 """
 
 import functools
@@ -49,11 +49,11 @@ class StepPlan:
     """Every step of one schedule, as numbers.
 
     Attributes:
-        timesteps: what the UNet receives as time, by step.
-        init_noise_sigma: times noise of unit spread: the first latents.
-        input_scales: times the latents: what the UNet receives, by step.
-        updates: shape (steps, 1 + slots, 3 + slots). Row 0 makes the next latents, the other rows make the memory that
-            the next step finds; columns as the constants of this module say.
+        timesteps: shape (steps,): the time that the UNet receives.
+        init_noise_sigma: the spread of the first latents.
+        input_scales: shape (steps,): the latents times this are the input of the UNet.
+        updates: shape (steps, 1 + slots, 3 + slots). Row 0 gives the next latents, the other rows the memory that the
+            next step finds; columns as the constants of this module say.
         cleans: shape (steps, 2): the image that a step points to, from latents and prediction.
         noise: the type in which diffusers draws the noise of a step, perhaps MODEL_TYPE; None: the step adds none.
     """
@@ -144,7 +144,7 @@ class _Found:
     noise: torch.dtype | None
 
     def is_linear(self, witness: Row) -> bool:
-        """Whether the coefficients say what became of the witness, and are where an update looks for them."""
+        """Whether the coefficients explain what became of the witness, and stand where an update looks for them."""
         rows = np.stack([self.scale, self.latents, self.clean, *self.memory])
         terms = rows[:, :-1] * witness
         differences = np.abs(rows[:, -1] - terms.sum(axis=1))
