@@ -139,7 +139,8 @@ def _noise(trajectories: Sequence[Trajectory], device: torch.device) -> torch.Te
 
 
 def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A small tensor of the CPU on its way to the device, for which nobody waits: only pinned memory is copied so."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    """A small tensor of the CPU on its way to the device; nobody waits for the copy, for which CUDA wants pinned memory."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    # MPS would read the memory after it is freed.
+    return tensor.to(device, non_blocking=device.type != "mps")
