@@ -6,7 +6,7 @@ import diffusers
 import pytest
 import torch
 
-from sd_runtime.diffusion import clean_latents, previews
+from sd_runtime.diffusion import clean_latents, previews, schedulers
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.schedulers import SCHEDULERS
 from sd_runtime.engine import ImageRequest, Output
@@ -86,18 +86,16 @@ def test_the_known_vaes_have_published_maps(kind, scale):
     assert previews.colours(known).bias.tolist() == [0, 0, 0]
 
 
-def record_steps(monkeypatch, kind):
-    """What goes into each step of a scheduler's class, and what comes out."""
-    steps, step = [], kind.step
+def record_steps(studio, monkeypatch):
+    """The latents of the only image before each step, and the guided prediction for them."""
+    steps, predict = [], studio.studio._predict
 
-    def recorded(self, prediction, timestep, sample, **settings):
-        place = len(self.recorded) if hasattr(self, "recorded") else 0
-        self.recorded = [*getattr(self, "recorded", []), place]
-        stepped = step(self, prediction, timestep, sample, **settings)
-        steps.append((self, place, prediction, sample, stepped))
-        return stepped
+    def recorded(trajectories):
+        (advance,) = advances = predict(trajectories)
+        steps.append((trajectories[0].latents, advance.prediction))
+        return advances
 
-    monkeypatch.setattr(kind, "step", recorded)
+    monkeypatch.setattr(studio.studio, "_predict", recorded)
     return steps
 
 
@@ -124,11 +122,15 @@ def near(one, other):
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_preview_shows_the_image_that_the_step_points_to(bench, request, monkeypatch, kind, name):
     studio = bench(request.getfixturevalue(kind))
-    steps = record_steps(monkeypatch, getattr(diffusers, SCHEDULERS[name]))
+    steps = record_steps(studio, monkeypatch)
+    scheduler = schedulers.fresh(studio.model.pipeline.scheduler, name, 6)
     (drawing,) = studio.join(replace(RED, prompt="a red circle", scheduler=name, steps=6, seed=3))
     while studio.studio.drawings():
         studio.studio.tick()
-        scheduler, place, prediction, sample, stepped = steps[-1]
+        place, (sample, prediction) = len(steps) - 1, steps[-1]
+        timestep = scheduler.timesteps[place]
+        scheduler.scale_model_input(sample, timestep)
+        stepped = scheduler.step(prediction, timestep, sample, return_dict=False)
         found = drawing.trajectory.predicted().double()
         if len(stepped) > 1:
             assert near(found, stepped[1].double())  # diffusers' own

@@ -117,6 +117,6 @@ def test_a_size_that_cannot_be_drawn_fails_the_start(monkeypatch, error, told):
     def broken(*_, **__):
         raise error
 
-    monkeypatch.setattr("sd_runtime.diffusion.trajectory.randn_tensor", broken)
+    monkeypatch.setattr("sd_runtime.diffusion.step_noise.StepNoise.first", broken)
     with pytest.raises(ModelUnavailable, match=f"does not draw an image of 64x64: {told}"):
         tuned((64, 64))

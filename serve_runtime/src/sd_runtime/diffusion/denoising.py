@@ -117,7 +117,9 @@ class Denoiser:
 
     def _begin(self, drawing: Drawing) -> None:
         trajectory = drawing.trajectory
-        self._device.adopt([trajectory.latents, *trajectory.conditions.values()], drawing.ready)
+        self._device.adopt(
+            [trajectory.latents, trajectory.memory, *trajectory.conditions.values()], drawing.ready
+        )
         drawing.begun = True
         began = time.monotonic()
         self._observer.phase("queue", began - drawing.since)
@@ -141,13 +143,13 @@ class Denoiser:
 
     def _try_advance(self, batch: Sequence[Drawing], done: Tick) -> Exception | None:
         try:
-            predictions = self._predict([drawing.trajectory for drawing in batch])
+            advances = self._predict([drawing.trajectory for drawing in batch])
         except Exception as error:  # noqa: BLE001 - whatever failed, the others are drawn
             # Its frames hold the tensors that did not fit.
             return error.with_traceback(None) if failures.out_of_memory(error) else error
-        for drawing, prediction in zip(batch, predictions, strict=True):
+        for drawing, advance in zip(batch, advances, strict=True):
             try:
-                drawing.trajectory.advance(prediction)
+                drawing.trajectory.advance(advance)
             except Exception as error:  # noqa: BLE001 - likewise
                 done.failed.append((drawing, error))
             else:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from sd_runtime.diffusion import failures
+from sd_runtime.diffusion.batched_step import Forward
 from sd_runtime.diffusion.families import Conditions
 from sd_runtime.diffusion.loras import LoraSwitch
-from sd_runtime.diffusion.predicting import Forward
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from sd_runtime.diffusion.batched_step import Forward
 from sd_runtime.diffusion.device import set_threads
 from sd_runtime.diffusion.families import Conditions
-from sd_runtime.diffusion.predicting import Forward
 
 _WORTH = 512  # cells of latents; for fewer, what Python does between the operators takes longer than they do
 

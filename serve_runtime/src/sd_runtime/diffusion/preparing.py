@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from sd_runtime.diffusion import failures, schedulers
+from sd_runtime.diffusion import failures
 from sd_runtime.diffusion.device import Device
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.families import Conditions, Family
 from sd_runtime.diffusion.loras import LoraSwitch
 from sd_runtime.diffusion.prompts import Prompts
-from sd_runtime.diffusion.trajectory import Trajectory
+from sd_runtime.diffusion.trajectory import begin
 from sd_runtime.observer import Observer
 
 Failure = tuple[Drawing, Exception]
@@ -88,19 +88,15 @@ class Preparer:
                 self._give_trajectory(drawing, conditions)
 
     def _give_trajectory(self, drawing: Drawing, conditions: Conditions) -> None:
-        request = drawing.request
-        scheduler = schedulers.fresh(
-            self._pipeline.scheduler, request.scheduler, request.steps or 1, request.schedule
-        )
-        drawing.trajectory = Trajectory(
-            scheduler=scheduler,
-            request=request,
+        drawing.trajectory = begin(
+            self._pipeline.scheduler,
+            drawing.request,
             seed=drawing.seed,
             conditions=conditions,
-            cell=self._pipeline.vae_scale_factor,
             channels=self._pipeline.unet.config.in_channels,
+            cell=self._pipeline.vae_scale_factor,
         )
-        drawing.steps = len(scheduler.timesteps)
+        drawing.steps = drawing.trajectory.plan.steps
 
 
 def as_they_are(_: Sequence[Drawing]) -> list[Failure]:

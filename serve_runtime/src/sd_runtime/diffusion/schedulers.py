@@ -55,6 +55,17 @@ def name_of(own: Any) -> str:
     return next((name for name, offered in SCHEDULERS.items() if offered == kind), kind)
 
 
+def is_offered(made: Any) -> bool:
+    """Whether a scheduler is of a class on offer."""
+    return type(made).__name__ in SCHEDULERS.values()
+
+
+def clips(made: Any) -> bool:
+    """Whether a scheduler clips the images that it predicts; some have such settings of the model and no use for them."""
+    used = {"clip_sample", "thresholding"} & _parameters(type(made)).keys()
+    return any(made.config.get(name) for name in used)
+
+
 def offered(own: Any) -> Mapping[str, tuple[str, ...]]:
     """The options of each scheduler that a request may name, and of the model's own one."""
     return {**OFFERED, name_of(own): _options(own)}

@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from sd_runtime.config import Optimizations
+from sd_runtime.diffusion.batched_step import Forward
 from sd_runtime.diffusion.compiled import CompiledCall, Compiler
 from sd_runtime.diffusion.device import Device, cores
 from sd_runtime.diffusion.graphs import Graphs
 from sd_runtime.diffusion.lanes import Lanes
 from sd_runtime.diffusion.loras import LoraSwitch
-from sd_runtime.diffusion.predicting import Forward, forward
+from sd_runtime.diffusion.predicting import forward
 
 
 @dataclass(frozen=True)
