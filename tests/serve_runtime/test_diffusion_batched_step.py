@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from sd_runtime.diffusion import batched_step, schedulers, step_plan, trajectory
-from sd_runtime.diffusion.predicting import NoisePredictor
+from sd_runtime.diffusion.predicting import NoisePredictor, padded_rows
 from sd_runtime.diffusion.schedulers import SCHEDULERS
 from sd_runtime.diffusion.step_noise import StepNoise
 from sd_runtime.engine import ImageRequest
@@ -441,6 +441,7 @@ def test_a_padded_call_has_the_rows_of_the_next_size():
     requests = [replace(IMAGE, seed=seed, guidance=guidance) for seed, guidance in enumerate([4.0, 1.0, 4.0])]
     images = [begin(own, request) for request in requests]
     advance(images, NoisePredictor(counted, padded=True))
-    assert rows == [(8, 8, 8)]
+    assert rows == [(padded_rows(5),) * 3]
+    assert padded_rows(5) > 5
     for request, found in zip(requests, together(*images, padded=True), strict=True):
         assert same(found, by_diffusers(own, request))
