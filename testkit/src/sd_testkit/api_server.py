@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The API server as the stand-ins use it: list, create, patch, replace a status, delete, tell an Event."""
 
-import json
 import secrets
 import string
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from typing import Any
 
 from kubernetes.aio.client import ApiClient, ApiException
 from kubernetes.aio.dynamic import DynamicClient
+from pydantic_core import from_json
 
 Json = dict[str, Any]
 
@@ -71,7 +71,7 @@ class ApiServer:
             if error.status != _GONE:
                 raise
             return []
-        found = json.loads(await answer.read())["items"]
+        found = from_json(await answer.read())["items"]
         return [{"apiVersion": _KINDS[kind], "kind": kind, **each} for each in found]
 
     async def create(self, body: Json) -> Json | None:

@@ -19,6 +19,7 @@ INGRESS = "ingress"
 MODEL = "model"
 _PICTURE = b"\x89PNG\r\n\x1a\n simulated"
 _POLL_SECONDS = 0.05
+_MONOTONIC_ZERO = time.time() - time.monotonic()  # taken once, so that a start keeps its time in every answer
 
 
 @dataclass
@@ -160,9 +161,8 @@ class Session:
 
 def _report(replica: Replica) -> Json:
     """What a replica tells of its start; its phases have a fixed share of it, and one that runs is at the weights."""
-    now = time.monotonic()
-    began = time.time() - (now - replica.started)
-    length = replica.ready - replica.started if replica.running else now - replica.started
+    began = _MONOTONIC_ZERO + replica.started
+    length = (replica.ready if replica.running else time.monotonic()) - replica.started
     seconds = {"import": length / 2}
     if replica.running:
         seconds |= {"weights": length / 8, "pipeline": length / 8, "warmup": length / 4}
