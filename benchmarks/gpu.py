@@ -138,7 +138,7 @@ def engine(bench: Bench) -> None:
         warmup=(WarmupShape(width=case.side, height=case.side),),
     )
     live = LiveConfig(batching=Batching(max_batch_size=max(bench.batches)))
-    with mock.patch.object(warming, "batches", return_value=tuple(bench.batches)):
+    with mock.patch.object(warming, "_batches", return_value=tuple(bench.batches)):
         running = DiffusionEngine(load(config), live)
     try:
         for batch in bench.batches:

@@ -62,8 +62,8 @@ def test_a_set_that_goes_on_after_its_turn_has_a_new_one(turn, clock):
 
 @pytest.mark.parametrize(
     ("switch", "length"),
-    [(0.0, TURN_SECONDS), (0.023, TURN_SECONDS), (0.1, 0.8), (0.12, 0.96), (30.0, LONGEST_TURN_SECONDS)],
-    ids=["none", "SD 2.1", "slow", "SDXL", "a machine that stood still"],
+    [(0.0, TURN_SECONDS), (0.01, TURN_SECONDS), (0.023, 0.368), (0.12, 1.92), (30.0, LONGEST_TURN_SECONDS)],
+    ids=["none", "quick", "SD 2.1", "SDXL", "a machine that stood still"],
 )
 def test_a_turn_is_long_beside_its_switch_but_bounded(clock, switch, length):
     turn = LoraTurn(TURN_SECONDS, lambda: switch, clock)

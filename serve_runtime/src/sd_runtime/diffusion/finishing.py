@@ -58,6 +58,7 @@ class Finisher:
         self._observer = observer
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="files")
+        self._is_open = True
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
         self._thread.start()
 
@@ -69,7 +70,7 @@ class Finisher:
     def finish(self, drawing: Drawing, stream: Stream) -> None:
         """Decode and encode a picture whose denoising is done; called by the thread that draws."""
         if drawing.image is not None:
-            self._files.submit(self._file, drawing, stream, drawing.image)
+            self._submit(self._file, drawing, stream, drawing.image)
             return
         latents, drawing.trajectory = drawing.trajectory.latents, None
         self._jobs.put(_Job(drawing, stream, latents, self._device.mark()))
@@ -78,10 +79,11 @@ class Finisher:
         """Show what a picture is to become, if its latents can be shown; likewise."""
         if self._colours is not None:
             job = _Job(drawing, stream, drawing.trajectory.predicted(), self._device.mark())
-            self._files.submit(self._preview, job, self._colours, number)
+            self._submit(self._preview, job, self._colours, number)
 
     def close(self) -> None:
         """End the threads after what they are at."""
+        self._is_open = False
         self._jobs.put(None)
         self._files.shutdown(wait=False, cancel_futures=True)
 
@@ -129,7 +131,15 @@ class Finisher:
             elif isinstance(result, Exception):
                 self._fail(job.drawing, job.stream, result)
             else:
-                self._files.submit(self._file, job.drawing, job.stream, result)
+                self._submit(self._file, job.drawing, job.stream, result)
+
+    def _submit(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Have a file written; none is after `close`, when nobody waits for one."""
+        try:
+            self._files.submit(work, *arguments)
+        except RuntimeError:
+            if self._is_open:
+                raise
 
     def _file(self, drawing: Drawing, stream: Stream, image: Image.Image) -> None:
         began = time.monotonic()
