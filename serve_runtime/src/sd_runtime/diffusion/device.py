@@ -39,7 +39,7 @@ class Device:
         """Compute one number; raises where a device fault has made all further work fail."""
         torch.ones(1, device=self.kind).item()
 
-    def enter(self, work: Literal["loading", "preparing", "drawing", "decoding"]) -> None:
+    def enter(self, work: Literal["loading", "preparing", "noise", "drawing", "decoding"]) -> None:
         """Called once by each thread that computes.
 
         On a CPU the thread that draws leaves one core to those that decode, write files and answer requests; `lanes`

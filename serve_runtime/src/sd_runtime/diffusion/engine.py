@@ -20,6 +20,7 @@ from sd_runtime.diffusion.drawing import Drawing, drawings
 from sd_runtime.diffusion.finishing import Finisher
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.prompt_limits import PromptLimits
+from sd_runtime.diffusion.step_noise import NoiseAhead
 from sd_runtime.diffusion.stock import StockStudio, arguments, guided
 from sd_runtime.diffusion.stream import Stream
 from sd_runtime.diffusion.studios import preparation, studio
@@ -51,8 +52,12 @@ class DiffusionEngine:
             observer=watching,
         )
         self._worker = Worker(self._studio, self._finisher, on=model.device, observer=watching)
+        self._noise = NoiseAhead(model.device)
         self._admission = Admission(
-            preparation(model, watching), self._worker.put, on=model.device, observer=watching
+            preparation(model, watching, self._noise.put),
+            self._worker.put,
+            on=model.device,
+            observer=watching,
         )
         self._worker.arriving = self._admission.waiting
         for each in model.tuned.compiled:
@@ -99,7 +104,8 @@ class DiffusionEngine:
 
     async def check(self) -> None:
         """Raise if a thread has died or the device computes no more."""
-        if not (self._admission.alive and self._worker.alive and self._finisher.alive):
+        threads = (self._admission, self._noise, self._worker, self._finisher)
+        if not all(each.alive for each in threads):
             raise GenerationFailed("a thread of the engine has ended")
         await asyncio.to_thread(self._model.device.touch)
 
@@ -109,6 +115,7 @@ class DiffusionEngine:
             self._admission.close()  # and with it, after what it prepares, the worker
         else:
             self._worker.put(None)
+        self._noise.close()
         self._finisher.close()
         for each in self._model.tuned.compiled:
             each.close()

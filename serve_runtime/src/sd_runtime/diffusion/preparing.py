@@ -17,6 +17,7 @@ from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.families import Conditions, Family
 from sd_runtime.diffusion.loras import LoraSwitch
 from sd_runtime.diffusion.prompts import Prompts
+from sd_runtime.diffusion.step_noise import StepNoise
 from sd_runtime.diffusion.trajectory import begin
 from sd_runtime.observer import Observer
 
@@ -29,7 +30,14 @@ class Preparer:
     """Prepares images for pipelines of a known family; used by one thread."""
 
     def __init__(
-        self, pipeline: Any, family: Family, *, loras: LoraSwitch, device: Device, observer: Observer
+        self,
+        pipeline: Any,
+        family: Family,
+        *,
+        loras: LoraSwitch,
+        device: Device,
+        observer: Observer,
+        draw_ahead: Callable[[StepNoise], None],
     ) -> None:
         """Prepare nothing yet.
 
@@ -39,10 +47,12 @@ class Preparer:
             loras: of the text encoders; another thread has a switch for the UNet.
             device: where it computes.
             observer: is told of encodings.
+            draw_ahead: has the noise of an image's next steps drawn.
         """
         self._pipeline = pipeline
         self._family = family
         self._device = device
+        self._draw_ahead = draw_ahead
         self._prompts = Prompts(family, loras, observer)
 
     def prepare(self, drawings: Sequence[Drawing]) -> list[Failure]:
@@ -97,6 +107,8 @@ class Preparer:
             cell=self._pipeline.vae_scale_factor,
         )
         drawing.steps = drawing.trajectory.plan.steps
+        drawing.trajectory.noise.refill = self._draw_ahead
+        self._draw_ahead(drawing.trajectory.noise)
 
 
 def as_they_are(_: Sequence[Drawing]) -> list[Failure]:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The studio that suits a model, what prepares its images, and how much it may hold at once."""
 
+from collections.abc import Callable
+
 from sd_runtime.config import Batching
 from sd_runtime.diffusion.denoising import Denoiser, Studio
 from sd_runtime.diffusion.groups import Budget, Groups
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import NoisePredictor
 from sd_runtime.diffusion.preparing import Prepare, Preparer, as_they_are
+from sd_runtime.diffusion.step_noise import StepNoise
 from sd_runtime.diffusion.stock import StockStudio
 from sd_runtime.observer import Observer
 
@@ -32,12 +35,25 @@ def studio(model: LoadedModel, observer: Observer) -> Studio:
     )
 
 
-def preparation(model: LoadedModel, observer: Observer) -> Prepare:
-    """What makes images ready for the studio; one thread may use it."""
+def preparation(
+    model: LoadedModel, observer: Observer, draw_ahead: Callable[[StepNoise], None] = lambda _: None
+) -> Prepare:
+    """What makes images ready for the studio; one thread may use it.
+
+    Args:
+        model: draws them.
+        observer: is told of encodings.
+        draw_ahead: has the noise of an image's next steps drawn; by default each step draws its own.
+    """
     if model.family is None:
         return as_they_are
     return Preparer(
-        model.pipeline, model.family, loras=model.text_loras, device=model.device, observer=observer
+        model.pipeline,
+        model.family,
+        loras=model.text_loras,
+        device=model.device,
+        observer=observer,
+        draw_ahead=draw_ahead,
     ).prepare
 
 
