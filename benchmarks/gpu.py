@@ -66,7 +66,7 @@ class Bench:
 
     Attributes:
         folder: of the networks.
-        say: is told a batch size and its pictures per second.
+        say: takes a batch size and its pictures per second.
     """
 
     folder: Path

@@ -6,8 +6,9 @@
 The UNet is a function that returns what it has. For each scheduler and two sizes of latents, milliseconds for one step of
 all images with guidance: `one by one` with diffusers' scheduler objects, which draw noise as they go; `batched` as the
 engine does it, its ratio to Euler's, and `noise`, the drawing of noise for all of them, which is part of neither. `plan`
-is the making of the coefficients of all steps, once for each schedule. Then a tick of the bundled model's denoiser, and the time between two UNet calls of a running
-engine, whose other threads want the same lock of Python's. Medians; run it on an idle machine.
+is the making of the coefficients of all steps, once for each schedule. Then a tick of the bundled model's denoiser, and
+the time between two UNet calls of a running engine, whose other threads want the same lock of Python's. Medians; run it
+on an idle machine.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from sd_runtime.diffusion import DiffusionEngine, load, schedulers, step_plan
 from sd_runtime.diffusion.drawing import drawings
 from sd_runtime.diffusion.model import LoadedModel
 from sd_runtime.diffusion.predicting import NoisePredictor
-from sd_runtime.diffusion.studios import studio
+from sd_runtime.diffusion.studios import preparation, studio
 from sd_runtime.diffusion.trajectory import begin
 from sd_runtime.engine import ImageRequest
 from sd_runtime.observer import Silent
@@ -134,9 +135,12 @@ def ticks(model: LoadedModel, images: int, steps: int) -> list[float]:
     """Times of a denoiser's ticks."""
     room = studio(with_call(model, returned), Silent())
     room.budget.pictures = images
-    for drawing in drawings(request_of(images, steps), model.family):
+    begun = drawings(request_of(images, steps), model.family)
+    if failed := preparation(model, Silent())(begun):
+        raise failed[0][1]
+    for drawing in begun:
         room.join(drawing)
-    room.tick()  # which also encodes the prompt
+    room.tick()  # in which the images begin
     return [milliseconds(room.tick) for _ in range(steps - 1)]
 
 

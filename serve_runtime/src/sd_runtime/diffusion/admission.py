@@ -38,7 +38,7 @@ class Admission:
             prepare: makes images ready.
             hand_over: takes a request whose images are ready; None: nothing more will come.
             on: where it computes.
-            observer: is told of images that end here.
+            observer: counts the images that end here.
         """
         self._prepare = prepare
         self._hand_over = hand_over

@@ -42,7 +42,7 @@ class Rows(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one step of several images takes; the first dimension counts images, if not told otherwise.
+    """What one step of several images takes; the first dimension counts images, unless noted otherwise.
 
     Attributes:
         latents: (images, channels, height, width).

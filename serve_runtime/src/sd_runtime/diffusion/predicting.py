@@ -2,6 +2,7 @@
 """One step for the images of a batch, each at a time of its own: gathered into tensors, computed, shared out again."""
 
 import functools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,9 +70,9 @@ class NoisePredictor:
         )
 
     def _conditions(self, conditions: list[Conditions], called: int) -> Conditions:
-        """Those of all images; joined anew only when others are in the batch than in the call before."""
+        """Those of all images; joined again only when others are in the batch than in the call before."""
         before, rows, joined = self._joined
-        same = len(before) == len(conditions) and all(map(_is, before, conditions))
+        same = len(before) == len(conditions) and all(map(operator.is_, before, conditions))
         if not same or rows != called:
             joined = {name: torch.cat([each[name] for each in conditions]) for name in conditions[0]}
             joined = {name: _pad(tensor, called - len(tensor)) for name, tensor in joined.items()}
@@ -85,10 +86,6 @@ def padded_rows(rows: int) -> int:
     At most 29 % of a call are padding. With powers of two it would be 47 %: 9 or 10 rows would compute 16.
     """
     return next((size for size in _FEW_ROWS if size >= rows), -(-rows // _ROWS_APART) * _ROWS_APART)
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
 
 
 def _pad(tensor: torch.Tensor, room: int) -> torch.Tensor:

@@ -125,6 +125,10 @@ def plan_of(scheduler: Any) -> StepPlan | None:
     return _packed(found, scheduler.timesteps, start)
 
 
+class _NoPlan(Exception):
+    """A step cannot be written as numbers."""
+
+
 @dataclass(frozen=True)
 class _Found:
     """One step as the probe saw it: for each result its coefficients, then what became of the witness.
@@ -174,7 +178,7 @@ class _Probe:
         memory = [_row(holder[key]) for holder, key in self._memory()]
         found = _Found(_row(scale), _row(stepped[0]), _row(clean), memory, noise.drawn)
         if not found.is_linear(witness):
-            raise NotImplementedError("a step that is not linear")
+            raise _NoPlan("a step that is not linear")
         return found
 
     def _memory(self) -> list[tuple[Any, Any]]:
@@ -206,7 +210,7 @@ class _UnitNoise(TorchFunctionMode):  # type: ignore[misc]  # torch is read with
         if func is not torch.randn:
             return func(*args, **(kwargs or {}))
         if self.drawn is not None:
-            raise NotImplementedError("a second draw of noise in one step")
+            raise _NoPlan("a second draw of noise in one step")
         self.drawn = kwargs["dtype"]
         return self._unit
 
