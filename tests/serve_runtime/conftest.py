@@ -24,6 +24,20 @@ def _few_threads():
     torch.set_num_threads(1)
 
 
+class Clock:
+    """Stands still until a test sets it."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
 @pytest.fixture
 def lines(caplog):
     """Log lines of the runtime, as a replica writes them: threads of other tiers may log in this process too."""

@@ -10,18 +10,6 @@ BARE, LARGE = Kind(64, 64, ()), Kind(128, 128, ())
 INK, STRONG_INK = Kind(64, 64, ("ink",)), Kind(64, 64, ("ink",), lora_strengths=(("ink", 2.0),))
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def turn(clock):
     """That of the bare model has just begun."""

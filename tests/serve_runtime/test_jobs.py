@@ -13,18 +13,6 @@ from sd_runtime.jobs import Job, JobStore, TooManyJobs
 REQUEST = ImageRequest(prompt="a", count=2)
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def gate():
     return asyncio.Event()
