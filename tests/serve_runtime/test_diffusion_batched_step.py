@@ -313,13 +313,23 @@ def test_plans_are_shared_by_images_of_one_schedule():
 
 
 @pytest.mark.parametrize(
-    ("name", "slots"), [("Euler", 0), ("DPMSolverMultistep", 1), ("UniPC", 3), ("PNDM", 3), ("Heun", 2)]
+    ("name", "slots"),
+    [
+        ("Euler", 0),
+        ("DPMSolverMultistep", 1),
+        ("UniPC", 3),
+        ("PNDM", 3),
+        ("Heun", 2),
+        ("DPMSolverSinglestep", 2),
+    ],
 )
 def test_only_what_a_later_step_reads_is_kept(name, slots):
     assert begin(model_scheduler(), replace(IMAGE, scheduler=name, steps=20)).plan.slots == slots
 
 
-@pytest.mark.parametrize("name", ["EulerAncestral", "DDPM", "DPMSolverMultistepSDE", "LCM"])
+@pytest.mark.parametrize(
+    "name", ["EulerAncestral", "DDPM", "DPMSolverMultistepSDE", "DPMSolverSinglestepSDE", "LCM"]
+)
 def test_a_call_that_failed_is_repeated_with_the_same_noise(name):
     own, request, calls = model_scheduler(), replace(IMAGE, scheduler=name), itertools.count()
     image = begin(own, request)

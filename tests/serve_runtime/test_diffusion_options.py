@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers.schedulers import (
     scheduling_dpmsolver_multistep,
+    scheduling_dpmsolver_singlestep,
     scheduling_euler_discrete,
     scheduling_heun_discrete,
     scheduling_unipc_multistep,
@@ -63,6 +64,7 @@ def with_scipy(monkeypatch):
         scheduling_euler_discrete,
         scheduling_heun_discrete,
         scheduling_dpmsolver_multistep,
+        scheduling_dpmsolver_singlestep,
         scheduling_unipc_multistep,
     ):
         monkeypatch.setattr(module, "is_scipy_available", lambda: True)
@@ -79,7 +81,7 @@ def of_diffusers(own, name, options):
         settings["timestep_spacing"] = options.timestep_spacing
     if options.rescale_betas_zero_snr is not None:
         settings["rescale_betas_zero_snr"] = options.rescale_betas_zero_snr
-    if name == "DPMSolverMultistepSDE":
+    if name and name.endswith("SDE"):
         settings["algorithm_type"] = "sde-dpmsolver++"
     if name == "PNDM":
         settings["skip_prk_steps"] = True
@@ -178,16 +180,11 @@ def test_the_models_own_scheduler_of_any_class_has_the_options_of_its_constructo
     assert karras.config.use_karras_sigmas
 
 
-def test_the_solver_with_noise_and_the_one_without_are_told_apart(model):
-    own = model.pipeline.scheduler
-    noisy, plain = (
-        schedulers.fresh(own, name, 5) for name in ("DPMSolverMultistepSDE", "DPMSolverMultistep")
-    )
-    assert [schedulers.name_of(each) for each in (noisy, plain)] == [
-        "DPMSolverMultistepSDE",
-        "DPMSolverMultistep",
-    ]
-    assert schedulers.fresh(noisy, "DPMSolverMultistep", 5).config.algorithm_type == "dpmsolver++"
+@pytest.mark.parametrize("name", ["DPMSolverMultistep", "DPMSolverSinglestep"])
+def test_the_solver_with_noise_and_the_one_without_have_names_of_their_own(model, name):
+    noisy, plain = (schedulers.fresh(model.pipeline.scheduler, each, 5) for each in (f"{name}SDE", name))
+    assert [schedulers.name_of(each) for each in (noisy, plain)] == [f"{name}SDE", name]
+    assert schedulers.fresh(noisy, name, 5).config.algorithm_type == "dpmsolver++"
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 50, 1000])

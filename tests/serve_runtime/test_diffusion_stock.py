@@ -92,6 +92,62 @@ async def test_pictures_come_through_the_same_interface(engine):
     assert {each.code for update in found for each in update.warnings} == {"partial_images_ignored"}
 
 
+class _Steps(Silent):
+    """An observer that keeps the steps."""
+
+    def __init__(self):
+        self.found = []
+
+    def step(self, pictures, rows, seconds):
+        self.found.append((pictures, rows, seconds))
+
+
+async def test_a_step_is_measured_from_the_network_to_the_callback(other, monkeypatch):
+    """Not the text encoders before the first one, nor the decoder after the last one."""
+    calls, stopwatch, observer = [], other.device.stopwatch, _Steps()
+
+    def recorded(report):
+        calls.append("start")
+        stop = stopwatch(report)
+        return lambda: (calls.append("stop"), stop())
+
+    monkeypatch.setattr(other.device, "stopwatch", recorded)
+    watched = {
+        "text": other.pipeline.text_encoder_3,
+        "network": other.pipeline.transformer,
+        "decoder": other.pipeline.vae.decoder,
+    }
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+        for name, module in watched.items()
+    ]
+    engine = DiffusionEngine(other, LiveConfig(), observer)
+    try:
+        await updates(engine, replace(RED, steps=2))
+    finally:
+        engine.close()
+        for handle in handles:
+            handle.remove()
+    assert [name for name in calls if name != "text"] == [*["start", "network", "stop"] * 2, "decoder"]
+    assert max(index for index, name in enumerate(calls) if name == "text") < calls.index("start")
+    assert [each[:2] for each in observer.found] == [(1, 2)] * 2
+    assert all(seconds > 0 for *_, seconds in observer.found)
+
+
+async def test_a_step_that_failed_is_not_measured(other, monkeypatch):
+    observer, forward = _Steps(), other.pipeline.transformer.forward
+    monkeypatch.setattr(other.pipeline.transformer, "forward", lambda *_, **__: 1 / 0)
+    engine = DiffusionEngine(other, LiveConfig(), observer)
+    try:
+        with pytest.raises(GenerationFailed):
+            await updates(engine, replace(RED, steps=2))
+        monkeypatch.setattr(other.pipeline.transformer, "forward", forward)
+        await updates(engine, replace(RED, steps=2))
+    finally:
+        engine.close()
+    assert len(observer.found) == 2
+
+
 async def test_same_seed_same_picture(engine):
     again = [await updates(engine, RED) for _ in range(2)]
     assert again[0][-1] == again[1][-1]

@@ -21,6 +21,8 @@ SchedulerName = Literal[
     "Heun",
     "LCM",
     "DPMSolverMultistepSDE",
+    "DPMSolverSinglestep",
+    "DPMSolverSinglestepSDE",
 ]
 Sigmas = Literal["karras", "exponential", "beta"]
 TimestepSpacing = Literal["leading", "trailing", "linspace"]

@@ -15,6 +15,8 @@ _SAMPLERS = {
     "EulerAncestral": "Euler a",
     "DPMSolverMultistep": "DPM++ 2M",
     "DPMSolverMultistepSDE": "DPM++ 2M SDE",
+    "DPMSolverSinglestep": "DPM++ 2S",
+    "DPMSolverSinglestepSDE": "DPM++ SDE",
     "PNDM": "PLMS",
 }
 _QUOTED = set(',:\n"')

@@ -17,7 +17,9 @@ class RayMetrics:
         self._running = Gauge("sd_running_pictures", "Pictures between their first step and their last.")
         self._batch = Histogram("sd_batch_pictures", "Pictures that share a UNet call.", _BATCHES)
         self._rows = Counter("sd_unet_rows", "Rows of UNet calls; a guided picture takes two a step.")
-        self._step = Histogram("sd_step_seconds", "Time of one UNet call with its schedulers.", _SECONDS)
+        self._step = Histogram(
+            "sd_step_seconds", "Time of one step: a UNet call with its schedulers.", _SECONDS
+        )
         self._phases = Histogram(
             "sd_phase_seconds", "Time of a picture in a phase: queue, encode, denoise, decode, file.",
             _SECONDS, ("phase",),

@@ -18,6 +18,8 @@ OFFERED: Mapping[str, tuple[str, ...]] = {
     "DDPM": _RESCALED,
     "DPMSolverMultistep": _FULL,
     "DPMSolverMultistepSDE": _FULL,
+    "DPMSolverSinglestep": ("sigmas",),
+    "DPMSolverSinglestepSDE": ("sigmas",),
     "UniPC": _FULL,
     "PNDM": _SPACED,
     "Heun": ("sigmas", *_SPACED),

@@ -57,7 +57,7 @@ _GOOD: dict[str, tuple[Any, ...]] = {
     "n": (1, 2),
     "size": ("64x64", "auto", "72x64"),
     "seed": (-1, 0, 7, 2**53 - 2),
-    "scheduler": ("Euler", "DPMSolverMultistepSDE", "LCM"),
+    "scheduler": ("Euler", "DPMSolverMultistepSDE", "DPMSolverSinglestepSDE", "LCM"),
     "sigmas": ("karras", "exponential", "beta"),
     "timestep_spacing": ("leading", "trailing", "linspace"),
     "rescale_betas_zero_snr": (True, False),

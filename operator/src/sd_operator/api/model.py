@@ -24,6 +24,8 @@ Scheduler = Literal[
     "Heun",
     "LCM",
     "DPMSolverMultistepSDE",
+    "DPMSolverSinglestep",
+    "DPMSolverSinglestepSDE",
 ]
 ModelUri = Annotated[
     str,

@@ -119,16 +119,23 @@ class Device:
     @contextmanager
     def timed(self, report: Callable[[float], None]) -> Iterator[None]:
         """Report the seconds that the device takes for what this block computes; on CUDA at one of the next calls of `pace`."""
+        stop = self.stopwatch(report)
+        yield
+        stop()
+
+    def stopwatch(self, report: Callable[[float], None]) -> Callable[[], None]:
+        """Start to measure as `timed` does, until what is returned is called; without that call nothing is reported."""
         if self.kind != "cuda":
             began = time.monotonic()
-            yield
-            report(time.monotonic() - began)
-            return
+            return lambda: report(time.monotonic() - began)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
-        yield
-        end.record()
-        self._timed.append((start, end, report))
+
+        def stop() -> None:
+            end.record()
+            self._timed.append((start, end, report))
+
+        return stop
 
     def pace(self) -> None:
         """Wait until the device is not far behind this thread."""

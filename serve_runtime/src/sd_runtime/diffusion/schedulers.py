@@ -22,6 +22,8 @@ SCHEDULERS: dict[SchedulerName, str] = {
     "DDPM": "DDPMScheduler",
     "DPMSolverMultistep": "DPMSolverMultistepScheduler",
     "DPMSolverMultistepSDE": "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestep": "DPMSolverSinglestepScheduler",
+    "DPMSolverSinglestepSDE": "DPMSolverSinglestepScheduler",
     "UniPC": "UniPCMultistepScheduler",
     "PNDM": "PNDMScheduler",
     "Heun": "HeunDiscreteScheduler",
@@ -32,17 +34,25 @@ _SETTINGS: dict[SchedulerName, dict[str, Any]] = {
     # Runge-Kutta steps first, PNDM's default, cost three calls each and refuse fewer than four steps; no published
     # Stable Diffusion takes them.
     "PNDM": {"skip_prk_steps": True},
-    # DPM++ 2M SDE: the same solver, with fresh noise in each step.
+    # DPM++ 2M SDE and DPM++ SDE: the same solvers, with fresh noise in each step.
     "DPMSolverMultistepSDE": {"algorithm_type": "sde-dpmsolver++"},
+    # Single-step solvers end with steps of first order, as a final noise level of zero and odd numbers of steps need;
+    # diffusers changes the setting by itself, and logs so for each image.
+    "DPMSolverSinglestep": {"lower_order_final": True},
+    "DPMSolverSinglestepSDE": {"lower_order_final": True, "algorithm_type": "sde-dpmsolver++"},
 }
 _SDE = "sde-"
+_SDE_NAMES: dict[SchedulerName, SchedulerName] = {
+    "DPMSolverMultistep": "DPMSolverMultistepSDE",
+    "DPMSolverSinglestep": "DPMSolverSinglestepSDE",
+}
 _KEPT = 512  # every combination
 
 
 def scheduler(name: SchedulerName, config: Any, options: ScheduleOptions = AS_THE_MODEL) -> Any:
     """A scheduler of that name with the noise schedule of the model's own one, changed as the options say."""
     settings = dict(_SETTINGS.get(name, {}))
-    if name == "DPMSolverMultistep" and str(config.get("algorithm_type")).startswith(_SDE):
+    if name in _SDE_NAMES and str(config.get("algorithm_type")).startswith(_SDE):
         settings["algorithm_type"] = "dpmsolver++"
     return _made(getattr(diffusers, SCHEDULERS[name]), config, settings, options)
 
@@ -50,9 +60,10 @@ def scheduler(name: SchedulerName, config: Any, options: ScheduleOptions = AS_TH
 def name_of(own: Any) -> str:
     """What a scheduler is called here; the class's name if it is not on offer."""
     kind = type(own).__name__
-    if kind == SCHEDULERS["DPMSolverMultistepSDE"] and own.config.algorithm_type.startswith(_SDE):
-        return "DPMSolverMultistepSDE"
-    return next((name for name, offered in SCHEDULERS.items() if offered == kind), kind)
+    name = next((name for name, offered in SCHEDULERS.items() if offered == kind), None)
+    if name in _SDE_NAMES and own.config.algorithm_type.startswith(_SDE):
+        return _SDE_NAMES[name]
+    return name or kind
 
 
 def is_offered(made: Any) -> bool:

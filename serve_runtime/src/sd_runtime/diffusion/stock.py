@@ -5,6 +5,7 @@ import inspect
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from transformers import CLIPTextModel
 from sd_runtime import schedule_options
 from sd_runtime.diffusion import failures
 from sd_runtime.diffusion.denoising import Tick
+from sd_runtime.diffusion.device import Device
 from sd_runtime.diffusion.drawing import Drawing
 from sd_runtime.diffusion.groups import Budget
 from sd_runtime.diffusion.loras import LoraSwitch
+from sd_runtime.diffusion.step_timer import StepTimer
 from sd_runtime.engine import ImageRequest
 from sd_runtime.errors import ContentWithheld, GenerationFailed, InvalidRequest, ModelInvalid
 from sd_runtime.observer import Observer
@@ -35,11 +38,12 @@ class StockStudio:
         on_step: told of each step within a tick.
     """
 
-    def __init__(self, pipeline: Any, loras: LoraSwitch, observer: Observer) -> None:
+    def __init__(self, pipeline: Any, loras: LoraSwitch, device: Device, observer: Observer) -> None:
         self.budget = Budget(1, 1)
         self.on_step: Callable[[Drawing], None] = lambda _: None
         self._pipeline = pipeline
         self._loras = loras
+        self._device = device
         self._observer = observer
         self._waiting: list[Drawing] = []
         self._drawing = False
@@ -87,27 +91,24 @@ class StockStudio:
     def _call(self, drawing: Drawing) -> Image.Image:
         drawing.begun, drawing.steps = True, drawing.request.steps or 1
         self.on_step(drawing)
-        marks = [time.monotonic()]
+        timer = StepTimer(self._device, partial(self._observer.step, 1))
 
         def after_step(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if drawing.cancelled:
                 raise _Unwanted
-            marks.append(time.monotonic())
-            self._observer.step(1, drawing.rows, marks[-1] - marks[-2])
+            timer.end_step()
             drawing.step = min(step + 1, drawing.steps)
             self.on_step(drawing)
             return tensors
 
-        result = self._pipeline(
-            **arguments(self._pipeline, drawing.request),
-            generator=torch.Generator("cpu").manual_seed(drawing.seed),
-            output_type="pt",
-            **(
-                {"callback_on_step_end": after_step}
-                if "callback_on_step_end" in _offered(self._pipeline)
-                else {}
-            ),
-        )
+        takes_callback = "callback_on_step_end" in _offered(self._pipeline)
+        with timer.watching(self._pipeline):
+            result = self._pipeline(
+                **arguments(self._pipeline, drawing.request),
+                generator=torch.Generator("cpu").manual_seed(drawing.seed),
+                output_type="pt",
+                **({"callback_on_step_end": after_step} if takes_callback else {}),
+            )
         if any(getattr(result, "nsfw_content_detected", None) or ()):
             raise ContentWithheld.image(drawing.index, drawing.request.count)
         return _image(result.images[0], drawing.request)

@@ -24,7 +24,7 @@ _CPU_MEMORY = 4 * 2**30
 def studio(model: LoadedModel, observer: Observer) -> Studio:
     """A studio that draws with the model; one at a time may be used."""
     if model.family is None or model.tuned.call is None:
-        return StockStudio(model.pipeline, model.loras, observer)
+        return StockStudio(model.pipeline, loras=model.loras, device=model.device, observer=observer)
     return Denoiser(
         predict=NoisePredictor(model.tuned.call, padded=model.tuned.fixed_shapes),
         loras=model.loras,
