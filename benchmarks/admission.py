@@ -28,18 +28,18 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sd_runtime.config import ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import load
-from sd_runtime.diffusion.admission import Admission
-from sd_runtime.diffusion.decoding import Decoder
-from sd_runtime.diffusion.drawing import Drawing, drawings
-from sd_runtime.diffusion.finishing import Finisher
-from sd_runtime.diffusion.model import LoadedModel
-from sd_runtime.diffusion.preparing import Prepare
-from sd_runtime.diffusion.stream import Stream
-from sd_runtime.diffusion.studios import preparation, studio
-from sd_runtime.diffusion.worker import Worker
-from sd_runtime.engine import ImageRequest, Progress
-from sd_runtime.observer import Silent
+from sd_runtime.engine.execution.admission import Admission
+from sd_runtime.engine.execution.preparing import Prepare
+from sd_runtime.engine.execution.runners import preparation, studio
+from sd_runtime.engine.execution.worker import Worker
+from sd_runtime.engine.image_task import Drawing, drawings
+from sd_runtime.engine.interface import ImageRequest, Progress
+from sd_runtime.engine.loader import load
+from sd_runtime.engine.model import LoadedModel
+from sd_runtime.engine.postprocess.decode import Decoder
+from sd_runtime.engine.postprocess.postprocessor import Finisher
+from sd_runtime.engine.request_updates import Stream
+from sd_runtime.observability.observer import Silent
 
 ARRIVE = 8
 LONG, BEFORE, AFTER = 1000, 20, 20  # steps of the running image: all, and those before and after the arrival

@@ -15,7 +15,7 @@ import kopf
 
 from sd_operator.api import GROUP, PLURAL, VERSION, parse
 from sd_operator.builders.ray_service import ray_service
-from sd_operator.cluster import Cluster, connect
+from sd_operator.kube import Cluster, connect
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]

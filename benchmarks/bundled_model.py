@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from sd_runtime.config import ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import load
+from sd_runtime.engine.loader import load
 
 STEPS, GUIDANCE = 15, 4.0
 

@@ -18,8 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sd_runtime.config import Batching, LiveConfig, ModelConfig, Optimizations, RuntimeConfig
-from sd_runtime.diffusion import DiffusionEngine, compiled, load
-from sd_runtime.engine import ImageRequest
+from sd_runtime.engine.acceleration import compiled
+from sd_runtime.engine.diffusion_engine import DiffusionEngine
+from sd_runtime.engine.interface import ImageRequest
+from sd_runtime.engine.loader import load
 
 _LIVE = LiveConfig(batching=Batching(max_batch_size=1, max_wait_milliseconds=0))
 _STEPS = 8

@@ -33,8 +33,10 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from full_size_networks import sd21, sdxl
 
 from sd_runtime.config import Batching, LiveConfig, ModelConfig, Optimizations, RuntimeConfig, WarmupShape
-from sd_runtime.diffusion import DiffusionEngine, load, warming
-from sd_runtime.engine import ImageRequest, Picture
+from sd_runtime.engine.diffusion_engine import DiffusionEngine
+from sd_runtime.engine.execution import warmup
+from sd_runtime.engine.interface import ImageRequest, Picture
+from sd_runtime.engine.loader import load
 
 PROMPT, STEPS, GUIDANCE = "a red circle", 20, 7.5
 LEAST_SECONDS = 8.0
@@ -138,7 +140,7 @@ def engine(bench: Bench) -> None:
         warmup=(WarmupShape(width=case.side, height=case.side),),
     )
     live = LiveConfig(batching=Batching(max_batch_size=max(bench.batches)))
-    with mock.patch.object(warming, "_batches", return_value=tuple(bench.batches)):
+    with mock.patch.object(warmup, "_batches", return_value=tuple(bench.batches)):
         running = DiffusionEngine(load(config), live)
     try:
         for batch in bench.batches:

@@ -21,15 +21,16 @@ from pathlib import Path
 
 import yaml
 
-from sd_operator import local_ray, ray_dashboard, ray_process
 from sd_operator.api import parse
+from sd_operator.local import ray_process, serving
+from sd_operator.ray import dashboard
 
 ALONE = """
 import json, time
 from sd_runtime.config import ModelConfig, RuntimeConfig
 
 began = time.monotonic()
-from sd_runtime.diffusion import DiffusionEngine, load
+from sd_runtime.engine import DiffusionEngine, load
 
 imported = time.monotonic()
 load(RuntimeConfig(model=ModelConfig(uri="bundled://shapes")))
@@ -48,10 +49,10 @@ async def one_run() -> dict[str, float]:
         marks.append((name, time.monotonic()))
 
     began = time.monotonic()
-    async with local_ray.serve(resource, port, phase) as service:
+    async with serving.serve(resource, port, phase) as service:
         phase("draw")
         query = {"prompt": "a red circle", "seed": "1"}
-        code, picture = await ray_dashboard.get_bytes(f"{service.url}/imagine", query, 120)
+        code, picture = await dashboard.get_bytes(f"{service.url}/imagine", query, 120)
         if code != 200 or not picture.startswith(b"\x89PNG"):  # noqa: PLR2004
             raise RuntimeError(f"no picture: {code}")
         phase("stop")
@@ -92,7 +93,7 @@ def main() -> None:
     )
     runs = []
     for number in range(repeat):
-        runs.append(local_ray.run(one_run()))
+        runs.append(serving.run(one_run()))
         print(
             json.dumps({"run": number, **{name: round(value, 2) for name, value in runs[-1].items()}}),
             flush=True,

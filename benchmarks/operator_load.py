@@ -41,7 +41,7 @@ import yaml
 from kubernetes.aio import config, watch
 from kubernetes.aio.client import ApiClient, ApiException, Configuration, CustomObjectsApi
 
-from sd_operator.ray_process import free_ports
+from sd_operator.local.ray_process import free_ports
 from sd_testkit.chart import Account, service_account
 from sd_testkit.control_plane import ControlPlane
 from sd_testkit.operator_process import outside

@@ -36,12 +36,14 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 
-from sd_operator import local_ray, ray_process
 from sd_operator.api import parse
+from sd_operator.local import ray_process, serving
 from sd_runtime.config import LiveConfig, ModelConfig, Optimizations, RuntimeConfig
-from sd_runtime.diffusion import DiffusionEngine, compile_cache, load
-from sd_runtime.diffusion.model import LoadedModel
-from sd_runtime.engine import ImageRequest, Picture
+from sd_runtime.engine.acceleration import compile_cache
+from sd_runtime.engine.diffusion_engine import DiffusionEngine
+from sd_runtime.engine.interface import ImageRequest, Picture
+from sd_runtime.engine.loader import load
+from sd_runtime.engine.model import LoadedModel
 
 EXAMPLE = Path(__file__).parent.parent / "examples/quickstart.yaml"
 PROMPT, SIDE, STEPS, GUIDANCE = "a red circle on a white background", 64, 15, 4.0
@@ -202,7 +204,7 @@ async def service(clients: int, pictures: int, mixed_requests: int) -> dict[str,
     (port,) = ray_process.free_ports(1)
     limits = httpx.Limits(max_connections=256, max_keepalive_connections=256)
     async with (
-        local_ray.serve(resource, port, lambda phase: print(f"# {phase}", flush=True)) as local,
+        serving.serve(resource, port, lambda phase: print(f"# {phase}", flush=True)) as local,
         httpx.AsyncClient(base_url=local.url, timeout=DRAW_LIMIT_SECONDS, limits=limits) as client,
     ):
         query = {"prompt": PROMPT, "img_size": SIDE, "steps": STEPS, "guidance": GUIDANCE}
@@ -315,7 +317,7 @@ def main() -> None:
     asked = parser.parse_args()
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "torch": torch.__version__}
     figures: dict[str, Any] = without_http(asked.clients, asked.pictures, asked.rounds)
-    figures |= local_ray.run(service(asked.clients, asked.pictures, asked.mixed))
+    figures |= serving.run(service(asked.clients, asked.pictures, asked.mixed))
     figures["ratios"] = ratios(figures, asked.clients)
     asked.output.mkdir(parents=True, exist_ok=True)
     whole = json.dumps({"machine": machine, **figures}, indent=2)

@@ -29,14 +29,16 @@ import diffusers
 import torch
 
 from sd_runtime.config import LiveConfig, ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import DiffusionEngine, load, schedulers, step_plan
-from sd_runtime.diffusion.drawing import drawings
-from sd_runtime.diffusion.model import LoadedModel
-from sd_runtime.diffusion.predicting import NoisePredictor
-from sd_runtime.diffusion.studios import preparation, studio
-from sd_runtime.diffusion.trajectory import begin
-from sd_runtime.engine import ImageRequest
-from sd_runtime.observer import Silent
+from sd_runtime.engine.diffusion_engine import DiffusionEngine
+from sd_runtime.engine.execution.runners import preparation, studio
+from sd_runtime.engine.image_task import drawings
+from sd_runtime.engine.interface import ImageRequest
+from sd_runtime.engine.loader import load
+from sd_runtime.engine.model import LoadedModel
+from sd_runtime.engine.sampling import schedulers, step_plan
+from sd_runtime.engine.sampling.denoise_state import begin
+from sd_runtime.engine.sampling.unet_batch import NoisePredictor
+from sd_runtime.observability.observer import Silent
 
 CELL, GUIDANCE = 8, 4.0
 LATENTS = {"12x8x8": (12, 64), "4x64x64": (4, 512)}

@@ -29,17 +29,17 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 
 from sd_runtime.config import Lora, ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import load
-from sd_runtime.diffusion.denoising import Denoiser
-from sd_runtime.diffusion.drawing import Drawing, drawings
-from sd_runtime.diffusion.groups import Budget, Groups
-from sd_runtime.diffusion.lora_turn import TURN_SECONDS
-from sd_runtime.diffusion.loras import LoraSwitch
-from sd_runtime.diffusion.model import LoadedModel
-from sd_runtime.diffusion.predicting import NoisePredictor
-from sd_runtime.diffusion.studios import preparation
-from sd_runtime.engine import ImageRequest, LoraStrengths
-from sd_runtime.observer import Silent
+from sd_runtime.engine.execution.batcher import Budget, Groups
+from sd_runtime.engine.execution.lora_turn import TURN_SECONDS
+from sd_runtime.engine.execution.runners import preparation
+from sd_runtime.engine.execution.step_batch_runner import Denoiser
+from sd_runtime.engine.image_task import Drawing, drawings
+from sd_runtime.engine.interface import ImageRequest, LoraStrengths
+from sd_runtime.engine.loader import load
+from sd_runtime.engine.lora.lora_switch import LoraSwitch
+from sd_runtime.engine.model import LoadedModel
+from sd_runtime.engine.sampling.unet_batch import NoisePredictor
+from sd_runtime.observability.observer import Silent
 
 PROMPT, STEPS, GUIDANCE = "a red circle on a white background", 15, 4.0
 SIDES = (64, 96, 128)

@@ -4,7 +4,7 @@
 import pytest
 
 from sd_operator import __version__
-from sd_operator.crd import custom_resource_definition
+from sd_operator.api.crd import custom_resource_definition
 
 CLUSTER_KINDS = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "PriorityClass"}
 

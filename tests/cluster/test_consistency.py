@@ -14,7 +14,7 @@ import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
-from sd_operator.crd import custom_resource_definition
+from sd_operator.api.crd import custom_resource_definition
 from sd_testkit.api_server import ApiServer
 from sd_testkit.fields import changes
 from sd_testkit.merging import merged

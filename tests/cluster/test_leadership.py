@@ -8,8 +8,8 @@ import urllib.request
 
 import pytest
 
-from sd_operator.lease import NAME
-from sd_operator.ray_process import free_ports
+from sd_operator.controller.leader_election import NAME
+from sd_operator.local.ray_process import free_ports
 from sd_testkit.operator_process import OperatorProcess
 
 

@@ -7,7 +7,7 @@ import pytest
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from sd_operator.cluster import RAY_CLUSTER, Cluster
+from sd_operator.kube import RAY_CLUSTER, Cluster
 
 TOLERATION = {"key": "spot", "operator": "Exists", "effect": "NoSchedule"}
 

@@ -10,10 +10,11 @@ from ray.serve._private.config import DeploymentConfig
 from ray.serve._private.version import DeploymentVersion
 from ray.serve.config import AutoscalingConfig
 
+from sd_operator.api.crd import custom_resource_definition
+from sd_operator.builders.fingerprint import fingerprint
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.builders.serve_config import serve_config
-from sd_operator.crd import custom_resource_definition
-from sd_operator.live_cluster import fingerprint, live_patch
+from sd_operator.reconcile.raycluster_patch import live_patch
 from sd_operator.settings import Settings
 
 

@@ -4,9 +4,9 @@ import subprocess
 import pytest
 import yaml
 
-from sd_operator import reasons
+from sd_operator.api.crd import custom_resource_definition
 from sd_operator.api.status import ConditionType, Reason
-from sd_operator.crd import custom_resource_definition
+from sd_operator.status import reasons
 from sd_testkit.chart.files import values_schema, values_yaml
 
 COPIES = ("crds", "charts/stable-diffusion-operator/files/crds")

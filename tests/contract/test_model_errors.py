@@ -5,7 +5,7 @@ import traceback
 
 import pytest
 
-from sd_operator.ray_messages import RuntimeProblem, runtime_problem
+from sd_operator.ray.traceback import RuntimeProblem, runtime_problem
 from sd_runtime import errors
 
 

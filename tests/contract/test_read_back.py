@@ -12,8 +12,8 @@ from ray.serve.schema import ServeDeploySchema, _deployment_info_to_schema
 
 from sd_operator.api import parse
 from sd_operator.builders.serve_config import serve_config
-from sd_operator.serve_difference import differences
-from sd_operator.serve_state import read
+from sd_operator.ray.serve_diff import differences
+from sd_operator.ray.serve_state import read
 
 
 def taken_over(sent):

@@ -21,9 +21,9 @@ from sd_operator.errors import InvalidResource
 from sd_operator.settings import Settings
 from sd_runtime import config
 from sd_runtime.config import LiveConfig, RuntimeConfig
-from sd_runtime.http1 import Http1
 from sd_runtime.proxy import LostIngress
-from sd_runtime.proxy_requests import ProxyRequests
+from sd_runtime.serving.http1 import Http1
+from sd_runtime.serving.proxy_requests import ProxyRequests
 
 RAY_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 SIDES = st.integers(8, 512).map(lambda eighth: eighth * 8)

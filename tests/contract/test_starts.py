@@ -5,9 +5,9 @@ import json
 from dataclasses import asdict
 from typing import get_args
 
-from sd_operator.cold_start import RUNTIME_PHASES
-from sd_operator.start_report import IMPORT, read_starts
-from sd_runtime.starting import Phase, Starting
+from sd_operator.observe.cold_start import RUNTIME_PHASES
+from sd_operator.ray.replica_starts import IMPORT, read_starts
+from sd_runtime.startup import Phase, Starting
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from sd_operator.crd import custom_resource_definition
+from sd_operator.api.crd import custom_resource_definition
 from sd_testkit.fault_proxy import Match
 from sd_testkit.proving import oracles, state
 from sd_testkit.proving.fuzzing import Tally, cases, run

@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from sd_operator.ray_process import free_ports
+from sd_operator.local.ray_process import free_ports
 from sd_testkit.fault_proxy import Hold, Match, Reply
 from sd_testkit.proving import oracles, state
 from sd_testkit.proving.lane import CALM_SECONDS, SPEC, fresh_name

@@ -14,8 +14,8 @@ import pytest
 from sd_operator import status
 from sd_operator.api import Status
 from sd_operator.builders.serve_config import serve_config
-from sd_operator.observed import Application, Observed, PodView, RayServiceView
-from sd_operator.serve_state import DeploymentState, Reading, ServeState
+from sd_operator.observe.snapshot import Application, Observed, PodView, RayServiceView
+from sd_operator.ray.serve_state import DeploymentState, Reading, ServeState
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CLUSTER = "imagine-abcde"

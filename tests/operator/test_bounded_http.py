@@ -11,8 +11,8 @@ import pytest
 from sd_operator import bounded_http
 from sd_operator.bounded_http import connections, request
 from sd_operator.errors import RayTooSlow, RayUnavailable
-from sd_operator.ray_dashboard import RayDashboard, get_json, starts
-from sd_operator.service_probe import directly
+from sd_operator.ray.dashboard import RayDashboard, get_json, starts
+from sd_operator.ray.readiness_probe import directly
 from sd_testkit.hostile import MISBEHAVIOURS, serving
 
 TOKEN = "secret" * 10

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sd_operator import cold_start
 from sd_operator.api import Status
-from sd_operator.cold_start import Phase, Start
 from sd_operator.metrics import Metrics
-from sd_operator.reporter import Reporter
+from sd_operator.observe import cold_start
+from sd_operator.observe.cold_start import Phase, Start
+from sd_operator.reconcile.reporter import Reporter
 
 START = Start("w", {Phase.NODE: 13.0, Phase.IMAGE: 121.0}, datetime(2026, 1, 2, tzinfo=UTC))
 

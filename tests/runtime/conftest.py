@@ -14,8 +14,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from sd_operator import local_ray, ray_dashboard, ray_process
 from sd_operator.api import parse
+from sd_operator.local import ray_process, serving
+from sd_operator.ray import dashboard as ray_dashboard
 
 _MOST_REQUESTS = 240
 
@@ -38,7 +39,7 @@ class RunningService:
 
     def start(self):
         self._thread.start()
-        service = local_ray.serve(self.resource, self.port, self.phases.append)
+        service = serving.serve(self.resource, self.port, self.phases.append)
         self.local = self.do(self._stack.enter_async_context(service))
 
     def stop(self):
@@ -145,7 +146,7 @@ def apply_limits(running):
     """Apply other limits to both deployments of the quick start; its own come back at the end."""
 
     def apply(**limits):
-        whole = local_ray.local_config(running.resource, running.port)
+        whole = serving.local_config(running.resource, running.port)
         for deployment in whole["applications"][0]["deployments"]:
             live = deployment["user_config"]
             deployment["user_config"] = {**live, "limits": {**live["limits"], **limits}}

@@ -10,7 +10,7 @@ import pytest
 import requests
 from PIL import Image
 
-from sd_runtime.diffusion import device
+from sd_runtime.engine import device
 
 PROMPT = "a red circle on a white background"
 

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from sd_operator import local_ray
+from sd_operator.local import serving
 
 SLOW = {"prompt": "a red circle", "img_size": 256, "steps": 100}
 
 
 def config(running, *, limits=None, **model):
     """The Serve config of the quick start with other limits, and other settings of the model deployment."""
-    whole = local_ray.local_config(running.resource, running.port)
+    whole = serving.local_config(running.resource, running.port)
     for deployment in whole["applications"][0]["deployments"]:
         live = deployment["user_config"]
         deployment["user_config"] = {**live, "limits": {**live["limits"], **(limits or {})}}

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from sd_operator import local_ray
 from sd_operator.api import parse
+from sd_operator.local import serving
 
 # Four at once: on two cores, longer than the 20 s that Ray by itself gives a replica to finish.
 LONG = {"prompt": "a red circle", "size": "256x256", "num_inference_steps": 100}
@@ -34,7 +34,7 @@ def apply(running, eventually):
             "upgrade": {"surgeWorkers": 0},  # this Ray has the places that it has
             "warmup": {"shapes": [{"width": side, "height": side}]},
         }
-        running.apply(local_ray.local_config(parse(body), running.port))
+        running.apply(serving.local_config(parse(body), running.port))
         eventually(lambda: states() == ["RUNNING"] * replicas)
         return {each["replica_id"] for each in running.replicas()}
 
@@ -42,7 +42,7 @@ def apply(running, eventually):
         return [each["state"] for each in running.replicas()]
 
     yield apply
-    running.apply(local_ray.local_config(running.resource, running.port))
+    running.apply(serving.local_config(running.resource, running.port))
     eventually(lambda: states() == ["RUNNING"])
 
 

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import yaml
 
-from sd_operator.ray_process import free_ports
+from sd_operator.local.ray_process import free_ports
 
 
 @pytest.fixture

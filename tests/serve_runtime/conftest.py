@@ -11,11 +11,13 @@ import torch
 import transformers
 
 from sd_runtime.config import Batching, LiveConfig, ModelConfig, RuntimeConfig
-from sd_runtime.diffusion import DiffusionEngine, load, schedulers
-from sd_runtime.diffusion.drawing import drawings
-from sd_runtime.diffusion.studios import preparation, studio
-from sd_runtime.json_logs import JsonLines
-from sd_runtime.observer import Silent
+from sd_runtime.engine.diffusion_engine import DiffusionEngine
+from sd_runtime.engine.execution.runners import preparation, studio
+from sd_runtime.engine.image_task import drawings
+from sd_runtime.engine.loader import load
+from sd_runtime.engine.sampling import schedulers
+from sd_runtime.observability.json_logs import JsonLines
+from sd_runtime.observability.observer import Silent
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sd_operator.crd import custom_resource_definition
+from sd_operator.api.crd import custom_resource_definition
 from sd_testkit.random_resources import broken, values
 
 VERSION = custom_resource_definition()["spec"]["versions"][0]

@@ -15,24 +15,25 @@ from functools import partial
 
 import kopf
 
-from sd_operator import handlers, health, lease, serve_reader, service_probe
 from sd_operator.bounded_http import connections
-from sd_operator.cluster import Cluster, ListedCluster, connect
+from sd_operator.controller import handlers, health, leader_election
+from sd_operator.controller.resync import Resync
+from sd_operator.controller.watch_loop import watch
+from sd_operator.controller.work_queue import Work, WorkQueue
 from sd_operator.errors import LeadershipLost, SdServiceError
+from sd_operator.kube import Cluster, ListedCluster, connect
 from sd_operator.metrics import Metrics
 from sd_operator.naming import Key
-from sd_operator.node_reader import NodeReader
-from sd_operator.observer import Observer
-from sd_operator.preload_reader import PreloadReader
-from sd_operator.probe_poller import ProbePoller
-from sd_operator.reconcile import Reconciler
-from sd_operator.resync import Resync
-from sd_operator.rollout import Rollout
-from sd_operator.serve_poller import ServePoller
-from sd_operator.serve_reader import ServeReader
+from sd_operator.observe.node_cache import NodeReader
+from sd_operator.observe.observer import Observer
+from sd_operator.observe.preload_reader import PreloadReader
+from sd_operator.ray import readiness_probe, serve_reader
+from sd_operator.ray.probe_poller import ProbePoller
+from sd_operator.ray.serve_poller import ServePoller
+from sd_operator.ray.serve_reader import ServeReader
+from sd_operator.reconcile.reconciler import Reconciler
+from sd_operator.reconcile.rollout import Rollout
 from sd_operator.settings import Settings
-from sd_operator.watching import watch
-from sd_operator.work_queue import Work, WorkQueue
 
 logger = logging.getLogger("sd_operator")
 
@@ -60,9 +61,12 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
         cluster = connected.but(may_write=leadership.held)
         if settings.dashboard_url:
             asks = serve_reader.directly(session, settings.dashboard_url, settings.proxy_url)
-            probe = service_probe.directly(session)
+            probe = readiness_probe.directly(session)
         else:
-            asks, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
+            asks, probe = (
+                serve_reader.through_api_server(cluster),
+                readiness_probe.through_api_server(cluster),
+            )
         serve = ServePoller(ServeReader(asks), metrics.polled("dashboard"))
         probes = ProbePoller(probe, counted=metrics.polled("service"))
         nodes = NodeReader(cluster, most_listed=settings.node_status_max_images)
@@ -114,12 +118,12 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
                 await leadership.release()
 
 
-def _leadership(connected: Cluster, settings: Settings) -> lease.Leadership:
+def _leadership(connected: Cluster, settings: Settings) -> leader_election.Leadership:
     if not settings.leader_election:
-        return lease.Alone()
+        return leader_election.Alone()
     identity = settings.pod_name or f"{socket.gethostname()}-{os.getpid()}"
-    return lease.Lease(
-        connected.but(request_timeout_seconds=lease.REQUEST_SECONDS), settings.namespace, identity
+    return leader_election.Lease(
+        connected.but(request_timeout_seconds=leader_election.REQUEST_SECONDS), settings.namespace, identity
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from sd_operator.cold_start import Start
 from sd_operator.errors import SdServiceError
 from sd_operator.naming import Key
+from sd_operator.observe.cold_start import Start
 
 _SECONDS = (0.5, 1, 2.5, 5, 10, 20, 40, 60, 90, 120, 180, 300, 450, 600, 900, 1800, 3600)
 _PASS_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)

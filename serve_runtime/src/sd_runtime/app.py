@@ -7,8 +7,8 @@ from ray import serve
 from ray.serve import Application
 
 from sd_runtime.config import RuntimeConfig
-from sd_runtime.ingress import Ingress
-from sd_runtime.replica import ModelReplica
+from sd_runtime.serving.ingress import Ingress
+from sd_runtime.serving.replica import ModelReplica
 
 # What holds where the Serve config names no value of its own; Ray's 5 requests at once never fill a batch.
 _INGRESS: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}

@@ -10,7 +10,7 @@ import sys
 
 from pydantic import ValidationError
 
-from sd_runtime import sources
+from sd_runtime import weights
 from sd_runtime.config import RuntimeConfig
 from sd_runtime.errors import ConfigError, ModelUnavailable
 
@@ -24,9 +24,9 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         config = RuntimeConfig.model_validate_json(arguments[0])
-        sources.fetch(config.model)
+        weights.fetch(config.model)
         for lora in config.loras:
-            sources.fetch_lora(lora)
+            weights.fetch_lora(lora)
     except (ValidationError, ConfigError, ModelUnavailable) as error:
         # With its class, as the operator reads it; the message says the rest.
         logger.error("%s: %s", type(error).__name__, " ".join(str(error).split()))  # noqa: TRY400

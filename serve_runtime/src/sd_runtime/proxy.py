@@ -6,9 +6,9 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sd_runtime import http1
-from sd_runtime.http_errors import Unavailable, problem
-from sd_runtime.proxy_requests import ID, ProxyRequests
+from sd_runtime.api.errors import Unavailable, problem
+from sd_runtime.serving import http1
+from sd_runtime.serving.proxy_requests import ID, ProxyRequests
 
 _LOST = Unavailable(503, "the service was lost, or is not there yet; send the request again", retry_after=1)
 _FULL = Unavailable(429, "every queue is full; come back in 1 s", retry_after=1)

@@ -8,15 +8,15 @@ from PIL import Image
 from ray import serve
 
 from sd_runtime.config import RuntimeConfig
-from sd_runtime.engine import EngineInfo, Picture, Progress
-from sd_runtime.ingress import Ingress
-from sd_runtime.replica import ModelReplica
+from sd_runtime.engine.interface import EngineInfo, Picture, Progress
+from sd_runtime.serving.ingress import Ingress
+from sd_runtime.serving.replica import ModelReplica
 
 STEP_SECONDS = 0.1
 
 
 class SlowEngine:
-    """See `sd_runtime.engine.Engine`."""
+    """See `sd_runtime.engine.interface.Engine`."""
 
     def info(self):
         return EngineInfo(device="cpu", dtype="float32", versions={}, load_seconds={})

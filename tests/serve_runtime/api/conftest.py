@@ -9,12 +9,12 @@ import httpx
 import pytest
 from PIL import Image
 
-from sd_runtime import images, provenance
+from sd_runtime.api import application
+from sd_runtime.api.image_backend import Readiness
+from sd_runtime.api.service import Service
 from sd_runtime.config import LiveConfig, RuntimeConfig
-from sd_runtime.drawer import Readiness
-from sd_runtime.engine import EngineInfo, Picture, Preview, Progress, RequestWarning
-from sd_runtime.http_api import application
-from sd_runtime.service import Service
+from sd_runtime.engine.interface import EngineInfo, Picture, Preview, Progress, RequestWarning
+from sd_runtime.engine.postprocess import encode, provenance
 
 CONFIG = RuntimeConfig.model_validate(
     {
@@ -107,7 +107,7 @@ def picture(request, seed):
     """A file as an engine would make it."""
     told = provenance.parameters(request, seed=seed, model=CONFIG.model, settings=LIVE.provenance)
     size = (request.width or 64, request.height or 64)
-    return images.encode(Image.new("RGB", size, (seed % 256, 0, 0)), request.output, told)
+    return encode.encode(Image.new("RGB", size, (seed % 256, 0, 0)), request.output, told)
 
 
 class Recorder:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from sd_runtime.starting import StartReport
+from sd_runtime.startup import StartReport
 
 
 async def test_models_tells_what_a_request_gets_and_may_ask(http):

@@ -6,9 +6,9 @@ from collections import Counter
 
 import pytest
 
-from sd_runtime.drawer import QueueFull
+from sd_runtime.api.errors import Unavailable
+from sd_runtime.api.image_backend import QueueFull
 from sd_runtime.errors import GenerationFailed, InvalidRequest
-from sd_runtime.http_errors import Unavailable
 from sd_testkit.random_requests import named, random_request
 
 FAULTS = (QueueFull(), Unavailable(504, "late"), GenerationFailed("nan"), InvalidRequest("size: no", "size"))

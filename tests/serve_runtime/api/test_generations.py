@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from sd_runtime import images
-from sd_runtime.drawer import QueueFull
+from sd_runtime.api.errors import Unavailable
+from sd_runtime.api.image_backend import QueueFull
+from sd_runtime.engine.postprocess import encode
+from sd_runtime.engine.schedule_options import ScheduleOptions
 from sd_runtime.errors import GenerationFailed, InvalidRequest
-from sd_runtime.http_errors import Unavailable
-from sd_runtime.schedule_options import ScheduleOptions
 
 ROUTE = "/v1/images/generations"
 
@@ -77,7 +77,7 @@ async def test_accept_asks_for_the_file_itself(http, opened, accept, kind):
     assert answer.headers["content-type"] == f"image/{kind.lower()}"
     assert opened(answer.content).format == kind
     assert answer.headers["x-seed"] == "3"
-    assert images.parameters(answer.content)["seed"] == 3
+    assert encode.parameters(answer.content)["seed"] == 3
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "application/json, image/png", ""])

@@ -3,7 +3,7 @@
 
 import pytest
 
-from sd_runtime import images
+from sd_runtime.engine.postprocess import encode
 
 SEEDED = {"prompt": "a red circle", "seed": 7}
 
@@ -71,7 +71,7 @@ async def test_without_a_seed_nothing_is_cached(http):
     assert answer.headers["cache-control"] == "no-store"
     assert "etag" not in answer.headers
     assert "x-cache" not in answer.headers
-    assert images.parameters(answer.content)["request_id"] == answer.headers["x-request-id"]
+    assert encode.parameters(answer.content)["request_id"] == answer.headers["x-request-id"]
 
 
 async def test_the_result_cache_answers_the_second_time(http, drawer, metrics, configure):

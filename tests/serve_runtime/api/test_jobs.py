@@ -3,7 +3,7 @@ import asyncio
 
 import pytest
 
-from sd_runtime.drawer import QueueFull
+from sd_runtime.api.image_backend import QueueFull
 from sd_runtime.errors import GenerationFailed, InvalidRequest
 
 ROUTE = "/v1/jobs"

@@ -10,10 +10,10 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
 
-from sd_runtime.drawer import QueueFull
+from sd_runtime.api import application
+from sd_runtime.api.errors import Unavailable
+from sd_runtime.api.image_backend import QueueFull
 from sd_runtime.errors import GenerationFailed
-from sd_runtime.http_api import application
-from sd_runtime.http_errors import Unavailable
 
 # `positive_data_acceptance` is not among them: limits are live, so the document cannot hold them.
 CHECKS = [

@@ -15,7 +15,7 @@ from ray.serve._private.http_util import configure_http_middlewares, start_asgi_
 from ray.serve.config import HTTPOptions
 from uvicorn import config as uvicorn_config
 
-from sd_runtime import http1
+from sd_runtime.serving import http1
 
 HOST = b"Host: test\r\n"
 CLOSE = b"Connection: close\r\n"

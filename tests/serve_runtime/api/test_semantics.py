@@ -5,8 +5,8 @@ import asyncio
 
 import pytest
 
-from sd_runtime.http_api import accept
-from sd_runtime.http_errors import Unavailable
+from sd_runtime.api import content_negotiation
+from sd_runtime.api.errors import Unavailable
 
 ROUTE = "/v1/images/generations"
 JSON = {"content-type": "application/json"}
@@ -252,10 +252,10 @@ async def test_accept_may_have_several_lines(http):
 )
 def test_the_most_precise_range_has_the_say(given, offer, taken):
     if taken:
-        accept.check(given, [offer])
+        content_negotiation.check(given, [offer])
     else:
         with pytest.raises(Unavailable):
-            accept.check(given, [offer])
+            content_negotiation.check(given, [offer])
 
 
 async def test_a_body_may_not_take_longer_than_a_request(http, configure):

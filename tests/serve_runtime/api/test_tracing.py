@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from sd_runtime.errors import ConfigError
-from sd_runtime.tracing import tracing
+from sd_runtime.observability.tracing import tracing
 
 QUERY = {"prompt": "zebra", "seed": 1}
 

@@ -8,13 +8,36 @@ always be reached and `replicas.min` starts with the cluster.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sd_operator.api.base import Rule
 from sd_operator.api.placement import WorkerGroup
+from sd_operator.api.serving import Replicas
+from sd_operator.api.upgrade import Upgrade
 
-if TYPE_CHECKING:
-    from sd_operator.api.spec import Spec
+
+class Sized(Protocol):
+    """The fields of a Spec that decide how many replicas and workers there may be."""
+
+    @property
+    def gpus_per_replica(self) -> int:
+        """GPUs of one model replica; 0 on a CPU."""
+
+    @property
+    def replicas_per_gpu(self) -> int:
+        """Model replicas that share a GPU."""
+
+    @property
+    def replicas(self) -> Replicas:
+        """Bounds of the model replicas."""
+
+    @property
+    def worker_groups(self) -> tuple[WorkerGroup, ...]:
+        """Groups of workers."""
+
+    @property
+    def upgrade(self) -> Upgrade:
+        """How many workers a replacement may add."""
 
 
 @dataclass(frozen=True)
@@ -25,19 +48,19 @@ class Bounds:
     high: int
 
 
-def gpus_per_worker(spec: "Spec", group: WorkerGroup) -> int:
+def gpus_per_worker(spec: Sized, group: WorkerGroup) -> int:
     """GPUs of one worker pod of the group; one replica's where the group does not say."""
     return spec.gpus_per_replica if group.gpus_per_worker is None else group.gpus_per_worker
 
 
-def replicas_per_worker(spec: "Spec", group: WorkerGroup) -> int:
+def replicas_per_worker(spec: Sized, group: WorkerGroup) -> int:
     """Model replicas that fit on one worker of the group; a CPU worker holds one."""
     if spec.gpus_per_replica == 0:
         return 1
     return gpus_per_worker(spec, group) // spec.gpus_per_replica * spec.replicas_per_gpu
 
 
-def worker_bounds(spec: "Spec") -> tuple[Bounds, ...]:
+def worker_bounds(spec: Sized) -> tuple[Bounds, ...]:
     """Bounds of each group's workers, in the order of the groups; with room for the workers of a replacement.
 
     A group without a ceiling of its own may hold `replicas.max` alone. Groups without a floor keep, in their
@@ -50,19 +73,19 @@ def worker_bounds(spec: "Spec") -> tuple[Bounds, ...]:
     return tuple(bounds)
 
 
-def _surging(spec: "Spec") -> int:
+def _surging(spec: Sized) -> int:
     """Index of the group that gets the workers of a replacement: the first without a ceiling of its own, or the first."""
     return next((index for index, group in enumerate(spec.worker_groups) if group.max_replicas is None), 0)
 
 
-def _surge_workers(spec: "Spec", bounds: Iterable[Bounds]) -> int:
+def _surge_workers(spec: Sized, bounds: Iterable[Bounds]) -> int:
     """Workers to add. Ceilings that the user gave count; a group without one holds `replicas.max` whatever others hold."""
     group = spec.worker_groups[_surging(spec)]
     room = 0 if group.max_replicas is None else _held(spec, bounds) - spec.replicas.max
     return max(0, math.ceil((surge_replicas(spec) - room) / replicas_per_worker(spec, group)))
 
 
-def surge_replicas(spec: "Spec") -> int:
+def surge_replicas(spec: Sized) -> int:
     """Replicas that have room beyond `replicas.max` while replicas are replaced; 0 where that is turned off.
 
     Serve counts them in whole percent of the replicas that run, rounded up, so there is room for one percent.
@@ -73,7 +96,7 @@ def surge_replicas(spec: "Spec") -> int:
     return max(spec.upgrade.surge_workers * fewest, math.ceil(spec.replicas.max / 100))
 
 
-def _bounds(spec: "Spec") -> tuple[Bounds, ...]:
+def _bounds(spec: Sized) -> tuple[Bounds, ...]:
     held = [replicas_per_worker(spec, group) for group in spec.worker_groups]
     lows = [group.min_replicas for group in spec.worker_groups]
     missing = spec.replicas.min - sum((low or 0) * count for low, count in zip(lows, held, strict=True))
@@ -87,25 +110,25 @@ def _bounds(spec: "Spec") -> tuple[Bounds, ...]:
     return tuple(bounds)
 
 
-def most_replicas(spec: "Spec") -> int:
+def most_replicas(spec: Sized) -> int:
     """Replicas that all workers together hold where no group can start another one."""
     return _held(spec, worker_bounds(spec))
 
 
-def _held(spec: "Spec", bounds: Iterable[Bounds]) -> int:
+def _held(spec: Sized, bounds: Iterable[Bounds]) -> int:
     return sum(
         each.high * replicas_per_worker(spec, group)
         for group, each in zip(spec.worker_groups, bounds, strict=True)
     )
 
 
-def _replica_fits(spec: "Spec") -> bool:
+def _replica_fits(spec: Sized) -> bool:
     if spec.gpus_per_replica == 0:
         return all(not group.gpus_per_worker for group in spec.worker_groups)
     return all(gpus_per_worker(spec, group) >= spec.gpus_per_replica for group in spec.worker_groups)
 
 
-def _reaches_max(spec: "Spec") -> bool:
+def _reaches_max(spec: Sized) -> bool:
     if any(group.max_replicas is None for group in spec.worker_groups) or not _replica_fits(spec):
         return True
     return _held(spec, _bounds(spec)) >= spec.replicas.max

@@ -13,10 +13,10 @@ from sd_operator.api import Redis, Resource, Spec, StateVolume, WorkerGroup
 from sd_operator.api.capacity import Bounds, gpus_per_worker, replicas_per_worker, worker_bounds
 from sd_operator.api.placement import MAX_WORKER_GROUPS
 from sd_operator.builders.canonical import canonical, completed
+from sd_operator.builders.fingerprint import fingerprint
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.pod import head_template, security_context, worker_template
 from sd_operator.builders.serve_config import grace_seconds, serve_config_text
-from sd_operator.live_cluster import fingerprint
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]

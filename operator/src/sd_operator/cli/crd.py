@@ -3,8 +3,8 @@
 
 import typer
 
+from sd_operator.api.crd import custom_resource_definition
 from sd_operator.cli.render import as_yaml
-from sd_operator.crd import custom_resource_definition
 
 
 def crd() -> None:

@@ -9,7 +9,7 @@ import yaml
 from sd_operator.api import Resource, parse
 from sd_operator.builders.token_secret import token_secret
 from sd_operator.cli.documents import services
-from sd_operator.desired import desired
+from sd_operator.reconcile.desired import desired
 from sd_operator.settings import Settings
 
 

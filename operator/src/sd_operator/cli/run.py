@@ -14,10 +14,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from sd_operator import local_ray, ray_dashboard
 from sd_operator.api import Resource, parse
 from sd_operator.cli.documents import services
 from sd_operator.errors import LocalRunFailed, RayUnavailable
+from sd_operator.local import serving
+from sd_operator.ray import dashboard
 
 _OK = 200
 _INTERRUPTED = 130
@@ -79,7 +80,7 @@ def run(  # noqa: PLR0917 - typer's parameters are the command line
     resource = parse(services(file)[0].body)
     work = _once(resource, port, once, output, seed) if once is not None else _serve(resource, port)
     try:
-        local_ray.run(work)
+        serving.run(work)
     except asyncio.CancelledError:
         raise typer.Exit(_INTERRUPTED) from None
     except LocalRunFailed as error:
@@ -89,10 +90,10 @@ def run(  # noqa: PLR0917 - typer's parameters are the command line
 
 
 @asynccontextmanager
-async def _running(resource: Resource, port: int) -> AsyncIterator[tuple[local_ray.LocalService, Phases]]:
+async def _running(resource: Resource, port: int) -> AsyncIterator[tuple[serving.LocalService, Phases]]:
     phases = Phases()
     try:
-        async with local_ray.serve(resource, port, phases.begin) as service:
+        async with serving.serve(resource, port, phases.begin) as service:
             yield service, phases
             phases.begin("stop")
     finally:
@@ -117,7 +118,7 @@ async def _once(resource: Resource, port: int, prompt: str, output: Path, seed: 
         query = {"prompt": prompt} | ({} if seed is None else {"seed": str(seed)})
         timeout = resource.spec.limits.timeout_seconds + 10
         try:
-            code, body = await ray_dashboard.get_bytes(f"{service.url}/imagine", query, timeout)
+            code, body = await dashboard.get_bytes(f"{service.url}/imagine", query, timeout)
         except RayUnavailable as error:
             raise LocalRunFailed(str(error)) from error
         if code != _OK:

@@ -10,8 +10,8 @@ import typer
 
 from sd_operator.api import KIND
 from sd_operator.api.resource import API_VERSION
-from sd_operator.cluster import SERVICE, Cluster, connect
 from sd_operator.errors import SdServiceError
+from sd_operator.kube import SERVICE, Cluster, connect
 
 _MANAGER = "sdservice-self-test"
 _REQUEST_SECONDS = 10.0

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator
 
-from sd_operator.why import StartBar
+from sd_operator.cli.explain import StartBar
 
 _COLUMNS = 40
 

@@ -11,14 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sd_operator import naming, serve_reader, service_probe, status
+from sd_operator import naming, status
 from sd_operator.api import Resource, Status, parse_live, recorded_status
 from sd_operator.api.status import ConditionType, Reason
-from sd_operator.assessment import Assessor, Situation
 from sd_operator.builders.serve_config import serve_config_text
-from sd_operator.child_writer import fills_cache
+from sd_operator.cli.explain import Explanation, Row, explain
 from sd_operator.cli.start_chart import chart
-from sd_operator.cluster import (
+from sd_operator.errors import InvalidResource, KubeRayMissing, Refused, SdServiceError
+from sd_operator.kube import (
     CORE_EVENT,
     DAEMON_SET,
     RAY_CLUSTER,
@@ -28,24 +28,25 @@ from sd_operator.cluster import (
     connect,
     default_namespace,
 )
-from sd_operator.errors import InvalidResource, KubeRayMissing, Refused, SdServiceError
-from sd_operator.intent import of_ray_service
+from sd_operator.kube.ownership import fills_cache
 from sd_operator.naming import Key
-from sd_operator.node_reader import NodeReader
-from sd_operator.observed import Observed
-from sd_operator.observer import Children, Observer
-from sd_operator.preload_gate import hold
-from sd_operator.preload_reader import Asked, PreloadReader
-from sd_operator.probe_poller import ProbePoller
-from sd_operator.rollout import Rollout
-from sd_operator.rollout_gate import RolloutGate
-from sd_operator.serve_poller import ServePoller
-from sd_operator.serve_reader import ServeReader
+from sd_operator.observe.effective_spec import of_ray_service
+from sd_operator.observe.image_gate import hold
+from sd_operator.observe.node_cache import NodeReader
+from sd_operator.observe.observer import Children, Observer
+from sd_operator.observe.preload_reader import Asked, PreloadReader
+from sd_operator.observe.snapshot import Observed
+from sd_operator.ray import readiness_probe, serve_reader
+from sd_operator.ray.probe_poller import ProbePoller
+from sd_operator.ray.serve_poller import ServePoller
+from sd_operator.ray.serve_reader import ServeReader
+from sd_operator.reconcile.assessment import Assessor, Situation
+from sd_operator.reconcile.rollout import Rollout
+from sd_operator.reconcile.rollout_gate import RolloutGate
+from sd_operator.reconcile.staging import replaces_in_place
 from sd_operator.settings import Settings
-from sd_operator.staging import replaces_in_place
+from sd_operator.status.condition_state import Verdict
 from sd_operator.status.preload import waiting_for_images
-from sd_operator.status.verdict import Verdict
-from sd_operator.why import Explanation, Row, explain
 
 Json = dict[str, Any]
 
@@ -133,7 +134,7 @@ def _told_refusal(live: Json, recorded: Status) -> Verdict | None:
 
 
 def _observer(cluster: Cluster, node_status_max_images: int) -> Observer:
-    serve, probe = serve_reader.through_api_server(cluster), service_probe.through_api_server(cluster)
+    serve, probe = serve_reader.through_api_server(cluster), readiness_probe.through_api_server(cluster)
     nodes = NodeReader(cluster)
     preloads = PreloadReader(cluster, nodes, node_status_max_images)
     polls = ServePoller(ServeReader(serve)), ProbePoller(probe)

@@ -8,7 +8,7 @@ an earlier spec left running, by the intent read back from its RayService.
 from dataclasses import dataclass
 from datetime import datetime
 
-from sd_operator import cold_start, naming
+from sd_operator import naming
 from sd_operator.api import Condition, Resource, Spec, Status
 from sd_operator.api.status import ColdStart, ConditionType, Reason
 from sd_operator.builders.serve_config import serve_config
@@ -21,22 +21,23 @@ from sd_operator.errors import (
     SdServiceError,
     WaitingForDeletion,
 )
-from sd_operator.intent import Intent, of_spec
 from sd_operator.naming import Key
-from sd_operator.observed import Observed
-from sd_operator.preload_gate import Hold
+from sd_operator.observe import cold_start
+from sd_operator.observe.effective_spec import Intent, of_spec
+from sd_operator.observe.image_gate import Hold
+from sd_operator.observe.snapshot import Observed
+from sd_operator.status.condition_state import Verdict
 from sd_operator.status.conditions import accepted, suspended
 from sd_operator.status.config import config_applied
 from sd_operator.status.counts import replicas, workers
-from sd_operator.status.delays import delays
-from sd_operator.status.history import conditions
 from sd_operator.status.model import MODEL_PROBLEMS, model_available, model_status
 from sd_operator.status.on_record import Record
 from sd_operator.status.preload import preload_status, preloaded, warm_status
 from sd_operator.status.ready import ready
 from sd_operator.status.schedulable import schedulable
+from sd_operator.status.start_warnings import delays
+from sd_operator.status.transitions import conditions
 from sd_operator.status.upgrading import upgrading
-from sd_operator.status.verdict import Verdict
 
 _LOOK_AGAIN_SECONDS = 30.0
 _SOON_SECONDS = 3.0

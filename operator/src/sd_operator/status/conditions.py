@@ -4,9 +4,9 @@
 import re
 
 from sd_operator.api.status import Reason
-from sd_operator.intent import Intent
-from sd_operator.observed import Observed, RayServiceView
-from sd_operator.status.verdict import Verdict
+from sd_operator.observe.effective_spec import Intent
+from sd_operator.observe.snapshot import Observed, RayServiceView
+from sd_operator.status.condition_state import Verdict
 
 
 def accepted(intent: Intent, observed: Observed) -> Verdict:

@@ -6,12 +6,12 @@ Where Ray cannot be asked, KubeRay's word that it handed the config over has to 
 """
 
 from sd_operator.api.status import Reason
-from sd_operator.intent import Intent
-from sd_operator.observed import Observed, RayServiceView
-from sd_operator.serve_difference import differences
-from sd_operator.status.application import Known, known
+from sd_operator.observe.application import Known, known
+from sd_operator.observe.effective_spec import Intent
+from sd_operator.observe.snapshot import Observed, RayServiceView
+from sd_operator.ray.serve_diff import differences
+from sd_operator.status.condition_state import Verdict
 from sd_operator.status.conditions import is_suspended
-from sd_operator.status.verdict import Verdict
 
 
 def config_applied(intent: Intent, observed: Observed, *, in_place: bool = False) -> Verdict:

@@ -2,14 +2,9 @@
 """Workers and replicas, counted from what was observed (pure)."""
 
 from sd_operator.api.status import ReplicaStatus, WorkerStatus
-from sd_operator.intent import Intent
-from sd_operator.observed import Observed, OldCluster, PodView
-from sd_operator.status.application import known
-
-
-def pods_of(observed: Observed, cluster: str) -> list[PodView]:
-    """Pods of one RayCluster."""
-    return [pod for pod in observed.pods if pod.cluster == cluster]
+from sd_operator.observe.application import known
+from sd_operator.observe.effective_spec import Intent
+from sd_operator.observe.snapshot import Observed, OldCluster, pods_of
 
 
 def serving_cluster(observed: Observed) -> str:

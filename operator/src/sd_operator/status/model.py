@@ -5,15 +5,15 @@ Told by replicas: one that runs has loaded the model, one that fails says why in
 """
 
 from sd_operator.api.status import ModelStatus, Reason
-from sd_operator.intent import Intent
-from sd_operator.observed import Observed
-from sd_operator.ray_messages import RuntimeProblem, runtime_problem
-from sd_operator.start_report import StartReport
-from sd_operator.status.application import known
+from sd_operator.observe.application import known
+from sd_operator.observe.effective_spec import Intent
+from sd_operator.observe.snapshot import Observed
+from sd_operator.observe.weights_gate import Fetching
+from sd_operator.ray.replica_starts import StartReport
+from sd_operator.ray.traceback import RuntimeProblem, runtime_problem
+from sd_operator.status.condition_state import Verdict
 from sd_operator.status.conditions import is_suspended
 from sd_operator.status.counts import serving_cluster
-from sd_operator.status.verdict import Verdict
-from sd_operator.weights_gate import Fetching
 
 _REASONS = {
     RuntimeProblem.NOT_FOUND: Reason.MODEL_NOT_FOUND,

@@ -15,12 +15,12 @@ from enum import Enum, auto
 from sd_operator import times
 from sd_operator.api import Condition, Status
 from sd_operator.api.status import ConditionType, Reason
-from sd_operator.intent import Intent
-from sd_operator.observed import Observed
-from sd_operator.status.application import UNREAD
+from sd_operator.observe.application import UNREAD
+from sd_operator.observe.effective_spec import Intent
+from sd_operator.observe.snapshot import Observed
+from sd_operator.status.condition_state import Verdict
 from sd_operator.status.counts import serving_cluster
 from sd_operator.status.ready import denied
-from sd_operator.status.verdict import Verdict
 
 _KEPT = timedelta(minutes=2)
 _MARK = re.compile(r" \(On record when the operator started.*", re.DOTALL)

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 from sd_operator.api.status import ImageStatus, PreloadStatus, Reason, WarmStatus
 from sd_operator.excerpts import excerpt
-from sd_operator.intent import Intent
-from sd_operator.observed import Observed
-from sd_operator.preload_gate import Hold
-from sd_operator.preload_state import ImageState, PreloadState
-from sd_operator.status.verdict import Verdict
-from sd_operator.trouble import Trouble
+from sd_operator.observe.effective_spec import Intent
+from sd_operator.observe.image_gate import Hold
+from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.preload_state import ImageState, PreloadState
+from sd_operator.observe.snapshot import Observed
+from sd_operator.status.condition_state import Verdict
 
 _TEXT_LIMIT = 1024
 _NODES_NAMED = 3

@@ -21,15 +21,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sd_operator.api.status import Reason
-from sd_operator.intent import Intent
-from sd_operator.observed import Observed, PodView, RayServiceView
-from sd_operator.status.application import Known, known
+from sd_operator.observe.application import Known, known
+from sd_operator.observe.effective_spec import Intent
+from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.snapshot import Observed, PodView, RayServiceView, pods_of
+from sd_operator.status.condition_state import Verdict
 from sd_operator.status.conditions import is_suspended
-from sd_operator.status.counts import pods_of
 from sd_operator.status.model import model_problem
 from sd_operator.status.schedulable import is_young, troubles
-from sd_operator.status.verdict import Verdict
-from sd_operator.trouble import Trouble
 
 _FAILED = {"DEPLOY_FAILED": Reason.APPLICATION_FAILED, "UNHEALTHY": Reason.APPLICATION_UNHEALTHY}
 
@@ -78,20 +77,6 @@ def denied(intent: Intent, observed: Observed, now: datetime) -> Verdict | None:
     cluster = view.active or view.pending
     scene = _Scene(intent, observed, view, cluster, known(observed, cluster), now)
     return _first(scene, (*_BEFORE_IT_SERVES, _has_no_head, _has_no_endpoints))
-
-
-def is_unheard(observed: Observed) -> bool:
-    """Whether KubeRay and Ray leave open if requests are answered, while workers could: the service is to be asked."""
-    view = observed.ray_service
-    if view is None or not view.active:
-        return False
-    pods, application = pods_of(observed, view.active), known(observed, view.active)
-    if not any(pod.ready and pod.in_service and not pod.is_head for pod in pods):
-        return False
-    if view.endpoints == 0:
-        return True
-    is_told = application.counted or application.status == "RUNNING"
-    return not (is_told and (application.fresh or any(pod.ready and pod.is_head for pod in pods)))
 
 
 def _is_suspended(scene: _Scene) -> Verdict | None:

@@ -8,10 +8,10 @@ that was refused by a quota or a policy counts at once.
 from datetime import datetime, timedelta
 
 from sd_operator.api.status import Reason
-from sd_operator.observed import Observed
-from sd_operator.status.counts import kept_room, pods_of
-from sd_operator.status.verdict import Verdict
-from sd_operator.trouble import Trouble
+from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.snapshot import Observed, pods_of
+from sd_operator.status.condition_state import Verdict
+from sd_operator.status.counts import kept_room
 
 PATIENCE = timedelta(seconds=30)
 _KINDS = {Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.PODS_REFUSED}

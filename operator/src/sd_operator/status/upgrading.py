@@ -4,12 +4,11 @@
 import re
 
 from sd_operator.api.status import Reason
-from sd_operator.intent import Intent
-from sd_operator.observed import Observed, RayServiceView
-from sd_operator.serve_state import FAILED
+from sd_operator.observe.effective_spec import Intent
+from sd_operator.observe.snapshot import Observed, RayServiceView, pods_of
+from sd_operator.ray.serve_state import FAILED
+from sd_operator.status.condition_state import Verdict
 from sd_operator.status.conditions import is_suspended
-from sd_operator.status.counts import pods_of
-from sd_operator.status.verdict import Verdict
 
 # In the scheduler's words; the names of extended resources, such as GPUs, are those with a slash.
 _NO_DEVICE = re.compile(r"Insufficient ([\w.-]+/[\w.-]*\w)")

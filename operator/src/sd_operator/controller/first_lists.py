@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lists of a start: every service and its children, each kind by pages instead of service by service.
+
+After a start nothing is known, so every service gets a pass, and a pass that reads for itself sends eight requests. Here
+a hundred services share them. The services come by pages; the children of a page are found by the label that names their
+service, in the namespace of the services, so that one batch is in memory while the next one is read.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from itertools import groupby
+from typing import Any
+
+from sd_operator import naming
+from sd_operator.errors import KubeRayMissing, Refused
+from sd_operator.kube import POD, SERVICE, Cluster, Kind, ListedCluster
+from sd_operator.kube.watched_kinds import CHILDREN
+from sd_operator.naming import Key
+
+Json = dict[str, Any]
+Objects = dict[Kind, list[Json]]
+
+_KINDS = tuple({**{watched.kind: None for watched in CHILDREN}, POD: None})
+
+
+async def batches(cluster: Cluster, namespace: str | None) -> AsyncIterator[dict[Key, Objects]]:
+    """The services of a namespace (None: of all) and what belongs to each, a batch at a time, as new as etcd.
+
+    A kind that may not be listed, or that is not installed, is missing from the objects.
+
+    Args:
+        cluster: where they are read.
+        namespace: of the services.
+    """
+    async for page in cluster.pages(SERVICE, namespace):
+        for place, services in groupby(page, key=lambda each: str(each["metadata"]["namespace"])):
+            yield await _with_children(cluster, place, list(services))
+
+
+def listed(
+    cluster: Cluster, key: Key, objects: Objects, charge: Callable[[], Awaitable[None]]
+) -> ListedCluster:
+    """The API server for a pass over one service of a batch.
+
+    Args:
+        cluster: the API server.
+        key: which service.
+        objects: what the batch shows of it.
+        charge: awaited before the first request that the pass sends.
+    """
+    return ListedCluster(cluster, key.namespace, naming.everything(key.name), objects, charge)
+
+
+async def _with_children(cluster: Cluster, namespace: str, services: list[Json]) -> dict[Key, Objects]:
+    names = [each["metadata"]["name"] for each in services]
+    selector = f"{naming.NAME_LABEL} in ({','.join(names)})"
+    found = await asyncio.gather(*(_by_service(cluster, kind, namespace, selector) for kind in _KINDS))
+    shown = [(kind, children) for kind, children in zip(_KINDS, found, strict=True) if children is not None]
+    return {
+        Key(namespace, name): {SERVICE: [service], **{kind: children[name] for kind, children in shown}}
+        for name, service in zip(names, services, strict=True)
+    }
+
+
+async def _by_service(
+    cluster: Cluster, kind: Kind, namespace: str, selector: str
+) -> Mapping[str, list[Json]] | None:
+    """Objects of a kind by the name of their service; None where they cannot be listed."""
+    try:
+        return _grouped(await cluster.list_newest(kind, namespace, selector))
+    except (KubeRayMissing, Refused):
+        return None  # a pass that asks for them tells of it
+
+
+def _grouped(objects: Iterable[Json]) -> Mapping[str, list[Json]]:
+    grouped = defaultdict[str, list[Json]](list)
+    for each in objects:
+        grouped[each["metadata"]["labels"][naming.NAME_LABEL]].append(each)
+    return grouped

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose an object is (pure)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sd_operator import naming
+from sd_operator.api import KIND
+from sd_operator.api.resource import API_VERSION
+from sd_operator.errors import NameConflict, WaitingForDeletion
+from sd_operator.kube.drift import owned_fields
+
+Json = Mapping[str, Any]
+
+
+def owner(live: Json) -> str | None:
+    """The uid of the object that controls this one."""
+    found = _controller(live)
+    return None if found is None else str(found["uid"])
+
+
+def belongs_to(live: Json, uid: str) -> bool:
+    """By owner; or by field manager, where someone stripped the owner and it is to be put back.
+
+    Of an object that services share, whether this service is one of them.
+    """
+    if is_shared(live):
+        return uid in {each["uid"] for each in users(live["metadata"])}
+    found = owner(live)
+    return found == uid or (found is None and bool(owned_fields(live, naming.FIELD_MANAGER)))
+
+
+def conflict(live: Json, kind: str, service: str) -> NameConflict | WaitingForDeletion:
+    """Why an object of a name that a service needs, and that is not its own, keeps the service waiting.
+
+    Args:
+        live: the object.
+        kind: its kind.
+        service: name of the service.
+    """
+    name, found = live["metadata"]["name"], _controller(live) or {}
+    former = (found.get("apiVersion"), found.get("kind"), found.get("name")) == (API_VERSION, KIND, service)
+    since = live["metadata"].get("deletionTimestamp")
+    if not (former or since):
+        return NameConflict(
+            f"{kind} {name} exists and is not part of this service, so the operator leaves it alone. Delete or rename it,"
+            " or give this service another name."
+        )
+    whose = "belongs to the former, deleted service of this name" if former else "is not part of this service"
+    removed = f"is being removed since {since}" if since else "is not removed yet"
+    remover = "KubeRay" if kind == "RayService" else "the garbage collector of kube-controller-manager"
+    return WaitingForDeletion(
+        f"{kind} {name} {whose} and {removed}. This service starts by itself when {kind} {name} is gone. If that takes"
+        f" longer than minutes, see whether {remover} runs, and which finalizers {kind} {name} has."
+    )
+
+
+def _controller(live: Json) -> Json | None:
+    owners = live["metadata"].get("ownerReferences") or []
+    return next((each for each in owners if each.get("controller")), None)
+
+
+def is_shared(live: Json) -> bool:
+    """Whether services of a namespace share the object: it carries the label of a shared preload and no controller."""
+    return naming.PRELOAD_LABEL in (live["metadata"].get("labels") or {}) and owner(live) is None
+
+
+def is_ours(live: Json) -> bool:
+    """Whether a shared object is the operator's: by its users, or by field manager where someone stripped them."""
+    return bool(users(live["metadata"])) or bool(owned_fields(live, naming.FIELD_MANAGER))
+
+
+def users(metadata: Json) -> list[Json]:
+    """References of the services that share an object, by its metadata."""
+    return [
+        each
+        for each in metadata.get("ownerReferences") or []
+        if each.get("kind") == KIND and each.get("apiVersion") == API_VERSION
+    ]
+
+
+def is_preload(live: Json) -> bool:
+    """Whether a child is a DaemonSet that keeps images on nodes, of this release or of a former one."""
+    component = _component(live)
+    return component == naming.PRELOAD or component.startswith(f"{naming.PRELOAD}-")
+
+
+def fills_cache(live: Json) -> bool:
+    """Whether a child is a DaemonSet that fetches weights into a cache that workers share."""
+    return _component(live).startswith(f"{naming.WEIGHTS}-")
+
+
+def _component(live: Json) -> str:
+    """The component label of a DaemonSet's pods; empty for any other kind."""
+    if live["kind"] != "DaemonSet":
+        return ""
+    labels = live["spec"]["template"]["metadata"].get("labels") or {}
+    return str(labels.get(naming.COMPONENT_LABEL, ""))

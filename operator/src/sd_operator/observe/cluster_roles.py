@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The roles of a service's RayClusters: which one takes the Serve config, and which may go (pure).
+
+KubeRay deletes a cluster that is neither the serving nor the next one only after `rayClusterDeletionDelaySeconds`, and
+until then its pods keep their GPUs. Two kinds need not wait so long:
+
+- a cluster that was replaced by a further edit before it ever served: no request has reached it;
+- a cluster whose pods take the place that pods of the serving or the next cluster wait for. Its workers drain when they
+  are deleted, so requests that they compute are finished.
+
+A cluster that scales to zero may hold a request that waits for a replica. KubeRay's delay covers that, and it is left alone.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from sd_operator.api.status import Reason
+from sd_operator.builders.fingerprint import runs_other_config
+from sd_operator.kube.ownership import owner
+from sd_operator.observe.snapshot import Observed, OldCluster
+
+Json = dict[str, Any]
+
+
+def old_clusters(ray_service: Json | None, ray_clusters: Iterable[Json]) -> Iterator[Json]:
+    """RayClusters of a RayService that its status names neither as active nor as pending.
+
+    KubeRay writes the name of a cluster into the status before it creates the cluster, so this is right for a
+    RayService that was read after the clusters were.
+    """
+    if ray_service is None:
+        return
+    status = ray_service.get("status") or {}
+    named = {(status.get(each) or {}).get("rayClusterName") for each in _IN_USE}
+    for live in ray_clusters:
+        if owner(live) == ray_service["metadata"]["uid"] and live["metadata"]["name"] not in named:
+            yield live
+
+
+def taking_config(ray_service: Json, ray_clusters: Iterable[Json]) -> list[Json]:
+    """The one RayCluster that KubeRay gives the Serve config, if there is one: its workers follow the replicas.
+
+    The next cluster where there is one. The serving cluster, unless a next one is about to be made: it goes on with the
+    replicas of its own config, so it keeps its own bounds too.
+    """
+    status = ray_service.get("status") or {}
+    active, pending = ((status.get(each) or {}).get("rayClusterName") for each in _IN_USE)
+    by_name = {each["metadata"]["name"]: each for each in ray_clusters}
+    live = by_name.get(pending or active or "")
+    if (
+        live is None
+        or owner(live) != ray_service["metadata"]["uid"]
+        or "deletionTimestamp" in live["metadata"]
+    ):
+        return []
+    makes_another = (ray_service["spec"].get("upgradeStrategy") or {}).get("type") != _NEVER
+    if not pending and makes_another and runs_other_config(ray_service, live):
+        return []
+    return [live]
+
+
+def with_pods(
+    ray_service: Json | None, ray_clusters: Iterable[Json], pods: Iterable[Json]
+) -> tuple[OldCluster, ...]:
+    """The old clusters that still have pods, and until when.
+
+    Args:
+        ray_service: the live RayService, None where there is none.
+        ray_clusters: the live RayClusters of the service.
+        pods: its live pods.
+    """
+    found = []
+    pods = [each["metadata"] for each in pods]
+    for live in old_clusters(ray_service, ray_clusters):
+        name = live["metadata"]["name"]
+        mine = [each for each in pods if (each.get("labels") or {}).get("ray.io/cluster") == name]
+        ends = [each.get("deletionTimestamp", "") for each in mine]  # with the pod's grace period in it
+        if mine:
+            found.append(OldCluster(name, len(mine), max(ends) if all(ends) else ""))
+    return tuple(found)
+
+
+def lacks_a_node(observed: Observed) -> bool:
+    """Whether a pod of the serving or of the next cluster finds no node."""
+    return any(
+        pod.cluster in observed.clusters and pod.trouble and pod.trouble.reason is Reason.UNSCHEDULABLE
+        for pod in observed.pods
+    )
+
+
+def removable(ray_service: Json, ray_clusters: Iterable[Json], *, place_is_needed: bool) -> Iterator[Json]:
+    """Old clusters that may be deleted now, before KubeRay's delay has passed.
+
+    Args:
+        ray_service: the RayService, read after the clusters.
+        ray_clusters: all RayClusters of the service.
+        place_is_needed: pods of the serving or of the next cluster find no node.
+    """
+    if (ray_service["spec"].get("upgradeStrategy") or {}).get("type") == _IN_STEPS:
+        return  # the next cluster takes requests before it is the active one
+    ray_clusters = list(ray_clusters)
+    status = ray_service.get("status") or {}
+    active = (status.get("activeServiceStatus") or {}).get("rayClusterName")
+    serving = next((each for each in ray_clusters if each["metadata"]["name"] == active), None)
+    if not active and status.get("numServeEndpoints", 0):
+        return  # something serves, and the status does not name it
+    for live in old_clusters(ray_service, ray_clusters):
+        if "deletionTimestamp" in live["metadata"]:
+            continue
+        never_served = not active or (serving is not None and _created(live) > _created(serving))
+        if never_served or (place_is_needed and not _may_hold_requests(live)):
+            yield live
+
+
+def _may_hold_requests(live: Json) -> bool:
+    groups = (live.get("spec") or {}).get("workerGroupSpecs") or []
+    return all(group.get("minReplicas", 0) == 0 for group in groups)
+
+
+def _created(live: Json) -> str:
+    return str(live["metadata"].get("creationTimestamp", ""))
+
+
+_IN_USE = ("activeServiceStatus", "pendingServiceStatus")
+_IN_STEPS, _NEVER = "NewClusterWithIncrementalUpgrade", "None"

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The start of a worker by phases, from its pod to a replica that can draw: for the status, the metrics and `why` (pure).
+
+Three clocks tell, and each phase ends where the next begins: the API server's (creation), those of scheduler and
+kubelet (conditions, container states), and the runtime's in the same pod, from the container on. Nothing is
+remembered: what an earlier pass saw is either still told or on record in the status.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sd_operator import naming, times
+from sd_operator.api.status import ColdStart
+from sd_operator.observe.snapshot import Observed, PodTimes, PodView
+from sd_operator.ray.replica_starts import IMPORT, StartReport
+from sd_operator.ray.serve_state import Reading
+
+# A replica that comes later to a container found a worker that was there: it waited for nothing of this.
+_LATE = timedelta(minutes=10)
+
+
+class Phase(StrEnum):
+    """The phases, in their order; those of the runtime are named as it names them."""
+
+    NODE = "node"
+    IMAGE = "image"
+    RAY = "ray"
+    WEIGHTS = "weights"
+    PIPELINE = "pipeline"
+    COMPILE = "compile"
+    WARMUP = "warmup"
+
+
+RUNTIME_PHASES = (Phase.WEIGHTS, Phase.PIPELINE, Phase.COMPILE, Phase.WARMUP)
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start.
+
+    Attributes:
+        worker: name of the pod.
+        seconds: by phase, in order; while it is not over, the last one runs.
+        ready_at: when its first replica could draw; None before that.
+        first_picture_seconds: what that replica's first picture took; None before that is drawn.
+    """
+
+    worker: str
+    seconds: Mapping[Phase, float]
+    ready_at: datetime | None = None
+    first_picture_seconds: float | None = None
+
+    @property
+    def total(self) -> float:
+        """Seconds so far."""
+        return round(sum(self.seconds.values()), 1)
+
+    @property
+    def running(self) -> Phase | None:
+        """The phase it is in; None once it is over."""
+        return None if self.ready_at else list(self.seconds)[-1]
+
+
+def starts(observed: Observed, now: datetime) -> tuple[Start, ...]:
+    """Every start of a worker that is told of, by age of the pods: those under way, and those that are over."""
+    workers = [
+        (pod.times.created, pod.name, pod, pod.times)
+        for pod in observed.pods
+        if pod.times and not pod.is_head
+    ]
+    found = (
+        _start(pod, known, observed.serve.get(pod.cluster), now)
+        for _, _, pod, known in sorted(workers, key=lambda each: each[:2])
+    )
+    return tuple(start for start in found if start is not None)
+
+
+def news(observed: Observed, recorded: ColdStart | None, now: datetime) -> list[Start]:
+    """Starts that are over and that the record does not know yet, in the order in which they ended."""
+    over = [start for start in starts(observed, now) if start.ready_at is not None]
+    if recorded is not None:
+        known = (recorded.ready_at, recorded.worker)
+        over = [start for start in over if start.worker != recorded.worker and _end(start) > known]
+    return sorted(over, key=_end)
+
+
+def last(observed: Observed, recorded: ColdStart | None, now: datetime) -> ColdStart | None:
+    """The record of the last start: of one that has ended since, else the one on record, with its first picture."""
+    found = news(observed, recorded, now)
+    if found:
+        return _record(found[-1])
+    if recorded is None or recorded.first_picture_seconds is not None:
+        return recorded
+    told = (_record(start) for start in starts(observed, now) if start.ready_at is not None)
+    end = (recorded.worker, recorded.ready_at)
+    same = next((each for each in told if (each.worker, each.ready_at) == end), recorded)
+    return recorded.model_copy(update={"first_picture_seconds": same.first_picture_seconds})
+
+
+def of_record(recorded: ColdStart) -> Start:
+    """The start that a status tells of."""
+    seconds = {phase: getattr(recorded, f"{phase.value}_seconds") for phase in Phase}
+    taken = {
+        phase: each for phase, each in seconds.items() if each or phase not in {Phase.COMPILE, Phase.WARMUP}
+    }
+    return Start(recorded.worker, taken, times.parsed(recorded.ready_at), recorded.first_picture_seconds)
+
+
+def _record(start: Start) -> ColdStart:
+    ready_at, worker = _end(start)
+    return ColdStart(
+        worker=worker,
+        ready_at=ready_at,
+        total_seconds=start.total,
+        first_picture_seconds=start.first_picture_seconds,
+        **{f"{phase.value}_seconds": start.seconds.get(phase, 0.0) for phase in Phase},
+    )
+
+
+def _end(start: Start) -> tuple[str, str]:
+    return times.stamp(start.ready_at) if start.ready_at else "", start.worker
+
+
+def _start(pod: PodView, known: PodTimes, reading: Reading | None, now: datetime) -> Start | None:
+    """The start of a worker; None where it just runs, without a replica or with one that came later or told nothing."""
+    report = _first_report(pod, reading)
+    if report is None and not _is_under_way(pod, known, reading, now):
+        return None
+    if report is not None and known.started and report.began - known.started > _LATE:
+        return None
+    seconds = dict(_of_pod(known, report, now))
+    if report is None:
+        return Start(pod.name, seconds)
+    seconds |= _of_replica(report, now)
+    ready_at = None if report.phase else report.since
+    return Start(pod.name, seconds, ready_at, _rounded(report.first_picture_seconds))
+
+
+def _first_report(pod: PodView, reading: Reading | None) -> StartReport | None:
+    """What the first of its replicas told."""
+    if reading is None or not pod.ip:
+        return None
+    here = {name for name, replica in reading.state.models.items() if replica.address == pod.ip}
+    told = [report for name, report in reading.starts.items() if name in here]
+    return min(told, key=lambda report: report.began, default=None)
+
+
+def _is_under_way(pod: PodView, known: PodTimes, reading: Reading | None, now: datetime) -> bool:
+    """Whether a worker that no replica told of yet is starting, by whether one is on its way to it."""
+    if known.started is None:
+        return True
+    if now - known.started > _LATE:
+        return False
+    model = reading.state.deployments.get(naming.MODEL_DEPLOYMENT) if reading else None
+    if model is None:
+        # Nobody tells, or the application is still built. A replica that is placed makes the pod ready.
+        return not pod.ready
+    here = [replica for replica in model.replicas.values() if replica.address == pod.ip]
+    return not any(replica.running for replica in here) if here else model.target > len(model.replicas)
+
+
+def _of_pod(known: PodTimes, report: StartReport | None, now: datetime) -> Iterator[tuple[Phase, float]]:
+    """The phases that Kubernetes tells of."""
+    begins = ((Phase.NODE, known.created), (Phase.IMAGE, known.scheduled), (Phase.RAY, known.pulled))
+    reached = [(phase, at) for phase, at in begins if at is not None]
+    loading = None
+    if report is not None and IMPORT in report.seconds:
+        loading = report.began + timedelta(seconds=report.seconds[IMPORT])
+    ends = [*(at for _, at in reached[1:]), loading or now]
+    for (phase, begin), end in zip(reached, ends, strict=True):
+        # Clocks of machines differ, and Kubernetes' times are whole seconds.
+        yield phase, round(max(0.0, (end - begin).total_seconds()), 1)
+
+
+def _of_replica(report: StartReport, now: datetime) -> dict[Phase, float]:
+    """The phases that the runtime tells of."""
+    running = {report.phase: (now - report.since).total_seconds()} if report.phase else {}
+    seconds = {**report.seconds, **running}
+    return {phase: round(max(0.0, seconds[phase]), 1) for phase in RUNTIME_PHASES if phase in seconds}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

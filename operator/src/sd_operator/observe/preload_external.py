@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which nodes hold images that something else brings: a data volume, a secondary disk, a machine image (pure).
+
+Verified, never assumed: by the node's list of images, and by how long the first container of a worker took to start
+where one runs. An image that was pulled then is on the list afterwards all the same; and one that a lazily loaded
+volume brings is on it from the start, and still takes minutes
+(https://github.com/aws-samples/bottlerocket-images-cache/issues/13).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sd_operator import naming, times
+from sd_operator.api import Spec
+from sd_operator.api.capacity import gpus_per_worker
+from sd_operator.api.status import Reason
+from sd_operator.builders.placement import worker_placement
+from sd_operator.observe.node_matching import accepts
+from sd_operator.observe.nodes import Node, holds
+from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.preload_state import ImageState, PreloadState, View
+
+Json = Mapping[str, Any]
+
+_SLOW_SECONDS = 15
+
+
+def of_nodes(spec: Spec, images: Iterable[str], pods: Iterable[Json], view: View) -> PreloadState:
+    """The state by what nodes tell.
+
+    Args:
+        spec: what is wanted.
+        images: references, that of the runtime image first.
+        pods: pods of the resource.
+        view: the nodes.
+    """
+    images = list(images)
+    if view.nodes is None:
+        hidden = "the operator may not read nodes: allow it to get and list them"
+        return PreloadState(tuple(map(ImageState, images)), hidden=hidden)
+    matching = {name: node for name, node in view.nodes.items() if _takes_workers(node, spec)}
+    slow = dict(filter(None, map(_slow_start, pods)))
+    # Only of the runtime image is it known when a worker needed it.
+    found = (_on_nodes(each, matching, view, {} if number else slow) for number, each in enumerate(images))
+    return PreloadState(tuple(found))
+
+
+def _takes_workers(node: Node, spec: Spec) -> bool:
+    """Ready, accepted by the placement of a group, and with GPUs where its workers need some."""
+    offered = node.offers(spec.gpu_resource_name)
+    return node.is_schedulable and any(
+        offered >= gpus_per_worker(spec, group) and accepts(node, worker_placement(spec, group))
+        for group in spec.worker_groups
+    )
+
+
+def _on_nodes(image: str, nodes: Mapping[str, Node], view: View, slow: Mapping[str, str]) -> ImageState:
+    found = {name: holds(node, image, view.most_listed) for name, node in nodes.items()}
+    absent = f"image {image} is not on the node's list of images"
+    words = {name: absent for name, held in found.items() if held is False}
+    words |= {name: told for name, told in slow.items() if name in nodes}
+    return ImageState(
+        image,
+        matched=frozenset(nodes),
+        ready=frozenset(name for name, held in found.items() if held and name not in words),
+        unknown=frozenset(name for name, held in found.items() if held is None and name not in words),
+        troubles=tuple(
+            Trouble(Reason.IMAGE_NOT_PRELOADED, f"node {name}", told) for name, told in sorted(words.items())
+        ),
+    )
+
+
+def _slow_start(pod: Json) -> tuple[str, str] | None:
+    """Node and words where a worker's first container started long after its sandbox: between the two is the pull."""
+    labels, status = pod["metadata"].get("labels") or {}, pod.get("status") or {}
+    if labels.get("ray.io/node-type") != "worker" or naming.RAY_POD_LABEL not in labels:
+        return None
+    conditions = {each["type"]: each for each in status.get("conditions", [])}
+    sandbox = conditions.get("PodReadyToStartContainers", {})
+    containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    first: Json = containers[0] if containers else {}
+    state = first.get("state") or {}
+    stamp = (state.get("running") or state.get("terminated") or {}).get("startedAt")
+    if sandbox.get("status") != "True" or not stamp or first.get("restartCount"):
+        return None
+    seconds = (times.parsed(stamp) - times.parsed(sandbox["lastTransitionTime"])).total_seconds()
+    if seconds < _SLOW_SECONDS:
+        return None
+    words = (
+        f"the first container of worker {pod['metadata']['name']} started {seconds:.0f} s after its sandbox: the image"
+        " was pulled then, or its volume loads lazily"
+    )
+    return pod["spec"].get("nodeName", ""), words

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In which values a live RayCluster differs from the desired one (pure)."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sd_operator.builders.fingerprint import MUTED_IN_GROUPS, TOLERATIONS
+
+Json = Any
+
+_SHOWN = 3
+
+
+def differences(wanted: Mapping[str, Json], live: Mapping[str, Json]) -> str:
+    """The first paths at which a live RayCluster has other values than are wanted, for a person."""
+    found = list(_differing(wanted, live["spec"], ""))
+    if not found:
+        return "something that it still has"
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return ", ".join(found[:_SHOWN]) + more
+
+
+def _differing(wanted: Json, live: Json, path: str) -> Iterator[str]:
+    """Paths of wanted values that are not live; what a RayCluster has beyond them, KubeRay or a default put there."""
+    if isinstance(wanted, Mapping) and isinstance(live, Mapping):
+        for key, value in wanted.items():
+            if key not in {*MUTED_IN_GROUPS, TOLERATIONS}:
+                yield from _differing(value, live.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(wanted, list) and isinstance(live, list) and len(wanted) == len(live):
+        for item, counterpart in zip(wanted, live, strict=True):
+            yield from _differing(item, counterpart, f"{path}[{_named(item)}]")
+    elif not is_same_value(wanted, live):
+        yield path
+
+
+def _named(item: Json) -> str:
+    if isinstance(item, Mapping):
+        return str(item.get("groupName") or item.get("name") or item.get("key") or "")
+    return str(item)
+
+
+def is_same_value(wanted: Json, live: Json) -> bool:
+    """Equal; or the same quantity, for KubeRay writes 0.5 as 500m."""
+    if wanted == live or (wanted in ({}, []) and live is None):
+        return True
+    amounts = [_amount(value) for value in (wanted, live)]
+    return amounts[0] is not None and amounts[0] == amounts[1]
+
+
+_UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12} | {
+    f"{letter}i": 1024.0 ** (power + 1) for power, letter in enumerate("KMGT")
+}
+
+
+def _amount(value: Json) -> float | None:
+    """A Kubernetes quantity as a number, None where it is none."""
+    text = str(value)
+    number = text.rstrip("mkKMGTi")
+    try:
+        return float(number) * _UNITS[text[len(number) :]]
+    except (ValueError, KeyError):
+        return None

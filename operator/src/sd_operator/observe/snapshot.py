@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Live objects, read into the few facts that status is computed from (pure).
+
+KubeRay's field names end here: https://github.com/ray-project/kuberay, ray-operator/apis/ray/v1.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sd_operator import naming, times
+from sd_operator.observe import pod_problems as trouble
+from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.preload_state import PreloadState
+from sd_operator.observe.upgrade_progress import UpgradeState
+from sd_operator.ray.serve_state import Reading, Silence
+from sd_operator.strict_json import clipped, object_or_empty, text_or_empty
+
+Json = Mapping[str, Any]
+
+_MOST_STATUS = 64
+_MOST_WORDS = 32 * 1024
+
+
+@dataclass(frozen=True)
+class Application:
+    """The Serve application as KubeRay last saw it; an unknown one has an empty status."""
+
+    status: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class RayServiceView:
+    """What a RayService tells.
+
+    Attributes:
+        up_to_date: KubeRay has seen the latest generation.
+        since: when KubeRay's Ready last flipped, UTC; the creation time before that.
+        refused: KubeRay's words when it refuses the spec, else empty.
+        active: name of the serving RayCluster, or empty; likewise `pending` for the one coming up.
+        endpoints: pods that take requests.
+    """
+
+    up_to_date: bool
+    since: str
+    refused: str = ""
+    active: str = ""
+    pending: str = ""
+    active_application: Application = field(default_factory=Application)
+    pending_application: Application = field(default_factory=Application)
+    endpoints: int = 0
+    upgrading: bool = False
+    suspending: bool = False
+    suspended: bool = False
+
+    @property
+    def application(self) -> Application:
+        """The application that requests reach; before the first cluster serves, the one coming up."""
+        return self.active_application if self.active else self.pending_application
+
+    def of(self, cluster: str) -> Application:
+        """The application in one of the two clusters."""
+        return self.active_application if cluster == self.active else self.pending_application
+
+
+@dataclass(frozen=True)
+class PodTimes:
+    """When a pod took the steps of its start; None for a step it has not taken.
+
+    Attributes:
+        scheduled: it got a node.
+        pulled: its first container ran, an init container included; all of a Ray pod's have one image.
+        started: its Ray container ran.
+    """
+
+    created: datetime
+    scheduled: datetime | None = None
+    pulled: datetime | None = None
+    started: datetime | None = None
+
+
+@dataclass(frozen=True)
+class PodView:
+    """A Ray pod.
+
+    Attributes:
+        in_service: the serve Service sends it requests once it is ready.
+        running: its containers were started and it is not on its way out. A head that is deleted still counts: Ray in it
+            does not hear SIGTERM and works until the grace period is over, so its dashboard may answer.
+        trouble: what keeps it from running.
+        times: of its start; None for a pod that is on its way out or has ended.
+    """
+
+    cluster: str
+    group: str
+    is_head: bool
+    ready: bool
+    name: str = ""
+    uid: str = ""
+    ip: str = ""
+    in_service: bool = False
+    running: bool = True
+    trouble: Trouble | None = None
+    times: PodTimes | None = None
+
+
+@dataclass(frozen=True)
+class WarmView:
+    """The Deployment of placeholders; `words` say what keeps its pods from being made or placed."""
+
+    desired: int
+    ready: int
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class OldCluster:
+    """A RayCluster that was replaced and still has pods.
+
+    Attributes:
+        pods: how many.
+        until: when its last pod is gone at the latest, UTC; empty while KubeRay keeps the cluster.
+    """
+
+    name: str
+    pods: int
+    until: str = ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that was read of one resource's children.
+
+    Attributes:
+        preload: which nodes hold the images.
+        warm: places kept for spare workers, None where none are asked for.
+        cluster_troubles: what keeps KubeRay from creating pods, by RayCluster.
+        deaths: Ray pods that end again and again.
+        serve: what Ray's dashboards told, by RayCluster.
+        silent: the RayClusters with a head whose dashboard told nothing, or nothing lately.
+        answers: the service itself said that it would draw; asked only where Ray leaves that open. None: it was asked, and
+            the answer is awaited.
+        gateway: address of the Gateway by which requests move from cluster to cluster; empty where there is none.
+        old_clusters: RayClusters that were replaced and still have pods.
+    """
+
+    ray_service: RayServiceView | None = None
+    pods: tuple[PodView, ...] = ()
+    preload: PreloadState = field(default_factory=PreloadState)
+    warm: WarmView | None = None
+    cluster_troubles: Mapping[str, Trouble] = field(default_factory=dict)
+    deaths: Trouble | None = None
+    serve: Mapping[str, Reading] = field(default_factory=dict)
+    silent: Mapping[str, Silence] = field(default_factory=dict)
+    answers: bool | None = False
+    upgrade: UpgradeState = field(default_factory=UpgradeState)
+    gateway: str = ""
+    old_clusters: tuple[OldCluster, ...] = ()
+
+    @property
+    def active(self) -> str:
+        """Name of the RayCluster that serves, or empty."""
+        return self.ray_service.active if self.ray_service else ""
+
+    @property
+    def pending(self) -> str:
+        """Name of the RayCluster that comes up, or empty."""
+        return self.ray_service.pending if self.ray_service else ""
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The RayClusters that count: the serving one, and one that comes up."""
+        return tuple(filter(None, (self.active, self.pending)))
+
+    def with_events(self, events: Iterable[Json], now: datetime) -> "Observed":
+        """The same, with what Events about the RayClusters tell."""
+        return replace(self, deaths=trouble.of_events(events, now))
+
+    def head(self, cluster: str) -> PodView | None:
+        """The head of a RayCluster whose dashboard may answer."""
+        heads = [pod for pod in self.pods if pod.cluster == cluster and pod.is_head and pod.running]
+        return heads[-1] if heads else None
+
+
+def observe(
+    ray_service: Json | None,
+    pods: Iterable[Json],
+    ray_clusters: Iterable[Json] = (),
+    warm: Json | None = None,
+) -> Observed:
+    """Read the live objects of one resource.
+
+    Args:
+        ray_service: its RayService, None where there is none.
+        pods: its pods, those of other components included.
+        ray_clusters: its RayClusters.
+        warm: its Deployment of placeholders, None where there is none.
+    """
+    pods, ray_clusters = list(pods), list(ray_clusters)
+    ray_pods = [pod for pod in pods if naming.RAY_POD_LABEL in _labels(pod)]
+    troubles = ((each["metadata"]["name"], trouble.of_cluster(each)) for each in ray_clusters)
+    return Observed(
+        ray_service=None if ray_service is None else _ray_service(ray_service),
+        pods=tuple(map(_pod, ray_pods)),
+        warm=None if warm is None else _warm(warm, pods),
+        cluster_troubles={name: found for name, found in troubles if found},
+    )
+
+
+def _ray_service(live: Json) -> RayServiceView:
+    status = live.get("status") or {}
+    conditions = {each["type"]: each for each in status.get("conditions", [])}
+    ready = conditions.get("Ready", {})
+    active = status.get("activeServiceStatus") or {}
+    pending = status.get("pendingServiceStatus") or {}
+    return RayServiceView(
+        up_to_date=status.get("observedGeneration", 0) >= live["metadata"].get("generation", 1),
+        since=ready.get("lastTransitionTime") or live["metadata"].get("creationTimestamp", ""),
+        refused=ready.get("message", "") if _is_refused(ready, status) else "",
+        active=active.get("rayClusterName", ""),
+        pending=pending.get("rayClusterName", ""),
+        active_application=_application(active),
+        pending_application=_application(pending),
+        endpoints=status.get("numServeEndpoints", 0),
+        upgrading=_is_true(conditions, "UpgradeInProgress"),
+        suspending=_is_true(conditions, "Suspending"),
+        suspended=_is_true(conditions, "Suspended"),
+    )
+
+
+def _is_refused(ready: Json, status: Json) -> bool:
+    """Whether KubeRay refuses the spec of now.
+
+    KubeRay keeps the reason ValidationFailed until endpoints appear. The condition carries the generation that KubeRay had
+    taken up before it refused; a later one in the status means that a repaired spec was taken up since.
+    """
+    taken_up = status.get("observedGeneration", 0)
+    return ready.get("reason") == "ValidationFailed" and ready.get("observedGeneration", 0) >= taken_up
+
+
+def _application(service_status: Json) -> Application:
+    """What a tenant's pod told KubeRay, and KubeRay relays: of any form and length."""
+    found = object_or_empty(
+        object_or_empty(service_status.get("applicationStatuses")).get(naming.APPLICATION)
+    )
+    told = {"": found, **object_or_empty(found.get("serveDeploymentStatuses"))}
+    messages = (
+        (name, text_or_empty(object_or_empty(each).get("message"), _MOST_WORDS))
+        for name, each in told.items()
+    )
+    words = "; ".join(f"{name}: {message}" if name else message for name, message in messages if message)
+    return Application(text_or_empty(found.get("status"), _MOST_STATUS), clipped(words, _MOST_WORDS))
+
+
+def _pod(live: Json) -> PodView:
+    metadata, status = live["metadata"], live.get("status") or {}
+    labels = _labels(live)
+    conditions = {each["type"]: each for each in status.get("conditions", [])}
+    leaving = "deletionTimestamp" in metadata
+    is_head = labels.get("ray.io/node-type") == "head"
+    return PodView(
+        cluster=labels.get("ray.io/cluster", ""),
+        group=labels.get("ray.io/group", ""),
+        is_head=is_head,
+        ready=_is_true(conditions, "Ready") and not leaving,
+        name=metadata.get("name", ""),
+        uid=metadata.get("uid", ""),
+        ip=status.get("podIP", ""),
+        # KubeRay sets it on workers at once, and on a head that takes part once its proxy answers.
+        in_service=labels.get("ray.io/serve", "false" if is_head else "true") == "true",
+        running=status.get("phase") == "Running" and (is_head or not leaving),
+        trouble=None if leaving else trouble.of_pod(live),
+        times=None if leaving or status.get("phase") in {"Failed", "Succeeded"} else _times(live),
+    )
+
+
+def _times(live: Json) -> PodTimes | None:
+    metadata, status = live["metadata"], live.get("status") or {}
+    created = _time(metadata.get("creationTimestamp"))
+    if created is None:
+        return None
+    conditions = {each["type"]: each for each in status.get("conditions", [])}
+    scheduled = conditions.get("PodScheduled", {})
+    own = [_ran(each) for each in status.get("containerStatuses", [])]
+    init = [_ran(each) for each in status.get("initContainerStatuses", [])]
+    # KubeRay reads and writes the Ray container as the first one of the spec; statuses come sorted by name.
+    ray = live.get("spec", {}).get("containers", [{}])[0].get("name")
+    names = [each.get("name") for each in status.get("containerStatuses", [])]
+    ran = [each for each in (*init, *own) if each is not None]
+    return PodTimes(
+        created=created,
+        scheduled=_time(scheduled.get("lastTransitionTime")) if scheduled.get("status") == "True" else None,
+        pulled=min(ran, default=None),
+        started=own[names.index(ray)] if ray in names else None,
+    )
+
+
+def _ran(container: Json) -> datetime | None:
+    state = container.get("state") or {}
+    return _time((state.get("running") or state.get("terminated") or {}).get("startedAt"))
+
+
+def _time(stamp: str | None) -> datetime | None:
+    return times.parsed(stamp) if stamp else None
+
+
+def _labels(live: Json) -> Mapping[str, str]:
+    labels: Mapping[str, str] = live["metadata"].get("labels") or {}
+    return labels
+
+
+def _warm(live: Json, pods: Iterable[Json]) -> WarmView:
+    status = live.get("status") or {}
+    conditions = {each["type"]: each for each in status.get("conditions", [])}
+    failure = conditions.get("ReplicaFailure", {})
+    refused = failure.get("message", "") if failure.get("status") == "True" else ""
+    own = [pod for pod in pods if _labels(pod).get(naming.COMPONENT_LABEL) == naming.WARM]
+    found = filter(None, map(trouble.of_pod, own))
+    return WarmView(
+        desired=live["spec"].get("replicas", 0),
+        ready=status.get("readyReplicas", 0),
+        # The names of refused pods are random; what forbids them is not.
+        words=trouble.without_name(refused) or next((str(each) for each in found), ""),
+    )
+
+
+def _is_true(conditions: Mapping[str, Json], name: str) -> bool:
+    return bool(conditions.get(name, {}).get("status") == "True")
+
+
+def pods_of(observed: Observed, cluster: str) -> list[PodView]:
+    """Pods of one RayCluster."""
+    return [pod for pod in observed.pods if pod.cluster == cluster]

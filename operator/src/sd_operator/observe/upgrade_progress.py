@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the running RayClusters are from the config that is wanted (pure)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sd_operator.builders.fingerprint import runs_other_config
+from sd_operator.observe.outdated_pods import outdated
+from sd_operator.observe.raycluster_diff import differences
+
+Json = Mapping[str, Any]
+
+_VERSION_ANNOTATION = "ray.io/kuberay-version"
+OLDEST_KUBERAY = (1, 7)
+
+
+@dataclass(frozen=True)
+class UpgradeState:
+    """What the RayClusters tell of an upgrade.
+
+    Attributes:
+        behind: where the active RayCluster differs from the wanted config; empty where it does not.
+        traffic_percent: share of the requests that the new cluster takes; None unless they move in steps.
+        kuberay: version of the KubeRay that made the active RayCluster, such as v1.7.0; empty where unknown.
+        outdated: which pods of the active RayCluster are older than its spec and differ from it; empty where none does.
+    """
+
+    behind: str = ""
+    traffic_percent: int | None = None
+    kuberay: str = ""
+    outdated: str = ""
+
+    @property
+    def kuberay_is_too_old(self) -> bool:
+        """A version that lacks what we rely on; one that cannot be read is taken for a newer one."""
+        parts = self.kuberay.removeprefix("v").split(".")[:2]
+        return bool(self.kuberay) and all(map(str.isdigit, parts)) and tuple(map(int, parts)) < OLDEST_KUBERAY
+
+
+def upgrade_state(ray_service: Json | None, active: Json | None, pods: Iterable[Json] = ()) -> UpgradeState:
+    """Read it.
+
+    Args:
+        ray_service: the live RayService, None where there is none.
+        active: the live RayCluster that serves, None where none does.
+        pods: live pods of the service.
+    """
+    if ray_service is None or active is None:
+        return UpgradeState()
+    pending = (ray_service.get("status") or {}).get("pendingServiceStatus") or {}
+    annotations = active["metadata"].get("annotations") or {}
+    wanted = ray_service["spec"]["rayClusterConfig"]
+    return UpgradeState(
+        behind=differences(wanted, active) if runs_other_config(ray_service, active) else "",
+        outdated=outdated(active, pods),
+        traffic_percent=pending.get("trafficRoutedPercent"),
+        kuberay=annotations.get(_VERSION_ANNOTATION, ""),
+    )

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is observed of a service, and the status that it amounts to: one assessment for the pass and for `sdservice why`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sd_operator import status
+from sd_operator.api import Resource, Spec, Status
+from sd_operator.errors import Refused
+from sd_operator.naming import Key
+from sd_operator.observe.observer import Children, Observer
+from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.preload_reader import Asked
+from sd_operator.observe.snapshot import Observed
+from sd_operator.reconcile.child_writer import Identity, with_refusals
+from sd_operator.status.condition_state import Verdict
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What there is of a service whose spec is acted on.
+
+    Attributes:
+        children: the live children; `ray_clusters` are those of its RayService.
+        token: Ray's token.
+        asked: what the spec asks for, the runtime image first.
+        held: why the RayService is left as it is; None where it is not.
+        in_place: replicas are replaced where they are, since no node came for an additional worker.
+        refused: helpers that could not be written.
+    """
+
+    children: Children
+    ray_clusters: list[Json]
+    token: str
+    asked: Asked
+    held: status.Held | None = None
+    in_place: bool = False
+    refused: Mapping[Identity, Trouble] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Assessor:
+    """Reads what a status depends on, and computes it; writes nothing."""
+
+    observer: Observer
+    clock: Callable[[], datetime]
+
+    async def of_accepted(
+        self, resource: Resource, found: Situation, before: Status
+    ) -> tuple[Status, Observed]:
+        """The status of a service whose spec is acted on, and what was observed.
+
+        Args:
+            resource: the resource.
+            found: what there is of it.
+            before: the status on record.
+
+        Raises:
+            ClusterUnavailable: the API server is away or busy.
+        """
+        key, now = Key(resource.namespace, resource.name), self.clock()
+        observed = await self.observer.look(key, found.children, found.ray_clusters, found.token, found.asked)
+        observed = with_refusals(observed, found.refused, resource.spec.image_preload.warm_nodes)
+
+        def compute(seen: Observed) -> Status:
+            image = found.asked.images[0]
+            return status.compute(
+                resource, seen, image, before, now, held=found.held, in_place=found.in_place
+            )
+
+        return await self._explained(key, observed, compute)
+
+    async def of_refused(
+        self, live: Json, why: Verdict, asked: Spec | None, before: Status
+    ) -> tuple[Status, Observed]:
+        """The status of a service whose spec is not acted on: that, and how what runs is doing.
+
+        Args:
+            live: the resource.
+            why: what `Accepted` says.
+            asked: its spec, None where it cannot be parsed.
+            before: the status on record.
+
+        Raises:
+            ClusterUnavailable: the API server is away or busy.
+        """
+        metadata, now = live["metadata"], self.clock()
+        key = Key(metadata["namespace"], metadata["name"])
+        refusal = status.Refusal(key, metadata["generation"], why, asked)
+        try:
+            running = await self.observer.running(key, metadata["uid"])
+        except Refused as hidden:
+            return status.unseen(refusal, str(hidden), before, now), Observed()
+        if running is None:
+            return status.refused(refusal, None, before, now), Observed()
+        intent, observed = running
+        return await self._explained(
+            key, observed, lambda seen: status.refused(refusal, (intent, seen), before, now)
+        )
+
+    async def _explained(
+        self, key: Key, observed: Observed, compute: Callable[[Observed], Status]
+    ) -> tuple[Status, Observed]:
+        """The status. Pods that end and are replaced leave no trace but Events: those are read where nothing else explains it."""
+        after = compute(observed)
+        if not status.is_unexplained(after):
+            return after, observed
+        observed = observed.with_events(await self.observer.events(key.namespace, observed), self.clock())
+        return compute(observed), observed

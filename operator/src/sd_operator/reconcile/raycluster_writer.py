@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes to the RayClusters that KubeRay makes: bounds and tolerations of the one in use, and the removal of old ones."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sd_operator import naming
+from sd_operator.errors import ClusterUnavailable
+from sd_operator.kube import POD, RAY_CLUSTER, RAY_SERVICE, Cluster
+from sd_operator.naming import Key
+from sd_operator.observe.cluster_roles import lacks_a_node, old_clusters, removable, taking_config
+from sd_operator.observe.snapshot import observe
+from sd_operator.reconcile.events import Note, adjusted, removed
+from sd_operator.reconcile.raycluster_patch import live_patch
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RayClusterWriter:
+    """What KubeRay does not do by itself.
+
+    Attributes:
+        notes: gets what was written, for Events.
+    """
+
+    cluster: Cluster
+    notes: list[Note]
+
+    async def adjust(self, ray_service: Json, ray_clusters: list[Json]) -> None:
+        """Patch bounds and tolerations into the RayCluster that takes the Serve config.
+
+        Args:
+            ray_service: the live RayService.
+            ray_clusters: the live RayClusters of the service.
+
+        Raises:
+            ClusterUnavailable: a RayCluster changed meanwhile.
+        """
+        for live in taking_config(ray_service, ray_clusters):
+            operations = live_patch(ray_service["spec"]["rayClusterConfig"], live)
+            if not operations:
+                continue
+            if await self.cluster.patch(RAY_CLUSTER, live, operations, naming.FIELD_MANAGER) is None:
+                raise ClusterUnavailable(f"RayCluster {live['metadata']['name']} changed meanwhile")
+            self.notes.append(adjusted(live, operations))
+
+    async def remove_old(self, key: Key, seen: Json, ray_clusters: list[Json]) -> None:
+        """Delete RayClusters that no request can reach, and those whose place the next one needs.
+
+        Args:
+            key: of the service.
+            seen: its RayService, as the pass has read it.
+            ray_clusters: its live RayClusters.
+        """
+        if not any(old_clusters(seen, ray_clusters)):
+            return
+        # Read after the clusters were: a cluster that it does not name is none that has just been created.
+        ray_service = await self.cluster.unlisted().get(RAY_SERVICE, key.namespace, key.name)
+        if ray_service is None or ray_service["metadata"]["uid"] != seen["metadata"]["uid"]:
+            return
+        pods = await self.cluster.list(POD, key.namespace, naming.everything(key.name))
+        needed = lacks_a_node(observe(ray_service, pods, ray_clusters))
+        for live in removable(ray_service, ray_clusters, place_is_needed=needed):
+            await self.cluster.delete(RAY_CLUSTER, live)
+            self.notes.append(removed(live, place_is_needed=needed))

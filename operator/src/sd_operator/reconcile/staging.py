@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a wanted RayService may be applied now, so that the cluster that serves goes on serving (pure).
+
+KubeRay and Ray act on some fields at once, whatever spec the serving cluster was made from. Such a field is changed in a
+later pass, once nothing depends on its former value:
+
+- `excludeHeadPodFromServeSvc` takes the head out of the Service. The head of a service at zero replicas is the only pod
+  that takes requests, so it stays until a worker takes them (KubeRay v1.7.0, updateHeadPodServeLabel).
+- `rayClusterDeletionDelaySeconds` counts from when a cluster stops serving. It is not shortened while a cluster runs that
+  may need the longer one (cleanUpRayClusterInstance).
+- `max_surge_percent` lets a new replica start before an old one stops. It becomes 0 where no node came for the
+  additional worker (ray.serve, DeploymentState reads it at each step of a rolling update).
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from sd_operator import times
+from sd_operator.api import Condition, Resource, Spec, Status
+from sd_operator.api.status import ConditionType, Reason
+from sd_operator.builders.fingerprint import runs_other_config
+from sd_operator.builders.serve_config import has_surge, serve_config_text
+from sd_operator.kube.ownership import owner
+from sd_operator.observe.snapshot import observe
+
+Json = dict[str, Any]
+_CONFIG = "serveConfigV2"
+_EXCLUDES_HEAD = "excludeHeadPodFromServeSvc"
+_DELAY = "rayClusterDeletionDelaySeconds"
+
+
+def removes_head(wanted: Json, live: Json | None) -> bool:
+    """Whether applying the wanted RayService would take the head out of the Service."""
+    excludes = bool(wanted["spec"].get(_EXCLUDES_HEAD))
+    return live is not None and excludes and not live["spec"].get(_EXCLUDES_HEAD)
+
+
+def staged(wanted: Json, live: Json | None, ray_clusters: list[Json], pods: Iterable[Json]) -> Json:
+    """The RayService to apply now on the way to the wanted one.
+
+    Args:
+        wanted: the RayService of the spec.
+        live: the live one, None where there is none.
+        ray_clusters: the live RayClusters of the service.
+        pods: the live pods of the service, read where `removes_head`; else none.
+    """
+    if live is None:
+        return wanted
+    mine = [each for each in ray_clusters if owner(each) == live["metadata"]["uid"]]
+    spec = dict(wanted["spec"])
+    if removes_head(wanted, live) and not _a_worker_takes_requests(wanted, live, mine, pods):
+        del spec[_EXCLUDES_HEAD]  # KubeRay writes no false
+    shortens = spec[_DELAY] < live["spec"].get(_DELAY, 0)
+    if shortens and not _is_settled(wanted, mine):
+        spec[_DELAY] = live["spec"][_DELAY]
+    return {**wanted, "spec": spec}
+
+
+def replaces_in_place(
+    resource: Resource, wanted: str, live: Json | None, before: Status, now: datetime
+) -> bool:
+    """Whether replicas are replaced where they are, since no node came for the additional worker.
+
+    Once this has started, it stays so until the Serve config changes.
+
+    Args:
+        resource: the resource.
+        wanted: the text of the Serve config of its spec.
+        live: the live RayService, None where there is none.
+        before: the status on record; its transition times are the clock.
+        now: the time, UTC.
+    """
+    spec = resource.spec
+    if live is None or not has_surge(spec):
+        return False
+    running = live["spec"].get(_CONFIG, "")
+    if running == wanted:
+        return _no_node_came(spec, before, resource.generation, now)
+    return bool(running == serve_config_text(spec, in_place=True))
+
+
+def in_place(wanted: Json, spec: Spec) -> Json:
+    """The RayService by which replicas are replaced where they are."""
+    return {**wanted, "spec": {**wanted["spec"], _CONFIG: serve_config_text(spec, in_place=True)}}
+
+
+def _a_worker_takes_requests(
+    wanted: Json, live: Json, ray_clusters: list[Json], pods: Iterable[Json]
+) -> bool:
+    """The serving cluster was made from the wanted config, knows it, and has a worker in the Service."""
+    observed = observe(live, pods, ray_clusters)
+    view = observed.ray_service
+    serving = [each for each in ray_clusters if each["metadata"]["name"] == observed.active]
+    if view is None or view.pending or not view.up_to_date or not serving:
+        return False
+    if runs_other_config(wanted, serving[0]) or live["spec"].get(_CONFIG) != wanted["spec"][_CONFIG]:
+        return False
+    return any(
+        pod.cluster == view.active and pod.ready and pod.in_service and not pod.is_head
+        for pod in observed.pods
+    )
+
+
+def _is_settled(wanted: Json, ray_clusters: list[Json]) -> bool:
+    """There is one cluster at most, and it was made from the wanted config."""
+    staying = [each for each in ray_clusters if "deletionTimestamp" not in each["metadata"]]
+    return len(staying) <= 1 and not any(runs_other_config(wanted, each) for each in staying)
+
+
+def _no_node_came(spec: Spec, before: Status, generation: int, now: datetime) -> bool:
+    if before.observed_generation != generation:
+        return False
+    found = {each.type: each for each in before.conditions}
+    applied, placed = found.get(ConditionType.CONFIG_APPLIED), found.get(ConditionType.SCHEDULABLE)
+    upgrading = found.get(ConditionType.UPGRADING)
+    if applied is None or placed is None or applied.reason != Reason.APPLICATION_DEPLOYING:
+        return False
+    if upgrading is not None and upgrading.status == "True":
+        return False  # the pods of a second cluster wait, which has nothing to replace
+    limit = timedelta(seconds=spec.upgrade.surge_timeout_seconds)
+    return placed.status == "False" and now - _since(placed) >= limit
+
+
+def _since(condition: Condition) -> datetime:
+    return times.parsed(condition.last_transition_time)

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is served, and whether."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from fastapi.responses import JSONResponse
+
+from sd_runtime import __version__
+from sd_runtime.api import openapi
+from sd_runtime.api.dependencies import TheService
+from sd_runtime.api.errors import Unavailable
+from sd_runtime.api.query import no_query
+from sd_runtime.api.schemas import ModelCard, ModelList
+from sd_runtime.api.service import Service
+
+router = APIRouter(tags=["service"], dependencies=[Depends(no_query)])
+_READY = {
+    "description": "A picture can be made: by a replica that runs, or by one that the request wakes.",
+    "content": {
+        "application/json": {
+            "example": {
+                "ready": True,
+                "phase": "ready",
+                "version": __version__,
+                "device": "cpu",
+                "dtype": "float32",
+                "versions": {"ray": "2.60.0", "torch": "2.15.0"},
+                "load_seconds": {"import": 10.2, "weights": 0.0, "pipeline": 0.8},
+                "model": {"uri": "bundled://shapes", "revision": None},
+            }
+        }
+    },
+}
+_NOT_YET = {
+    "description": "No picture can be made yet; the body tells the phase: starting or loading.",
+    "content": {
+        "application/json": {"example": {"ready": False, "phase": "loading", "version": __version__}}
+    },
+}
+_STARTS = {
+    "description": "Replicas that start or have started within the last hour, by Serve's id of the replica.",
+    "content": {
+        "application/json": {
+            "example": {
+                "starts": {
+                    "k3v9x0qz": {
+                        "began": 1767323045.2,
+                        "seconds": {"import": 10.2, "weights": 17.8},
+                        "phase": "pipeline",
+                        "since": 1767323073.2,
+                        "first_picture_seconds": None,
+                        "ray": "2.60.0",
+                        "revision": "0123456789abcdef0123456789abcdef01234567",
+                    }
+                }
+            }
+        }
+    },
+}
+_ALIVE = {
+    "description": "The process answers.",
+    "content": {"application/json": {"example": {"status": "alive"}}},
+}
+
+
+@router.get("/v1/models", responses=openapi.errors(400))
+async def models(service: TheService) -> ModelList:
+    """The one model that is served, what it computes with, and what a request may ask for."""
+    return ModelList(data=[await _card(service)])
+
+
+@router.get("/v1/models/{model:path}", responses=openapi.errors(400, 404))
+async def model(
+    model: Annotated[str, Path(max_length=1024, examples=["bundled://shapes"])], service: TheService
+) -> ModelCard:
+    """The same, by its name."""
+    if model != service.config.model.uri:
+        raise Unavailable(404, f"this service has the model {service.config.model.uri} alone")
+    return await _card(service)
+
+
+@router.get("/healthz", responses=openapi.errors(400) | {200: _ALIVE})
+async def healthz() -> dict[str, str]:
+    """The process is alive; says nothing about the model."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", responses=openapi.errors(400) | {200: _READY, 503: _NOT_YET})
+async def readyz(service: TheService) -> JSONResponse:
+    """200 once a picture can be made; the body tells phase, device, versions and load times."""
+    state = await service.drawer.readiness()
+    info = await service.drawer.info()
+    body = {"ready": state.ready, "phase": state.phase, "version": __version__}
+    body |= {} if info is None else asdict(info)
+    body["model"] = service.config.model.model_dump(include={"uri", "revision"})
+    return JSONResponse(body, status_code=200 if state.ready else 503)
+
+
+@router.get("/startz", responses=openapi.errors(400, 503) | {200: _STARTS})
+async def startz(service: TheService) -> JSONResponse:
+    """How far the start of each replica is, and what each phase of it took; asks no replica."""
+    found = await service.drawer.starts()
+    return JSONResponse({"starts": {replica: asdict(report) for replica, report in found.items()}})
+
+
+async def _card(service: Service) -> ModelCard:
+    model = service.config.model
+    info = await service.drawer.info()
+    card = ModelCard(
+        id=model.uri,
+        revision=model.revision,
+        loras=[lora.name for lora in service.config.loras],
+        limits=service.live.limits.model_dump(),
+    )
+    if info is not None:
+        card.defaults = info.defaults | service.live.defaults.model_dump(exclude_none=True)
+        card.dtype, card.device, card.optimizations = info.dtype, info.device, info.optimizations
+        card.batching, card.loras = info.batching, list(info.loras)
+        card.schedulers = {name: list(options) for name, options in info.schedulers.items()}
+    return card

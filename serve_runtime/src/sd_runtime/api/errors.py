@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error as JSON that names field, value and rule; the same words for an answer, a stream and a job.
+
+Ray Serve's proxy puts `x-request-id` on every answer, the client's own or a new one, and hands it on to us; what a
+client sends is quoted in logs and messages only if it is short and plain.
+"""
+
+import json
+import logging
+import re
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from sd_runtime.api.schemas import error_body
+from sd_runtime.errors import GenerationFailed, InvalidRequest
+from sd_runtime.observability import json_logs
+
+logger = logging.getLogger(__name__)
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+_UNQUOTED = {"prompt", "negative_prompt", ""}  # "" is the body as a whole, prompt included
+_PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SHOWN = 80
+_KINDS = {429: "rate_limit_error"}
+_CODES = {
+    400: "invalid_request",
+    404: "not_found",
+    405: "wrong_method",
+    406: "not_acceptable",
+    408: "request_timeout",
+    409: "not_finished",
+    413: "body_too_large",
+    414: "target_too_long",
+    415: "unsupported_media_type",
+    429: "queue_full",
+    431: "headers_too_large",
+    501: "not_implemented",
+    503: "unavailable",
+    504: "timeout",
+    505: "wrong_http_version",
+}
+
+
+class Unavailable(HTTPException):
+    """The request is well-formed, and what it asks for cannot be had now; the status says why."""
+
+    def __init__(
+        self,
+        status_code: int,
+        message: str,
+        retry_after: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        after = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        super().__init__(status_code, message, {**after, **(headers or {})} or None)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An error as a client reads it."""
+
+    status: int
+    body: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def install(api: FastAPI) -> None:
+    """Give the application our errors."""
+    for kind in (InvalidRequest, RequestValidationError, HTTPException, GenerationFailed, Exception):
+        api.add_exception_handler(kind, _answer)
+
+
+def plain_id(headers: Mapping[str, str]) -> str | None:
+    """The id that a client gave its request, if it is short and plain enough to be quoted."""
+    given = headers.get("x-request-id", "")
+    return given if _PLAIN_ID.fullmatch(given) else None
+
+
+def request_id(headers: Mapping[str, str]) -> str:
+    """The id of a request if it may be quoted."""
+    return plain_id(headers) or "unknown"
+
+
+def problem(error: BaseException, request_id: str) -> Problem:
+    """The answer to an error, with the id of its request; what is our own fault goes to the log as well."""
+    told = _described(error, request_id)
+    told.body["error"]["request_id"] = request_id
+    return told
+
+
+def _described(error: BaseException, request_id: str) -> Problem:
+    if isinstance(error, InvalidRequest):
+        # Its message only: where Ray carried the error here, str() adds a traceback.
+        body = error_body(str(error.args[0]), kind=_INVALID, param=error.param, code=error.code)
+        return Problem(400, body)
+    if isinstance(error, RequestValidationError):
+        return _malformed(error.errors()[0])
+    if isinstance(error, HTTPException):
+        return _http(error)
+    if isinstance(error, GenerationFailed):
+        return _failed(error, request_id)
+    return _unexpected(error, request_id)
+
+
+async def _answer(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException):
+        error = _routed(request, error)
+    told = problem(error, request_id(request.headers))
+    return JSONResponse(told.body, told.status, dict(told.headers))
+
+
+def _routed(request: Request, error: HTTPException) -> HTTPException:
+    """The router's own errors say too little; ours are `Unavailable`."""
+    path = request.url.path[:_SHOWN]
+    own = {404: f"there is no {path}; see /docs", 405: f"{request.method} is not possible on {path}"}
+    if isinstance(error, Unavailable) or error.status_code not in own:
+        return error
+    return HTTPException(error.status_code, own[error.status_code], error.headers)
+
+
+def _malformed(details: Mapping[str, Any]) -> Problem:
+    # The words alone: numbers are places in a list, the first one says query or body.
+    name = ".".join(part for part in details.get("loc", ())[1:] if isinstance(part, str))[:_SHOWN]
+    code = "unknown_field" if details.get("type") == "extra_forbidden" else "invalid_value"
+    return Problem(400, error_body(_explain(details, name), kind=_INVALID, param=name or None, code=code))
+
+
+def _explain(details: Mapping[str, Any], name: str) -> str:
+    kind = details.get("type")
+    if kind == "extra_forbidden":
+        return f"{name}: unknown field; check its spelling"
+    if kind == "missing":
+        return f"{name or 'body'}: required, and missing"
+    if kind == "json_invalid":
+        return f"body: is not JSON: {details['ctx']['error']}"
+    value = details.get("input")
+    shown = f"a {type(value).__name__}" if name in _UNQUOTED else _shown(value)
+    return f"{name or 'body'}: got {shown}: {details.get('msg', 'is not valid')}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)  # ASCII: halves of surrogate pairs stay escaped
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def _http(error: HTTPException) -> Problem:
+    status = error.status_code
+    kind = _KINDS.get(status, _INVALID if status < 500 else _SERVER)  # noqa: PLR2004
+    return Problem(
+        status, error_body(str(error.detail), kind=kind, code=_CODES.get(status)), error.headers or {}
+    )
+
+
+def _failed(error: GenerationFailed, request_id: str) -> Problem:
+    message = str(error.args[0]) if error.args else "a picture could not be made"
+    logger.error("%s", message, extra=json_logs.of_request(request_id))
+    return Problem(500, error_body(message, kind=_SERVER, code="generation_failed"))
+
+
+def _unexpected(error: BaseException, request_id: str) -> Problem:
+    # The frames without the message, which may hold a prompt.
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    extra = json_logs.of_request(request_id)
+    logger.error("unexpected %s\n%s", type(error).__name__, frames, extra=extra)
+    message = f"an unexpected error; its traceback is in the logs under request {request_id}"
+    return Problem(500, error_body(message, kind=_SERVER, code="internal_error"))

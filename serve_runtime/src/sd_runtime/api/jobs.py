@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs over HTTP: ask now, watch, fetch later, or change one's mind."""
+
+from functools import partial
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from sd_runtime.api import content_negotiation, errors, openapi, responses, validation
+from sd_runtime.api.dependencies import RequestId, TheJobs, TheService, TheWanted
+from sd_runtime.api.errors import Unavailable
+from sd_runtime.api.json_body import JsonRoute
+from sd_runtime.api.query import no_query, plain_number
+from sd_runtime.api.schemas import GenerationBody, WarningNote
+from sd_runtime.api.service import Service
+from sd_runtime.errors import InvalidRequest
+from sd_runtime.store import jobs
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(no_query)], route_class=JsonRoute)
+
+JobId = Annotated[str, Path(max_length=128, examples=["job-0123456789abcdef0123456789abcdef"])]
+Index = Annotated[int, Path(ge=0, le=15, examples=[0]), BeforeValidator(partial(plain_number, name="index"))]
+
+
+class JobImage(BaseModel):
+    """A picture of a finished job."""
+
+    index: int
+    url: str = Field(description="Path of the file.")
+    seed: int = Field(description="What makes this picture again.")
+    bytes: int = Field(description="Size of the file.")
+
+
+class JobAnswer(BaseModel):
+    """A job as it is now."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "job-0123456789abcdef0123456789abcdef",
+                "object": "job",
+                "state": "running",
+                "step": 9,
+                "steps": 30,
+                "queue_position": 0,
+                "eta_seconds": 1.4,
+                "error": None,
+                "warnings": [],
+                "images": [],
+                "expires_in_seconds": None,
+            }
+        }
+    )
+
+    id: str
+    object: str = "job"
+    state: jobs.State
+    step: int = Field(description="Denoising steps done, over all its pictures.")
+    steps: int | None = Field(description="All of them; null until the engine has taken the job.")
+    queue_position: int | None = Field(description="Pictures that wait before its own; null until known.")
+    eta_seconds: float | None = Field(description="Seconds to its end, as observed; null until known.")
+    error: dict[str, str | None] | None = Field(description="Why it failed, as an error answer says it.")
+    warnings: list[WarningNote] = Field(
+        description="What of the request has no effect; empty until the engine has taken the job."
+    )
+    images: list[JobImage]
+    expires_in_seconds: float | None = Field(
+        description="Seconds until its pictures are forgotten; null while it is not finished."
+    )
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=JobAnswer,
+    responses={
+        202: {
+            "description": "The job is accepted; Location is where to ask for it.",
+            "headers": {"Location": {"schema": {"type": "string"}}},
+        },
+        **openapi.errors(400, 408, 413, 415, 429, 500, 503, 504),
+    },
+)
+async def create(
+    body: GenerationBody, service: TheService, store: TheJobs, request_id: RequestId
+) -> Response:
+    """Begin to draw; takes what `POST /v1/images/generations` takes, `stream` aside.
+
+    Jobs live in the memory of the service's one front: when it is replaced they are gone, and GET answers 404.
+    """
+    if body.stream:
+        raise InvalidRequest("stream: got true: a job has no stream; leave it out", "stream")
+    request = validation.from_body(body, service.terms(), validation.any_seed(), request_id)
+    try:
+        job = await store.start(request)
+    except jobs.TooManyJobs as error:
+        seconds = service.requests.retry_after(service.clock())
+        raise Unavailable(429, "too many jobs are unfinished", seconds) from error
+    return JSONResponse(
+        _answer(job, service, store).model_dump(), 202, headers={"Location": f"/v1/jobs/{job.id}"}
+    )
+
+
+@router.get("/{job_id}", responses=openapi.errors(400, 404))
+async def read(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswer:
+    """State, progress, place in the queue, time left; once finished, where its pictures are."""
+    return _answer(_find(store, job_id), service, store)
+
+
+@router.get(
+    "/{job_id}/images/{index}",
+    response_class=Response,
+    responses={
+        200: {"description": "The picture.", "content": openapi.pictures("png", "jpeg", "webp")},
+        **openapi.errors(400, 404, 406, 409),
+    },
+)
+async def image(job_id: JobId, index: Index, store: TheJobs, wanted: TheWanted) -> Response:
+    """One picture of a job, as soon as it is drawn."""
+    job = _find(store, job_id)
+    content_negotiation.check(wanted.accept, (f"image/{job.file_format}",))
+    picture = job.pictures.get(index)
+    if picture is not None:
+        headers = {"x-seed": str(picture.seed), "Cache-Control": "no-store"}
+        headers |= responses.warned(picture.warnings)
+        return Response(picture.data, media_type=f"image/{job.file_format}", headers=headers)
+    if job.finished or index >= job.request.count:
+        raise Unavailable(404, f"the job is {job.state} and has no picture {index}")
+    raise Unavailable(409, f"the job is {job.state}; picture {index} is not drawn yet")
+
+
+@router.delete("/{job_id}", responses=openapi.errors(400, 404))
+async def delete(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswer:
+    """Stop an unfinished job, or forget a finished one and its pictures; the answer is its last state."""
+    job = _find(store, job_id)
+    await store.delete(job)
+    return _answer(job, service, store)
+
+
+def _find(store: jobs.JobStore, job_id: str) -> jobs.Job:
+    job = store.find(job_id)
+    if job is None:
+        raise Unavailable(404, "there is no job of this id; jobs are forgotten some time after their end")
+    return job
+
+
+def _answer(job: jobs.Job, service: Service, store: jobs.JobStore) -> JobAnswer:
+    told = None if job.error is None else errors.problem(job.error, job.request.id).body["error"]
+    return JobAnswer(
+        id=job.id,
+        state=job.state,
+        step=job.step,
+        steps=job.steps,
+        queue_position=job.ahead,
+        eta_seconds=job.eta_seconds(service.clock(), service.pictures.per_second()),
+        error=told,
+        warnings=responses.notes(job.warnings),
+        images=[
+            JobImage(
+                index=each.index,
+                url=f"/v1/jobs/{job.id}/images/{each.index}",
+                seed=each.seed,
+                bytes=len(each.data),
+            )
+            for each in sorted(job.pictures.values(), key=lambda picture: picture.index)
+        ],
+        expires_in_seconds=store.expires_in(job),
+    )

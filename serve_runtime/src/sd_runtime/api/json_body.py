@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A body as RFC 8259 has it: JSON in UTF-8, each field once, numbers that are numbers; all else is named and refused."""
+
+import json
+import math
+from collections.abc import Callable, Coroutine, Iterator
+from email.message import Message
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+
+from sd_runtime.api.errors import Unavailable
+from sd_runtime.errors import InvalidRequest
+
+_BOM = "\ufeff"
+_DEEPEST = 16
+_SHOWN = 80
+_SEND_JSON = "send JSON, with the header Content-Type: application/json"
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class JsonRoute(APIRoute):
+    """A route whose body, where it takes one, is read strictly."""
+
+    def get_route_handler(self) -> Handler:
+        """FastAPI's own handler, behind our reader."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def read_first(request: Request) -> Response:
+            strict = _StrictRequest(request.scope, request.receive)
+            await strict.read()
+            return await handle(strict)
+
+        return read_first
+
+
+class _StrictRequest(Request):
+    """What FastAPI asks for the body."""
+
+    _parsed: Any = None
+
+    async def read(self) -> None:
+        """Read and parse it once.
+
+        Raises:
+            InvalidRequest: it is no JSON of ours.
+            Unavailable: it is of another type (415), or the client left before its end.
+        """
+        try:
+            content = await self.body()
+        except ClientDisconnect as error:
+            raise Unavailable(400, "the connection ended before the body did") from error
+        if content:
+            _check_type(self.headers)
+            self._parsed = parse(content)
+
+    async def json(self) -> Any:
+        """The parsed body."""
+        return self._parsed
+
+
+def parse(content: bytes) -> Any:
+    """JSON text as Python values.
+
+    Raises:
+        InvalidRequest: it is not JSON, not UTF-8, or has what readers understand differently: a field twice, NaN, half of
+            a surrogate pair, deep nesting.
+    """
+    try:
+        text = content.decode().removeprefix(_BOM)
+        found = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"body: is not UTF-8, from byte {error.start} on") from error
+    except json.JSONDecodeError as error:
+        raise InvalidRequest(f"body: is not JSON: {error.msg}, at character {error.pos}") from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    except ValueError as error:  # an integer of more than 4300 digits
+        raise InvalidRequest("body: has a number of thousands of digits") from error
+    _check_values(found)
+    return found
+
+
+def _check_type(headers: Headers) -> None:
+    given = headers.getlist("content-type")
+    if len(given) != 1:
+        raise _other_type(f"Content-Type: got {len(given)} of them: {_SEND_JSON}")
+    media = Message()
+    media["content-type"] = given[0]
+    kind, subtype = media.get_content_maintype(), media.get_content_subtype()
+    if kind != "application" or not (subtype == "json" or subtype.endswith("+json")):
+        raise _other_type(f"Content-Type: got {given[0][:_SHOWN]!r}: {_SEND_JSON}")
+    charset = media.get_content_charset("utf-8")
+    if charset not in {"utf-8", "utf8"}:
+        raise _other_type(f"Content-Type: got charset {charset[:_SHOWN]!r}: JSON is UTF-8")
+    coding = headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        message = f"Content-Encoding: got {coding[:_SHOWN]!r}: send the body as it is, without a coding"
+        raise Unavailable(415, message, headers={"Accept-Encoding": "identity"})
+
+
+def _other_type(message: str) -> Unavailable:
+    return Unavailable(415, message, headers={"Accept": "application/json"})
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = _printable(next(name for name in names if names.count(name) > 1))
+        raise InvalidRequest(f"{twice}: got it {names.count(twice)} times: must be there once", twice)
+    return found
+
+
+def _no_number(name: str) -> float:
+    raise InvalidRequest(f"body: has {name}, which is no number in JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise InvalidRequest(f"body: has the number {text[:_SHOWN]}, which no float holds")
+    return number
+
+
+def _check_values(found: Any) -> None:
+    for name, text, depth in _texts(found):
+        if depth > _DEEPEST:
+            raise _too_deep()
+        if not _is_unicode(text):
+            field = _printable(name)
+            message = f"{field}: has half of a surrogate pair: must be Unicode"
+            raise InvalidRequest(message, field)
+
+
+def _texts(found: Any) -> Iterator[tuple[str, str, int]]:
+    """Every string in a value with the field it is in and its depth, names of fields included."""
+    waiting = [("body", found, 0)]
+    while waiting:
+        name, value, depth = waiting.pop()
+        if isinstance(value, dict):
+            yield from (("body", key, depth) for key in value)
+            waiting += [(name if depth else key, each, depth + 1) for key, each in value.items()]
+        elif isinstance(value, list):
+            yield name, "", depth
+            waiting += [(name, each, depth + 1) for each in value]
+        elif isinstance(value, str):
+            yield name, value, depth
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _printable(name: str) -> str:
+    return name[:_SHOWN].encode("utf-8", "replace").decode()
+
+
+def _too_deep() -> InvalidRequest:
+    return InvalidRequest(f"body: is nested deeper than {_DEEPEST} levels")

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures as HTTP answers."""
+
+import base64
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from fastapi import Response
+
+from sd_runtime.api.schemas import GeneratedImage, GenerationAnswer, WarningNote
+from sd_runtime.api.service import Drawn, Service
+from sd_runtime.engine.interface import ImageRequest, Picture, RequestWarning
+from sd_runtime.engine.postprocess import encode
+from sd_runtime.store.cache_key import etag
+
+_FRESH_SECONDS = 3600
+
+Headers = dict[str, str]
+
+
+def caching(request: ImageRequest, service: Service) -> Headers:
+    """What a cache may do with a picture: keep it if the client chose the seed, else nothing.
+
+    An hour, then ask again: the service's defaults are part of the picture, and may change.
+    """
+    if not request.seeded:
+        return {"Cache-Control": "no-store"}
+    return {"Cache-Control": f"max-age={_FRESH_SECONDS}", "ETag": etag(service.fingerprint(request))}
+
+
+def picture(drawn: Drawn, request: ImageRequest, headers: Headers) -> Response:
+    """One picture as a file."""
+    (only,) = drawn.pictures
+    return Response(only.data, media_type=f"image/{request.output.format}", headers=headers | told(drawn))
+
+
+def told(drawn: Drawn) -> Headers:
+    """What the header says of pictures: first seed, the codes of warnings, and where they are from or how long they took.
+
+    https://www.w3.org/TR/server-timing/: `draw` is the engine's share of the time, in milliseconds.
+    """
+    headers = {"x-seed": str(drawn.pictures[0].seed)}
+    if not drawn.cached:
+        longest = max(each.seconds for each in drawn.pictures)
+        headers["Server-Timing"] = f"draw;dur={1000 * longest:.1f}"
+    if drawn.cached is not None:
+        headers["x-cache"] = "hit" if drawn.cached else "miss"
+    return headers | warned(drawn.pictures[0].warnings)
+
+
+def warned(warnings: Iterable[RequestWarning]) -> Headers:
+    """The codes of warnings, for answers that are a file. `Warning` itself is obsolete (RFC 9111, section 5.5)."""
+    codes = ", ".join(dict.fromkeys(each.code for each in warnings))
+    return {"x-warnings": codes} if codes else {}
+
+
+def notes(warnings: Iterable[RequestWarning]) -> list[WarningNote]:
+    """Warnings as JSON answers have them."""
+    return [WarningNote(**asdict(each)) for each in warnings]
+
+
+def inline(drawn: Drawn, request: ImageRequest) -> GenerationAnswer:
+    """All pictures as JSON."""
+    return GenerationAnswer(
+        created=int(time.time()),
+        data=[_image(each) for each in drawn.pictures],
+        output_format=request.output.format,
+        size=encode.size(drawn.pictures[0].data),
+        warnings=notes(drawn.pictures[0].warnings),
+    )
+
+
+def base64_text(data: bytes) -> str:
+    """Bytes as JSON carries them."""
+    return base64.b64encode(data).decode()
+
+
+def _image(each: Picture) -> GeneratedImage:
+    return GeneratedImage(b64_json=base64_text(each.data), seed=each.seed)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the routes stand on: the settings, a drawer, and all that the one ingress replica remembers.
+
+Pace, result cache and jobs live in its memory; they are gone when it is replaced.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+
+from sd_runtime.api import validation
+from sd_runtime.api.errors import Unavailable
+from sd_runtime.api.image_backend import Drawer, QueueFull
+from sd_runtime.config import LiveConfig, RuntimeConfig
+from sd_runtime.engine.interface import ImageRequest, Picture, Update
+from sd_runtime.observability.ingress_metrics import IngressMetrics, NoMetrics
+from sd_runtime.observability.tracing import Tracing
+from sd_runtime.store.cache_key import fingerprint
+from sd_runtime.store.result_cache import ResultCache
+from sd_runtime.store.throughput import Pace
+
+_MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The pictures of a request; `cached` is None where nothing was looked up."""
+
+    pictures: tuple[Picture, ...]
+    cached: bool | None
+
+
+class Service:
+    """Draws for the routes."""
+
+    def __init__(
+        self,
+        config: RuntimeConfig,
+        drawer: Drawer,
+        *,
+        metrics: IngressMetrics | None = None,
+        tracing: Tracing | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config
+        self.live = LiveConfig()
+        self.drawer = drawer
+        self.metrics = metrics or NoMetrics()
+        self.tracing = tracing or Tracing()
+        self.clock = clock
+        self.requests, self.pictures = Pace(), Pace()
+        self._cache = ResultCache()
+
+    def configure(self, live: LiveConfig) -> None:
+        """Take over new settings; running requests keep theirs."""
+        self.live = live
+        self._cache.resize(live.result_cache.max_mebibytes * _MEBIBYTE)
+
+    def terms(self) -> validation.Terms:
+        """What a request may ask for now."""
+        return validation.terms(self.config, self.live)
+
+    def fingerprint(self, request: ImageRequest) -> str:
+        """The identity of a seeded request."""
+        return fingerprint(request, self.config, self.live.provenance)
+
+    async def draw(self, request: ImageRequest) -> Drawn:
+        """All pictures of a request; cancelling stops the work.
+
+        Raises:
+            InvalidRequest: the engine refuses it.
+            GenerationFailed: a picture could not be made.
+            Unavailable: with the status to answer.
+        """
+        kept = self._look_up(request)
+        if kept:
+            return Drawn(kept, cached=True)
+        with self._watched(request):
+            pictures = tuple(await self.drawer.draw(request, self.live.limits))
+        return self._keep(request, pictures)
+
+    async def stream(self, request: ImageRequest) -> AsyncGenerator[Update]:
+        """The same, update by update; closing it stops the work."""
+        kept = self._look_up(request)
+        if kept:
+            for picture in kept:
+                yield picture
+            return
+        pictures: list[Picture] = []
+        with self._watched(request):
+            async with aclosing(self.drawer.stream(request, self.live.limits)) as updates:
+                async for update in updates:
+                    if isinstance(update, Picture):
+                        pictures.append(update)
+                    yield update
+        self._keep(request, tuple(sorted(pictures, key=lambda picture: picture.index)))
+
+    def _look_up(self, request: ImageRequest) -> tuple[Picture, ...] | None:
+        if not (request.seeded and self._cache.enabled):
+            return None
+        kept = self._cache.get(self.fingerprint(request))
+        self.metrics.looked_up(hit=kept is not None)
+        return kept
+
+    def _keep(self, request: ImageRequest, pictures: tuple[Picture, ...]) -> Drawn:
+        if not (request.seeded and self._cache.enabled):
+            return Drawn(pictures, cached=None)
+        self._cache.put(self.fingerprint(request), pictures)
+        return Drawn(pictures, cached=False)
+
+    @contextmanager
+    def _watched(self, request: ImageRequest) -> Iterator[None]:
+        """Measure a call of the model, and say when to come back if it is refused."""
+        done = 0
+        self._begin()
+        try:
+            with self.tracing.call("draw", {"request_id": request.id, "pictures": request.count}):
+                yield
+            done = 1
+        except QueueFull as error:
+            seconds = self.requests.retry_after(self.clock())
+            raise Unavailable(429, f"every queue is full; come back in {seconds} s", seconds) from error
+        except (asyncio.CancelledError, GeneratorExit):
+            self.metrics.cancelled()
+            raise
+        finally:
+            self._end(done, request.count)
+
+    def _begin(self) -> None:
+        for pace in (self.requests, self.pictures):
+            pace.begin(self.clock())
+
+    def _end(self, done: int, count: int) -> None:
+        self.requests.end(self.clock(), done)
+        self.pictures.end(self.clock(), done * count)

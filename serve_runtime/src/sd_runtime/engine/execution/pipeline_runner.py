@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pipelines whose loop we do not know draw by their own `__call__`: one picture at a time, the oldest first."""
+
+import inspect
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import CLIPTextModel
+
+from sd_runtime.engine import failures, schedule_options
+from sd_runtime.engine.device import Device
+from sd_runtime.engine.execution.batcher import Budget
+from sd_runtime.engine.execution.step_batch_runner import Tick
+from sd_runtime.engine.execution.step_timer import StepTimer
+from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.interface import ImageRequest
+from sd_runtime.engine.lora.lora_switch import LoraSwitch
+from sd_runtime.errors import ContentWithheld, GenerationFailed, InvalidRequest, ModelInvalid
+from sd_runtime.observability.observer import Observer
+
+_SENT = {"prompt", "width", "height", "num_inference_steps", "guidance_scale", "negative_prompt"}
+
+
+class _Unwanted(Exception):
+    """Nobody waits for the picture any more; raised inside the call, it ends it and leaves the pipeline whole."""
+
+
+class StockStudio:
+    """The studio for all other pipelines; a tick is a whole picture.
+
+    Attributes:
+        on_step: told of each step within a tick.
+    """
+
+    def __init__(self, pipeline: Any, loras: LoraSwitch, device: Device, observer: Observer) -> None:
+        self.budget = Budget(1, 1)
+        self.on_step: Callable[[Drawing], None] = lambda _: None
+        self._pipeline = pipeline
+        self._loras = loras
+        self._device = device
+        self._observer = observer
+        self._waiting: list[Drawing] = []
+        self._drawing = False
+
+    def join(self, drawing: Drawing) -> None:
+        """It is drawn after those that are there."""
+        self._waiting.append(drawing)
+
+    def drawings(self) -> Sequence[Drawing]:
+        """All that are not finished."""
+        return self._waiting
+
+    def ahead(self, drawing: Drawing) -> int:
+        """Pictures that wait before it, and the one that is drawn."""
+        return self._waiting.index(drawing) + self._drawing if drawing in self._waiting else 0
+
+    def tick(self) -> Tick:
+        """Draw the oldest picture that is wanted."""
+        done = Tick(cancelled=[drawing for drawing in self._waiting if drawing.cancelled])
+        self._waiting = [drawing for drawing in self._waiting if not drawing.cancelled]
+        if self._waiting:
+            self._drawing = True
+            self._draw(self._waiting.pop(0), done)
+            self._drawing = False
+        return done
+
+    def _draw(self, drawing: Drawing, done: Tick) -> None:
+        began = time.monotonic()
+        self._observer.phase("queue", began - drawing.since)
+        try:
+            self._loras.activate(*drawing.kind.active_loras)
+            with torch.inference_mode():
+                drawing.image = self._call(drawing)
+        except _Unwanted:
+            done.cancelled.append(drawing)
+        except Exception as error:  # noqa: BLE001 - this picture fails, the next is drawn
+            if failures.out_of_memory(error):
+                error = error.with_traceback(None)
+                failures.free_memory()
+            done.failed.append((drawing, _refusal(error) or error))
+        else:
+            self._observer.phase("denoise", time.monotonic() - began)
+            done.finished.append(drawing)
+
+    def _call(self, drawing: Drawing) -> Image.Image:
+        drawing.begun, drawing.steps = True, drawing.request.steps or 1
+        self.on_step(drawing)
+        timer = StepTimer(self._device, partial(self._observer.step, 1))
+
+        def after_step(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            if drawing.cancelled:
+                raise _Unwanted
+            timer.end_step()
+            drawing.step = min(step + 1, drawing.steps)
+            self.on_step(drawing)
+            return tensors
+
+        takes_callback = "callback_on_step_end" in _offered(self._pipeline)
+        with timer.watching(self._pipeline):
+            result = self._pipeline(
+                **arguments(self._pipeline, drawing.request),
+                generator=torch.Generator("cpu").manual_seed(drawing.seed),
+                output_type="pt",
+                **({"callback_on_step_end": after_step} if takes_callback else {}),
+            )
+        if any(getattr(result, "nsfw_content_detected", None) or ()):
+            raise ContentWithheld.image(drawing.index, drawing.request.count)
+        return _image(result.images[0], drawing.request)
+
+
+def check_call(pipeline: Any, what: str) -> None:
+    """Raise ModelInvalid if a pipeline's call wants more than a request has, such as an image.
+
+    Args:
+        pipeline: one whose loop is not ours.
+        what: names the field and its value.
+    """
+    kind = type(pipeline)
+    parameters = [each for each in _offered(pipeline).values() if each.name != "self"]
+    wanted = [
+        each.name
+        for each in parameters
+        if each.default is inspect.Parameter.empty
+        and each.kind not in {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+        and each.name not in _SENT
+    ]
+    task = _other_task(kind)
+    if not (wanted or task):
+        return
+    reason = f"it needs {', '.join(wanted)}" if wanted else f"it is for {task}"
+    raise ModelInvalid(
+        f"{what}: a {kind.__name__} does not draw from a prompt alone: {reason}; name a text-to-image model"
+    )
+
+
+def _other_task(kind: type[Any]) -> str:
+    """What a pipeline is for by diffusers' own lists, where that is not text-to-image."""
+    from diffusers.pipelines import auto_pipeline  # noqa: PLC0415 - it imports all pipelines, which takes seconds
+
+    if kind in auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values():
+        return ""
+    tasks = {
+        "image-to-image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+        "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+    }
+    return next((name for name, kinds in tasks.items() if kind in kinds.values()), "")
+
+
+def _refusal(error: Exception) -> InvalidRequest | None:
+    """The pipeline's own check of its arguments, as a client may read it; None for any other error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, ValueError) and any(frame.name == "check_inputs" for frame in frames):
+        return InvalidRequest(f"the model's pipeline refuses the request: {failures.one_line(error)}")
+    return None
+
+
+def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
+    """What the pipeline's call is given.
+
+    Raises:
+        InvalidRequest: the pipeline cannot do what is asked.
+    """
+    offered = _offered(pipeline)
+    if request.scheduler is not None:
+        raise InvalidRequest(f"scheduler: a {type(pipeline).__name__} has one of its own", "scheduler")
+    if request.prompt_syntax != "plain":
+        raise InvalidRequest(
+            f"prompt_syntax: got {request.prompt_syntax!r}: a {type(pipeline).__name__} reads plain prompts only",
+            "prompt_syntax",
+        )
+    schedule_options.check(f"of a {type(pipeline).__name__}", (), request.schedule)
+    if request.negative_prompt and "negative_prompt" not in offered:
+        raise InvalidRequest(
+            f"negative_prompt: a {type(pipeline).__name__} knows no negative prompt", "negative_prompt"
+        )
+    return _optional(pipeline, request) | {
+        "prompt": request.prompt,
+        "width": request.width,
+        "height": request.height,
+        "num_inference_steps": request.steps,
+        **({"guidance_scale": request.guidance} if "guidance_scale" in offered else {}),
+        **({"negative_prompt": request.negative_prompt} if request.negative_prompt else {}),
+    }
+
+
+def _optional(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
+    """What few pipelines take, where the request has it."""
+    wanted = {"guidance_rescale": request.guidance_rescale or None, "clip_skip": request.clip_skip}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    for name, value in given.items():
+        if name not in _offered(pipeline) or (name == "clip_skip" and not _skips_layers(pipeline)):
+            raise InvalidRequest(f"{name}: got {value}: a {type(pipeline).__name__} takes none", name)
+    return given
+
+
+def _skips_layers(pipeline: Any) -> bool:
+    """Diffusers 0.42 looks for the norm of a lone CLIP encoder where transformers 5 has it no more, and fails."""
+    encoder = getattr(pipeline, "text_encoder", None)
+    alone = getattr(pipeline, "text_encoder_2", None) is None
+    return not (alone and isinstance(encoder, CLIPTextModel) and not hasattr(encoder, "text_model"))
+
+
+def guided(pipeline: Any, request: ImageRequest) -> bool:
+    """Whether the pipeline's call computes a negative prompt for this request.
+
+    Models that are distilled to be told the guidance have `true_cfg_scale` for it, which stays at its default here.
+    """
+    offered = _offered(pipeline)
+    if "true_cfg_scale" in offered:
+        return bool(offered["true_cfg_scale"].default > 1)
+    return "guidance_scale" not in offered or (request.guidance or 0.0) > 1
+
+
+def _offered(pipeline: Any) -> Mapping[str, Any]:
+    """Parameters of its call."""
+    return inspect.signature(type(pipeline).__call__).parameters
+
+
+def _image(pixels: torch.Tensor, request: ImageRequest) -> Image.Image:
+    if pixels.shape[-2:] != (request.height, request.width):
+        height, width = pixels.shape[-2:]
+        raise InvalidRequest(
+            f"size: got {request.width}x{request.height}: the model's pipeline draws {width}x{height} instead",
+            "size",
+        )
+    if not pixels.isfinite().all():
+        raise GenerationFailed(failures.NOT_A_NUMBER)
+    shades = (pixels.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(shades.permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an image needs before its first step: the encodings of its prompts, its noise, and a noise schedule of its own.
+
+It knows no threads: `admission` calls it beside the denoising loop, and so do warm-up and tests. All tensors that an
+image takes along are on the device when `Preparer.prepare` returns.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from sd_runtime.engine import failures
+from sd_runtime.engine.device import Device
+from sd_runtime.engine.execution.prompt_cache import Prompts
+from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.lora.lora_switch import LoraSwitch
+from sd_runtime.engine.pipelines.families import Conditions, Family
+from sd_runtime.engine.sampling.denoise_state import begin
+from sd_runtime.engine.sampling.step_noise import StepNoise
+from sd_runtime.observability.observer import Observer
+
+Failure = tuple[Drawing, Exception]
+Prepare = Callable[[Sequence[Drawing]], list[Failure]]
+"""Makes images ready for the denoising loop; returns those that cannot be prepared, and why."""
+
+
+class Preparer:
+    """Prepares images for pipelines of a known family; used by one thread."""
+
+    def __init__(
+        self,
+        pipeline: Any,
+        family: Family,
+        *,
+        loras: LoraSwitch,
+        device: Device,
+        observer: Observer,
+        draw_ahead: Callable[[StepNoise], None],
+    ) -> None:
+        """Prepare nothing yet.
+
+        Args:
+            pipeline: the model.
+            family: of the pipeline.
+            loras: of the text encoders; another thread has a switch for the UNet.
+            device: where it computes.
+            observer: is told of encodings.
+            draw_ahead: has the noise of an image's next steps drawn.
+        """
+        self._pipeline = pipeline
+        self._family = family
+        self._device = device
+        self._draw_ahead = draw_ahead
+        self._prompts = Prompts(family, loras, observer)
+
+    def prepare(self, drawings: Sequence[Drawing]) -> list[Failure]:
+        """Give images their trajectories, prompts of one set of LoRAs encoded together.
+
+        Images of one request share the tensors of its prompts: one that waits holds no more than its latents.
+
+        Returns:
+            Images that cannot be prepared, and why.
+        """
+        with torch.inference_mode():
+            failed = [failure for same in _by_loras(drawings) for failure in self._prepare(same)]
+        ready = self._device.mark()
+        for drawing in drawings:
+            drawing.ready = ready
+        self._device.wait([ready])
+        return failed
+
+    def _prepare(self, drawings: Sequence[Drawing]) -> list[Failure]:
+        """All at once; if that fails for several, one by one, so that only the culprit fails."""
+        try:
+            self._give_trajectories(drawings)
+        except Exception as error:  # noqa: BLE001 - whatever failed, the others are prepared
+            if failures.out_of_memory(error):
+                error = error.with_traceback(None)  # its frames hold tensors
+                failures.free_memory()
+            if len(drawings) == 1:
+                return [(drawings[0], error)]
+        else:
+            return []
+        return [failure for each in drawings for failure in self._prepare([each])]
+
+    def _give_trajectories(self, drawings: Sequence[Drawing]) -> None:
+        prompts = [prompt for drawing in drawings for prompt in drawing.prompts]
+        encodings = self._prompts.encode(prompts, drawings[0].kind.active_loras)
+        for _, of_request in groupby(drawings, key=lambda each: id(each.request)):
+            first, *others = of_request
+            positive, *negative = (encodings[prompt] for prompt in first.prompts)
+            conditions = self._family.conditions(
+                first.request, positive, negative[0] if negative else positive
+            )
+            for drawing in (first, *others):
+                self._give_trajectory(drawing, conditions)
+
+    def _give_trajectory(self, drawing: Drawing, conditions: Conditions) -> None:
+        drawing.trajectory = begin(
+            self._pipeline.scheduler,
+            drawing.request,
+            seed=drawing.seed,
+            conditions=conditions,
+            channels=self._pipeline.unet.config.in_channels,
+            cell=self._pipeline.vae_scale_factor,
+        )
+        drawing.steps = drawing.trajectory.plan.steps
+        drawing.trajectory.noise.refill = self._draw_ahead
+        self._draw_ahead(drawing.trajectory.noise)
+
+
+def as_they_are(_: Sequence[Drawing]) -> list[Failure]:
+    """For pipelines that draw by their own call: these prepare their images themselves."""
+    return []
+
+
+def _by_loras(drawings: Iterable[Drawing]) -> list[list[Drawing]]:
+    found: dict[Any, list[Drawing]] = {}
+    for drawing in drawings:
+        found.setdefault(drawing.kind.active_loras, []).append(drawing)
+    return list(found.values())

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The studio that suits a model, what prepares its images, and how much it may hold at once."""
+
+from collections.abc import Callable
+
+from sd_runtime.config import Batching
+from sd_runtime.engine.execution.batcher import Budget, Groups
+from sd_runtime.engine.execution.pipeline_runner import StockStudio
+from sd_runtime.engine.execution.preparing import Prepare, Preparer, as_they_are
+from sd_runtime.engine.execution.step_batch_runner import Denoiser, Studio
+from sd_runtime.engine.model import LoadedModel
+from sd_runtime.engine.sampling.step_noise import StepNoise
+from sd_runtime.engine.sampling.unet_batch import NoisePredictor
+from sd_runtime.observability.observer import Observer
+
+# Activations of a UNet for one cell of latents, in numbers per channel of its widest blocks: skip connections of
+# the way down and a few working copies. It is a guess, for which half the memory is left alone; the rest is what
+# `Budget.shrink` learns.
+_LIVE_COPIES = 64
+_GUESSED_SHARE, _MEASURED_SHARE = 0.5, 0.9
+_CPU_MEMORY = 4 * 2**30
+
+
+def studio(model: LoadedModel, observer: Observer) -> Studio:
+    """A studio that draws with the model; one at a time may be used."""
+    if model.family is None or model.tuned.call is None:
+        return StockStudio(model.pipeline, loras=model.loras, device=model.device, observer=observer)
+    return Denoiser(
+        predict=NoisePredictor(model.tuned.call, padded=model.tuned.fixed_shapes),
+        loras=model.loras,
+        groups=Groups(lambda: model.loras.switch_seconds),
+        budget=Budget(Batching().max_batch_size, _pixels(model)),
+        device=model.device,
+        observer=observer,
+    )
+
+
+def preparation(
+    model: LoadedModel, observer: Observer, draw_ahead: Callable[[StepNoise], None] = lambda _: None
+) -> Prepare:
+    """What makes images ready for the studio; one thread may use it.
+
+    Args:
+        model: draws them.
+        observer: is told of encodings.
+        draw_ahead: has the noise of an image's next steps drawn; by default each step draws its own.
+    """
+    if model.family is None:
+        return as_they_are
+    return Preparer(
+        model.pipeline,
+        model.family,
+        loras=model.text_loras,
+        device=model.device,
+        observer=observer,
+        draw_ahead=draw_ahead,
+    ).prepare
+
+
+def _pixels(model: LoadedModel) -> int:
+    """Rows times pixels of the picture that a UNet call may hold, beside the decoder at the model's own size."""
+    free = model.device.free() or 2 * _CPU_MEMORY
+    if model.peaks.denoising:
+        decoding = model.peaks.decoding * model.defaults.width * model.defaults.height
+        return max(1, int((free * _MEASURED_SHARE - decoding) / model.peaks.denoising))
+    unet = model.pipeline.unet
+    cell = int(unet.config.block_out_channels[0]) * unet.dtype.itemsize * _LIVE_COPIES
+    return int(free * _GUESSED_SHARE / cell * model.pipeline.vae_scale_factor**2)

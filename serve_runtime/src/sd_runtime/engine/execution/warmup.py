@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draw each size once before the first request does: kernels are chosen, compiled and captured by then."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+
+from sd_runtime.config import Batching, LiveConfig, WarmupShape
+from sd_runtime.engine import failures
+from sd_runtime.engine.acceleration import compile_cache
+from sd_runtime.engine.execution.preparing import Failure
+from sd_runtime.engine.execution.runners import preparation, studio
+from sd_runtime.engine.execution.step_batch_runner import Denoiser
+from sd_runtime.engine.image_task import drawings
+from sd_runtime.engine.interface import ImageRequest
+from sd_runtime.engine.lora.lora_switch import Active
+from sd_runtime.engine.model import LoadedModel
+from sd_runtime.engine.postprocess.decode import Decoder
+from sd_runtime.engine.sampling.unet_batch import padded_rows
+from sd_runtime.errors import ContentWithheld, ModelInvalid, ModelUnavailable
+from sd_runtime.observability.observer import Silent
+from sd_runtime.startup import Starting
+
+_CPU_SIDE = 256
+_UNGUIDED = 1.0
+_REQUEST_ID = "warmup"
+_STEPS = 2  # schedulers of several orders begin otherwise than they go on
+
+
+class _Shape(NamedTuple):
+    width: int
+    height: int
+
+
+def warm_up(model: LoadedModel, starting: Starting) -> None:
+    """Draw the configured sizes, or one image where there are none: what is ready has drawn.
+
+    The phase is `compile` if that is what takes the time, else `warmup`.
+
+    Raises:
+        ModelInvalid: the model does not draw.
+        ModelUnavailable: a size does not fit into the device's memory.
+    """
+    fixed = model.tuned.fixed_shapes
+    shapes = model.config.warmup or (_trial(model, full_size=fixed),)
+    starting.enter("compile" if model.tuned.compiled else "warmup")
+    with ExitStack() as warming:
+        warming.enter_context(model.device.choosing_kernels())
+        for each in model.tuned.compiled:
+            warming.enter_context(each.waiting())
+        if model.tuned.graphs is not None:
+            warming.enter_context(model.tuned.graphs.capturing())
+        for shape in shapes:
+            for count in _batches(model, Batching().max_batch_size) if fixed else (1,):
+                _draw(model, shape, count, model.defaults.guidance)
+            if fixed:
+                _draw(model, shape, 1, _UNGUIDED)
+    if model.tuned.effective["compile"]:
+        compile_cache.tell()
+
+
+def prepare(model: LoadedModel, live: LiveConfig) -> None:
+    """Have compiled beside what settings add to what the start has compiled: larger batches, another size, each LoRA alone.
+
+    Args:
+        model: that has drawn once.
+        live: the settings.
+    """
+    if not model.tuned.compiled or model.family is None:
+        return
+    unet, cell = model.tuned.compiled[0], model.pipeline.vae_scale_factor
+    width, height = live.defaults.width or model.defaults.width, live.defaults.height or model.defaults.height
+    guided = {model.family.rows(guidance) for guidance in (_UNGUIDED, _guidance(model, live))}
+    rows = {
+        padded_rows(count * each) for each in guided for count in range(1, live.batching.max_batch_size + 1)
+    }
+    wanted = [(Active(), count) for count in sorted(rows)]
+    wanted += [(alone, padded_rows(max(guided))) for alone in model.loras.singles]  # of one image each
+    for active, count in wanted:
+        inputs = _inputs(unet.example, count, height // cell, width // cell)
+        unet.prepare(active, model.device.drawing_threads(), *inputs)
+
+
+def _guidance(model: LoadedModel, live: LiveConfig) -> float:
+    return model.defaults.guidance if live.defaults.guidance is None else live.defaults.guidance
+
+
+def _inputs(example: Any, rows: int, height: int, width: int) -> tuple[Any, ...]:
+    """Inputs of a UNet call like an example's, for other rows and other sides of the latents."""
+    samples, timesteps, conditions = example
+
+    def repeated(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[:1].expand(rows, *tensor.shape[1:]).contiguous()
+
+    return (
+        samples.new_zeros((rows, samples.shape[1], height, width)),
+        repeated(timesteps),
+        {name: repeated(tensor) for name, tensor in conditions.items()},
+    )
+
+
+def _trial(model: LoadedModel, *, full_size: bool) -> _Shape:
+    """The size of the one image that every start draws: the model's own, but a small one where a CPU takes minutes for it."""
+    defaults = model.defaults
+    if full_size or model.device.kind != "cpu" or model.family is None:
+        return _Shape(defaults.width, defaults.height)
+    return _Shape(min(defaults.width, _CPU_SIDE), min(defaults.height, _CPU_SIDE))
+
+
+def _batches(model: LoadedModel, most: int) -> tuple[int, ...]:
+    """Numbers of images whose padded rows are all that batches up to `most` come to, at the model's own guidance."""
+    rows = 1 if model.family is None else model.family.rows(model.defaults.guidance)
+    return tuple({padded_rows(count * rows): count for count in range(1, most + 1)}.values())
+
+
+def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance: float) -> None:
+    model.device.enter("drawing")
+    drawing_room = studio(model, Silent())
+    request = ImageRequest(
+        prompt="",
+        width=shape.width,
+        height=shape.height,
+        steps=_STEPS,
+        guidance=guidance,
+        count=count,
+        id=_REQUEST_ID,
+    )
+    pictures = drawings(request, model.family)
+    drawing_room.budget.pictures = count
+    pixels = shape.width * shape.height
+    rows = sum(drawing.rows for drawing in pictures)
+
+    def denoised(peak: int) -> None:
+        model.peaks.denoising = max(model.peaks.denoising, peak / (rows * pixels))
+
+    def decoded(peak: int) -> None:
+        model.peaks.decoding = max(model.peaks.decoding, peak / pixels)
+
+    _check(model, shape, preparation(model, Silent())(pictures))
+    for drawing in pictures:
+        drawing_room.join(drawing)
+    while drawing_room.drawings():
+        with model.device.peak(denoised):
+            tick = drawing_room.tick()
+        _check(model, shape, tick.failed)
+    if isinstance(drawing_room, Denoiser):
+        model.device.enter("decoding")
+        with torch.inference_mode(), model.device.peak(decoded):
+            (image,) = Decoder(model.pipeline).decode([pictures[0].trajectory.latents])
+        if isinstance(image, Exception) and not isinstance(image, ContentWithheld):
+            raise ModelInvalid(
+                f"model.uri: got {model.config.model.uri!r}: {failures.told(image, _REQUEST_ID, quoted=True)}"
+            )
+
+
+def _check(model: LoadedModel, shape: _Shape | WarmupShape, failed: Sequence[Failure]) -> None:
+    """Raise for images that could not be drawn; one that is withheld has been drawn."""
+    for _, error in failed:
+        if isinstance(error, ContentWithheld):
+            continue
+        told = failures.told(error, _REQUEST_ID, quoted=True)
+        kind = ModelUnavailable if failures.out_of_memory(error) else ModelInvalid
+        raise kind(
+            f"model.uri: got {model.config.model.uri!r}: a {type(model.pipeline).__name__} does not draw an image of"
+            f" {shape.width}x{shape.height}: {told}"
+        ) from error

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The thread that draws: takes in what is ready, lets the studio tick, tells the streams."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from sd_runtime.engine import failures
+from sd_runtime.engine.device import Device
+from sd_runtime.engine.execution.admission import CLOSED
+from sd_runtime.engine.execution.step_batch_runner import Studio, Tick
+from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.postprocess import previews
+from sd_runtime.engine.postprocess.postprocessor import Finisher
+from sd_runtime.engine.request_updates import Stream
+from sd_runtime.errors import ContentWithheld, GenerationFailed
+from sd_runtime.observability.observer import Observer
+
+_MEMORY_SECONDS = 5.0  # between two looks at the memory in use
+
+
+class Worker:
+    """Draws on a thread of its own whatever is put in.
+
+    Attributes:
+        company_seconds: how long the first picture of an idle engine waits, from its arrival, for others to share its first
+            steps.
+        arriving: number of pictures that have arrived and are not ready.
+    """
+
+    def __init__(self, studio: Studio, finisher: Finisher, *, on: Device, observer: Observer) -> None:
+        self.company_seconds = 0.0
+        self.arriving: Callable[[], int] = lambda: 0
+        self._studio = studio
+        self._finisher = finisher
+        self._device = on
+        self._observer = observer
+        self._inbox: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
+        self._streams: dict[Drawing, Stream] = {}
+        self._memory_told = 0.0
+        self._open = True
+        self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still draws."""
+        return self._thread.is_alive()
+
+    def put(self, stream: Stream | None) -> None:
+        """Draw the pictures of a request, which are ready; from any thread.
+
+        Args:
+            stream: of the request; None: end the thread after the step it is at; what is not drawn fails.
+        """
+        self._inbox.put(stream)
+
+    def advanced(self, drawing: Drawing) -> None:
+        """A picture took a step, in the middle of a tick, which may be minutes long: requests that arrived learn their place."""
+        self._take_arrived()
+        self._tell(Tick(advanced=[drawing]))
+        self._watch()
+
+    def _run(self) -> None:
+        self._device.enter("drawing")
+        while self._open:
+            if not self._streams:
+                self._observer.load(0, 0)
+                self._device.at_work = False
+                self._take(self._inbox.get())
+                self._device.at_work = True
+                self._company()
+            self._take_arrived()
+            self._tick()
+        for stream in set(self._streams.values()):
+            stream.put(GenerationFailed(CLOSED))
+
+    def _take(self, stream: Stream | None) -> None:
+        if stream is None:
+            self._open = False
+            return
+        for drawing in stream.drawings:
+            self._streams[drawing] = stream
+            self._studio.join(drawing)
+
+    def _take_arrived(self) -> None:
+        while not self._inbox.empty():
+            self._take(self._inbox.get())
+
+    def _company(self) -> None:
+        """Wait until a batch is full, or the first picture has waited its time."""
+        until = min((each.since for each in self._streams), default=0.0) + self.company_seconds
+        while self._open and len(self._streams) < self._studio.budget.pictures:
+            try:
+                self._take(self._inbox.get(timeout=max(0.0, until - time.monotonic())))
+            except queue.Empty:
+                return
+
+    def _tick(self) -> None:
+        try:
+            tick = self._studio.tick()
+            self._device.pace()
+        except Exception as error:  # noqa: BLE001 - the thread outlives whatever happens
+            lost = self._studio.drawings()
+            tick = Tick(failed=[(drawing, error) for drawing in lost])
+            for drawing in lost:
+                drawing.cancelled = True
+        self._tell(tick)
+        self._watch()
+
+    def _tell(self, tick: Tick) -> None:
+        for drawing in tick.cancelled:
+            if self._streams.pop(drawing, None) is not None:
+                self._observer.outcome("cancelled")
+        for drawing, error in tick.failed:
+            if (stream := self._streams.pop(drawing, None)) is not None:
+                self._observer.outcome("withheld" if isinstance(error, ContentWithheld) else "failed")
+                stream.put(failures.told(error, drawing.request.id))
+        for stream in {self._streams[drawing]: None for drawing in tick.advanced if drawing in self._streams}:
+            stream.advanced()
+        for drawing in tick.advanced:
+            number = previews.due(drawing)
+            if number is not None and drawing in self._streams:
+                self._finisher.preview(drawing, self._streams[drawing], number)
+        for drawing in tick.finished:
+            self._finisher.finish(drawing, self._streams.pop(drawing))
+
+    def _watch(self) -> None:
+        drawings = self._studio.drawings()
+        waiting = [drawing for drawing in drawings if not drawing.begun]
+        self._observer.load(len(waiting) + self.arriving(), len(drawings) - len(waiting))
+        self._tell_waiting(waiting)
+        now = time.monotonic()
+        if now - self._memory_told > _MEMORY_SECONDS:
+            self._memory_told = now
+            self._observer.memory(self._device.used())
+
+    def _tell_waiting(self, waiting: Sequence[Drawing]) -> None:
+        for drawing in waiting:
+            stream = self._streams.get(drawing)
+            if stream is not None and drawing is stream.drawings[0]:
+                stream.waits(self._studio.ahead(drawing))

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of an error that a library raised while a picture was drawn."""
+
+import gc
+import logging
+import traceback
+
+import torch
+
+from sd_runtime.errors import GenerationFailed, RuntimeFailure
+from sd_runtime.observability import json_logs
+
+logger = logging.getLogger(__name__)
+
+NOT_A_NUMBER = "the picture is not a number: the weights overflow in this precision; set model.dtype to bfloat16 or float32"
+_SHOWN = 3
+_OUT_OF_MEMORY = "out of memory: the device cannot hold one picture of this size; ask for a smaller one, or use a larger device"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether less at once would help."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
+
+
+def free_memory() -> None:
+    """Give back what a failed call left behind."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def listed(names: list[str]) -> str:
+    """The first names and how many more there are."""
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def one_line(error: Exception) -> str:
+    """Kind and words of an error, 300 characters at most."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def told(error: Exception, request_id: str, *, quoted: bool = False) -> RuntimeFailure:
+    """The error as a client may see it: not the words of a foreign one, which may hold the prompt.
+
+    What a foreign one is and where it came from goes to the log, under the id of the request.
+
+    Args:
+        error: what was raised.
+        request_id: whose picture it was.
+        quoted: tell its words too, where there was no client and so no prompt.
+    """
+    if isinstance(error, RuntimeFailure):
+        return error
+    if out_of_memory(error):
+        return GenerationFailed(_OUT_OF_MEMORY)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+    kind, extra = type(error).__name__, json_logs.of_request(request_id)
+    logger.error("a picture failed: %s at %s", kind, place, extra=extra)
+    return GenerationFailed(f"the pipeline failed with {one_line(error) if quoted else kind}")

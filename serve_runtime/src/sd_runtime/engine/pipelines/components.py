@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks of a pipeline, each loaded by its own class, with every tensor accounted for.
+
+`DiffusionPipeline.from_pretrained` fills what a file lacks with random numbers and leaves out what it does not know; both
+end in meaningless images and a line on stderr. Each network is therefore loaded alone, with the report that its class
+makes of the tensors, and given to the pipeline. Both libraries leave out of that report what the class itself declares
+ignorable, and tensors that are tied to others.
+"""
+
+import importlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from safetensors import SafetensorError, safe_open
+
+from sd_runtime.engine import failures
+from sd_runtime.engine.failures import listed
+from sd_runtime.errors import ModelInvalid, ModelUnavailable
+
+_INDEX = "model_index.json"
+# Counters that old releases of transformers wrote into their files: 0, 1, 2, ... by construction.
+_CONSTANT = ("position_ids",)
+_ADVICE = ". If you want to instead overwrite"
+
+Kind = type[Any]
+
+
+def load(what: str, folder: Path, *, dtype: torch.dtype, variant: str | None) -> dict[str, torch.nn.Module]:
+    """The networks that the `model_index.json` of a folder names, by their names there.
+
+    Args:
+        what: names the field and its value, for errors.
+        folder: a diffusers folder.
+        dtype: of the parameters.
+        variant: such as fp16; taken from a component that has files of it, the plain files from any other.
+
+    Raises:
+        ModelInvalid: a tensor is missing, not known to the class, of another shape, or no floating-point number.
+        ModelUnavailable: a component does not load for any other reason.
+    """
+    return {
+        name: _loaded(what, kind, folder / name, dtype=dtype, variant=variant)
+        for name, kind in _networks(folder)
+    }
+
+
+def check_finite(what: str, networks: Mapping[str, torch.nn.Module]) -> None:
+    """Raise ModelInvalid if a parameter is infinite or not a number; one look at the device for each network."""
+    for name, network in networks.items():
+        tensors = [(each, value) for each, value in network.state_dict().items() if value.is_floating_point()]
+        if not tensors:
+            continue
+        finite = torch.stack([value.isfinite().all() for _, value in tensors]).tolist()
+        bad = [each for (each, _), fine in zip(tensors, finite, strict=True) if not fine]
+        if bad:
+            dtype = str(tensors[0][1].dtype).removeprefix("torch.")
+            raise ModelInvalid(
+                f"{what}: {name}: {listed(bad)} of {len(tensors)} tensors hold infinite values or NaN in {dtype};"
+                " the file is damaged, or it needs model.dtype bfloat16 or float32"
+            )
+
+
+def _networks(folder: Path) -> Iterator[tuple[str, Kind]]:
+    index = json.loads((folder / _INDEX).read_text("utf-8"))
+    for name, entry in index.items():
+        if isinstance(entry, list) and all(isinstance(each, str) for each in entry):
+            kind = _class(*entry)
+            if kind is not None and issubclass(kind, diffusers.ModelMixin | transformers.PreTrainedModel):
+                yield name, kind
+
+
+def _class(library: str, name: str) -> Kind | None:
+    """The class of a component; None leaves it to the pipeline, which also knows what to say if there is none."""
+    if library in {"diffusers", "transformers"}:
+        found = getattr(importlib.import_module(library), name, None)
+    else:
+        # The safety checkers and others stand in the module of their pipeline.
+        found = getattr(getattr(diffusers.pipelines, library, None), name, None)
+    return found if isinstance(found, type) else None
+
+
+def _loaded(
+    what: str, kind: Kind, folder: Path, *, dtype: torch.dtype, variant: str | None
+) -> torch.nn.Module:
+    files = _files(folder, variant)
+    ours = issubclass(kind, diffusers.ModelMixin)
+    try:
+        network, report = kind.from_pretrained(
+            folder,
+            output_loading_info=True,
+            use_safetensors=True,  # None would fall back to pickle, which runs code
+            local_files_only=True,
+            **({"torch_dtype": dtype} if ours else {"dtype": dtype, "ignore_mismatched_sizes": True}),
+            **({"variant": variant} if any(_is_of(file, variant) for file in files) else {}),
+        )
+    except Exception as error:
+        words = failures.one_line(error).partition(_ADVICE)[0]
+        raise _failure(error)(f"{what}: {folder.name}/{_names(files)} does not load: {words}") from error
+    problems = [*_problems(report, kind), *_not_floating(network, files)]
+    if problems:
+        raise ModelInvalid(f"{what}: {folder.name}/{_names(files)} {'; and '.join(problems)}")
+    return network
+
+
+def _failure(error: Exception) -> type[ModelUnavailable]:
+    """What the class says of the contents is about the file; other errors may come from the disk."""
+    return (
+        ModelInvalid if isinstance(error, SafetensorError | ValueError | RuntimeError) else ModelUnavailable
+    )
+
+
+def _problems(report: Mapping[str, Any], kind: Kind) -> Iterator[str]:
+    missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+    unexpected = [each for each in unexpected if not each.endswith(_CONSTANT)]
+    if missing:
+        yield f"lacks {listed(missing)}, which a {kind.__name__} needs"
+    if unexpected:
+        yield f"holds {listed(unexpected)}, which a {kind.__name__} does not know"
+    if report["mismatched_keys"]:
+        name, found, wanted = min(report["mismatched_keys"])
+        yield f"holds {name} of shape {tuple(found)}, where a {kind.__name__} has {tuple(wanted)}"
+
+
+def _not_floating(network: torch.nn.Module, files: Iterable[Path]) -> Iterator[str]:
+    """Integers where numbers with a fraction belong: they load, rounded, without a word."""
+    known = {name for name, value in network.state_dict().items() if value.is_floating_point()}
+    for file in files:
+        with safe_open(file, "pt") as tensors:
+            stored = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+        wrong = sorted(name for name, dtype in stored.items() if _is_integer(dtype) and _known(name, known))
+        if wrong:
+            yield f"holds {listed(wrong)} as {stored[wrong[0]]}, where floating-point numbers belong"
+
+
+def _is_integer(dtype: str) -> bool:
+    return dtype == "BOOL" or dtype.startswith(("I", "U"))
+
+
+def _known(name: str, known: set[str]) -> bool:
+    """Whether a stored name is one of a network's: older files carry a prefix, or lack one."""
+    return name in known or any(each.endswith(f".{name}") or name.endswith(f".{each}") for each in known)
+
+
+def _files(folder: Path, variant: str | None) -> list[Path]:
+    found = sorted(folder.glob("*.safetensors"))
+    plain = [file for file in found if file.name.count(".") == 1]
+    return [file for file in found if _is_of(file, variant)] or plain or found
+
+
+def _is_of(file: Path, variant: str | None) -> bool:
+    return bool(variant) and f".{variant}" in file.name
+
+
+def _names(files: list[Path]) -> str:
+    return files[0].name if len(files) == 1 else "*.safetensors"

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From latents to pixels: the VAE, and the checks that no broken or withheld picture passes."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+from PIL import Image
+
+from sd_runtime.engine import failures
+from sd_runtime.errors import ContentWithheld, GenerationFailed
+
+logger = logging.getLogger(__name__)
+
+Result = Image.Image | Exception
+
+
+def widen(pipeline: Any) -> None:
+    """Let a VAE that overflows in float16 compute in float32; the stock pipeline does so for each picture anew."""
+    vae = pipeline.vae
+    if (
+        isinstance(pipeline, StableDiffusionXLPipeline)
+        and vae.dtype == torch.float16
+        and vae.config.force_upcast
+    ):
+        vae.to(torch.float32)
+
+
+def unscaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Latents as the VAE has them, from what the UNet has."""
+    config = vae.config
+    if config.latents_mean is None or config.latents_std is None:
+        return latents / config.scaling_factor
+    mean, std = (
+        torch.tensor(each, device=latents.device, dtype=latents.dtype).view(1, -1, 1, 1)
+        for each in (config.latents_mean, config.latents_std)
+    )
+    return latents * std / config.scaling_factor + mean
+
+
+def has_safety_checker(pipeline: Any) -> bool:
+    """Whether a network looks at the finished images, and may withhold them."""
+    return getattr(pipeline, "safety_checker", None) is not None
+
+
+class Decoder:
+    """Decodes with a pipeline's VAE; used by one thread.
+
+    A picture that does not fit into memory as a whole is decoded in overlapping tiles, whose seams are blended; so are all
+    others of its size and larger from then on.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        self._vae = pipeline.vae
+        self._too_large = math.inf  # cells of latents
+
+    def decode(self, latents: Sequence[torch.Tensor]) -> list[Result]:
+        """A picture, or what went wrong, for each row of latents; all of one size; called in inference mode."""
+        try:
+            pixels = self._pixels(torch.cat(list(latents)))
+        except Exception as error:  # noqa: BLE001 - whatever failed, the others are decoded
+            failed = error.with_traceback(None) if failures.out_of_memory(error) else error
+        else:
+            return [_image(row) for row in pixels]
+        if failures.out_of_memory(failed):
+            failures.free_memory()
+        if len(latents) == 1 and not (failures.out_of_memory(failed) and self._lessens(latents[0])):
+            return [failed]
+        return [result for row in latents for result in self.decode([row])]
+
+    def _lessens(self, latents: torch.Tensor) -> bool:
+        """Decode latents of this size in tiles from now on; whether that is something new."""
+        cells = _cells(latents)
+        if cells >= self._too_large or not hasattr(self._vae, "tiled_decode"):
+            return False
+        self._too_large = cells
+        logger.warning(
+            "memory does not suffice to decode latents of %s at once: they are decoded in tiles",
+            "x".join(map(str, latents.shape[-2:])),
+        )
+        return True
+
+    def _pixels(self, latents: torch.Tensor) -> Sequence[torch.Tensor | None]:
+        """Rows of shape (3, height, width), values 0 to 1; None for what the safety checker withholds."""
+        decode = self._vae.tiled_decode if _cells(latents) >= self._too_large else self._vae.decode
+        decoded = decode(unscaled(self._vae, latents).to(self._vae.dtype), return_dict=False)[0]
+        flagged = self._flagged(decoded)
+        return [None if index in flagged else row / 2 + 0.5 for index, row in enumerate(decoded)]
+
+    def _flagged(self, decoded: torch.Tensor) -> set[int]:
+        """The rows that the safety checker withholds; those that are no image are left to the check for numbers."""
+        if not has_safety_checker(self._pipeline):
+            return set()
+        seen = [index for index, row in enumerate(decoded) if row.isfinite().all()]
+        if not seen:
+            return set()
+        _, flags = self._pipeline.run_safety_checker(
+            decoded[seen], self._pipeline.device, self._pipeline.unet.dtype
+        )
+        return {index for index, flag in zip(seen, flags, strict=True) if flag}
+
+
+def _cells(latents: torch.Tensor) -> int:
+    height, width = latents.shape[-2:]
+    return int(height * width)
+
+
+def _image(row: torch.Tensor | None) -> Result:
+    if row is None:
+        return ContentWithheld.image(0, 1)
+    if not row.isfinite().all():
+        return GenerationFailed(failures.NOT_A_NUMBER)
+    shades = (row.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(shades.permute(1, 2, 0).cpu().numpy())

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to a picture beside and after denoising, on threads of its own so that no step waits for it.
+
+One thread decodes, with a CUDA stream of its own; a few others write files. What nobody wants is dropped first.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from sd_runtime.engine import device, failures
+from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.interface import Picture, Preview
+from sd_runtime.engine.postprocess.decode import Decoder
+from sd_runtime.engine.postprocess.previews import LatentColours
+from sd_runtime.engine.request_updates import Stream
+from sd_runtime.errors import ContentWithheld
+from sd_runtime.observability.observer import Observer
+
+_FILE_THREADS = 2
+
+Encode = Callable[[Image.Image, Drawing], bytes]
+
+
+@dataclass(frozen=True)
+class _Job:
+    drawing: Drawing
+    stream: Stream
+    latents: torch.Tensor
+    ready: Any  # the CUDA event after which the latents are there
+
+
+class Finisher:
+    """Turns latents into files and hands them to the request's stream; decodes up to `pixels` at once."""
+
+    def __init__(
+        self,
+        decoder: Decoder | None,
+        colours: LatentColours | None,
+        encode: Encode,
+        *,
+        pixels: int,
+        on: device.Device,
+        observer: Observer,
+    ) -> None:
+        self._pixels = pixels
+        self._decoder = decoder
+        self._colours = colours
+        self._encode = encode
+        self._device = on
+        self._observer = observer
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="files")
+        self._is_open = True
+        self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still decodes."""
+        return self._thread.is_alive()
+
+    def finish(self, drawing: Drawing, stream: Stream) -> None:
+        """Decode and encode a picture whose denoising is done; called by the thread that draws."""
+        if drawing.image is not None:
+            self._submit(self._file, drawing, stream, drawing.image)
+            return
+        latents, drawing.trajectory = drawing.trajectory.latents, None
+        self._jobs.put(_Job(drawing, stream, latents, self._device.mark()))
+
+    def preview(self, drawing: Drawing, stream: Stream, number: int) -> None:
+        """Show what a picture is to become, if its latents can be shown; likewise."""
+        if self._colours is not None:
+            job = _Job(drawing, stream, drawing.trajectory.predicted(), self._device.mark())
+            self._submit(self._preview, job, self._colours, number)
+
+    def close(self) -> None:
+        """End the threads after what they are at."""
+        self._is_open = False
+        self._jobs.put(None)
+        self._files.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self) -> None:
+        self._device.enter("decoding")
+        waiting: list[_Job] = []
+        while (job := waiting.pop(0) if waiting else self._jobs.get()) is not None:
+            batch = [job, *self._company(job, waiting)]
+            self._decode([each for each in batch if not self._gone(each)])
+
+    def _company(self, job: _Job, waiting: list[_Job]) -> list[_Job]:
+        """Take out of what waits the pictures of the same size that may be decoded with this one."""
+        while not self._jobs.empty():
+            if (more := self._jobs.get()) is None:
+                self._jobs.put(None)
+                break
+            waiting.append(more)
+        kind = job.drawing.kind
+        room = self._pixels // (kind.height * kind.width) - 1
+        chosen = [other for other in waiting if other.latents.shape == job.latents.shape][: max(0, room)]
+        waiting[:] = [other for other in waiting if other not in chosen]
+        return chosen
+
+    def _gone(self, job: _Job) -> bool:
+        if job.drawing.cancelled:
+            self._observer.outcome("cancelled")
+        return job.drawing.cancelled
+
+    def _decode(self, jobs: Sequence[_Job]) -> None:
+        if not jobs or self._decoder is None:
+            return
+        try:
+            self._device.wait([job.ready for job in jobs])
+            began = time.monotonic()
+            with torch.inference_mode(), self._device.aside([(job.latents, job.ready) for job in jobs]):
+                results = self._decoder.decode([job.latents for job in jobs])
+        except Exception as error:  # noqa: BLE001 - a fault of the device; the thread outlives it, and these images fail
+            for job in jobs:
+                self._fail(job.drawing, job.stream, error)
+            return
+        for job, result in zip(jobs, results, strict=True):
+            self._observer.phase("decode", time.monotonic() - began)
+            if isinstance(result, ContentWithheld):
+                self._withhold(job.drawing, job.stream)
+            elif isinstance(result, Exception):
+                self._fail(job.drawing, job.stream, result)
+            else:
+                self._submit(self._file, job.drawing, job.stream, result)
+
+    def _submit(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Have a file written; none is after `close`, when nobody waits for one."""
+        try:
+            self._files.submit(work, *arguments)
+        except RuntimeError:
+            if self._is_open:
+                raise
+
+    def _file(self, drawing: Drawing, stream: Stream, image: Image.Image) -> None:
+        began = time.monotonic()
+        try:
+            data = self._encode(image, drawing)
+        except Exception as error:  # noqa: BLE001 - this picture fails, its thread goes on
+            self._fail(drawing, stream, error)
+            return
+        self._observer.phase("file", time.monotonic() - began)
+        self._observer.outcome("drawn")
+        seconds = time.monotonic() - drawing.asked
+        stream.put(Picture(drawing.index, data, drawing.seed, seconds, drawing.warnings))
+
+    def _preview(self, job: _Job, colours: LatentColours, number: int) -> None:
+        if job.drawing.cancelled:
+            return
+        try:
+            with torch.inference_mode(), self._device.aside([(job.latents, job.ready)]):
+                image = colours.image(job.latents)
+            data = self._encode(image, job.drawing)
+            job.stream.put(Preview(job.drawing.index, number, data, job.drawing.warnings))
+        except Exception as error:  # noqa: BLE001 - a picture does not fail with its preview
+            failures.told(error, job.drawing.request.id)
+
+    def _withhold(self, drawing: Drawing, stream: Stream) -> None:
+        self._observer.outcome("withheld")
+        stream.put(ContentWithheld.image(drawing.index, drawing.request.count))
+
+    def _fail(self, drawing: Drawing, stream: Stream, error: Exception) -> None:
+        self._observer.outcome("failed")
+        stream.put(failures.told(error, drawing.request.id))

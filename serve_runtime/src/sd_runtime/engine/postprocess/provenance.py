@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a picture file says of its making."""
+
+import hashlib
+from typing import Any
+
+from sd_runtime.config import ModelConfig, Provenance
+from sd_runtime.engine.interface import ImageRequest
+
+
+def parameters(
+    request: ImageRequest, *, seed: int, model: ModelConfig, settings: Provenance
+) -> dict[str, Any]:
+    """All that makes the picture again; of the prompts their hashes, and their words if the settings allow it.
+
+    Args:
+        request: with every default filled in.
+        seed: of this picture.
+        model: what drew it.
+        settings: what may be told.
+    """
+    texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
+    hashes = {f"{name}_sha256": _sha256(text) for name, text in texts.items()}
+    return {
+        **(texts if settings.prompt else {}),
+        **hashes,
+        "seed": seed,
+        "steps": request.steps,
+        "guidance": request.guidance,
+        "width": request.width,
+        "height": request.height,
+        "scheduler": request.scheduler,
+        **request.schedule._asdict(),
+        "guidance_rescale": request.guidance_rescale,
+        "clip_skip": request.clip_skip,
+        "loras": list(request.loras),
+        "lora_strengths": dict(request.lora_strengths),
+        "prompt_syntax": request.prompt_syntax,
+        "model": model.uri,
+        "revision": model.revision,
+        # The file of a seeded request answers later ones too, from caches: an id would name the wrong one.
+        **({} if request.seeded else {"request_id": request.id}),
+    }
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From chunks of tokens to hidden states of a CLIP text encoder, weighted as AUTOMATIC1111 weighs them."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from sd_runtime.engine.prompts.chunks import Chunk, PromptChunks
+
+
+def run(
+    encoder: Any, prompts: Sequence[PromptChunks], index: int, *, layers: bool, masked: bool = False
+) -> Any:
+    """The output of text encoder number `index` for the chunks of all prompts, one row each.
+
+    Args:
+        encoder: the text encoder.
+        prompts: what to encode.
+        index: its place among the encoders of the pipeline.
+        layers: have the states of every layer, too.
+        masked: attend to no padding. CLIP does, and few models are trained otherwise.
+    """
+    chunks = [chunk for prompt in prompts for chunk in prompt.encoders[index]]
+    ids = torch.tensor([chunk.ids for chunk in chunks], device=encoder.device)
+    mask = _mask(chunks, encoder.device) if masked else None
+    return encoder(ids, attention_mask=mask, output_hidden_states=layers)
+
+
+def joined(
+    states: Callable[[int | None], torch.Tensor], prompts: Sequence[PromptChunks], index: int
+) -> list[torch.Tensor]:
+    """Weighted hidden states of each prompt, its chunks in a row: (1, chunks x tokens, width).
+
+    Args:
+        states: of the chunks of all prompts (chunks, tokens, width), by `clip_skip`.
+        prompts: in the order of these chunks.
+        index: place of the encoder.
+    """
+    by_skip = {skip: states(skip) for skip in {prompt.clip_skip for prompt in prompts}}
+    counts = [len(prompt) for prompt in prompts]
+    starts = itertools.accumulate(counts, initial=0)
+    parts = [
+        _weighed(by_skip[prompt.clip_skip][start : start + count], prompt.encoders[index])
+        for prompt, start, count in zip(prompts, starts, counts, strict=False)
+    ]
+    return [part.reshape(1, -1, part.shape[-1]) for part in parts]
+
+
+def firsts(pooled: torch.Tensor, prompts: Sequence[PromptChunks]) -> list[torch.Tensor]:
+    """Of the pooled encodings (chunks, width) of all prompts the first of each, (1, width)."""
+    return [part[:1] for part in pooled.split([len(prompt) for prompt in prompts])]
+
+
+def _mask(chunks: Sequence[Chunk], device: torch.device) -> torch.Tensor:
+    rows = [[1] * chunk.used + [0] * (len(chunk.ids) - chunk.used) for chunk in chunks]
+    return torch.tensor(rows, device=device)
+
+
+def _weighed(hidden: torch.Tensor, chunks: Sequence[Chunk]) -> torch.Tensor:
+    if all(chunk.weights is None for chunk in chunks):
+        return hidden
+    rows = [_weigh(row, chunk.weights) for row, chunk in zip(hidden, chunks, strict=True)]
+    return torch.stack(rows)
+
+
+def _weigh(hidden: torch.Tensor, weights: Sequence[float] | None) -> torch.Tensor:
+    """The states (tokens, width) of one chunk, times the weight of each token, with the mean that they had."""
+    if weights is None:
+        return hidden
+    exact = hidden.float()
+    scaled = exact * torch.tensor(weights, device=hidden.device).unsqueeze(-1)
+    ratio = (exact.mean() / scaled.mean()).nan_to_num(nan=1.0, posinf=1.0, neginf=1.0)
+    return (scaled * ratio).to(hidden.dtype)

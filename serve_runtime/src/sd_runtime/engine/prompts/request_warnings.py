@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a request has no effect, or not the one that a client of another server expects (pure).
+
+The request is drawn; its answer carries the warnings. `docs/api.md` lists the codes.
+"""
+
+from collections.abc import Iterator
+
+from sd_runtime.engine.interface import ImageRequest, RequestWarning
+from sd_runtime.engine.prompts import lora_tags
+from sd_runtime.engine.prompts.syntax import has_weights
+
+
+def of_request(request: ImageRequest, *, guided: bool) -> tuple[RequestWarning, ...]:
+    """All warnings that follow from the request itself.
+
+    Args:
+        request: with every default filled in.
+        guided: the negative prompt is computed.
+    """
+    return (
+        *_of_text("prompt", request.prompt, request),
+        *_of_negative(request, guided=guided),
+        *_of_rescaling(request, guided=guided),
+    )
+
+
+def without_previews(request: ImageRequest, reason: str) -> RequestWarning:
+    """The request wants unfinished pictures, and gets none."""
+    return RequestWarning(
+        "partial_images_ignored",
+        "partial_images",
+        f"partial_images: got {request.output.previews}: none is sent, as {reason}",
+    )
+
+
+def cut_short(param: str, tokens: int, limit: int, tokenizer: str) -> RequestWarning:
+    """A text of so many tokens, of which a pipeline's tokenizer reads `limit`."""
+    return RequestWarning(
+        "prompt_truncated",
+        param,
+        f"{param}: got {tokens} tokens: this model's {tokenizer} reads the first {limit}, and ignores the rest",
+    )
+
+
+def _of_negative(request: ImageRequest, *, guided: bool) -> Iterator[RequestWarning]:
+    text = request.negative_prompt
+    if guided:
+        yield from _of_text("negative_prompt", text, request)
+    elif text:
+        yield RequestWarning(
+            "negative_prompt_ignored",
+            "negative_prompt",
+            f"negative_prompt: got {len(text)} characters: ignored, as this model draws without negative prompt"
+            f" at a guidance of {request.guidance}",
+        )
+
+
+def _of_rescaling(request: ImageRequest, *, guided: bool) -> Iterator[RequestWarning]:
+    if request.guidance_rescale and not guided:
+        yield RequestWarning(
+            "guidance_rescale_ignored",
+            "guidance_rescale",
+            f"guidance_rescale: got {request.guidance_rescale}: ignored, as this model draws without guidance to"
+            f" rescale at a guidance of {request.guidance}",
+        )
+
+
+def _of_text(name: str, text: str, request: ImageRequest) -> Iterator[RequestWarning]:
+    if lora_tags.found_in(text):
+        yield RequestWarning(
+            "lora_tag_ignored",
+            name,
+            f"{name}: holds <lora:...>: it is read as text and loads nothing; name the LoRA in the field lora, or in"
+            " the prompt with prompt_syntax weighted",
+        )
+    if request.prompt_syntax == "plain" and has_weights(text):
+        yield RequestWarning(
+            "weights_ignored",
+            name,
+            f"{name}: holds what prompt_syntax weighted reads as weights, such as (word:1.3) or BREAK: plain reads it"
+            " as text",
+        )

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one request has been told: written by the engine's threads, read on the event loop."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+
+from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.interface import Picture, Progress, Update
+
+# Between two that are told: each crosses from the replica to the ingress, and a small model takes a hundred steps a second.
+_TOLD_SECONDS = 0.1
+
+
+class Stream:
+    """Updates of a request, in order; Progress that nobody has read yet is replaced by newer.
+
+    Progress is told ten times a second at most; the first place in the queue, the first step and the last one always.
+
+    Attributes:
+        drawings: the pictures of the request.
+    """
+
+    def __init__(
+        self,
+        drawings: Sequence[Drawing],
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.drawings = drawings
+        self._loop = loop
+        self._clock = clock
+        self._unread: deque[Update | Exception] = deque()
+        self._arrived = asyncio.Event()
+        self._told: Progress | None = None
+        self._told_at = 0.0
+
+    async def updates(self) -> AsyncIterator[Update]:
+        """All of them, until each picture has come.
+
+        Raises:
+            RuntimeFailure: a picture failed.
+        """
+        missing = len(self.drawings)
+        while missing:
+            while not self._unread:
+                self._arrived.clear()
+                await self._arrived.wait()
+            update = self._unread.popleft()
+            if isinstance(update, Exception):
+                raise update
+            missing -= isinstance(update, Picture)
+            yield update
+
+    def cancel(self) -> None:
+        """Nobody wants what is missing."""
+        for drawing in self.drawings:
+            drawing.cancelled = True
+
+    def advanced(self) -> None:
+        """Some of its pictures took a step."""
+        progress = self._progress(0)
+        first = self._told is None or self._told.step == 0
+        self._tell(progress, always=first or progress.step == progress.steps)
+
+    def waits(self, ahead: int) -> None:
+        """Its first picture waits behind so many."""
+        if self._told is None or ahead != self._told.ahead:
+            self._tell(self._progress(ahead), always=self._told is None)
+
+    def _tell(self, progress: Progress, *, always: bool) -> None:
+        now = self._clock()
+        if always or now - self._told_at >= _TOLD_SECONDS:
+            self._told, self._told_at = progress, now
+            self.put(progress)
+
+    def _progress(self, ahead: int) -> Progress:
+        steps = sum(drawing.request.steps or 0 for drawing in self.drawings)
+        done = sum(drawing.steps_done for drawing in self.drawings)
+        return Progress(ahead, done, steps, self.drawings[0].warnings)
+
+    def put(self, update: Update | Exception) -> None:
+        """Tell the reader; from any thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody reads
+            self._loop.call_soon_threadsafe(self._take, update)
+
+    def _take(self, update: Update | Exception) -> None:
+        if isinstance(update, Progress) and self._unread and isinstance(self._unread[-1], Progress):
+            self._unread.pop()
+        self._unread.append(update)
+        self._arrived.set()

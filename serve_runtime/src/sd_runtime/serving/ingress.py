@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `ingress` deployment: HTTP in, a call of a model replica, HTTP out. It computes nothing itself."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from sd_runtime.api import application
+from sd_runtime.api.service import Service
+from sd_runtime.config import LiveConfig, RuntimeConfig
+from sd_runtime.observability import json_logs
+from sd_runtime.observability.ingress_metrics import RayMetrics
+from sd_runtime.observability.tracing import tracing
+from sd_runtime.serving.serve_backend import ServeDrawer
+
+
+@serve.ingress()
+class Ingress:
+    """The HTTP API over Serve; one instance is enough, since each request only waits here."""
+
+    def __init__(self, model: DeploymentHandle, config: RuntimeConfig) -> None:
+        json_logs.install()
+        self._drawer = ServeDrawer(model)
+        self._service = Service(config, self._drawer, metrics=RayMetrics(), tracing=tracing())
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The application, built in this process: `serve.ingress(app)` would pickle it instead."""
+        return application(self._service)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take over a LiveConfig without a restart."""
+        live = LiveConfig.model_validate(user_config)
+        self._drawer.configure(live)
+        self._service.configure(live)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose an object is, what a name that is taken means, and which token counts where two create it."""
+
+import base64
+
+import pytest
+
+from sd_operator.errors import ClusterUnavailable, NameConflict, WaitingForDeletion
+from sd_operator.kube.ownership import belongs_to, conflict, owner
+from sd_operator.reconcile.reconciler import Reconciler
+from sd_operator.settings import Settings
+
+GONE = "2026-01-02T03:04:05Z"
+
+
+def live(deleted=None, **changes):
+    """An object of the former service `imagine`, or of another controller."""
+    controller = {
+        "apiVersion": "sdservice.dev/v1alpha1",
+        "kind": "StableDiffusionService",
+        "name": "imagine",
+        "uid": "uid-0",
+        "controller": True,
+    }
+    metadata = {"name": "imagine", "ownerReferences": [controller | changes]}
+    return {"metadata": metadata | ({"deletionTimestamp": deleted} if deleted else {})}
+
+
+def test_an_owner_is_the_one_that_controls():
+    assert owner(live()) == "uid-0"
+    assert owner(live(controller=False)) is None
+    assert belongs_to(live(), "uid-0")
+    assert not belongs_to(live(), "uid-1")
+
+
+@pytest.mark.parametrize("kind", ["RayService", "DaemonSet", "Deployment", "NetworkPolicy", "Secret"])
+def test_what_the_former_service_of_this_name_left_is_waited_for(kind):
+    found = conflict(live(GONE), kind, "imagine")
+    assert isinstance(found, WaitingForDeletion)
+    assert f"{kind} imagine belongs to the former, deleted service of this name" in str(found)
+    assert f"is being removed since {GONE}" in str(found)
+    assert ("whether KubeRay runs" in str(found)) == (kind == "RayService")
+
+
+def test_the_garbage_collector_may_not_have_come_to_it_yet():
+    found = conflict(live(), "Secret", "imagine")
+    assert isinstance(found, WaitingForDeletion)
+    assert "is not removed yet" in str(found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "other"}, {"kind": "Application"}, {"apiVersion": "example.org/v1"}],
+    ids=["another service", "another kind", "another group"],
+)
+def test_what_is_not_ours_is_left_alone_and_waited_for_only_while_it_goes(changes):
+    found = conflict(live(**changes), "Secret", "imagine")
+    assert isinstance(found, NameConflict)
+    assert "Delete or rename it" in str(found)
+    going = conflict(live(GONE, **changes), "Secret", "imagine")
+    assert isinstance(going, WaitingForDeletion)
+    assert "is not part of this service" in str(going)
+
+
+class Secrets:
+    """An API server whose Secret somebody else creates at the same moment."""
+
+    def __init__(self, stored):
+        self.stored = stored
+
+    async def create(self, body, manager):
+        return None
+
+    async def get(self, kind, namespace, name):
+        return self.stored
+
+
+def stored(uid):
+    controller = {"uid": uid, "controller": True}
+    data = {"auth_token": base64.b64encode(b"theirs").decode()}
+    return {"metadata": {"name": "imagine-ray-token", "ownerReferences": [controller]}, "data": data}
+
+
+def ensured(resource, secret):
+    reconciler = Reconciler(Secrets(secret), Settings(), observer=None, draw_token=lambda: "drawn")
+    return reconciler._ensure_token(resource(), None)
+
+
+async def test_the_token_that_another_writer_stored_meanwhile_is_the_token(resource):
+    assert await ensured(resource, stored(resource().uid)) == "theirs"
+
+
+async def test_a_secret_that_appeared_meanwhile_may_belong_to_another(resource):
+    with pytest.raises(NameConflict):
+        await ensured(resource, stored("uid-of-another"))
+
+
+async def test_a_secret_that_came_and_went_is_tried_again(resource):
+    with pytest.raises(ClusterUnavailable):
+        await ensured(resource, None)
