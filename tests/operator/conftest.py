@@ -14,7 +14,7 @@ import pytest
 from sd_operator import status
 from sd_operator.api import Status
 from sd_operator.builders.serve_config import serve_config
-from sd_operator.observe.snapshot import Application, Observed, PodView, RayServiceView
+from sd_operator.observe.snapshot import Application, PodView, RayServiceView, Snapshot
 from sd_operator.ray.serve_state import DeploymentState, Reading, ServeState
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -39,10 +39,10 @@ class Scene:
     def __init__(self, resource):
         self._resource = resource
 
-    def observed(self, view=None, pods=None, serve=None, cluster=CLUSTER, **more):
+    def snapshot(self, view=None, pods=None, serve=None, cluster=CLUSTER, **more):
         """What is observed; `serve` is what Ray tells of `cluster`."""
         reading = serve if serve is None or isinstance(serve, Reading) else Reading(serve, NOW)
-        return Observed(
+        return Snapshot(
             view or self.view,
             (self.head, self.worker) if pods is None else pods,
             serve={} if reading is None else {cluster: reading},
@@ -64,14 +64,14 @@ class Scene:
             application,
         )
 
-    def conditions(self, observed, resource=None, now=NOW):
+    def conditions(self, snapshot, resource=None, now=NOW):
         """Conditions by type."""
-        computed = status.compute(resource or self._resource(), observed, "image:1", Status(), now)
+        computed = status.compute(resource or self._resource(), snapshot, "image:1", Status(), now)
         return {condition.type: condition for condition in computed.conditions}
 
-    def told(self, kind, observed, resource=None, now=NOW):
+    def told(self, kind, snapshot, resource=None, now=NOW):
         """(status, reason) of one condition."""
-        found = self.conditions(observed, resource, now)[kind]
+        found = self.conditions(snapshot, resource, now)[kind]
         return found.status, found.reason
 
     @staticmethod

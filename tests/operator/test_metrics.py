@@ -54,18 +54,18 @@ def test_each_start_is_counted_once_however_often_it_is_looked_at(metrics, monke
     """A restart of the operator in between changes nothing: the status on record tells what was counted."""
     now = datetime(2026, 1, 2, tzinfo=UTC)
     reporter = Reporter(None, metrics, lambda: now)
-    monkeypatch.setattr(cold_start, "starts", lambda observed, _: observed)
+    monkeypatch.setattr(cold_start, "starts", lambda snapshot, _: snapshot)
     first = cold_start.last((START,), None, now)
     drew = (replace(START, first_picture_seconds=3.5),)
     second = cold_start.last(drew, first, now)
-    for observed, before, after in [
+    for snapshot, before, after in [
         ((START,), None, first),
         ((START,), first, first),
         (drew, first, second),
         (drew, second, second),
         ((), second, second),
     ]:
-        reporter.measure(observed, Status(cold_start=before), Status(cold_start=after))
+        reporter.measure(snapshot, Status(cold_start=before), Status(cold_start=after))
     value = metrics.registry.get_sample_value
     assert value("sdservice_cold_start_seconds_count") == 1
     name = "sdservice_cold_start_phase_seconds_count"

@@ -107,7 +107,7 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
                     group.create_task(serve.run(queue.add, queue.add_routine), name="polls of dashboards")
                     group.create_task(probes.run(queue.add), name="polls of services")
                     register = partial(
-                        handlers.registry, queue, reconciler.echoes, preloads.shared, resync.soon
+                        handlers.registry, queue, reconciler.own_writes, preloads.shared, resync.soon
                     )
                     # kopf handles every object that a watch reports when it begins: passes over lists come first.
                     await resync.complete()

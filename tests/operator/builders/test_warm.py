@@ -79,8 +79,8 @@ def test_the_status_counts_places_and_nothing_else_counts_placeholders(resource,
     running = placeholder(phase="Running", conditions=[{"type": "Ready", "status": "True"}])
     seen = observe(None, [running, running], warm=deployment(readyReplicas=2))
     assert (seen.pods, seen.warm) == ((), WarmView(2, 2))
-    observed = scene.observed(warm=seen.warm)
-    status = compute(resource(), observed, "image:1", Status(), scene.now)
+    snapshot = scene.snapshot(warm=seen.warm)
+    status = compute(resource(), snapshot, "image:1", Status(), scene.now)
     assert status.warm_nodes.summary == "2/2"
     assert [(each.group, each.desired) for each in status.workers] == [("gpu", 1)]
 

@@ -11,7 +11,7 @@ from sd_operator.cli.explain import StartBar, explain
 from sd_operator.cli.start_chart import chart
 from sd_operator.cli.why import lines
 from sd_operator.observe.cold_start import Phase
-from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.pod_problems import PodProblem
 from sd_operator.observe.snapshot import PodTimes
 
 WORDS = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
@@ -25,9 +25,9 @@ def live(generation=3, seen=3):
 @pytest.fixture
 def waiting(scene):
     """A service whose only worker has had no node for twelve minutes."""
-    trouble = Trouble(Reason.UNSCHEDULABLE, "worker pod w of group gpu", WORDS, "2026-01-02T02:52:05Z")
-    worker = scene.but(scene.worker, name="w", ready=False, trouble=trouble)
-    return scene.observed(
+    problem = PodProblem(Reason.UNSCHEDULABLE, "worker pod w of group gpu", WORDS, "2026-01-02T02:52:05Z")
+    worker = scene.but(scene.worker, name="w", ready=False, problem=problem)
+    return scene.snapshot(
         pods=(scene.but(scene.head, name="h"), worker), serve=scene.serve(model=0, target=1)
     )
 
@@ -36,12 +36,12 @@ def waiting(scene):
 def told(scene, resource):
     """An explanation, of a status that was computed an hour before."""
 
-    def build(observed, body=None, events=(), hours=1, **spec):
+    def build(snapshot, body=None, events=(), hours=1, **spec):
         before = status.compute(
-            resource(**spec), observed, "image:1", Status(), scene.now - timedelta(hours=hours)
+            resource(**spec), snapshot, "image:1", Status(), scene.now - timedelta(hours=hours)
         )
-        after = status.compute(resource(**spec), observed, "image:1", before, scene.now)
-        return explain(body or live(), after, observed, events, scene.now)
+        after = status.compute(resource(**spec), snapshot, "image:1", before, scene.now)
+        return explain(body or live(), after, snapshot, events, scene.now)
 
     return build
 
@@ -73,7 +73,7 @@ def test_what_nobody_knows_yet_is_neither_good_nor_bad(told, waiting):
 
 
 def test_all_is_well(told, scene):
-    found = told(scene.observed(serve=scene.serve()))
+    found = told(scene.snapshot(serve=scene.serve()))
     assert found.good
     assert found.headline == "imagine in namespace team is ready: Serving, for 60 min, 1/1 (1-1) replicas"
     assert [finding.words for finding in found.findings] == ["Serving from imagine-abcde."]
@@ -119,7 +119,7 @@ def test_a_status_of_a_newer_operator_is_read_as_far_as_it_can_be():
 
 
 def test_an_operator_that_is_behind_is_the_first_thing_to_know(told, scene):
-    (finding, _) = told(scene.observed(serve=scene.serve()), live(generation=3, seen=2)).findings
+    (finding, _) = told(scene.snapshot(serve=scene.serve()), live(generation=3, seen=2)).findings
     assert finding.title == "The operator has not taken up the latest change"
     assert finding.words == "status.observedGeneration is 2, the resource is at generation 3"
 
@@ -149,7 +149,7 @@ def starting(scene):
             )
             for number in range(count)
         ]
-        return scene.observed(pods=(scene.head, *pods), serve=scene.serve(model=0, target=count))
+        return scene.snapshot(pods=(scene.head, *pods), serve=scene.serve(model=0, target=count))
 
     return build
 
@@ -182,11 +182,11 @@ LAST = ColdStart(
 
 
 def test_else_the_last_start_is_shown(scene, resource, starting):
-    def shown(observed):
-        after = status.compute(resource(), observed, "image:1", Status(cold_start=LAST), scene.now)
-        return explain(live(), after, observed, (), scene.now).starts
+    def shown(snapshot):
+        after = status.compute(resource(), snapshot, "image:1", Status(cold_start=LAST), scene.now)
+        return explain(live(), after, snapshot, (), scene.now).starts
 
-    (bar,) = shown(scene.observed(serve=scene.serve()))
+    (bar,) = shown(scene.snapshot(serve=scene.serve()))
     assert bar.title == "Last start: worker w, 3 min, 2 h 0 min ago; its first picture took 2.5 s"
     assert (sum(bar.seconds.values()), bar.running) == (206.5, None)
     assert [each.running for each in shown(starting(1))] == [Phase.NODE]
@@ -213,9 +213,9 @@ def test_a_chart_places_each_phase_where_the_one_before_ends():
 def test_delays_that_do_not_fit_are_told_of_although_nothing_is_wrong(told, scene, resource):
     slow = LAST.model_copy(update={"total_seconds": 900.0})
     asked = resource(replicas={"min": 1, "max": 2})
-    observed = scene.observed(serve=scene.serve(spec=asked))
-    after = status.compute(asked, observed, "image:1", Status(cold_start=slow), scene.now)
-    found = explain(live(), after, observed, (), scene.now)
+    snapshot = scene.snapshot(serve=scene.serve(spec=asked))
+    after = status.compute(asked, snapshot, "image:1", Status(cold_start=slow), scene.now)
+    found = explain(live(), after, snapshot, (), scene.now)
     assert found.good
     assert [finding.title.split(":")[0] for finding in found.findings] == ["Ready", "ConfigApplied"]
     assert "set autoscaling.idleWorkerSeconds to 600 or more" in found.findings[1].words
@@ -228,7 +228,7 @@ def test_the_latest_warning_of_each_kind_is_shown(told, scene):
         event("w", "FailedMount", "2026-01-02T03:03:35Z"),
         event("w", "Pulled", "2026-01-02T03:04:00Z", kind="Normal"),
     ]
-    assert [row.cells for row in told(scene.observed(), events=events).events] == [
+    assert [row.cells for row in told(scene.snapshot(), events=events).events] == [
         ("30 s", "FailedMount", "Pod/w", "m"),
         ("2 min", "FailedScheduling", "Pod/w", "no node"),
     ]
@@ -238,7 +238,7 @@ def test_the_latest_warning_of_each_kind_is_shown(told, scene):
     ("hours", "elapsed"), [(0, "0 s"), (1, "60 min"), (3.1, "3 h 6 min"), (53, "2 d 5 h")], ids=str
 )
 def test_elapsed_time_reads_well(told, scene, hours, elapsed):
-    assert f"Serving, for {elapsed}, " in told(scene.observed(serve=scene.serve()), hours=hours).headline
+    assert f"Serving, for {elapsed}, " in told(scene.snapshot(serve=scene.serve()), hours=hours).headline
 
 
 def test_text_is_wrapped_for_a_terminal_and_left_alone_for_a_file(told, waiting):

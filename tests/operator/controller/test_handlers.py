@@ -4,7 +4,7 @@
 import pytest
 
 from sd_operator.controller import handlers
-from sd_operator.kube.own_writes import Echoes
+from sd_operator.kube.own_writes import OwnWrites
 from sd_operator.naming import NAME_LABEL, Key
 
 KEY = Key("team", "imagine")
@@ -25,9 +25,9 @@ class Queue:
 def heard(monkeypatch):
     """Call the handlers of a kind with an event; what was put into the queue, and how often a watch has begun."""
     monkeypatch.setattr(handlers, "ECHO_SECONDS", 0.001)
-    queue, echoes, began = Queue(), Echoes(), []
-    echoes.wrote({"uid": "ours", "resourceVersion": "7"})
-    registry = handlers.registry(queue, echoes, None, lambda: began.append(1))
+    queue, own_writes, began = Queue(), OwnWrites(), []
+    own_writes.wrote({"uid": "ours", "resourceVersion": "7"})
+    registry = handlers.registry(queue, own_writes, None, lambda: began.append(1))
 
     async def hear(handler, change, status=None, **metadata):
         identity = {"namespace": "team", "name": "imagine", "labels": {NAME_LABEL: "imagine"}}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from sd_operator.kube.drift import differs
+from sd_operator.kube.drift import needs_apply
 
 WANTED = {
     "kind": "X",
@@ -27,7 +27,7 @@ def live(spec=SPEC, owned=OWNED, labels=None, manager="us", **entry):
 
 
 def test_what_was_applied_does_not_differ():
-    assert not differs(WANTED, live(), "us")
+    assert not needs_apply(WANTED, live(), "us")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_what_was_applied_does_not_differ():
     ids=["field", "item and default", "value"],
 )
 def test_what_others_add_is_theirs(spec):
-    assert not differs(WANTED, live(spec), "us")
+    assert not needs_apply(WANTED, live(spec), "us")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_what_others_add_is_theirs(spec):
     ],
 )
 def test_what_is_ours_and_changed_differs(spec):
-    assert differs(WANTED, live(spec), "us")
+    assert needs_apply(WANTED, live(spec), "us")
 
 
 @pytest.mark.parametrize(
@@ -83,26 +83,28 @@ def test_what_is_ours_and_changed_differs(spec):
 )
 def test_what_we_own_and_no_longer_want_differs(owned):
     merged = [{"name": "n", "v": 1, "dropped": 1}, {"name": "dropped", "v": 1}]
-    assert differs(
+    assert needs_apply(
         WANTED, live(SPEC | {"dropped": 1, "merged": merged, "set": ["s", "dropped"]}, owned), "us"
     )
 
 
 @pytest.mark.parametrize("missing", ["f:a", "f:merged", "f:set"])
 def test_a_field_that_is_not_ours_yet_differs(missing):
-    assert differs(WANTED, live(owned={key: value for key, value in OWNED.items() if key != missing}), "us")
+    assert needs_apply(
+        WANTED, live(owned={key: value for key, value in OWNED.items() if key != missing}), "us"
+    )
 
 
 @pytest.mark.parametrize("entry", [{"manager": "them"}, {"operation": "Update"}, {"subresource": "status"}])
 def test_an_object_we_never_applied_differs(entry):
-    assert differs(WANTED, live(**entry), "us")
+    assert needs_apply(WANTED, live(**entry), "us")
 
 
 def test_an_empty_list_needs_no_owner():
     wanted = WANTED | {"spec": SPEC | {"empty": []}}
-    assert not differs(wanted, live(SPEC | {"empty": []}), "us")
-    assert differs(wanted, live(SPEC | {"empty": [1]}), "us")
+    assert not needs_apply(wanted, live(SPEC | {"empty": []}), "us")
+    assert needs_apply(wanted, live(SPEC | {"empty": [1]}), "us")
 
 
 def test_a_changed_label_differs():
-    assert differs(WANTED, live(labels={"a": "other"}), "us")
+    assert needs_apply(WANTED, live(labels={"a": "other"}), "us")

@@ -6,7 +6,7 @@ import pytest
 from sd_operator.controller import handlers
 from sd_operator.errors import ClusterUnavailable, Refused
 from sd_operator.kube import GATEWAY
-from sd_operator.kube.own_writes import Echoes
+from sd_operator.kube.own_writes import OwnWrites
 from sd_operator.kube.watched_kinds import CHILDREN, OPTIONAL, keys, watchable
 
 
@@ -82,7 +82,7 @@ class Queue:
 
 async def test_a_gateway_of_a_ray_service_asks_for_its_service_and_no_other_gateway_does():
     queue = Queue()
-    registry = handlers.registry(queue, Echoes(), None, lambda: None, ALL)
+    registry = handlers.registry(queue, OwnWrites(), None, lambda: None, ALL)
     (handler,) = (each for each in registry._watching.get_all_handlers() if "gateways" in repr(each.selector))
     for metadata in (owned("RayService"), owned("HelmRelease")):
         event = {"type": "MODIFIED"}

@@ -83,8 +83,8 @@ def seen(*pods, reports=None, replicas=None, target=1, state="RUNNING"):
     return replace(observe(None, pods), serve={CLUSTER: reading})
 
 
-def one(observed, now):
-    (found,) = cold_start.starts(observed, at(now))
+def one(snapshot, now):
+    (found,) = cold_start.starts(snapshot, at(now))
     return found
 
 
@@ -113,7 +113,7 @@ FETCHING = StartReport(at(170.5), {"import": 12.25}, "weights", at(182.75))
 
 
 @pytest.mark.parametrize(
-    ("observed", "now", "running", "seconds"),
+    ("snapshot", "now", "running", "seconds"),
     [
         (seen(UNPLACED), 8, "node", [8]),
         (seen(PULLING), 43, "image", [13, 30]),
@@ -125,14 +125,14 @@ FETCHING = StartReport(at(170.5), {"import": 12.25}, "weights", at(182.75))
     ],
     ids=["no node", "pull", "wait for the head", "no replica yet", "placed", "imports", "download"],
 )  # fmt: skip
-def test_what_runs_now(observed, now, running, seconds):
-    found = one(observed, now)
+def test_what_runs_now(snapshot, now, running, seconds):
+    found = one(snapshot, now)
     assert (found.running, list(found.seconds.values())) == (running, seconds)
     assert found.ready_at is None
 
 
 @pytest.mark.parametrize(
-    ("observed", "now"),
+    ("snapshot", "now"),
     [
         (seen(WARM, replicas={"b": ("10.244.1.8", True)}), 165),
         (seen(WARM), 160 + 601),
@@ -143,8 +143,8 @@ def test_what_runs_now(observed, now, running, seconds):
     ],
     ids=["idle", "idle for long", "told nothing", "a later replica", "leaves", "ended"],
 )
-def test_a_worker_that_does_not_start_is_none(observed, now):
-    assert cold_start.starts(observed, at(now)) == ()
+def test_a_worker_that_does_not_start_is_none(snapshot, now):
+    assert cold_start.starts(snapshot, at(now)) == ()
 
 
 def test_without_rays_word_a_worker_starts_until_its_pod_is_ready():
@@ -168,21 +168,21 @@ def test_the_first_replica_of_a_worker_is_the_start():
 
 
 def test_the_record_adds_up_and_reads_back():
-    observed = seen(WARM, reports={"a": REPORT})
-    record = cold_start.last(observed, None, at(250))
+    snapshot = seen(WARM, reports={"a": REPORT})
+    record = cold_start.last(snapshot, None, at(250))
     assert (record.worker, record.ready_at) == ("imagine-x7k2p-gpu-worker-9fw4d", stamp(243))
     parts = [getattr(record, f"{phase}_seconds") for phase in Phase]
     assert sum(parts) == pytest.approx(record.total_seconds)
     assert record.warmup_seconds == 0
-    assert cold_start.of_record(record) == one(observed, 250)
+    assert cold_start.of_record(record) == one(snapshot, 250)
 
 
 def test_a_start_is_news_once():
-    observed = seen(WARM, reports={"a": REPORT})
-    assert [each.worker for each in cold_start.news(observed, None, at(250))] == [WARM["metadata"]["name"]]
-    record = cold_start.last(observed, None, at(250))
-    assert cold_start.news(observed, record, at(900)) == []
-    assert cold_start.last(observed, record, at(900)) == record
+    snapshot = seen(WARM, reports={"a": REPORT})
+    assert [each.worker for each in cold_start.news(snapshot, None, at(250))] == [WARM["metadata"]["name"]]
+    record = cold_start.last(snapshot, None, at(250))
+    assert cold_start.news(snapshot, record, at(900)) == []
+    assert cold_start.last(snapshot, record, at(900)) == record
     again = seen(WARM, reports={"b": replace(REPORT, began=at(400), since=at(480))})
     assert cold_start.news(again, record, at(900)) == [], "its worker was there already"
     assert cold_start.last(again, record, at(900)) == record
@@ -192,13 +192,13 @@ def test_several_that_end_between_two_looks_are_all_news():
     """The last one to end is the one on record."""
     slow = pod("slow", scheduled=1, init=2, started=3, podIP="10.244.1.9")
     reports = {"a": REPORT, "b": replace(REPORT, began=at(100), since=at(500))}
-    observed = seen(WARM, slow, reports=reports, replicas={"b": ("10.244.1.9", True)}, target=2)
-    found = cold_start.news(observed, None, at(600))
+    snapshot = seen(WARM, slow, reports=reports, replicas={"b": ("10.244.1.9", True)}, target=2)
+    found = cold_start.news(snapshot, None, at(600))
     ends = [(each.worker, each.ready_at) for each in found]
     assert ends == [("imagine-x7k2p-gpu-worker-9fw4d", at(243)), ("slow", at(500))]
-    record = cold_start.last(observed, None, at(600))
+    record = cold_start.last(snapshot, None, at(600))
     assert record.worker == "slow"
-    assert cold_start.news(observed, record, at(700)) == []
+    assert cold_start.news(snapshot, record, at(700)) == []
 
 
 def test_the_record_outlives_its_worker():

@@ -80,7 +80,7 @@ def test_pods_of_others_and_those_on_their_way_out_do_not_count(cluster):
 
 
 def test_a_condition_tells_of_them(scene):
-    observed = scene.observed(upgrade=UpgradeState(outdated="2 of 3 pods, in image"))
-    found = scene.conditions(observed)["Upgrading"]
+    snapshot = scene.snapshot(upgrade=UpgradeState(outdated="2 of 3 pods, in image"))
+    found = scene.conditions(snapshot)["Upgrading"]
     assert (found.status, found.reason) == ("False", "ChangesIgnored")
     assert "2 of 3 pods, in image, still run the former spec" in found.message

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from sd_operator.api.status import Reason
-from sd_operator.observe.pod_problems import Trouble, of_cluster, of_events, of_pod, of_refused_pods
+from sd_operator.observe.pod_problems import PodProblem, of_cluster, of_events, of_pod, of_refused_pods
 
 NOW = datetime(2026, 1, 2, 3, 10, tzinfo=UTC)
 SINCE = "2026-01-02T03:04:05Z"
@@ -42,7 +42,7 @@ VICTIMS = "preemption: 0/3 nodes are available: 3 No preemption victims found fo
 )
 def test_the_scheduler_is_quoted_without_what_it_says_about_preemption(told, words):
     """Whole sentences are left out: what stays does not end in the middle of a clause."""
-    assert of_pod(pod("False", told)) == Trouble(
+    assert of_pod(pod("False", told)) == PodProblem(
         Reason.UNSCHEDULABLE, "worker pod p of group gpu", words, SINCE
     )
 
@@ -114,7 +114,7 @@ def cluster(message, reason="FailedCreateWorkerPod", state="True"):
 def test_a_quota_is_named_and_the_random_name_of_the_pod_is_not():
     words = "exceeded quota: team, requested: requests.nvidia.com/gpu=1, used: requests.nvidia.com/gpu=2"
     found = of_cluster(cluster(f'pods "c-gpu-worker-x7k2p" is forbidden: {words}'))
-    assert found == Trouble(Reason.QUOTA_EXCEEDED, "a worker pod of c", words, SINCE)
+    assert found == PodProblem(Reason.QUOTA_EXCEEDED, "a worker pod of c", words, SINCE)
 
 
 def test_what_else_refuses_pods_is_quoted():
@@ -137,7 +137,7 @@ def death(at, part="worker", code=137):
 
 def test_pods_that_end_again_and_again_are_a_crash_loop():
     events = [death("2026-01-02T03:09:00Z"), death("2026-01-02T03:04:00Z"), death("2026-01-02T02:00:00Z")]
-    assert of_events(events, NOW) == Trouble(
+    assert of_events(events, NOW) == PodProblem(
         Reason.CRASH_LOOPING,
         "worker pods",
         "2 ended within 10 minutes, last with OOMKilled (exit code 137)",
@@ -165,5 +165,5 @@ def test_pods_that_a_controller_may_not_make_are_told_by_its_last_event(why, rea
         return {"reason": kind, "message": message, "lastTimestamp": f"2026-01-02T03:04:0{number}Z"}
 
     events = [event(2, why), event(1, "of before"), event(3, "not a failure", "SuccessfulCreate")]
-    assert of_refused_pods(events, "preload pods") == Trouble(reason, "preload pods", why)
+    assert of_refused_pods(events, "preload pods") == PodProblem(reason, "preload pods", why)
     assert of_refused_pods([], "preload pods") is None

@@ -56,13 +56,13 @@ def found(resource):
 def test_nodes_are_asked_for_the_image(found):
     state = found([node("a", IMAGE), node("b")])
     assert (state.nodes_ready, state.nodes_matched) == (1, 2)
-    (trouble,) = state.troubles
-    assert (trouble.reason, trouble.subject) == (Reason.IMAGE_NOT_PRELOADED, "node b")
+    (problem,) = state.problems
+    assert (problem.reason, problem.subject) == (Reason.IMAGE_NOT_PRELOADED, "node b")
 
 
 def test_a_full_list_tells_nothing_of_what_is_not_on_it(found):
     state = found([node("a", IMAGE), node("b")], most=1)
-    assert (state.images[0].ready, state.images[0].unknown, state.troubles) == ({"a"}, {"b"}, ())
+    assert (state.images[0].ready, state.images[0].unknown, state.problems) == ({"a"}, {"b"}, ())
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_an_image_that_was_pulled_for_the_first_pod_was_not_there_before(found, 
     state = found([node("a", IMAGE)], [worker("a", seconds)])
     assert state.nodes_ready == (1 if in_time else 0)
     if not in_time:
-        assert "started 121 s after its sandbox" in state.troubles[0].words
+        assert "started 121 s after its sandbox" in state.problems[0].words
 
 
 def test_a_container_that_was_started_again_tells_nothing_of_the_pull(found):

@@ -120,7 +120,7 @@ def test_a_pod_of_the_former_image_does_not_count():
     refused = [{"name": OLD, "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]
     found = state([daemon_set(NEW)], [pod("a", OLD, containerStatuses=refused, phase="Pending")])
     assert counts(found) == (0, 1)
-    assert (found.troubles, found.runtime_image_is_there) == ((), False)
+    assert (found.problems, found.runtime_image_is_there) == ((), False)
 
 
 def test_a_daemon_set_that_its_controller_has_not_seen_is_not_settled():
@@ -162,16 +162,16 @@ def test_a_node_is_ready_with_all_images_and_each_is_told():
     assert counts(found) == (0, 1)
     assert [(each.image, len(each.ready)) for each in found.images] == [(NEW, 1), (MORE, 0)]
     assert found.runtime_image_is_there, "only the runtime image is waited for"
-    (trouble,) = found.troubles
-    assert (trouble.reason, trouble.subject) == (Reason.IMAGE_PULL_FAILED, "node a")
-    assert trouble.words == f"image {MORE}: not found"
+    (problem,) = found.problems
+    assert (problem.reason, problem.subject) == (Reason.IMAGE_PULL_FAILED, "node a")
+    assert problem.words == f"image {MORE}: not found"
 
 
 def test_an_image_without_sleep_is_told():
     words = 'exec: "sleep": executable file not found in $PATH'
     refused = {"waiting": {"reason": "RunContainerError", "message": words}}
-    (trouble,) = state([daemon_set(NEW)], [pod("a", NEW, state=refused)]).troubles
-    assert (trouble.reason, trouble.words) == (Reason.CONTAINER_REFUSED, words)
+    (problem,) = state([daemon_set(NEW)], [pod("a", NEW, state=refused)]).problems
+    assert (problem.reason, problem.words) == (Reason.CONTAINER_REFUSED, words)
 
 
 def test_a_pod_without_room_is_told():
@@ -179,15 +179,15 @@ def test_a_pod_without_room_is_told():
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Too many pods"}
     ]
     found = state([daemon_set(NEW)], [pod("a", NEW, bound=False, conditions=conditions)])
-    assert [(each.reason, each.subject) for each in found.troubles] == [(Reason.UNSCHEDULABLE, "node a")]
+    assert [(each.reason, each.subject) for each in found.problems] == [(Reason.UNSCHEDULABLE, "node a")]
     assert counts(found) == (0, 1)
 
 
 def test_an_evicted_pod_keeps_no_image():
     ended = pod("a", NEW, phase="Failed", reason="Evicted", message="low on resource: ephemeral-storage")
-    (trouble,) = state([daemon_set(NEW)], [ended]).troubles
-    assert trouble.reason is Reason.IMAGE_LOST
-    assert "Evicted): low on resource: ephemeral-storage" in trouble.words
+    (problem,) = state([daemon_set(NEW)], [ended]).problems
+    assert problem.reason is Reason.IMAGE_LOST
+    assert "Evicted): low on resource: ephemeral-storage" in problem.words
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_an_image_that_the_node_no_longer_lists_is_lost(listed, started, lost):
     running = pod("a", NEW, state={"running": {"startedAt": started}})
     found = state([daemon_set(NEW)], [running], [node("a", *listed)])
     assert counts(found) == (0 if lost else 1, 1)
-    assert [each.reason for each in found.troubles] == [Reason.IMAGE_LOST] * lost
+    assert [each.reason for each in found.problems] == [Reason.IMAGE_LOST] * lost
 
 
 def test_a_tag_that_moved_between_two_pulls_shows():

@@ -122,9 +122,9 @@ def test_a_node_that_is_not_ready_is_not_waited_for(filling):
 
 
 def test_it_reports_how_far_the_weights_are():
-    verdict = fetching_weights(Fetching(1, 3))
-    assert (verdict.status, verdict.reason) == ("False", "WaitingForWeights")
-    assert verdict.message == (
+    state = fetching_weights(Fetching(1, 3))
+    assert (state.status, state.reason) == ("False", "WaitingForWeights")
+    assert state.message == (
         "The weights of the last change are fetched on 1 of 3 nodes. The change is applied when they are on all of them;"
         " what runs goes on."
     )
@@ -135,9 +135,9 @@ def test_weights_that_cannot_be_had_say_why(filling):
     ended = {"exitCode": 1, "reason": "Error", "message": f"downloading\n{ERROR}\n"}
     state = {"waiting": {"reason": "CrashLoopBackOff"}}
     found = fetching(*filling(False, state=state, lastState={"terminated": ended}), NODES)
-    verdict = fetching_weights(found)
-    assert (verdict.status, verdict.reason) == ("False", "ModelNotFound")
-    assert verdict.message == (
+    state = fetching_weights(found)
+    assert (state.status, state.reason) == ("False", "ModelNotFound")
+    assert state.message == (
         "The weights of the last change cannot be fetched, so it is not applied: model.uri: got 'hf://owner/none': there is"
         " no such repository"
     )
@@ -147,7 +147,7 @@ def test_a_change_whose_weights_cannot_be_had_leaves_the_former_ones_serving(sce
     failed = fetching_weights(Fetching(0, 1, endings=(ERROR,)))
     held = status.Held(failed, of_spec(resource().spec, "image:1"))
     computed = status.compute(
-        resource(), scene.observed(serve=scene.serve()), "image:1", Status(), scene.now, held=held
+        resource(), scene.snapshot(serve=scene.serve()), "image:1", Status(), scene.now, held=held
     )
     found = {each.type: (each.status, each.reason) for each in computed.conditions}
     assert found["Ready"] == ("True", "Degraded")

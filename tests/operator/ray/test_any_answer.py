@@ -17,8 +17,8 @@ from sd_operator.builders.serve_config import serve_config
 from sd_operator.errors import RayUnavailable
 from sd_operator.kube.client import yaml_text
 from sd_operator.observe import cold_start
-from sd_operator.observe.application import is_unheard
-from sd_operator.observe.snapshot import Observed, PodTimes, PodView, observe
+from sd_operator.observe.application import needs_probe
+from sd_operator.observe.snapshot import PodTimes, PodView, Snapshot, observe
 from sd_operator.ray.replica_starts import read_starts
 from sd_operator.ray.serve_diff import differences
 from sd_operator.ray.serve_state import Reading, carry_over, read
@@ -180,10 +180,10 @@ def test_a_status_is_computed_from_any_answer(answer, report, is_ready, is_servi
         # Whatever the replicas are named: their reports are of these.
         told = {**starts, **dict(zip(state.models, starts.values(), strict=False))}
         reading = {CLUSTER: Reading(state, NOW, fresh=not failure, starts=told, failure=failure)}
-    observed = Observed(observe(live, []).ray_service, pods(ready=is_ready), serve=reading)
-    is_unheard(observed)
-    cold_start.news(observed, None, NOW)
-    can_be_written(status.compute(RESOURCE, observed, "image:1", Status(), NOW))
+    snapshot = Snapshot(observe(live, []).ray_service, pods(ready=is_ready), serve=reading)
+    needs_probe(snapshot)
+    cold_start.news(snapshot, None, NOW)
+    can_be_written(status.compute(RESOURCE, snapshot, "image:1", Status(), NOW))
 
 
 @MANY
@@ -206,8 +206,8 @@ def test_a_status_is_computed_from_whatever_kuberay_relays(relayed):
     ):
         service = {"rayClusterName": CLUSTER, "applicationStatuses": part}
         live = {**RAY_SERVICE, "status": {**RAY_SERVICE["status"], "activeServiceStatus": service}}
-        observed = Observed(observe(live, []).ray_service, pods(ready=True))
-        can_be_written(status.compute(RESOURCE, observed, "image:1", Status(), NOW))
+        snapshot = Snapshot(observe(live, []).ray_service, pods(ready=True))
+        can_be_written(status.compute(RESOURCE, snapshot, "image:1", Status(), NOW))
 
 
 @MANY

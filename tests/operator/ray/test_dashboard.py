@@ -5,7 +5,7 @@ import pytest
 
 from sd_operator.errors import RayUnavailable
 from sd_operator.ray.dashboard import connect, connections
-from sd_operator.ray.serve_reader import Place, directly
+from sd_operator.ray.serve_reader import DashboardTarget, directly
 from sd_testkit.hostile import serving
 
 ANSWER = {"applications": {"imagine": {"status": "RUNNING"}}}
@@ -53,7 +53,7 @@ async def test_no_answer():
 
 
 async def test_heads_are_asked_at_the_addresses_of_their_cluster(ray):
-    place = Place("team", "imagine-abcde", "head-1", TOKEN)
+    place = DashboardTarget("team", "imagine-abcde", "head-1", TOKEN)
     async with connections(5) as session:
         url = ray[0] + "/{namespace}/{cluster}"
         asks = directly(session, url, f"{url}/proxy")

@@ -10,11 +10,11 @@ import pytest
 from sd_operator.errors import RayUnavailable
 from sd_operator.naming import Key
 from sd_operator.ray.serve_poller import ServePoller
-from sd_operator.ray.serve_reader import Asks, Place, ServeReader
+from sd_operator.ray.serve_reader import Asks, DashboardTarget, ServeReader
 from sd_operator.ray.serve_state import Silence
 
 KEY = Key("team", "imagine")
-PLACE = Place("team", "imagine-abcde", "head-1", "token")
+PLACE = DashboardTarget("team", "imagine-abcde", "head-1", "token")
 RUNNING = {"applications": {"imagine": {"status": "RUNNING"}}}
 UNHEALTHY = {"applications": {"imagine": {"status": "UNHEALTHY"}}}
 START = datetime(2026, 1, 2, tzinfo=UTC)
@@ -154,11 +154,11 @@ async def test_what_a_former_head_told_is_forgotten(ray):
     ray.see()
     await ray.polled()
     ray.answer = RayUnavailable("no answer")
-    assert ray.see(Place("team", "imagine-abcde", "head-2", "token")) == Silence(START)
+    assert ray.see(DashboardTarget("team", "imagine-abcde", "head-2", "token")) == Silence(START)
 
 
 async def test_a_token_that_is_known_later_is_used_at_once(ray):
-    ray.see(Place("team", "imagine-abcde", "head-1", ""))
+    ray.see(DashboardTarget("team", "imagine-abcde", "head-1", ""))
     await ray.polled()
     assert ray.see().fresh, "it is the same head"
     await ray.polled()
@@ -179,9 +179,9 @@ async def test_a_head_that_becomes_ready_may_answer_now(ray):
     """And until it has, what KubeRay tells of the former head decides nothing."""
     ray.poller.seen(KEY, [], 0)
     ray.answer = RayUnavailable("connection refused")
-    ray.see(Place("team", "imagine-abcde", "head-1", "token", ready=False))
+    ray.see(DashboardTarget("team", "imagine-abcde", "head-1", "token", ready=False))
     await ray.polled()
-    assert ray.see(Place("team", "imagine-abcde", "head-1", "token", ready=False)).failure
+    assert ray.see(DashboardTarget("team", "imagine-abcde", "head-1", "token", ready=False)).failure
     ray.may_answer.clear()
     assert ray.see().failure == ""
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sd_operator.errors import RayUnavailable
-from sd_operator.ray.serve_reader import Asks, Memory, Place, ServeReader
+from sd_operator.ray.serve_reader import Asks, DashboardTarget, Memory, ServeReader
 
-PLACE = Place("team", "imagine-abcde", "head-1", "token")
+PLACE = DashboardTarget("team", "imagine-abcde", "head-1", "token")
 
 
 def holds(**states):

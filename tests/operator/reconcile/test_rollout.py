@@ -87,7 +87,7 @@ def test_whoever_takes_too_long_is_passed_by():
 def test_who_waits_is_told_and_looked_at_again(scene, resource):
     running = of_ray_service(ray_service(resource(), OLD), preloads=True)
     held = status.Held(waiting_for_others(2), running)
-    after = status.compute(resource(), scene.observed(), "r/i:2", Status(), scene.now, held=held)
+    after = status.compute(resource(), scene.snapshot(), "r/i:2", Status(), scene.now, held=held)
     told = {each.type: (each.status, each.reason) for each in after.conditions}
     assert told["Ready"] == ("True", "Serving")
     assert told["ConfigApplied"] == told["Upgrading"] == ("False", "WaitingForOthers")

@@ -7,7 +7,7 @@ from sd_operator.ray.serve_state import ServeState
 
 @pytest.fixture
 def applied(scene):
-    return lambda *arguments, **more: scene.told("ConfigApplied", scene.observed(*arguments, **more))
+    return lambda *arguments, **more: scene.told("ConfigApplied", scene.snapshot(*arguments, **more))
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def test_read_back_and_equal(scene, applied):
 
 def test_a_difference_names_the_key(scene, resource):
     """What runs is the config of the spec before an edit."""
-    observed = scene.observed(serve=scene.serve())
-    found = scene.conditions(observed, resource(limits={"maxSteps": 7}))["ConfigApplied"]
+    snapshot = scene.snapshot(serve=scene.serve())
+    found = scene.conditions(snapshot, resource(limits={"maxSteps": 7}))["ConfigApplied"]
     assert (found.status, found.reason) == ("False", "ConfigDiffers")
     assert found.message == (
         "deployments.ingress.user_config.limits.max_steps: asked 7, Ray runs 100 (1 more differ)"
@@ -50,7 +50,7 @@ def test_a_new_cluster_is_the_one_that_gets_it(scene, resource, upgrading):
     """The active cluster keeps the former config; that is no difference."""
     spec = resource(limits={"maxSteps": 7})
     new = scene.serve(spec=spec)
-    both = scene.observed(upgrading, serve=new, cluster="imagine-new")
+    both = scene.snapshot(upgrading, serve=new, cluster="imagine-new")
     both.serve[scene.cluster] = scene.stale(scene.serve())
     found = scene.conditions(both, spec)["ConfigApplied"]
     assert (found.status, found.reason) == ("False", "NewClusterStarting")
@@ -60,17 +60,17 @@ def test_a_new_cluster_is_the_one_that_gets_it(scene, resource, upgrading):
 
 
 def test_only_the_new_cluster_is_compared(scene, resource, upgrading):
-    new = scene.observed(upgrading, serve=scene.serve(), cluster="imagine-new")
+    new = scene.snapshot(upgrading, serve=scene.serve(), cluster="imagine-new")
     assert scene.told("ConfigApplied", new, resource(limits={"maxSteps": 7})) == ("False", "ConfigDiffers")
-    old = scene.observed(upgrading, serve=scene.serve())
+    old = scene.snapshot(upgrading, serve=scene.serve())
     assert scene.told("ConfigApplied", old, resource(limits={"maxSteps": 7})) == ("False", "ConfigPending")
 
 
 def test_without_rays_answer_kuberays_word_has_to_do_and_is_named(scene):
-    found = scene.conditions(scene.observed())["ConfigApplied"]
+    found = scene.conditions(scene.snapshot())["ConfigApplied"]
     assert (found.status, found.reason) == ("True", "ApplicationRunning")
     assert found.message == "KubeRay handed the configuration of this spec to Ray; it was not read back."
 
 
 def test_suspended_runs_nothing(scene, resource):
-    assert scene.told("ConfigApplied", scene.observed(), resource(suspend=True)) == ("False", "Suspended")
+    assert scene.told("ConfigApplied", scene.snapshot(), resource(suspend=True)) == ("False", "Suspended")

@@ -14,9 +14,9 @@ from sd_operator.api import Status, parse
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.observe.effective_spec import of_spec
 from sd_operator.observe.image_gate import Hold
-from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.pod_problems import PodProblem
 from sd_operator.observe.preload_state import ImageState, PreloadState
-from sd_operator.observe.snapshot import Application, Observed, PodView, RayServiceView
+from sd_operator.observe.snapshot import Application, PodView, RayServiceView, Snapshot
 from sd_operator.observe.upgrade_progress import UpgradeState
 from sd_operator.ray.serve_state import DeploymentState, Reading, ServeState
 from sd_operator.status import Held
@@ -30,8 +30,8 @@ APPLICATION = {"ApplicationFailed", "ApplicationUnhealthy", "ApplicationDeployin
 MODEL = {"ModelNotFound", "ModelForbidden", "ModelUnavailable", "ModelInvalid"}
 
 
-def one_cluster(observed):
-    return not (observed.active and observed.pending)
+def one_cluster(snapshot):
+    return not (snapshot.active and snapshot.pending)
 
 
 RULES = {
@@ -58,18 +58,18 @@ RULES = {
         found["Ready"].reason not in {"ApplicationFailed", "ApplicationDeploying"}
         or found["ConfigApplied"].status != "True"
     ),
-    "a new cluster beside one that serves is told by both": lambda found, observed: (
+    "a new cluster beside one that serves is told by both": lambda found, snapshot: (
         found["ConfigApplied"].reason != "NewClusterStarting"
-        or not observed.active
+        or not snapshot.active
         or found["Upgrading"].status == "True"
         or found["Upgrading"].reason.startswith("Waiting")
     ),
     "an upgrade leaves the first cluster in place": lambda found, _: (
         found["Upgrading"].status != "True" or found["Ready"].reason not in {"Starting", "Creating"}
     ),
-    "a model that cannot be loaded is told by both": lambda found, observed: (
+    "a model that cannot be loaded is told by both": lambda found, snapshot: (
         found["Ready"].reason not in MODEL
-        or not one_cluster(observed)
+        or not one_cluster(snapshot)
         or (found["ModelAvailable"].status, found["ModelAvailable"].reason)
         == ("False", found["Ready"].reason)
     ),
@@ -80,8 +80,8 @@ RULES = {
         "WaitingForImages" not in {each.reason for each in found.values()}
         or found["ImagesPreloaded"].status != "True"
     ),
-    "a service at zero is one that may be there": lambda found, observed: (
-        found["Ready"].reason not in {"ScaledToZero", "Waking"} or observed.active != ""
+    "a service at zero is one that may be there": lambda found, snapshot: (
+        found["Ready"].reason not in {"ScaledToZero", "Waking"} or snapshot.active != ""
     ),
 }
 
@@ -100,8 +100,8 @@ reasons = st.sampled_from(
     ]
 )
 times = st.sampled_from(["", *map(shortly_before, (0, 5, 29, 31, 900))])
-troubles = st.builds(
-    Trouble, reasons, st.sampled_from(["worker pod w", "head pod h"]), st.just("words"), times
+problems = st.builds(
+    PodProblem, reasons, st.sampled_from(["worker pod w", "head pod h"]), st.just("words"), times
 )
 messages = st.sampled_from(
     ["", "boom", "sd_runtime.errors.ModelNotFound: no", "sd_runtime.errors.ConfigError: no"]
@@ -133,7 +133,7 @@ pods = st.lists(
         ready=st.booleans(),
         in_service=st.booleans(),
         running=st.booleans(),
-        trouble=st.none() | troubles,
+        problem=st.none() | problems,
     ),
     max_size=5,
 )
@@ -155,14 +155,14 @@ preloads = st.builds(
     PreloadState,
     images=st.lists(
         st.builds(
-            ImageState, st.just("r/i:1"), nodes, nodes, troubles=st.lists(troubles, max_size=1).map(tuple)
+            ImageState, st.just("r/i:1"), nodes, nodes, problems=st.lists(problems, max_size=1).map(tuple)
         ),
         max_size=1,
     ).map(tuple),
     unmade=st.integers(0, 1),
     settled=st.booleans(),
     hidden=st.sampled_from(["", "", "forbidden"]),
-    refused=st.none() | troubles,
+    refused=st.none() | problems,
 )
 upgrades = st.builds(
     UpgradeState,
@@ -200,19 +200,19 @@ def snapshots(draw):
         for cluster in (ACTIVE, PENDING)
         if draw(st.booleans())
     }
-    cluster_troubles = {cluster: draw(troubles) for cluster in (ACTIVE, PENDING) if draw(st.booleans())}
+    cluster_troubles = {cluster: draw(problems) for cluster in (ACTIVE, PENDING) if draw(st.booleans())}
     view = draw(st.none() | views)
-    observed = Observed(
+    snapshot = Snapshot(
         view,
         tuple(draw(pods)),
         draw(preloads),
         cluster_troubles=cluster_troubles,
-        deaths=draw(st.none() | troubles),
+        deaths=draw(st.none() | problems),
         serve=readings,
         answers=draw(st.booleans()),
         upgrade=draw(upgrades),
     )
-    return resource, observed, draw(st.none() | waits(resource, view))
+    return resource, snapshot, draw(st.none() | waits(resource, view))
 
 
 def waits(resource, view):
@@ -224,24 +224,24 @@ def waits(resource, view):
 
 
 @settings(max_examples=500, deadline=None)
-@given(snapshot=snapshots())
-def test_conditions_do_not_contradict_each_other(snapshot):
-    resource, observed, held = snapshot
-    computed = status.compute(resource, observed, "image:1", Status(), NOW, held=held)
+@given(scene=snapshots())
+def test_conditions_do_not_contradict_each_other(scene):
+    resource, snapshot, held = scene
+    computed = status.compute(resource, snapshot, "image:1", Status(), NOW, held=held)
     found = {condition.type: condition for condition in computed.conditions}
-    broken = [rule for rule, holds_for in RULES.items() if not holds_for(found, observed)]
+    broken = [rule for rule, holds_for in RULES.items() if not holds_for(found, snapshot)]
     assert broken == [], {kind: (each.status, each.reason) for kind, each in found.items()}
 
 
 def test_the_first_half_minute_of_a_pod_without_a_node_is_told_alike(scene):
     """Seen on a real cluster: Ready=False/Unschedulable beside Schedulable=True/Scheduled."""
-    trouble = Trouble(
+    problem = PodProblem(
         status.Reason.UNSCHEDULABLE, "worker pod w", "0/3 nodes are available", shortly_before(5)
     )
     view = scene.but(scene.view, active="", pending=scene.cluster, active_application=Application())
-    observed = scene.observed(view, pods=(scene.head, scene.but(scene.worker, ready=False, trouble=trouble)))
-    assert scene.told("Ready", observed) == ("False", "Starting")
-    assert scene.told("Schedulable", observed) == ("True", "Scheduled")
+    snapshot = scene.snapshot(view, pods=(scene.head, scene.but(scene.worker, ready=False, problem=problem)))
+    assert scene.told("Ready", snapshot) == ("False", "Starting")
+    assert scene.told("Schedulable", snapshot) == ("True", "Scheduled")
     later = scene.now + timedelta(seconds=30)
-    assert scene.told("Ready", observed, now=later) == ("False", "Unschedulable")
-    assert scene.told("Schedulable", observed, now=later) == ("False", "Unschedulable")
+    assert scene.told("Ready", snapshot, now=later) == ("False", "Unschedulable")
+    assert scene.told("Schedulable", snapshot, now=later) == ("False", "Unschedulable")

@@ -21,37 +21,37 @@ def test_the_runtimes_own_error_is_the_reason(scene, error, reason):
     message = (
         f"A replica failed to start with exception. Error:\nsd_runtime.errors.{error}: model.uri: got 'x': no"
     )
-    observed = scene.observed(serve=scene.serve("DEPLOYING", model=0, target=1, message=message))
-    found = scene.conditions(observed)["ModelAvailable"]
+    snapshot = scene.snapshot(serve=scene.serve("DEPLOYING", model=0, target=1, message=message))
+    found = scene.conditions(snapshot)["ModelAvailable"]
     assert (found.status, found.reason, found.message) == ("False", reason, "model.uri: got 'x': no")
 
 
 def test_kuberays_copy_of_the_message_tells_the_same(scene):
     words = "model: Error:\nsd_runtime.errors.ModelForbidden: model.uri: got 'x': gated"
     view = scene.but(scene.view, active_application=Application("DEPLOY_FAILED", words))
-    assert scene.told("ModelAvailable", scene.observed(view)) == ("False", "ModelForbidden")
+    assert scene.told("ModelAvailable", scene.snapshot(view)) == ("False", "ModelForbidden")
 
 
 def test_a_running_replica_has_loaded_it(scene):
-    assert scene.told("ModelAvailable", scene.observed(serve=scene.serve())) == ("True", "ModelLoaded")
-    assert scene.told("ModelAvailable", scene.observed()) == ("True", "ModelLoaded")
+    assert scene.told("ModelAvailable", scene.snapshot(serve=scene.serve())) == ("True", "ModelLoaded")
+    assert scene.told("ModelAvailable", scene.snapshot()) == ("True", "ModelLoaded")
 
 
 def test_not_known_before_a_replica_tells(scene, resource):
-    starting = scene.observed(serve=scene.serve("DEPLOYING", model=0, target=1))
+    starting = scene.snapshot(serve=scene.serve("DEPLOYING", model=0, target=1))
     assert scene.told("ModelAvailable", starting) == ("Unknown", "ModelLoading")
     zero = resource(replicas={"min": 0, "max": 1})
-    at_zero = scene.observed(serve=scene.serve(model=0, spec=zero))
+    at_zero = scene.snapshot(serve=scene.serve(model=0, spec=zero))
     assert scene.told("ModelAvailable", at_zero, zero) == ("Unknown", "ModelNotLoaded")
-    assert scene.told("ModelAvailable", scene.observed(), resource(suspend=True))[0] in {"True", "Unknown"}
+    assert scene.told("ModelAvailable", scene.snapshot(), resource(suspend=True))[0] in {"True", "Unknown"}
 
 
 def test_during_an_upgrade_the_model_of_the_new_cluster_counts(scene):
     upgrading = scene.but(scene.view, active_application=Application(), pending="imagine-new", upgrading=True)
     failed = scene.serve("DEPLOYING", model=0, message="sd_runtime.errors.ModelNotFound: no such")
-    observed = scene.observed(upgrading, serve=failed, cluster="imagine-new")
-    assert scene.told("ModelAvailable", observed) == ("False", "ModelNotFound")
-    assert scene.told("Ready", observed) == ("True", "Serving")
+    snapshot = scene.snapshot(upgrading, serve=failed, cluster="imagine-new")
+    assert scene.told("ModelAvailable", snapshot) == ("False", "ModelNotFound")
+    assert scene.told("Ready", snapshot) == ("True", "Serving")
 
 
 @pytest.fixture
@@ -60,25 +60,25 @@ def loaded(scene):
 
     def build(**report):
         start = StartReport(scene.now, {}, "", scene.now, 1.0, **report)
-        return scene.observed(serve=Reading(scene.serve(), scene.now, starts={"a": start}))
+        return scene.snapshot(serve=Reading(scene.serve(), scene.now, starts={"a": start}))
 
     return build
 
 
 def test_a_lora_that_cannot_be_used_leaves_the_service_ready_and_is_named(scene, loaded):
-    observed = loaded(refused_loras={"ink": "loras: ink: got 'x': no"}, batching="step")
-    found = scene.conditions(observed)["ModelAvailable"]
+    snapshot = loaded(refused_loras={"ink": "loras: ink: got 'x': no"}, batching="step")
+    found = scene.conditions(snapshot)["ModelAvailable"]
     assert (found.status, found.reason) == ("True", "LoraRefused")
     assert (
         found.message
         == "A replica has loaded the model. It runs without the LoRA ink: loras: ink: got 'x': no"
     )
-    assert scene.told("Ready", observed) == ("True", "Serving")
+    assert scene.told("Ready", snapshot) == ("True", "Serving")
 
 
 def test_several_of_them_are_counted(scene, loaded):
-    observed = loaded(refused_loras={"ink": "no", "oil": "nor this"}, batching="step")
-    assert "without 2 LoRAs (ink, oil): no" in scene.conditions(observed)["ModelAvailable"].message
+    snapshot = loaded(refused_loras={"ink": "no", "oil": "nor this"}, batching="step")
+    assert "without 2 LoRAs (ink, oil): no" in scene.conditions(snapshot)["ModelAvailable"].message
 
 
 def test_what_a_library_warned_of_is_told(scene, loaded):

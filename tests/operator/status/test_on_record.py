@@ -19,9 +19,9 @@ REFUSED = "Ray answers 302"
 def after(scene, resource):
     """The status after a pass that knows nothing of Ray, on top of one on record."""
 
-    def compute(before, failure=AWAITED, *, asked=None, later=1, from_start=True, **observed):
+    def compute(before, failure=AWAITED, *, asked=None, later=1, from_start=True, **snapshot):
         silence = Silence(scene.now, failure, from_start=from_start)
-        seen = replace(scene.observed(**observed), silent={scene.cluster: silence})
+        seen = replace(scene.snapshot(**snapshot), silent={scene.cluster: silence})
         now = scene.now + timedelta(seconds=later)
         return status.compute(asked or resource(), seen, "image:1", before, now)
 
@@ -32,8 +32,8 @@ def after(scene, resource):
 def recorded(scene, resource):
     """The status that Ray's answer made, as it is on record."""
 
-    def compute(serve=None, asked=None, **observed):
-        seen = scene.observed(serve=serve or scene.serve(), **observed)
+    def compute(serve=None, asked=None, **snapshot):
+        seen = scene.snapshot(serve=serve or scene.serve(), **snapshot)
         return status.compute(asked or resource(), seen, "image:1", Status(), scene.now)
 
     return compute
@@ -91,7 +91,7 @@ def test_silence_is_told_with_its_age_and_with_what_came(scene, recorded, after)
 def test_ray_s_first_answer_takes_the_mark_away(scene, recorded, after, resource):
     before = recorded()
     marked = after(before, REFUSED)
-    seen = scene.observed(serve=scene.serve())
+    seen = scene.snapshot(serve=scene.serve())
     assert status.compute(resource(), seen, "image:1", marked, scene.now) == before
 
 
@@ -149,10 +149,10 @@ def test_what_a_pod_contradicts_by_now_is_not_kept_once_ray_is_silent(scene, rec
 def test_a_service_that_is_asked_itself_stays_ready_until_it_has_said_no(scene, resource, recorded):
     before = recorded()
     for answers, wanted in ((None, ("True", "Serving")), (False, ("False", "HeadNotReady"))):
-        seen = scene.observed(pods=(scene.worker,), answers=answers)
+        seen = scene.snapshot(pods=(scene.worker,), answers=answers)
         assert told(status.compute(resource(), seen, "image:1", before, scene.now))[:2] == wanted
     unready = status.compute(resource(), seen, "image:1", before, scene.now)
-    seen = scene.observed(pods=(scene.worker,), answers=None)
+    seen = scene.snapshot(pods=(scene.worker,), answers=None)
     assert told(status.compute(resource(), seen, "image:1", unready, scene.now))[:2] == (
         "False",
         "HeadNotReady",
@@ -160,7 +160,7 @@ def test_a_service_that_is_asked_itself_stays_ready_until_it_has_said_no(scene, 
 
 
 def test_what_came_is_told_where_ray_has_not_answered_lately(scene):
-    seen = scene.observed(serve=Reading(scene.serve(), scene.now, fresh=False, failure="Ray answers 302"))
+    seen = scene.snapshot(serve=Reading(scene.serve(), scene.now, fresh=False, failure="Ray answers 302"))
     assert scene.conditions(seen)["Ready"].message == (
         "Serving from imagine-abcde, as Ray told at 2026-01-02T03:04:05Z; it has not answered since (Ray answers 302)."
     )
@@ -186,7 +186,7 @@ def test_a_config_that_was_just_handed_over_does_not_differ_before_ray_was_asked
 
     def computed(previous, *, up_to_date=True, due=False):
         reading = Reading(scene.serve(), scene.now, due=due)
-        seen = scene.observed(serve=reading, view=scene.but(scene.view, up_to_date=up_to_date))
+        seen = scene.snapshot(serve=reading, view=scene.but(scene.view, up_to_date=up_to_date))
         return status.compute(edited, seen, "image:1", previous, scene.now)
 
     pending = computed(before, up_to_date=False)

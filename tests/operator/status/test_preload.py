@@ -11,17 +11,17 @@ from sd_operator.api.status import Reason
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.observe.effective_spec import of_ray_service
 from sd_operator.observe.image_gate import Hold
-from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.pod_problems import PodProblem
 from sd_operator.observe.preload_state import ImageState, PreloadState
-from sd_operator.observe.snapshot import Observed
+from sd_operator.observe.snapshot import Snapshot
 from sd_operator.reconcile.events import flips
 from sd_operator.settings import Settings
 from sd_operator.status.preload import waiting_for_images
 
 A, AB = frozenset("a"), frozenset("ab")
 DIGEST = "sha256:" + "ab" * 32
-PULL = Trouble(Reason.IMAGE_PULL_FAILED, "node b", "image r/i:2: not found")
-QUOTA = Trouble(Reason.QUOTA_EXCEEDED, "preload pods", "exceeded quota: small")
+PULL = PodProblem(Reason.IMAGE_PULL_FAILED, "node b", "image r/i:2: not found")
+QUOTA = PodProblem(Reason.QUOTA_EXCEEDED, "preload pods", "exceeded quota: small")
 SINCE = "2026-01-02T03:00:00Z"
 WAITING = Hold(SINCE, "2026-01-02T03:30:00Z", is_over=False, seconds=1800)
 LATE = Hold(SINCE, "2026-01-02T03:30:00Z", is_over=True, seconds=1800)
@@ -45,7 +45,7 @@ def preload(*images, **more):
         (preload(unmade=1), ("False", "Pulling")),
         (preload(unmade=1, refused=QUOTA), ("False", "QuotaExceeded")),
         (preload(), ("True", "ImagesPresent")),
-        (preload(image(A, troubles=(PULL,))), ("False", "ImagePullFailed")),
+        (preload(image(A, problems=(PULL,))), ("False", "ImagePullFailed")),
         (preload(image(A, unknown=frozenset("b"))), ("Unknown", "ImagesUnseen")),
         (preload(hidden="no right"), ("Unknown", "ImagesUnseen")),
     ],
@@ -63,20 +63,20 @@ def preload(*images, **more):
     ],
 )
 def test_the_condition(scene, state, told):
-    assert scene.told("ImagesPreloaded", scene.observed(preload=state)) == told
+    assert scene.told("ImagesPreloaded", scene.snapshot(preload=state)) == told
 
 
 @pytest.mark.parametrize("spec", [{"suspend": True}, {"imagePreload": {"mode": "Disabled"}}])
 def test_where_nothing_is_preloaded_nothing_is_missing(scene, resource, spec):
-    observed = scene.observed(preload=preload(image(A)))
-    assert scene.told("ImagesPreloaded", observed, resource(**spec)) == ("True", "Disabled")
+    snapshot = scene.snapshot(preload=preload(image(A)))
+    assert scene.told("ImagesPreloaded", snapshot, resource(**spec)) == ("True", "Disabled")
 
 
 def test_each_image_is_told_with_digest_and_the_registrys_words(scene, resource):
-    other = Trouble(Reason.IMAGE_PULL_FAILED, "node a", "image r/m:1: denied")
-    more = ImageState("r/m:1", AB, frozenset(), troubles=(other, PULL))
-    observed = scene.observed(preload=preload(image(digest=DIGEST, digests=1), more))
-    found = status.compute(resource(), observed, "r/i:2", Status(), scene.now).preload
+    other = PodProblem(Reason.IMAGE_PULL_FAILED, "node a", "image r/m:1: denied")
+    more = ImageState("r/m:1", AB, frozenset(), problems=(other, PULL))
+    snapshot = scene.snapshot(preload=preload(image(digest=DIGEST, digests=1), more))
+    found = status.compute(resource(), snapshot, "r/i:2", Status(), scene.now).preload
     assert (found.nodes_ready, found.nodes_matched, found.summary) == (0, 2, "0/2")
     assert found.images[0].model_dump(exclude_none=True) == {
         "image": "r/i:2",
@@ -92,8 +92,8 @@ def test_each_image_is_told_with_digest_and_the_registrys_words(scene, resource)
 
 
 def test_a_tag_that_moved_is_told_where_all_is_present(scene):
-    observed = scene.observed(preload=preload(image(digest=DIGEST, digests=2)))
-    found = scene.conditions(observed)["ImagesPreloaded"]
+    snapshot = scene.snapshot(preload=preload(image(digest=DIGEST, digests=2)))
+    found = scene.conditions(snapshot)["ImagesPreloaded"]
     assert (found.status, found.reason) == ("True", "ImagesPresent")
     assert "different versions of r/i:2" in found.message
 
@@ -106,12 +106,12 @@ def held(scene, resource):
         before = resource(image={"repository": "r/i", "tag": "1"})
         running = of_ray_service(ray_service(before, Settings()), preloads=True) if exists else None
         state = state or preload(image(A))
-        observed = scene.observed(serve=scene.serve(spec=before), preload=state)
+        snapshot = scene.snapshot(serve=scene.serve(spec=before), preload=state)
         if not exists:
-            observed = Observed(preload=state)
+            snapshot = Snapshot(preload=state)
         after = resource(image={"repository": "r/i", "tag": "2"}, replicas={"min": 2, "max": 3})
         kept = status.Held(waiting_for_images(hold), running, hold)
-        return status.compute(after, observed, "r/i:2", previous or Status(), scene.now, held=kept)
+        return status.compute(after, snapshot, "r/i:2", previous or Status(), scene.now, held=kept)
 
     return compute
 
@@ -151,8 +151,8 @@ def test_a_first_creation_that_waits_says_so(held):
 
 
 def test_a_late_image_is_told_once_with_its_cause_and_an_event(held):
-    early = held(state=preload(image(A, troubles=(PULL,))))
-    late = held(LATE, previous=early, state=preload(image(A, troubles=(PULL,))))
+    early = held(state=preload(image(A, problems=(PULL,))))
+    late = held(LATE, previous=early, state=preload(image(A, problems=(PULL,))))
     condition = {each.type: each for each in late.conditions}["ImagesPreloaded"]
     assert (condition.status, condition.reason) == ("False", "DeadlineExceeded")
     assert "1800 s (imagePreload.timeoutSeconds)" in condition.message
@@ -163,15 +163,15 @@ def test_a_late_image_is_told_once_with_its_cause_and_an_event(held):
 def test_what_waits_is_looked_at_again_since_a_deadline_is_time(held, scene, resource):
     assert status.look_again_seconds(held()) == 30
     later = scene.now + timedelta(seconds=1)
-    well = status.compute(resource(), scene.observed(scene.view, serve=scene.serve(), preload=preload()), "r/i:2", Status(), later)  # fmt: skip
+    well = status.compute(resource(), scene.snapshot(scene.view, serve=scene.serve(), preload=preload()), "r/i:2", Status(), later)  # fmt: skip
     assert status.look_again_seconds(well) is None
 
 
 def test_since_when_a_change_waits_is_on_record(held, scene):
     assert held().preload.waiting_since == SINCE
-    observed = scene.observed(serve=scene.serve(), preload=preload())
+    snapshot = scene.snapshot(serve=scene.serve(), preload=preload())
     assert (
-        status.compute(scene._resource(), observed, "r/i:2", Status(), scene.now).preload.waiting_since
+        status.compute(scene._resource(), snapshot, "r/i:2", Status(), scene.now).preload.waiting_since
         is None
     )
 
@@ -204,12 +204,12 @@ LABELS = "one of the labels nvidia.com/gpu.present, accelerator"
     ids=["selector", "labels"],
 )  # fmt: skip
 def test_where_no_node_matches_it_says_which_were_looked_for(scene, state, words):
-    found = scene.conditions(scene.observed(preload=state))["ImagesPreloaded"]
+    found = scene.conditions(scene.snapshot(preload=state))["ImagesPreloaded"]
     assert (found.status, found.reason, found.message) == ("True", "NoMatchingNodes", words)
 
 
 SERVING = ImageState("r/i:1", AB, AB, digest=DIGEST)
-LOST = Trouble(Reason.IMAGE_LOST, "node b", "image r/i:1 was there and is not any more")
+LOST = PodProblem(Reason.IMAGE_LOST, "node b", "image r/i:1 was there and is not any more")
 
 
 def test_what_serves_until_a_change_is_through_is_told_too(held):
@@ -221,18 +221,18 @@ def test_what_serves_until_a_change_is_through_is_told_too(held):
 
 
 def test_a_serving_image_that_is_lost_counts(scene):
-    lost = ImageState("r/i:1", AB, A, troubles=(LOST,))
-    observed = scene.observed(preload=preload(former=(lost,)))
-    found = scene.conditions(observed)["ImagesPreloaded"]
+    lost = ImageState("r/i:1", AB, A, problems=(LOST,))
+    snapshot = scene.snapshot(preload=preload(former=(lost,)))
+    found = scene.conditions(snapshot)["ImagesPreloaded"]
     assert (found.status, found.reason) == ("False", "ImageLost")
     assert found.message.endswith("is kept on 1/2 nodes: node b: image r/i:1 was there and is not any more.")
 
 
 def test_a_daemon_set_that_may_not_be_made_is_told_in_the_api_servers_words(scene):
-    refused = Trouble(
+    refused = PodProblem(
         Reason.REFUSED, "DaemonSet x", "the API server refuses the DaemonSet: no DaemonSets here"
     )
     state = preload(image("", ""), settled=False, refused=refused)
-    found = scene.conditions(scene.observed(preload=state))["ImagesPreloaded"]
+    found = scene.conditions(scene.snapshot(preload=state))["ImagesPreloaded"]
     assert (found.status, found.reason) == ("False", "Refused")
     assert found.message == "DaemonSet x: the API server refuses the DaemonSet: no DaemonSets here"

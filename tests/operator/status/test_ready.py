@@ -8,12 +8,12 @@ import pytest
 from sd_operator import status
 from sd_operator.api import Status
 from sd_operator.api.status import Reason
-from sd_operator.observe.application import is_unheard
-from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.application import needs_probe
+from sd_operator.observe.pod_problems import PodProblem
 from sd_operator.observe.snapshot import Application
 from sd_operator.ray.serve_state import ServeState
 
-NO_GPU = Trouble(
+NO_GPU = PodProblem(
     Reason.UNSCHEDULABLE, "worker pod w of group gpu", "0/3 nodes are available", "2026-01-02T03:00:00Z"
 )
 NOT_FOUND = "lines\nsd_runtime.errors.ModelNotFound: model.uri: got 'hf://a/b': there is no such repository"
@@ -21,7 +21,7 @@ NOT_FOUND = "lines\nsd_runtime.errors.ModelNotFound: model.uri: got 'hf://a/b': 
 
 @pytest.fixture
 def ready(scene):
-    return lambda *arguments, **more: scene.told("Ready", scene.observed(*arguments, **more))
+    return lambda *arguments, **more: scene.told("Ready", scene.snapshot(*arguments, **more))
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def test_running_replicas_serve_while_a_config_is_rolled_out(scene, ready, state
 
 @pytest.mark.parametrize("state", ["DEPLOY_FAILED", "UNHEALTHY"])
 def test_replicas_that_still_answer_are_degraded_not_gone(scene, state):
-    observed = scene.observed(serve=scene.serve(state, model=3, target=4, message="ValueError: one is sick"))
-    found = scene.conditions(observed)["Ready"]
+    snapshot = scene.snapshot(serve=scene.serve(state, model=3, target=4, message="ValueError: one is sick"))
+    found = scene.conditions(snapshot)["Ready"]
     assert (found.status, found.reason) == ("True", "Degraded")
     assert found.message == (
         f"Serving from imagine-abcde; 3 of 4 replicas answer, and the application is {state}: ValueError: one is sick"
@@ -49,7 +49,7 @@ def test_a_second_cluster_that_fails_is_a_change_that_failed(scene, state):
     view = scene.but(
         scene.view, pending="imagine-new", pending_application=Application(state, "no such model")
     )
-    found = scene.conditions(scene.observed(view, serve=scene.serve()))["Ready"]
+    found = scene.conditions(scene.snapshot(view, serve=scene.serve()))["Ready"]
     assert (found.status, found.reason) == ("True", "Degraded")
     assert found.message == (
         "Serving from imagine-abcde, as before the last change, which failed: imagine-new is"
@@ -86,17 +86,17 @@ def unheard(scene):
     told = scene.but(scene.view, active_application=Application("DEPLOY_FAILED", "ModuleNotFoundError: nope"))
     unready = scene.but(scene.head, ready=False, uid="head-2")
     return {
-        "no head": scene.observed(pods=(scene.worker,)),
-        "head not ready": scene.observed(pods=(unready, scene.worker)),
-        "a head that fell silent": scene.observed(
+        "no head": scene.snapshot(pods=(scene.worker,)),
+        "head not ready": scene.snapshot(pods=(unready, scene.worker)),
+        "a head that fell silent": scene.snapshot(
             pods=(unready, scene.worker), serve=scene.stale(scene.serve())
         ),
-        "new head": scene.observed(serve=ServeState("NOT_STARTED")),
-        "another version is built": scene.observed(serve=ServeState("DEPLOYING")),
-        "another version could not be built": scene.observed(
+        "new head": scene.snapshot(serve=ServeState("NOT_STARTED")),
+        "another version is built": scene.snapshot(serve=ServeState("DEPLOYING")),
+        "another version could not be built": scene.snapshot(
             serve=ServeState("DEPLOY_FAILED", "ValueError: x")
         ),
-        "by KubeRay's word": scene.observed(told),
+        "by KubeRay's word": scene.snapshot(told),
     }
 
 
@@ -113,10 +113,10 @@ UNHEARD = [
 
 @pytest.mark.parametrize(("name", "otherwise"), UNHEARD, ids=[name for name, _ in UNHEARD])
 def test_where_ray_leaves_it_open_the_services_own_word_counts(scene, unheard, name, otherwise):
-    observed = unheard[name]
-    assert is_unheard(observed)
-    assert scene.told("Ready", observed) == ("False", otherwise)
-    assert scene.told("Ready", scene.but(observed, answers=True)) == ("True", "Degraded")
+    snapshot = unheard[name]
+    assert needs_probe(snapshot)
+    assert scene.told("Ready", snapshot) == ("False", otherwise)
+    assert scene.told("Ready", scene.but(snapshot, answers=True)) == ("True", "Degraded")
 
 
 def test_the_services_own_word_hides_no_cause(scene, unheard):
@@ -136,38 +136,38 @@ def test_the_services_own_word_hides_no_cause(scene, unheard):
 )
 def test_a_service_without_a_worker_that_takes_requests_is_not_asked(scene, unheard, name, worker):
     pods = [pod if pod.is_head else scene.but(pod, **worker) for pod in unheard[name].pods]
-    assert not is_unheard(scene.but(unheard[name], pods=tuple(pods)))
+    assert not needs_probe(scene.but(unheard[name], pods=tuple(pods)))
 
 
 def test_a_service_is_not_asked_what_ray_tells_or_what_nobody_wants_to_know(scene):
     unready = (scene.but(scene.head, ready=False), scene.worker)
     told = {
-        "counted": scene.observed(serve=scene.serve()),
-        "counted, and none left": scene.observed(serve=scene.serve(model=0, target=1)),
-        "counted a moment ago": scene.observed(serve=scene.stale(scene.serve())),
-        "counted by a head that misses a probe": scene.observed(serve=scene.serve(), pods=unready),
-        "by KubeRay's word": scene.observed(),
-        "not serving yet": scene.observed(scene.but(scene.view, active="", pending=scene.cluster)),
+        "counted": scene.snapshot(serve=scene.serve()),
+        "counted, and none left": scene.snapshot(serve=scene.serve(model=0, target=1)),
+        "counted a moment ago": scene.snapshot(serve=scene.stale(scene.serve())),
+        "counted by a head that misses a probe": scene.snapshot(serve=scene.serve(), pods=unready),
+        "by KubeRay's word": scene.snapshot(),
+        "not serving yet": scene.snapshot(scene.but(scene.view, active="", pending=scene.cluster)),
     }
-    assert {name for name, observed in told.items() if is_unheard(observed)} == set()
+    assert {name for name, snapshot in told.items() if needs_probe(snapshot)} == set()
 
 
 def test_a_cluster_that_has_just_taken_over_serves_by_the_services_own_word(scene):
     """KubeRay counts its endpoints a pass later."""
-    observed = scene.observed(scene.but(scene.view, endpoints=0), serve=scene.serve())
-    assert is_unheard(observed)
-    assert scene.told("Ready", observed) == ("False", "NoEndpoints")
-    assert scene.told("Ready", scene.but(observed, answers=True)) == ("True", "Serving")
+    snapshot = scene.snapshot(scene.but(scene.view, endpoints=0), serve=scene.serve())
+    assert needs_probe(snapshot)
+    assert scene.told("Ready", snapshot) == ("False", "NoEndpoints")
+    assert scene.told("Ready", scene.but(snapshot, answers=True)) == ("True", "Serving")
 
 
 def test_suspended_is_suspended_though_replicas_answer_for_a_moment(scene, resource):
-    observed = scene.observed(pods=(scene.worker,), answers=True)
-    assert scene.told("Ready", observed, resource(suspend=True)) == ("False", "Suspended")
+    snapshot = scene.snapshot(pods=(scene.worker,), answers=True)
+    assert scene.told("Ready", snapshot, resource(suspend=True)) == ("False", "Suspended")
 
 
 def test_silence_of_the_dashboard_flips_nothing_and_its_age_is_told(scene):
-    observed = scene.observed(serve=scene.stale(scene.serve()))
-    found = scene.conditions(observed)["Ready"]
+    snapshot = scene.snapshot(serve=scene.stale(scene.serve()))
+    found = scene.conditions(snapshot)["Ready"]
     assert (found.status, found.reason) == ("True", "Serving")
     assert found.message == (
         "Serving from imagine-abcde, as Ray told at 2026-01-02T03:04:05Z; it has not answered since."
@@ -177,7 +177,7 @@ def test_silence_of_the_dashboard_flips_nothing_and_its_age_is_told(scene):
 def test_kuberays_word_beats_what_is_remembered(scene):
     """Counts stay as remembered, the status is newer."""
     view = scene.but(scene.view, active_application=Application("UNHEALTHY", "sick"))
-    assert scene.told("Ready", scene.observed(view, serve=scene.stale(scene.serve(model=2)))) == (
+    assert scene.told("Ready", scene.snapshot(view, serve=scene.stale(scene.serve(model=2)))) == (
         "True",
         "Degraded",
     )
@@ -190,8 +190,8 @@ def test_the_active_cluster_is_asked_while_kuberay_does_not_tell_of_it(scene, re
 
 
 def test_a_pods_trouble_is_the_reason(scene):
-    pods = (scene.head, scene.but(scene.worker, ready=False, trouble=NO_GPU))
-    found = scene.conditions(scene.observed(serve=scene.serve(model=0, target=1), pods=pods))["Ready"]
+    pods = (scene.head, scene.but(scene.worker, ready=False, problem=NO_GPU))
+    found = scene.conditions(scene.snapshot(serve=scene.serve(model=0, target=1), pods=pods))["Ready"]
     assert (found.status, found.reason) == ("False", "Unschedulable")
     assert found.message == (
         "No replica of the model takes requests: worker pod w of group gpu, since 2026-01-02T03:00:00Z:"
@@ -207,12 +207,12 @@ def test_the_models_trouble_is_the_reason(scene, ready):
 
 
 def test_one_pod_in_many_that_restarts_does_not_blink(scene, ready):
-    pods = (scene.head, scene.worker, scene.but(scene.worker, ready=False, trouble=NO_GPU))
+    pods = (scene.head, scene.worker, scene.but(scene.worker, ready=False, problem=NO_GPU))
     assert ready(serve=scene.serve(model=1, target=2), pods=pods) == ("True", "Serving")
 
 
 def test_at_zero_the_limits_are_told(scene, zero):
-    found = scene.conditions(scene.observed(pods=(scene.head,), serve=scene.serve(model=0, spec=zero)), zero)[
+    found = scene.conditions(scene.snapshot(pods=(scene.head,), serve=scene.serve(model=0, spec=zero)), zero)[
         "Ready"
     ]
     assert (found.status, found.reason) == ("True", "ScaledToZero")
@@ -222,16 +222,16 @@ def test_at_zero_the_limits_are_told(scene, zero):
 
 def test_waking_is_ready_until_a_held_request_would_be_given_up(scene, zero):
     waking = scene.serve(model=0, target=1, spec=zero)
-    pods = (scene.head, scene.but(scene.worker, ready=False, trouble=NO_GPU))
-    observed = scene.observed(pods=pods, serve=waking)
-    assert scene.told("Ready", observed, zero) == ("True", "Waking")
+    pods = (scene.head, scene.but(scene.worker, ready=False, problem=NO_GPU))
+    snapshot = scene.snapshot(pods=pods, serve=waking)
+    assert scene.told("Ready", snapshot, zero) == ("True", "Waking")
     later = scene.now + timedelta(seconds=600)
-    assert scene.told("Ready", observed, zero, later) == ("False", "Unschedulable")
+    assert scene.told("Ready", snapshot, zero, later) == ("False", "Unschedulable")
 
 
 def test_waking_in_vain_is_not_ready(scene, zero):
     failed = scene.serve("DEPLOY_FAILED", model=0, target=1, message=NOT_FOUND, spec=zero)
-    assert scene.told("Ready", scene.observed(pods=(scene.head,), serve=failed), zero) == (
+    assert scene.told("Ready", scene.snapshot(pods=(scene.head,), serve=failed), zero) == (
         "False",
         "ModelNotFound",
     )
@@ -239,7 +239,7 @@ def test_waking_in_vain_is_not_ready(scene, zero):
 
 def test_at_zero_without_an_ingress_nothing_holds_a_request(scene, zero):
     state = scene.serve(model=0, ingress=0, spec=zero)
-    assert scene.told("Ready", scene.observed(pods=(scene.head,), serve=state), zero) == (
+    assert scene.told("Ready", scene.snapshot(pods=(scene.head,), serve=state), zero) == (
         "False",
         "NoReplicas",
     )
@@ -247,6 +247,6 @@ def test_at_zero_without_an_ingress_nothing_holds_a_request(scene, zero):
 
 def test_replicas_are_rays_own_counts(scene, resource):
     spec = resource(replicas={"min": 1, "max": 8})
-    observed = scene.observed(serve=scene.serve("RUNNING", model=3, target=5))
-    computed = status.compute(spec, observed, "image:1", Status(), scene.now)
+    snapshot = scene.snapshot(serve=scene.serve("RUNNING", model=3, target=5))
+    computed = status.compute(spec, snapshot, "image:1", Status(), scene.now)
     assert computed.replicas.summary == "3/5 (1-8)"

@@ -43,19 +43,19 @@ def refusal(error, asked=None):
 @pytest.fixture
 def before(resource, scene):
     """The status while the earlier spec, of generation 3, was in force."""
-    observed = scene.observed(preload=PRELOAD)
-    return status.compute(resource(), observed, "image:1", Status(), scene.now)
+    snapshot = scene.snapshot(preload=PRELOAD)
+    return status.compute(resource(), snapshot, "image:1", Status(), scene.now)
 
 
 @pytest.fixture
 def refused(resource, scene, before):
     """The status of a refused spec beside what the earlier one left running."""
 
-    def compute(error=BROKEN, asked=None, observed=None, **earlier):
-        intent = of_ray_service(ray_service(resource(**earlier), Settings()), preloads=True)
-        observed = observed or scene.observed(preload=PRELOAD)
+    def compute(error=BROKEN, asked=None, snapshot=None, **earlier):
+        effective = of_ray_service(ray_service(resource(**earlier), Settings()), preloads=True)
+        snapshot = snapshot or scene.snapshot(preload=PRELOAD)
         later = scene.now + timedelta(hours=1)
-        return status.refused(refusal(error, asked), (intent, observed), before, later)
+        return status.refused(refusal(error, asked), (effective, snapshot), before, later)
 
     return compute
 
@@ -91,7 +91,7 @@ def test_what_serves_goes_on_being_ready(refused, before, error, reason):
     ids=["head", "endpoints", "replicas", "suspended"],
 )
 def test_what_is_lost_is_told_although_the_spec_is_refused(scene, refused, change, reason):
-    after = refused(observed=scene.observed(**{key: make(scene) for key, make in change.items()}))
+    after = refused(snapshot=scene.snapshot(**{key: make(scene) for key, make in change.items()}))
     assert told(after)["Ready"] == ("False", reason)
     assert told(after)["Accepted"] == ("False", "Invalid")
 
@@ -103,9 +103,9 @@ def test_the_spec_in_force_decides_and_not_the_refused_one(resource, scene, refu
     assert told(after)["Ready"] == ("True", "Serving")
     assert told(after)["Suspended"] == ("False", "Running")
     assert after.replicas.summary == "1/1 (1-1)"
-    nobody = scene.observed(pods=(scene.head,))
-    assert told(refused(observed=nobody))["Ready"] == ("False", "NoEndpoints")
-    assert told(refused(observed=nobody, replicas={"min": 0, "max": 1}))["Ready"] == ("True", "ScaledToZero")
+    nobody = scene.snapshot(pods=(scene.head,))
+    assert told(refused(snapshot=nobody))["Ready"] == ("False", "NoEndpoints")
+    assert told(refused(snapshot=nobody, replicas={"min": 0, "max": 1}))["Ready"] == ("True", "ScaledToZero")
 
 
 def test_a_config_that_runs_already_is_applied_whatever_else_is_refused(resource, refused):
@@ -143,8 +143,8 @@ def test_what_may_not_be_read_is_unknown_and_the_rest_as_last_told(scene, before
     ],
 )
 def test_when_it_is_looked_at_again(scene, refused, error, lost, seconds):
-    observed = scene.observed(pods=(scene.worker,)) if lost else None
-    assert status.look_again_seconds(refused(error, observed=observed)) == seconds
+    snapshot = scene.snapshot(pods=(scene.worker,)) if lost else None
+    assert status.look_again_seconds(refused(error, snapshot=snapshot)) == seconds
 
 
 def test_nothing_to_look_at_waits_for_an_edit(scene):
@@ -153,8 +153,8 @@ def test_nothing_to_look_at_waits_for_an_edit(scene):
 
 def test_nothing_changed_is_nothing_to_write(resource, scene, refused):
     first = refused()
-    intent = of_ray_service(ray_service(resource(), Settings()), preloads=True)
-    observed = scene.observed(preload=PRELOAD)
+    effective = of_ray_service(ray_service(resource(), Settings()), preloads=True)
+    snapshot = scene.snapshot(preload=PRELOAD)
     later = scene.now + timedelta(days=1)
-    assert status.refused(refusal(BROKEN), (intent, observed), first, later) == first
-    assert status.refused(refusal(BROKEN), (replace(intent, low=0), observed), first, later) != first
+    assert status.refused(refusal(BROKEN), (effective, snapshot), first, later) == first
+    assert status.refused(refusal(BROKEN), (replace(effective, low=0), snapshot), first, later) != first

@@ -31,11 +31,11 @@ def told(scene, resource):
             autoscaling=autoscaling,
             limits={"coldStartTimeoutSeconds": hold},
         )
-        observed = scene.observed(serve=scene.serve(spec=asked))
+        snapshot = scene.snapshot(serve=scene.serve(spec=asked))
         before = Status(cold_start=start)
         found = {
             each.type: each
-            for each in status.compute(asked, observed, "image:1", before, scene.now).conditions
+            for each in status.compute(asked, snapshot, "image:1", before, scene.now).conditions
         }["ConfigApplied"]
         return found.status, found.reason, found.message
 
@@ -99,7 +99,7 @@ def test_else_there_is_no_warning(told, changes):
 
 def test_a_configuration_that_is_not_applied_says_so_first(scene, resource):
     asked = resource(replicas={"min": 1, "max": 4}, autoscaling={"idleWorkerSeconds": 1})
-    behind = scene.observed(scene.but(scene.view, up_to_date=False), serve=scene.serve(spec=asked))
+    behind = scene.snapshot(scene.but(scene.view, up_to_date=False), serve=scene.serve(spec=asked))
     before = Status(cold_start=START)
     found = status.compute(asked, behind, "image:1", before, scene.now).conditions
     applied = next(each for each in found if each.type == "ConfigApplied")
@@ -108,6 +108,6 @@ def test_a_configuration_that_is_not_applied_says_so_first(scene, resource):
 
 def test_the_last_start_stays_on_record(scene, resource):
     before = Status(cold_start=START)
-    assert status.compute(resource(), scene.observed(), "image:1", before, scene.now).cold_start == START
-    nobody = status.compute(resource(), scene.observed(pods=()), "image:1", before, scene.now)
+    assert status.compute(resource(), scene.snapshot(), "image:1", before, scene.now).cold_start == START
+    nobody = status.compute(resource(), scene.snapshot(pods=()), "image:1", before, scene.now)
     assert nobody.cold_start == START

@@ -6,8 +6,8 @@ import pytest
 
 from sd_operator.api.status import Reason
 from sd_operator.observe.effective_spec import of_spec
-from sd_operator.observe.pod_problems import Trouble
-from sd_operator.observe.snapshot import Application, Observed, PodView, RayServiceView
+from sd_operator.observe.pod_problems import PodProblem
+from sd_operator.observe.snapshot import Application, PodView, RayServiceView, Snapshot
 from sd_operator.observe.upgrade_progress import UpgradeState, upgrade_state
 from sd_operator.status.conditions import accepted
 from sd_operator.status.upgrading import upgrading
@@ -25,9 +25,9 @@ BOTH = replace(SERVING, pending="imagine-new", upgrading=True)
 @pytest.fixture
 def told(resource):
     def tell(view, state=None, pods=(), **spec):
-        observed = Observed(view, pods=tuple(pods), upgrade=state or UpgradeState())
-        verdict = upgrading(of_spec(resource(**spec).spec, "image:1"), observed)
-        return verdict.status, verdict.reason, verdict.message
+        snapshot = Snapshot(view, pods=tuple(pods), upgrade=state or UpgradeState())
+        state = upgrading(of_spec(resource(**spec).spec, "image:1"), snapshot)
+        return state.status, state.reason, state.message
 
     return tell
 
@@ -58,8 +58,8 @@ NUMBERS = count()
 def worker(words="", cluster="imagine-new", reason=Reason.UNSCHEDULABLE, **more):
     """A worker that waits since a second later than the one before it."""
     since = f"2026-01-01T00:00:{next(NUMBERS):02}Z"
-    trouble = Trouble(reason, "worker pod", words, since) if words else None
-    return PodView(cluster, "gpu", is_head=False, ready=not words, trouble=trouble, **more)
+    problem = PodProblem(reason, "worker pod", words, since) if words else None
+    return PodView(cluster, "gpu", is_head=False, ready=not words, problem=problem, **more)
 
 
 NO_GPU = "0/3 nodes are available: 1 Insufficient cpu, 2 Insufficient nvidia.com/gpu."
@@ -69,7 +69,7 @@ def test_workers_of_the_second_cluster_that_find_no_gpu_are_counted(told):
     first = worker(NO_GPU)
     state, reason, message = told(BOTH, pods=[worker(), first, worker(NO_GPU), worker()])
     assert (state, reason) == ("True", "ShortOfGpus")
-    since = first.trouble.since
+    since = first.problem.since
     assert f"2 of its 4 worker pods have found no node with enough nvidia.com/gpu since {since}." in message
     assert "imagine-old serves until it is ready" in message
 
@@ -125,8 +125,8 @@ def test_a_change_that_kuberay_has_not_seen_yet_is_on_its_way(told):
     ],
 )
 def test_an_old_kuberay_is_not_accepted(resource, version, reason):
-    observed = Observed(SERVING, upgrade=UpgradeState(kuberay=version))
-    assert accepted(of_spec(resource().spec, "image:1"), observed).reason == reason
+    snapshot = Snapshot(SERVING, upgrade=UpgradeState(kuberay=version))
+    assert accepted(of_spec(resource().spec, "image:1"), snapshot).reason == reason
 
 
 def test_state_is_read_from_the_cluster_that_serves():

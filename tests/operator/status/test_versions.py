@@ -28,7 +28,7 @@ def started(scene):
             for number, each in enumerate(reports)
         }
         reading = Reading(scene.serve(), scene.now, starts=found)
-        return scene.observed(serve=reading, cluster=cluster, **more)
+        return scene.snapshot(serve=reading, cluster=cluster, **more)
 
     return build
 

@@ -15,7 +15,7 @@ from sd_operator import times
 from sd_operator.api import Condition, Status
 from sd_operator.api.status import ConditionType, Reason
 from sd_operator.observe.cold_start import Phase, of_record, starts
-from sd_operator.observe.snapshot import Observed
+from sd_operator.observe.snapshot import Snapshot
 from sd_operator.status.reasons import REASONS, Meaning
 
 Json = Mapping[str, Any]
@@ -79,14 +79,14 @@ class Explanation:
 
 
 def explain(
-    live: Json, status: Status, observed: Observed, events: Iterable[Json], now: datetime
+    live: Json, status: Status, snapshot: Snapshot, events: Iterable[Json], now: datetime
 ) -> Explanation:
     """Explain a service.
 
     Args:
         live: the resource.
         status: its status as it should read now, computed on top of the one on record.
-        observed: what was observed of it.
+        snapshot: what was observed of it.
         events: Events about the resource and its objects.
         now: the time, UTC.
     """
@@ -100,9 +100,9 @@ def explain(
         headline=f"{name} {state}: {ready.reason}, for {elapsed}{replicas}",
         good=ready.status == "True" and ready.reason != Reason.DEGRADED,
         findings=(*_behind(live, status), *_findings(status, now), *_of_a_newer_operator(live, now)),
-        starts=tuple(_bars(status, observed, now)),
+        starts=tuple(_bars(status, snapshot, now)),
         conditions=tuple(_condition_row(condition, now) for condition in status.conditions),
-        pods=tuple(_pod_rows(observed)),
+        pods=tuple(_pod_rows(snapshot)),
         events=tuple(_event_rows(events, now)),
     )
 
@@ -159,11 +159,11 @@ def _is_good(condition: Condition) -> bool:
     return condition.status == _GOOD.get(condition.type, "True")
 
 
-def _bars(status: Status, observed: Observed, now: datetime) -> Iterable[StartBar]:
+def _bars(status: Status, snapshot: Snapshot, now: datetime) -> Iterable[StartBar]:
     """The oldest of the starts under way, or else the last one."""
     last = status.cold_start
     over = last.worker if last else ""  # also where Ray cannot be asked now
-    found = [start for start in starts(observed, now) if start.running and start.worker != over]
+    found = [start for start in starts(snapshot, now) if start.running and start.worker != over]
     for start in found[:_STARTS]:
         more = (
             f" ({len(found) - _STARTS} more start)"
@@ -185,9 +185,9 @@ def _condition_row(condition: Condition, now: datetime) -> Row:
     return Row((condition.type, condition.status, condition.reason, elapsed), good)
 
 
-def _pod_rows(observed: Observed) -> Iterable[Row]:
-    for pod in sorted(observed.pods, key=lambda pod: (pod.cluster, not pod.is_head, pod.name)):
-        state = "ready" if pod.ready else pod.trouble.reason.value if pod.trouble else "not ready"
+def _pod_rows(snapshot: Snapshot) -> Iterable[Row]:
+    for pod in sorted(snapshot.pods, key=lambda pod: (pod.cluster, not pod.is_head, pod.name)):
+        state = "ready" if pod.ready else pod.problem.reason.value if pod.problem else "not ready"
         yield Row((pod.name, pod.group, state), pod.ready)
 
 

@@ -33,9 +33,9 @@ from sd_operator.naming import Key
 from sd_operator.observe.effective_spec import of_ray_service
 from sd_operator.observe.image_gate import hold
 from sd_operator.observe.node_cache import NodeReader
-from sd_operator.observe.observer import Children, Observer
-from sd_operator.observe.preload_reader import Asked, PreloadReader
-from sd_operator.observe.snapshot import Observed
+from sd_operator.observe.observer import LiveChildren, Observer
+from sd_operator.observe.preload_reader import DesiredImages, PreloadReader
+from sd_operator.observe.snapshot import Snapshot
 from sd_operator.ray import readiness_probe, serve_reader
 from sd_operator.ray.probe_poller import ProbePoller
 from sd_operator.ray.serve_poller import ServePoller
@@ -45,7 +45,7 @@ from sd_operator.reconcile.rollout import Rollout
 from sd_operator.reconcile.rollout_gate import RolloutGate
 from sd_operator.reconcile.staging import replaces_in_place
 from sd_operator.settings import Settings
-from sd_operator.status.condition_state import Verdict
+from sd_operator.status.condition_state import ConditionState
 from sd_operator.status.preload import waiting_for_images
 
 Json = dict[str, Any]
@@ -102,11 +102,11 @@ async def gather(
     """
     recorded = recorded_status(live)
     observer = _observer(cluster, node_status_max_images)
-    computed, observed = await _look(observer, live, recorded, now)
-    return explain(live, computed, observed, await _events(cluster, live, observed), now)
+    computed, snapshot = await _look(observer, live, recorded, now)
+    return explain(live, computed, snapshot, await _events(cluster, live, snapshot), now)
 
 
-async def _look(observer: Observer, live: Json, recorded: Status, now: datetime) -> tuple[Status, Observed]:
+async def _look(observer: Observer, live: Json, recorded: Status, now: datetime) -> tuple[Status, Snapshot]:
     """The status as it should read now, and what it was computed from."""
     assessor = Assessor(observer, lambda: now)
     try:
@@ -123,13 +123,13 @@ async def _look(observer: Observer, live: Json, recorded: Status, now: datetime)
     return await assessor.of_refused(live, told, resource.spec, recorded)
 
 
-def _told_refusal(live: Json, recorded: Status) -> Verdict | None:
+def _told_refusal(live: Json, recorded: Status) -> ConditionState | None:
     """What only the operator can know: that it may not write something, or that a name is taken."""
     if recorded.observed_generation != live["metadata"]["generation"]:
         return None
     for each in recorded.conditions:
         if each.type == ConditionType.ACCEPTED and each.reason in _KNOWN_TO_THE_OPERATOR:
-            return Verdict("False", Reason(each.reason), each.message)
+            return ConditionState("False", Reason(each.reason), each.message)
     return None
 
 
@@ -145,7 +145,7 @@ async def _situation(observer: Observer, resource: Resource, recorded: Status, n
     """What there is of a service: its live objects, and what the operator does about them by the status on record."""
     key, cluster = Key(resource.namespace, resource.name), observer.cluster
     ray_service = await cluster.get(RAY_SERVICE, key.namespace, key.name)
-    asked = Asked(resource.spec, (_image_asked_for(recorded), *resource.spec.image_preload.images))
+    asked = DesiredImages(resource.spec, (_image_asked_for(recorded), *resource.spec.image_preload.images))
     children = await observer.children(key, resource.uid, ray_service)
     wanted = serve_config_text(resource.spec)
     return Situation(
@@ -161,8 +161,8 @@ async def _situation(observer: Observer, resource: Resource, recorded: Status, n
 async def _held(
     observer: Observer,
     resource: Resource,
-    children: Children,
-    asked: Asked,
+    children: LiveChildren,
+    asked: DesiredImages,
     recorded: Status,
     *,
     now: datetime,
@@ -173,7 +173,7 @@ async def _held(
     live, told = children.ray_service, {each.reason: each for each in recorded.conditions}
     running = of_ray_service(live, preloads=True) if live else None
     if others := told.get(Reason.WAITING_FOR_OTHERS):
-        return status.Held(Verdict("False", Reason.WAITING_FOR_OTHERS, others.message), running)
+        return status.Held(ConditionState("False", Reason.WAITING_FOR_OTHERS, others.message), running)
     if Reason.WAITING_FOR_IMAGES in told:
         state = await observer.preloads.read(children.daemon_sets, [], asked)
         found = hold(resource.spec, state, recorded, now)
@@ -193,10 +193,10 @@ def _image_asked_for(recorded: Status) -> str:
     return images[0].image if images else recorded.image or ""
 
 
-async def _events(cluster: Cluster, live: Json, observed: Observed) -> list[Json]:
+async def _events(cluster: Cluster, live: Json, snapshot: Snapshot) -> list[Json]:
     """Events about the resource, its RayService and clusters, and their pods."""
     metadata = live["metadata"]
-    names = {metadata["name"], *observed.clusters, *(pod.name for pod in observed.pods)}
+    names = {metadata["name"], *snapshot.clusters, *(pod.name for pod in snapshot.pods)}
     try:
         found = await cluster.list(CORE_EVENT, metadata["namespace"])
     except Refused:

@@ -14,7 +14,7 @@ import kopf
 
 from sd_operator.api import GROUP, PLURAL, VERSION
 from sd_operator.controller.work_queue import WorkQueue
-from sd_operator.kube.own_writes import Echoes
+from sd_operator.kube.own_writes import OwnWrites
 from sd_operator.kube.preload_sharing import SharedPreloads
 from sd_operator.kube.watched_kinds import CHILDREN, Watched, is_shared, keys
 from sd_operator.naming import Key
@@ -28,7 +28,7 @@ SETTLE_SECONDS = 0.2
 
 def registry(
     queue: WorkQueue,
-    echoes: Echoes,
+    own_writes: OwnWrites,
     shared: SharedPreloads,
     watch_began: Callable[[], None],
     children: Iterable[Watched] = CHILDREN,
@@ -37,7 +37,7 @@ def registry(
 
     Args:
         queue: where keys go.
-        echoes: what the operator wrote.
+        own_writes: what the operator wrote.
         shared: told of each change of what services share.
         watch_began: called for each child that was there when its watch began; resync finds which of them have changed.
         children: the kinds to watch beside the resource itself.
@@ -61,7 +61,7 @@ def registry(
         if event["type"] is None:
             watch_began()  # it was there before; resync finds whether it has changed meanwhile
             return
-        if await is_echo(event["type"], meta, echoes):
+        if await is_echo(event["type"], meta, own_writes):
             return
         concerned = keys(meta)
         if is_shared(meta):
@@ -77,18 +77,18 @@ def registry(
     return handlers
 
 
-async def is_echo(change: str, metadata: Mapping[str, Any], echoes: Echoes) -> bool:
+async def is_echo(change: str, metadata: Mapping[str, Any], own_writes: OwnWrites) -> bool:
     """Whether an event tells of nothing but our own write; looked at once the answer to that must have come.
 
     Args:
         change: type of the event.
         metadata: of the object.
-        echoes: what we wrote.
+        own_writes: what we wrote.
     """
     if change == "DELETED":
         return False
     await asyncio.sleep(ECHO_SECONDS)
-    return echoes.is_one(metadata)
+    return own_writes.is_one(metadata)
 
 
 def settings(*, scans: bool = True) -> kopf.OperatorSettings:

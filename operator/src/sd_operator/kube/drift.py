@@ -18,7 +18,7 @@ _IDENTITY = {"apiVersion", "kind", "status"}
 _METADATA = {"labels", "annotations", "ownerReferences"}
 
 
-def differs(wanted: Mapping[str, Json], live: Mapping[str, Json], manager: str) -> bool:
+def needs_apply(wanted: Mapping[str, Json], live: Mapping[str, Json], manager: str) -> bool:
     """Tell whether server-side apply of `wanted` by `manager` would change `live`."""
     mine = {key: value for key, value in wanted.items() if key not in _IDENTITY}
     mine["metadata"] = {key: value for key, value in wanted["metadata"].items() if key in _METADATA}

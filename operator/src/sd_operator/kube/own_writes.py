@@ -8,7 +8,7 @@ from typing import Any
 _MOST = 10_000  # writes whose events may be on their way; each is remembered by two short texts
 
 
-class Echoes:
+class OwnWrites:
     """The latest versions of objects that we have written."""
 
     def __init__(self, most: int = _MOST) -> None:

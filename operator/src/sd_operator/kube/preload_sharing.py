@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from sd_operator import naming
 from sd_operator.errors import ClusterUnavailable, NameConflict
 from sd_operator.kube import DAEMON_SET, Cluster
-from sd_operator.kube.drift import differs
+from sd_operator.kube.drift import needs_apply
 from sd_operator.kube.ownership import is_ours, is_shared, users
 from sd_operator.kube.watched_kinds import keys
 from sd_operator.naming import Key
@@ -134,7 +134,7 @@ def _is_as_wanted(wanted: Json, live: Json) -> bool:
     if new and len(there) < MOST_USERS:
         return False
     bare = {key: value for key, value in wanted["metadata"].items() if key != "ownerReferences"}
-    return not differs({**wanted, "metadata": bare}, _without_users(live), naming.FIELD_MANAGER)
+    return not needs_apply({**wanted, "metadata": bare}, _without_users(live), naming.FIELD_MANAGER)
 
 
 def _without_users(live: Json) -> Json:

@@ -8,7 +8,7 @@ replica counts are those last read from the same head: a failed read alone flips
 from dataclasses import dataclass
 
 from sd_operator import naming, times
-from sd_operator.observe.snapshot import Observed, pods_of
+from sd_operator.observe.snapshot import Snapshot, pods_of
 from sd_operator.ray.serve_state import Reading, Silence
 from sd_operator.ray.traceback import reason
 
@@ -87,28 +87,28 @@ class Known:
         return f"{UNREAD} ({self.failure})" if self.failure else ""
 
 
-def known(observed: Observed, cluster: str) -> Known:
+def known(snapshot: Snapshot, cluster: str) -> Known:
     """What is known of the application in a RayCluster."""
-    reading = observed.serve.get(cluster)
-    view = observed.ray_service
+    reading = snapshot.serve.get(cluster)
+    view = snapshot.ray_service
     told = view.of(cluster) if view else None
     if reading is not None and (reading.fresh or not (told and told.status)):
         return Known(reading.state.status, reading.state.words(), reading)
-    failure = _failure(observed, cluster, observed.silent.get(cluster))
+    failure = _failure(snapshot, cluster, snapshot.silent.get(cluster))
     return Known(told.status if told else "", told.message if told else "", reading, failure)
 
 
-def _failure(observed: Observed, cluster: str, silence: Silence | None) -> str:
-    is_up = any(pod.ready and pod.is_head and pod.cluster == cluster for pod in observed.pods)
+def _failure(snapshot: Snapshot, cluster: str, silence: Silence | None) -> str:
+    is_up = any(pod.ready and pod.is_head and pod.cluster == cluster for pod in snapshot.pods)
     return silence.failure if silence is not None and is_up else ""
 
 
-def is_unheard(observed: Observed) -> bool:
+def needs_probe(snapshot: Snapshot) -> bool:
     """Whether KubeRay and Ray leave open if requests are answered, while workers could: the service is to be asked."""
-    view = observed.ray_service
+    view = snapshot.ray_service
     if view is None or not view.active:
         return False
-    pods, application = pods_of(observed, view.active), known(observed, view.active)
+    pods, application = pods_of(snapshot, view.active), known(snapshot, view.active)
     if not any(pod.ready and pod.in_service and not pod.is_head for pod in pods):
         return False
     if view.endpoints == 0:

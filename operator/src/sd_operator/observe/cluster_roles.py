@@ -17,7 +17,7 @@ from typing import Any
 from sd_operator.api.status import Reason
 from sd_operator.builders.fingerprint import runs_other_config
 from sd_operator.kube.ownership import owner
-from sd_operator.observe.snapshot import Observed, OldCluster
+from sd_operator.observe.snapshot import OldCluster, Snapshot
 
 Json = dict[str, Any]
 
@@ -80,11 +80,11 @@ def with_pods(
     return tuple(found)
 
 
-def lacks_a_node(observed: Observed) -> bool:
+def lacks_a_node(snapshot: Snapshot) -> bool:
     """Whether a pod of the serving or of the next cluster finds no node."""
     return any(
-        pod.cluster in observed.clusters and pod.trouble and pod.trouble.reason is Reason.UNSCHEDULABLE
-        for pod in observed.pods
+        pod.cluster in snapshot.clusters and pod.problem and pod.problem.reason is Reason.UNSCHEDULABLE
+        for pod in snapshot.pods
     )
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from sd_operator import naming, times
 from sd_operator.api.status import ColdStart
-from sd_operator.observe.snapshot import Observed, PodTimes, PodView
+from sd_operator.observe.snapshot import PodTimes, PodView, Snapshot
 from sd_operator.ray.replica_starts import IMPORT, StartReport
 from sd_operator.ray.serve_state import Reading
 
@@ -63,37 +63,37 @@ class Start:
         return None if self.ready_at else list(self.seconds)[-1]
 
 
-def starts(observed: Observed, now: datetime) -> tuple[Start, ...]:
+def starts(snapshot: Snapshot, now: datetime) -> tuple[Start, ...]:
     """Every start of a worker that is told of, by age of the pods: those under way, and those that are over."""
     workers = [
         (pod.times.created, pod.name, pod, pod.times)
-        for pod in observed.pods
+        for pod in snapshot.pods
         if pod.times and not pod.is_head
     ]
     found = (
-        _start(pod, known, observed.serve.get(pod.cluster), now)
+        _start(pod, known, snapshot.serve.get(pod.cluster), now)
         for _, _, pod, known in sorted(workers, key=lambda each: each[:2])
     )
     return tuple(start for start in found if start is not None)
 
 
-def news(observed: Observed, recorded: ColdStart | None, now: datetime) -> list[Start]:
+def news(snapshot: Snapshot, recorded: ColdStart | None, now: datetime) -> list[Start]:
     """Starts that are over and that the record does not know yet, in the order in which they ended."""
-    over = [start for start in starts(observed, now) if start.ready_at is not None]
+    over = [start for start in starts(snapshot, now) if start.ready_at is not None]
     if recorded is not None:
         known = (recorded.ready_at, recorded.worker)
         over = [start for start in over if start.worker != recorded.worker and _end(start) > known]
     return sorted(over, key=_end)
 
 
-def last(observed: Observed, recorded: ColdStart | None, now: datetime) -> ColdStart | None:
+def last(snapshot: Snapshot, recorded: ColdStart | None, now: datetime) -> ColdStart | None:
     """The record of the last start: of one that has ended since, else the one on record, with its first picture."""
-    found = news(observed, recorded, now)
+    found = news(snapshot, recorded, now)
     if found:
         return _record(found[-1])
     if recorded is None or recorded.first_picture_seconds is not None:
         return recorded
-    told = (_record(start) for start in starts(observed, now) if start.ready_at is not None)
+    told = (_record(start) for start in starts(snapshot, now) if start.ready_at is not None)
     end = (recorded.worker, recorded.ready_at)
     same = next((each for each in told if (each.worker, each.ready_at) == end), recorded)
     return recorded.model_copy(update={"first_picture_seconds": same.first_picture_seconds})

@@ -24,7 +24,7 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Intent:
+class EffectiveSpec:
     """What is meant to run.
 
     Attributes:
@@ -55,7 +55,7 @@ class Intent:
     ray_version: str = ""
 
 
-def of_spec(spec: Spec, image: str, *, in_place: bool = False) -> Intent:
+def of_spec(spec: Spec, image: str, *, in_place: bool = False) -> EffectiveSpec:
     """What a spec asks for.
 
     Args:
@@ -64,7 +64,7 @@ def of_spec(spec: Spec, image: str, *, in_place: bool = False) -> Intent:
         in_place: replicas are replaced where they are, since no node came for an additional worker.
     """
     source = spec.source()
-    return Intent(
+    return EffectiveSpec(
         suspend=spec.suspend,
         config=serve_config(spec, in_place=in_place),
         model=ModelStatus(uri=source.uri or "", revision=source.revision),
@@ -81,7 +81,7 @@ def of_spec(spec: Spec, image: str, *, in_place: bool = False) -> Intent:
     )
 
 
-def of_ray_service(live: Json, *, preloads: bool) -> Intent:
+def of_ray_service(live: Json, *, preloads: bool) -> EffectiveSpec:
     """What a live RayService asks for. A release before this one may have written it, so nothing in it is relied upon.
 
     Args:
@@ -96,7 +96,7 @@ def of_ray_service(live: Json, *, preloads: bool) -> Intent:
     scaling, limits = _at(model, "autoscaling_config"), _at(model, "user_config", "limits")
     source, cluster = _at(application, "args", "model"), spec.get("rayClusterConfig") or {}
     groups = cluster.get("workerGroupSpecs") or []
-    return Intent(
+    return EffectiveSpec(
         suspend=spec.get("suspend", False),
         config=config,
         model=ModelStatus(uri=source.get("uri", ""), revision=source.get("revision")),

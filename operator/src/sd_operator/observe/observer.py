@@ -22,23 +22,23 @@ from sd_operator.kube import (
 from sd_operator.kube.ownership import belongs_to, is_preload, owner
 from sd_operator.naming import Key
 from sd_operator.observe import gateway, node_dependency
-from sd_operator.observe.application import is_unheard
+from sd_operator.observe.application import needs_probe
 from sd_operator.observe.cluster_roles import with_pods
-from sd_operator.observe.effective_spec import Intent, moves_in_steps, of_ray_service
+from sd_operator.observe.effective_spec import EffectiveSpec, moves_in_steps, of_ray_service
 from sd_operator.observe.node_cache import NodeReader
 from sd_operator.observe.node_dependency import NodeDependency
-from sd_operator.observe.preload_reader import Asked, PreloadReader
-from sd_operator.observe.snapshot import Observed, observe
+from sd_operator.observe.preload_reader import DesiredImages, PreloadReader
+from sd_operator.observe.snapshot import Snapshot, observe
 from sd_operator.observe.upgrade_progress import upgrade_state
 from sd_operator.ray.probe_poller import Door, ProbePoller
 from sd_operator.ray.serve_poller import ServePoller
-from sd_operator.ray.serve_reader import Place
+from sd_operator.ray.serve_reader import DashboardTarget
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Children:
+class LiveChildren:
     """Live children of a resource, and preload DaemonSets that it shares; None for a child that is not there."""
 
     ray_service: Json | None
@@ -69,8 +69,13 @@ class Observer:
         self.nodes.depends(key, None)
 
     async def look(
-        self, key: Key, children: Children, ray_clusters: list[Json], token: str, asked: Asked | None
-    ) -> Observed:
+        self,
+        key: Key,
+        children: LiveChildren,
+        ray_clusters: list[Json],
+        token: str,
+        asked: DesiredImages | None,
+    ) -> Snapshot:
         """Everything observed of a resource.
 
         Args:
@@ -82,32 +87,34 @@ class Observer:
         """
         ray_service = children.ray_service
         pods = await self._pods(key, children)
-        observed = observe(ray_service, pods, ray_clusters, children.warm)
+        snapshot = observe(ray_service, pods, ray_clusters, children.warm)
         by_name = {each["metadata"]["name"]: each for each in ray_clusters}
-        upgrade = upgrade_state(ray_service, by_name.get(observed.active), pods)
+        upgrade = upgrade_state(ray_service, by_name.get(snapshot.active), pods)
         self.nodes.depends(key, _node_dependency(children.daemon_sets, asked))
-        heads = ((name, observed.head(name)) for name in observed.clusters)
-        places = [Place(key.namespace, name, head.uid, token, head.ready) for name, head in heads if head]
-        around = _around_ray(observed)
+        heads = ((name, snapshot.head(name)) for name in snapshot.clusters)
+        places = [
+            DashboardTarget(key.namespace, name, head.uid, token, head.ready) for name, head in heads if head
+        ]
+        around = _around_ray(snapshot)
         seen = await self.serve.ask(key, places) if self.waits else self.serve.seen(key, places, around)
-        observed = replace(observed, serve=seen.readings, silent=seen.silences)
+        snapshot = replace(snapshot, serve=seen.readings, silent=seen.silences)
         return replace(
-            observed,
-            answers=await self._answers(key, ray_service, observed, around),
+            snapshot,
+            answers=await self._answers(key, ray_service, snapshot, around),
             upgrade=upgrade,
             preload=await self.preloads.read(children.daemon_sets, pods, asked),
             gateway=await self._gateway(key, ray_service),
             old_clusters=with_pods(ray_service, ray_clusters, pods),
         )
 
-    async def _pods(self, key: Key, children: Children) -> list[Json]:
+    async def _pods(self, key: Key, children: LiveChildren) -> list[Json]:
         """Every pod of a resource; there are none before KubeRay has looked at the RayService, but those of our own children."""
         is_seen = "status" in (children.ray_service or {})
         if not (is_seen or children.daemon_sets or children.warm):
             return []
         return await self.cluster.list(POD, key.namespace, naming.everything(key.name))
 
-    async def running(self, key: Key, uid: str) -> tuple[Intent, Observed] | None:
+    async def running(self, key: Key, uid: str) -> tuple[EffectiveSpec, Snapshot] | None:
         """What an earlier spec left running, found without the spec of now; None where there is no RayService of ours.
 
         Args:
@@ -126,10 +133,10 @@ class Observer:
             self.forget(key)
             return None
         children = await self.children(key, uid, ray_service)
-        observed = await self.look(key, children, ray_clusters, await self.token(key, uid), None)
-        return of_ray_service(ray_service, preloads=bool(children.daemon_sets)), observed
+        snapshot = await self.look(key, children, ray_clusters, await self.token(key, uid), None)
+        return of_ray_service(ray_service, preloads=bool(children.daemon_sets)), snapshot
 
-    async def children(self, key: Key, uid: str, ray_service: Json | None) -> Children:
+    async def children(self, key: Key, uid: str, ray_service: Json | None) -> LiveChildren:
         """The children of a resource, found without its spec.
 
         Args:
@@ -147,7 +154,7 @@ class Observer:
         )
         shared = (await self.preloads.shared.read(key.namespace)).values()
         preloads = (each for each in (*daemon_sets, *shared) if is_preload(each) and belongs_to(each, uid))
-        return Children(ray_service, tuple(preloads), next(warm, None))
+        return LiveChildren(ray_service, tuple(preloads), next(warm, None))
 
     async def token(self, key: Key, uid: str) -> str:
         """Ray's token; empty where it is not ours or may not be read: then KubeRay's word has to do."""
@@ -169,24 +176,24 @@ class Observer:
         return gateway.url(live) if live is not None and ours else ""
 
     async def _answers(
-        self, key: Key, ray_service: Json | None, observed: Observed, around: Hashable
+        self, key: Key, ray_service: Json | None, snapshot: Snapshot, around: Hashable
     ) -> bool | None:
         """Whether the service itself says that it would draw; while requests move in steps, each RayCluster has a Service."""
-        if not is_unheard(observed):
+        if not needs_probe(snapshot):
             self.probes.forget(key)
             return False
         in_steps = ray_service is not None and moves_in_steps(ray_service)
-        door = Door(key.namespace, naming.serve_service(observed.active if in_steps else key.name))
+        door = Door(key.namespace, naming.serve_service(snapshot.active if in_steps else key.name))
         return await self.probes.ask(key, door) if self.waits else self.probes.seen(key, door, around)
 
     def reading(self, cluster: Cluster) -> "Observer":
         """The same, for one pass that reads from there; what services share is read for all of them as ever."""
         return replace(self, cluster=cluster)
 
-    async def events(self, namespace: str, observed: Observed) -> list[Json]:
+    async def events(self, namespace: str, snapshot: Snapshot) -> list[Json]:
         """Events about the RayClusters of a resource in this namespace; none where they may not be read."""
         found = []
-        for name in observed.clusters:
+        for name in snapshot.clusters:
             fields = {"involvedObject.kind": RAY_CLUSTER.name, "involvedObject.name": name}
             try:
                 found += await self.cluster.list(CORE_EVENT, namespace, fields=fields)
@@ -195,14 +202,14 @@ class Observer:
         return found
 
 
-def _node_dependency(daemon_sets: tuple[Json, ...], asked: Asked | None) -> NodeDependency | None:
+def _node_dependency(daemon_sets: tuple[Json, ...], asked: DesiredImages | None) -> NodeDependency | None:
     """What the state of the images depends on, of nodes; None where it depends on none."""
     if asked is not None and asked.spec.image_preload.mode == "External":
         return node_dependency.of_spec(asked.spec, asked.images)
     return node_dependency.of_daemon_sets(daemon_sets)
 
 
-def _around_ray(observed: Observed) -> Hashable:
+def _around_ray(snapshot: Snapshot) -> Hashable:
     """What may go with a change of Ray's: where this differs from before, Ray is worth a poll."""
-    pods = sorted((pod.uid, pod.ready, pod.running, pod.in_service) for pod in observed.pods)
-    return hash((repr(observed.ray_service), tuple(pods)))
+    pods = sorted((pod.uid, pod.ready, pod.running, pod.in_service) for pod in snapshot.pods)
+    return hash((repr(snapshot.ray_service), tuple(pods)))

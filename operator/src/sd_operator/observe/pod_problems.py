@@ -30,7 +30,7 @@ _LOOP_WINDOW = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
-class Trouble:
+class PodProblem:
     """One thing in the way.
 
     Attributes:
@@ -55,7 +55,7 @@ class Trouble:
         return f"{self.subject}{since}: {self.words}"
 
 
-def of_pod(live: Json) -> Trouble | None:
+def of_pod(live: Json) -> PodProblem | None:
     """What keeps this pod from running, None where nothing does."""
     status = live.get("status") or {}
     subject = _subject(live["metadata"])
@@ -64,12 +64,12 @@ def of_pod(live: Json) -> Trouble | None:
     since = scheduled.get("lastTransitionTime", "")
     if scheduled.get("reason") == "Unschedulable" and scheduled.get("status") == "False":
         words = _PREEMPTION.sub("", scheduled.get("message", "")).strip() or "no node fits"
-        return Trouble(Reason.UNSCHEDULABLE, subject, words, since)
+        return PodProblem(Reason.UNSCHEDULABLE, subject, words, since)
     containers = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
     return next(filter(None, (of_container(each, subject, since) for each in containers)), None)
 
 
-def of_cluster(live: Json) -> Trouble | None:
+def of_cluster(live: Json) -> PodProblem | None:
     """What keeps KubeRay from creating the pods of this RayCluster: a quota, a policy."""
     conditions = {each["type"]: each for each in (live.get("status") or {}).get("conditions", [])}
     failure = conditions.get("ReplicaFailure", {})
@@ -80,7 +80,7 @@ def of_cluster(live: Json) -> Trouble | None:
     return _refusal(subject, words, failure.get("lastTransitionTime", ""))
 
 
-def of_refused_pods(events: Iterable[Json], subject: str) -> Trouble | None:
+def of_refused_pods(events: Iterable[Json], subject: str) -> PodProblem | None:
     """What keeps a controller from creating pods, by its last Event of that; None where there is none.
 
     Args:
@@ -95,9 +95,9 @@ def of_refused_pods(events: Iterable[Json], subject: str) -> Trouble | None:
     return _refusal(subject, failures[-1][1].removeprefix("Error creating: "), "") if failures else None
 
 
-def _refusal(subject: str, words: str, since: str) -> Trouble:
+def _refusal(subject: str, words: str, since: str) -> PodProblem:
     reason = Reason.QUOTA_EXCEEDED if "exceeded quota" in words else Reason.PODS_REFUSED
-    return Trouble(reason, subject, without_name(words), since)
+    return PodProblem(reason, subject, without_name(words), since)
 
 
 def without_name(words: str) -> str:
@@ -105,7 +105,7 @@ def without_name(words: str) -> str:
     return _FORBIDDEN.sub("", words)
 
 
-def of_events(events: Iterable[Json], now: datetime) -> Trouble | None:
+def of_events(events: Iterable[Json], now: datetime) -> PodProblem | None:
     """Ray pods that end again and again: they never restart, KubeRay deletes and re-creates them and says so."""
     deaths = sorted(
         (times.of_event(each), each.get("message", ""))
@@ -124,10 +124,10 @@ def of_events(events: Iterable[Json], now: datetime) -> Trouble | None:
     )
     part = "head" if "head Pod" in recent[-1][1] else "worker"
     words = f"{len(recent)} ended within {_LOOP_WINDOW.seconds // 60} minutes, {how}"
-    return Trouble(Reason.CRASH_LOOPING, f"{part} pods", words, recent[0][0])
+    return PodProblem(Reason.CRASH_LOOPING, f"{part} pods", words, recent[0][0])
 
 
-def of_container(container: Json, subject: str, since: str) -> Trouble | None:
+def of_container(container: Json, subject: str, since: str) -> PodProblem | None:
     """What keeps one container from running.
 
     Args:
@@ -140,14 +140,14 @@ def of_container(container: Json, subject: str, since: str) -> Trouble | None:
     reason, words = waiting.get("reason", ""), waiting.get("message", "")
     if reason in _PULL:
         said = _BACK_OFF.sub("", words).strip() or "the registry's words are in the pod's events"
-        return Trouble(Reason.IMAGE_PULL_FAILED, subject, f"image {container['image']}: {said}", since)
+        return PodProblem(Reason.IMAGE_PULL_FAILED, subject, f"image {container['image']}: {said}", since)
     if reason in _SETUP:
-        return Trouble(Reason.CONTAINER_REFUSED, subject, words or reason, since)
+        return PodProblem(Reason.CONTAINER_REFUSED, subject, words or reason, since)
     last = (container.get("lastState") or {}).get("terminated") or {}
     if reason == "CrashLoopBackOff":
-        return Trouble(Reason.CRASH_LOOPING, subject, _ending(container, last), since)
+        return PodProblem(Reason.CRASH_LOOPING, subject, _ending(container, last), since)
     if ended and ended.get("exitCode", 0) != 0:
-        return Trouble(
+        return PodProblem(
             Reason.CRASH_LOOPING, subject, _ending(container, ended), ended.get("finishedAt", since)
         )
     return None

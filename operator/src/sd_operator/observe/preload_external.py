@@ -17,7 +17,7 @@ from sd_operator.api.status import Reason
 from sd_operator.builders.placement import worker_placement
 from sd_operator.observe.node_matching import accepts
 from sd_operator.observe.nodes import Node, holds
-from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.pod_problems import PodProblem
 from sd_operator.observe.preload_state import ImageState, PreloadState, View
 
 Json = Mapping[str, Any]
@@ -64,8 +64,9 @@ def _on_nodes(image: str, nodes: Mapping[str, Node], view: View, slow: Mapping[s
         matched=frozenset(nodes),
         ready=frozenset(name for name, held in found.items() if held and name not in words),
         unknown=frozenset(name for name, held in found.items() if held is None and name not in words),
-        troubles=tuple(
-            Trouble(Reason.IMAGE_NOT_PRELOADED, f"node {name}", told) for name, told in sorted(words.items())
+        problems=tuple(
+            PodProblem(Reason.IMAGE_NOT_PRELOADED, f"node {name}", told)
+            for name, told in sorted(words.items())
         ),
     )
 

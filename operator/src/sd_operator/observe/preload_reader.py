@@ -17,7 +17,7 @@ from sd_operator.kube.preload_sharing import SharedPreloads
 from sd_operator.observe.node_cache import NodeReader
 from sd_operator.observe.node_matching import accepts
 from sd_operator.observe.nodes import Node
-from sd_operator.observe.pod_problems import Trouble, of_refused_pods
+from sd_operator.observe.pod_problems import PodProblem, of_refused_pods
 from sd_operator.observe.preload_external import of_nodes
 from sd_operator.observe.preload_state import (
     ImageState,
@@ -36,7 +36,7 @@ _MOST_STATES = 1000
 
 
 @dataclass(frozen=True)
-class Asked:
+class DesiredImages:
     """What the spec of now asks for.
 
     Attributes:
@@ -70,7 +70,7 @@ class PreloadReader:
         return SharedPreloads(self.cluster)
 
     async def read(
-        self, daemon_sets: tuple[Json, ...], pods: list[Json], asked: Asked | None
+        self, daemon_sets: tuple[Json, ...], pods: list[Json], asked: DesiredImages | None
     ) -> PreloadState:
         """Which nodes hold the images, as they were ten seconds ago at most.
 
@@ -95,12 +95,12 @@ class PreloadReader:
             state = replace(state, refused=await self._refused_pods(wanted))
         return replace(state, former=(await self._joined(former, pods, view)).images)
 
-    async def read_now(self, daemon_sets: Iterable[Json], asked: Asked) -> PreloadState:
+    async def read_now(self, daemon_sets: Iterable[Json], asked: DesiredImages) -> PreloadState:
         """Which nodes hold the images that these shared DaemonSets bring, at this moment."""
         view = self._view(await self.nodes.read(anew=True))
         return _of_wanted(await self._joined(daemon_sets, [], view, anew=True), asked, view)
 
-    async def holding(self, daemon_sets: Iterable[Json], asked: Asked) -> list[Json]:
+    async def holding(self, daemon_sets: Iterable[Json], asked: DesiredImages) -> list[Json]:
         """Those of these shared DaemonSets that have the runtime image on every node that matches, at this moment."""
         return [each for each in daemon_sets if (await self.read_now([each], asked)).runtime_image_is_there]
 
@@ -126,7 +126,7 @@ class PreloadReader:
     def _view(self, nodes: Mapping[str, Node] | None) -> View:
         return View(nodes, self.most_listed, self.clock())
 
-    async def _refused_pods(self, daemon_sets: Iterable[Json]) -> Trouble | None:
+    async def _refused_pods(self, daemon_sets: Iterable[Json]) -> PodProblem | None:
         """What keeps preload pods from being made: a DaemonSet tells it by Events only."""
         for live in daemon_sets:
             name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
@@ -140,7 +140,7 @@ class PreloadReader:
         return None
 
 
-def _by_image(daemon_sets: Iterable[Json], asked: Asked | None) -> tuple[list[Json], list[Json]]:
+def _by_image(daemon_sets: Iterable[Json], asked: DesiredImages | None) -> tuple[list[Json], list[Json]]:
     """DaemonSets of the runtime image that is asked for, and those of others; all of them where the spec is refused."""
     wanted, former = list[Json](), list[Json]()
     for each in daemon_sets:
@@ -149,7 +149,7 @@ def _by_image(daemon_sets: Iterable[Json], asked: Asked | None) -> tuple[list[Js
     return wanted, former
 
 
-def _of_wanted(state: PreloadState, asked: Asked, view: View) -> PreloadState:
+def _of_wanted(state: PreloadState, asked: DesiredImages, view: View) -> PreloadState:
     """The same, with what the spec tells: images that no DaemonSet brings yet, and nodes that no label leads to."""
     there = {each.image: each for each in state.images}
     images = tuple(there.pop(name, ImageState(name)) for name in asked.images)

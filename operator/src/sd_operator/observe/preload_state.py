@@ -15,7 +15,7 @@ from sd_operator import naming, times
 from sd_operator.api.status import Reason
 from sd_operator.observe import pod_problems
 from sd_operator.observe.nodes import Node, described, holds
-from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.pod_problems import PodProblem
 
 Json = Mapping[str, Any]
 
@@ -31,7 +31,7 @@ class ImageState:
         image: its reference.
         matched: names of the nodes it should be on; `ready` those that hold it, `unknown` those that cannot tell.
         digest: what the reference means on the nodes, empty where nothing tells; `digests` counts the different ones.
-        troubles: what is in the way, at most one per node.
+        problems: what is in the way, at most one per node.
         waiting: of nodes that do not hold it yet though nothing is in the way: what they are doing, as `node a is ...`.
     """
 
@@ -41,7 +41,7 @@ class ImageState:
     unknown: frozenset[str] = frozenset()
     digest: str = ""
     digests: int = 0
-    troubles: tuple[Trouble, ...] = ()
+    problems: tuple[PodProblem, ...] = ()
     waiting: tuple[str, ...] = ()
 
 
@@ -66,7 +66,7 @@ class PreloadState:
     unmade_on: tuple[str, ...] = ()
     settled: bool = True
     hidden: str = ""
-    refused: Trouble | None = None
+    refused: PodProblem | None = None
     sought: tuple[str, ...] = ()
     by_gpu_labels: bool = False
     unlabelled: tuple[str, ...] = ()
@@ -84,10 +84,10 @@ class PreloadState:
         return len(held[0].intersection(*held[1:])) if held else 0
 
     @property
-    def troubles(self) -> tuple[Trouble, ...]:
+    def problems(self) -> tuple[PodProblem, ...]:
         """What is in the way, of all images."""
         refused = (self.refused,) if self.refused else ()
-        return (*refused, *(found for each in self.images for found in each.troubles))
+        return (*refused, *(found for each in self.images for found in each.problems))
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -169,7 +169,7 @@ def _mark(metadata: Json) -> tuple[str | None, str | None]:
 
 def _on_nodes(image: str, pods: Iterable[Json], view: View) -> ImageState:
     matched, ready, digests = set[str](), set[str](), Counter[str]()
-    troubles, waiting = [], []
+    problems, waiting = [], []
     for pod in pods:
         node = node_name(pod)
         if not node or not _counts(node, view):
@@ -181,7 +181,7 @@ def _on_nodes(image: str, pods: Iterable[Json], view: View) -> ImageState:
             ready.add(node)
             digests.update(_digest(container))
         elif found:
-            troubles.append(found)
+            problems.append(found)
         else:
             waiting.append(f"node {node} {_doing(image, pod)}")
     return ImageState(
@@ -190,7 +190,7 @@ def _on_nodes(image: str, pods: Iterable[Json], view: View) -> ImageState:
         ready=frozenset(ready),
         digest=min(digests, key=lambda each: (-digests[each], each), default=""),
         digests=len(digests),
-        troubles=tuple(troubles),
+        problems=tuple(problems),
         waiting=tuple(waiting),
     )
 
@@ -213,7 +213,7 @@ def _joined(one: ImageState, other: ImageState) -> ImageState:
         ready=one.ready | other.ready,
         digest=one.digest or other.digest,
         digests=max(one.digests, other.digests, len({one.digest, other.digest} - {""})),
-        troubles=(*one.troubles, *other.troubles),
+        problems=(*one.problems, *other.problems),
         waiting=tuple(dict.fromkeys((*one.waiting, *other.waiting))),
     )
 
@@ -250,11 +250,11 @@ def _digest(container: Json) -> list[str]:
     return [found] if found.startswith("sha256:") else []
 
 
-def _trouble(image: str, pod: Json, node: str, view: View) -> Trouble | None:
+def _trouble(image: str, pod: Json, node: str, view: View) -> PodProblem | None:
     subject, status = f"node {node}", pod.get("status") or {}
     if status.get("phase") == "Failed":
         words = f"its preload pod {pod['metadata']['name']} was ended ({status.get('reason', 'Failed')}): {status.get('message', '')}"
-        return Trouble(Reason.IMAGE_LOST, subject, words)
+        return PodProblem(Reason.IMAGE_LOST, subject, words)
     if all(each["image"] != image for each in pod["spec"]["containers"]):
         return None  # of the images before these, and about to be replaced
     container = _container(image, pod)
@@ -272,14 +272,14 @@ def _started(pod: Json) -> str:
     return next((each.get("lastTransitionTime", "") for each in conditions if each["type"] == "PodScheduled"), "")  # fmt: skip
 
 
-def _loss(image: str, container: Json, subject: str, node: Node | None, view: View) -> Trouble | None:
+def _loss(image: str, container: Json, subject: str, node: Node | None, view: View) -> PodProblem | None:
     running = (container.get("state") or {}).get("running")
     if node is None or not running or holds(node, image, view.most_listed) is not False:
         return None
     started = running.get("startedAt", "")
     if not started or view.now - times.parsed(started) < _LISTED_WITHIN:
         return None
-    return Trouble(
+    return PodProblem(
         Reason.IMAGE_LOST,
         subject,
         f"image {image} was there and is not any more, by the node's list of images",

@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from sd_operator import naming, times
-from sd_operator.observe import pod_problems as trouble
-from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe import pod_problems
+from sd_operator.observe.pod_problems import PodProblem
 from sd_operator.observe.preload_state import PreloadState
 from sd_operator.observe.upgrade_progress import UpgradeState
 from sd_operator.ray.serve_state import Reading, Silence
@@ -89,7 +89,7 @@ class PodView:
         in_service: the serve Service sends it requests once it is ready.
         running: its containers were started and it is not on its way out. A head that is deleted still counts: Ray in it
             does not hear SIGTERM and works until the grace period is over, so its dashboard may answer.
-        trouble: what keeps it from running.
+        problem: what keeps it from running.
         times: of its start; None for a pod that is on its way out or has ended.
     """
 
@@ -102,7 +102,7 @@ class PodView:
     ip: str = ""
     in_service: bool = False
     running: bool = True
-    trouble: Trouble | None = None
+    problem: PodProblem | None = None
     times: PodTimes | None = None
 
 
@@ -130,7 +130,7 @@ class OldCluster:
 
 
 @dataclass(frozen=True)
-class Observed:
+class Snapshot:
     """Everything that was read of one resource's children.
 
     Attributes:
@@ -150,8 +150,8 @@ class Observed:
     pods: tuple[PodView, ...] = ()
     preload: PreloadState = field(default_factory=PreloadState)
     warm: WarmView | None = None
-    cluster_troubles: Mapping[str, Trouble] = field(default_factory=dict)
-    deaths: Trouble | None = None
+    cluster_troubles: Mapping[str, PodProblem] = field(default_factory=dict)
+    deaths: PodProblem | None = None
     serve: Mapping[str, Reading] = field(default_factory=dict)
     silent: Mapping[str, Silence] = field(default_factory=dict)
     answers: bool | None = False
@@ -174,9 +174,9 @@ class Observed:
         """The RayClusters that count: the serving one, and one that comes up."""
         return tuple(filter(None, (self.active, self.pending)))
 
-    def with_events(self, events: Iterable[Json], now: datetime) -> "Observed":
+    def with_events(self, events: Iterable[Json], now: datetime) -> "Snapshot":
         """The same, with what Events about the RayClusters tell."""
-        return replace(self, deaths=trouble.of_events(events, now))
+        return replace(self, deaths=pod_problems.of_events(events, now))
 
     def head(self, cluster: str) -> PodView | None:
         """The head of a RayCluster whose dashboard may answer."""
@@ -189,7 +189,7 @@ def observe(
     pods: Iterable[Json],
     ray_clusters: Iterable[Json] = (),
     warm: Json | None = None,
-) -> Observed:
+) -> Snapshot:
     """Read the live objects of one resource.
 
     Args:
@@ -200,12 +200,12 @@ def observe(
     """
     pods, ray_clusters = list(pods), list(ray_clusters)
     ray_pods = [pod for pod in pods if naming.RAY_POD_LABEL in _labels(pod)]
-    troubles = ((each["metadata"]["name"], trouble.of_cluster(each)) for each in ray_clusters)
-    return Observed(
+    problems = ((each["metadata"]["name"], pod_problems.of_cluster(each)) for each in ray_clusters)
+    return Snapshot(
         ray_service=None if ray_service is None else _ray_service(ray_service),
         pods=tuple(map(_pod, ray_pods)),
         warm=None if warm is None else _warm(warm, pods),
-        cluster_troubles={name: found for name, found in troubles if found},
+        cluster_troubles={name: found for name, found in problems if found},
     )
 
 
@@ -271,7 +271,7 @@ def _pod(live: Json) -> PodView:
         # KubeRay sets it on workers at once, and on a head that takes part once its proxy answers.
         in_service=labels.get("ray.io/serve", "false" if is_head else "true") == "true",
         running=status.get("phase") == "Running" and (is_head or not leaving),
-        trouble=None if leaving else trouble.of_pod(live),
+        problem=None if leaving else pod_problems.of_pod(live),
         times=None if leaving or status.get("phase") in {"Failed", "Succeeded"} else _times(live),
     )
 
@@ -317,12 +317,12 @@ def _warm(live: Json, pods: Iterable[Json]) -> WarmView:
     failure = conditions.get("ReplicaFailure", {})
     refused = failure.get("message", "") if failure.get("status") == "True" else ""
     own = [pod for pod in pods if _labels(pod).get(naming.COMPONENT_LABEL) == naming.WARM]
-    found = filter(None, map(trouble.of_pod, own))
+    found = filter(None, map(pod_problems.of_pod, own))
     return WarmView(
         desired=live["spec"].get("replicas", 0),
         ready=status.get("readyReplicas", 0),
         # The names of refused pods are random; what forbids them is not.
-        words=trouble.without_name(refused) or next((str(each) for each in found), ""),
+        words=pod_problems.without_name(refused) or next((str(each) for each in found), ""),
     )
 
 
@@ -330,6 +330,6 @@ def _is_true(conditions: Mapping[str, Json], name: str) -> bool:
     return bool(conditions.get(name, {}).get("status") == "True")
 
 
-def pods_of(observed: Observed, cluster: str) -> list[PodView]:
+def pods_of(snapshot: Snapshot, cluster: str) -> list[PodView]:
     """Pods of one RayCluster."""
-    return [pod for pod in observed.pods if pod.cluster == cluster]
+    return [pod for pod in snapshot.pods if pod.cluster == cluster]

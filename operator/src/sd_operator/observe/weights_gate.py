@@ -16,7 +16,7 @@ from sd_operator.api import Spec
 from sd_operator.builders.cache import is_filled_beforehand
 from sd_operator.observe import pod_problems
 from sd_operator.observe.nodes import Node
-from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.pod_problems import PodProblem
 
 Json = Mapping[str, Any]
 
@@ -29,13 +29,13 @@ class Fetching:
 
     Attributes:
         ready: nodes that have them; of `matched` nodes that need them.
-        troubles: what keeps pods from fetching them.
+        problems: what keeps pods from fetching them.
         endings: the last lines of containers that failed to.
     """
 
     ready: int
     matched: int
-    troubles: tuple[Trouble, ...] = ()
+    problems: tuple[PodProblem, ...] = ()
     endings: tuple[str, ...] = ()
 
 
@@ -72,8 +72,8 @@ def fetching(
     enough = min(1, len(found)) if spec.model.cache.persistent_volume_claim else len(found)
     if settled and ready >= enough:
         return None
-    troubles = tuple(filter(None, map(pod_problems.of_pod, found)))
-    return Fetching(ready, len(found), troubles, tuple(filter(None, map(_ending, found))))
+    problems = tuple(filter(None, map(pod_problems.of_pod, found)))
+    return Fetching(ready, len(found), problems, tuple(filter(None, map(_ending, found))))
 
 
 def _weights(text: str) -> Json | None:

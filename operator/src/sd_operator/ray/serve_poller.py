@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from sd_operator.naming import Key
 from sd_operator.ray.poller import Poller
-from sd_operator.ray.serve_reader import Memory, Place, ServeReader
+from sd_operator.ray.serve_reader import DashboardTarget, Memory, ServeReader
 from sd_operator.ray.serve_state import Reading, Silence
 
 POLL_SECONDS = 30.0
@@ -45,7 +45,7 @@ class _Head:
     """
 
     key: Key
-    place: Place
+    place: DashboardTarget
     since: datetime
     from_start: bool
     awaited: datetime | None
@@ -102,7 +102,7 @@ class ServePoller:
         self._changed: Callable[[Key], None] = lambda _: None
         self._started: Callable[[Key], None] = lambda _: None
 
-    def seen(self, key: Key, places: list[Place], around: Hashable) -> Seen:
+    def seen(self, key: Key, places: list[DashboardTarget], around: Hashable) -> Seen:
         """What the dashboards of a resource told last. Exactly these are polled until the next call for it.
 
         Args:
@@ -126,7 +126,7 @@ class ServePoller:
         self._heads[key], self._around[key] = heads, around
         return _seen(heads, now)
 
-    async def ask(self, key: Key, places: list[Place]) -> Seen:
+    async def ask(self, key: Key, places: list[DashboardTarget]) -> Seen:
         """Poll the dashboards of a resource once and wait for the answers: a few seconds at most."""
         heads = {
             place.cluster: _Head(key, place, self._clock(), from_start=False, awaited=None)
@@ -153,12 +153,12 @@ class ServePoller:
         self._changed, self._started = changed, started
         await self._poller.run()
 
-    def _add(self, key: Key, place: Place, now: datetime, *, from_start: bool) -> _Head:
+    def _add(self, key: Key, place: DashboardTarget, now: datetime, *, from_start: bool) -> _Head:
         head = _Head(key, place, now, from_start=from_start, awaited=now)
         self._poller.watch(head, settles=not from_start)
         return head
 
-    def _keep(self, head: _Head, place: Place, now: datetime, *, has_changed: bool) -> _Head:
+    def _keep(self, head: _Head, place: DashboardTarget, now: datetime, *, has_changed: bool) -> _Head:
         if head.place != place:
             head.place, head.awaited = place, now
             self._poller.ask(head)

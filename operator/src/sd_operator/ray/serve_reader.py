@@ -26,7 +26,7 @@ _STARTS_SECONDS = 1.0  # reports of starts are worth no wait: Serve's state was 
 
 
 @dataclass(frozen=True)
-class Place:
+class DashboardTarget:
     """A dashboard to ask.
 
     Attributes:
@@ -43,7 +43,7 @@ class Place:
     ready: bool = True
 
 
-Ask = Callable[[Place, float], Awaitable[dict[str, Any]]]
+Ask = Callable[[DashboardTarget, float], Awaitable[dict[str, Any]]]
 """Fetch an answer within so many seconds; raises an SdServiceError where there is none, RayTooSlow for lack of time."""
 
 
@@ -63,11 +63,11 @@ def directly(session: Session, dashboard_url: str, proxy_url: str) -> Asks:
         proxy_url: address of a head's proxy, likewise.
     """
 
-    async def serve(place: Place, seconds: float) -> dict[str, Any]:
+    async def serve(place: DashboardTarget, seconds: float) -> dict[str, Any]:
         address = dashboard_url.format(cluster=place.cluster, namespace=place.namespace)
         return await RayDashboard(session, address, place.token, seconds).details()
 
-    async def starts(place: Place, seconds: float) -> dict[str, Any]:
+    async def starts(place: DashboardTarget, seconds: float) -> dict[str, Any]:
         address = proxy_url.format(cluster=place.cluster, namespace=place.namespace)
         return await ask_starts(session, address, seconds)
 
@@ -77,7 +77,7 @@ def directly(session: Session, dashboard_url: str, proxy_url: str) -> Asks:
 def through_api_server(cluster: Cluster) -> Asks:
     """Ask through the API server's service proxy, from wherever a kubeconfig leads."""
 
-    async def serve(place: Place, seconds: float) -> dict[str, Any]:
+    async def serve(place: DashboardTarget, seconds: float) -> dict[str, Any]:
         # The API server keeps the header Authorization for itself; Ray reads this one as well.
         headers = {"X-Ray-Authorization": f"Bearer {place.token}"}
         service = f"{place.cluster}-head-svc:dashboard"
@@ -86,7 +86,7 @@ def through_api_server(cluster: Cluster) -> Asks:
         )
         return answer.object()
 
-    async def starts(place: Place, seconds: float) -> dict[str, Any]:
+    async def starts(place: DashboardTarget, seconds: float) -> dict[str, Any]:
         service = f"{place.cluster}-head-svc:serve"
         answer = await cluster.get_through_service(place.namespace, service, STARTS, {}, seconds=seconds)
         return answer.object()
@@ -119,7 +119,7 @@ class ServeReader:
         self._asks = asks
         self.clock = clock
 
-    async def read(self, place: Place, before: Memory, seconds: float) -> Memory:
+    async def read(self, place: DashboardTarget, before: Memory, seconds: float) -> Memory:
         """Poll a head once.
 
         Args:
@@ -141,7 +141,11 @@ class ServeReader:
         return Memory(Reading(state, now, starts=starts), since)
 
     async def _starts(
-        self, place: Place, state: ServeState, known: Mapping[str, StartReport], young: AbstractSet[str]
+        self,
+        place: DashboardTarget,
+        state: ServeState,
+        known: Mapping[str, StartReport],
+        young: AbstractSet[str],
     ) -> Mapping[str, StartReport]:
         """What the replicas of the model told of their start; asked where there is more to learn.
 

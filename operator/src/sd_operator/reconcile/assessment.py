@@ -10,12 +10,12 @@ from sd_operator import status
 from sd_operator.api import Resource, Spec, Status
 from sd_operator.errors import Refused
 from sd_operator.naming import Key
-from sd_operator.observe.observer import Children, Observer
-from sd_operator.observe.pod_problems import Trouble
-from sd_operator.observe.preload_reader import Asked
-from sd_operator.observe.snapshot import Observed
+from sd_operator.observe.observer import LiveChildren, Observer
+from sd_operator.observe.pod_problems import PodProblem
+from sd_operator.observe.preload_reader import DesiredImages
+from sd_operator.observe.snapshot import Snapshot
 from sd_operator.reconcile.child_writer import Identity, with_refusals
-from sd_operator.status.condition_state import Verdict
+from sd_operator.status.condition_state import ConditionState
 
 Json = dict[str, Any]
 
@@ -33,13 +33,13 @@ class Situation:
         refused: helpers that could not be written.
     """
 
-    children: Children
+    children: LiveChildren
     ray_clusters: list[Json]
     token: str
-    asked: Asked
+    asked: DesiredImages
     held: status.Held | None = None
     in_place: bool = False
-    refused: Mapping[Identity, Trouble] = field(default_factory=dict)
+    refused: Mapping[Identity, PodProblem] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Assessor:
 
     async def of_accepted(
         self, resource: Resource, found: Situation, before: Status
-    ) -> tuple[Status, Observed]:
+    ) -> tuple[Status, Snapshot]:
         """The status of a service whose spec is acted on, and what was observed.
 
         Args:
@@ -63,20 +63,20 @@ class Assessor:
             ClusterUnavailable: the API server is away or busy.
         """
         key, now = Key(resource.namespace, resource.name), self.clock()
-        observed = await self.observer.look(key, found.children, found.ray_clusters, found.token, found.asked)
-        observed = with_refusals(observed, found.refused, resource.spec.image_preload.warm_nodes)
+        snapshot = await self.observer.look(key, found.children, found.ray_clusters, found.token, found.asked)
+        snapshot = with_refusals(snapshot, found.refused, resource.spec.image_preload.warm_nodes)
 
-        def compute(seen: Observed) -> Status:
+        def compute(seen: Snapshot) -> Status:
             image = found.asked.images[0]
             return status.compute(
                 resource, seen, image, before, now, held=found.held, in_place=found.in_place
             )
 
-        return await self._explained(key, observed, compute)
+        return await self._explained(key, snapshot, compute)
 
     async def of_refused(
-        self, live: Json, why: Verdict, asked: Spec | None, before: Status
-    ) -> tuple[Status, Observed]:
+        self, live: Json, why: ConditionState, asked: Spec | None, before: Status
+    ) -> tuple[Status, Snapshot]:
         """The status of a service whose spec is not acted on: that, and how what runs is doing.
 
         Args:
@@ -94,20 +94,20 @@ class Assessor:
         try:
             running = await self.observer.running(key, metadata["uid"])
         except Refused as hidden:
-            return status.unseen(refusal, str(hidden), before, now), Observed()
+            return status.unseen(refusal, str(hidden), before, now), Snapshot()
         if running is None:
-            return status.refused(refusal, None, before, now), Observed()
-        intent, observed = running
+            return status.refused(refusal, None, before, now), Snapshot()
+        effective, snapshot = running
         return await self._explained(
-            key, observed, lambda seen: status.refused(refusal, (intent, seen), before, now)
+            key, snapshot, lambda seen: status.refused(refusal, (effective, seen), before, now)
         )
 
     async def _explained(
-        self, key: Key, observed: Observed, compute: Callable[[Observed], Status]
-    ) -> tuple[Status, Observed]:
+        self, key: Key, snapshot: Snapshot, compute: Callable[[Snapshot], Status]
+    ) -> tuple[Status, Snapshot]:
         """The status. Pods that end and are replaced leave no trace but Events: those are read where nothing else explains it."""
-        after = compute(observed)
+        after = compute(snapshot)
         if not status.is_unexplained(after):
-            return after, observed
-        observed = observed.with_events(await self.observer.events(key.namespace, observed), self.clock())
-        return compute(observed), observed
+            return after, snapshot
+        snapshot = snapshot.with_events(await self.observer.events(key.namespace, snapshot), self.clock())
+        return compute(snapshot), snapshot

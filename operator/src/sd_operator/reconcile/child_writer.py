@@ -9,12 +9,12 @@ from sd_operator import naming
 from sd_operator.api.status import Reason
 from sd_operator.errors import NameConflict, Refused, WaitingForDeletion
 from sd_operator.kube import DAEMON_SET, DEPLOYMENT, Cluster, kind_of
-from sd_operator.kube.drift import differs
-from sd_operator.kube.own_writes import Echoes
+from sd_operator.kube.drift import needs_apply
+from sd_operator.kube.own_writes import OwnWrites
 from sd_operator.kube.ownership import belongs_to, conflict, is_shared
 from sd_operator.kube.preload_sharing import SharedPreloads
-from sd_operator.observe.pod_problems import Trouble
-from sd_operator.observe.snapshot import Observed, WarmView
+from sd_operator.observe.pod_problems import PodProblem
+from sd_operator.observe.snapshot import Snapshot, WarmView
 from sd_operator.reconcile.desired import HELPERS
 from sd_operator.reconcile.events import Note, changes
 
@@ -45,16 +45,16 @@ class ChildWriter:
 
     Attributes:
         uid: of the resource; `service` its name.
-        echoes: told of each child that is written.
+        own_writes: told of each child that is written.
         refused: helpers that could not be written or deleted, and why.
     """
 
     cluster: Cluster
     shared: SharedPreloads
-    echoes: Echoes
+    own_writes: OwnWrites
     uid: str
     service: str
-    refused: dict[Identity, Trouble] = field(default_factory=dict)
+    refused: dict[Identity, PodProblem] = field(default_factory=dict)
     _applied: list[Json] = field(default_factory=list)
     _deleted: list[Json] = field(default_factory=list)
     _left: list[Json] = field(default_factory=list)
@@ -130,7 +130,7 @@ class ChildWriter:
             self._note_refusal(live, error)
 
     async def _apply(self, body: Json, live: Json | None) -> Json:
-        if live is not None and not differs(body, live, naming.FIELD_MANAGER):
+        if live is not None and not needs_apply(body, live, naming.FIELD_MANAGER):
             return live
         after = await self.cluster.apply(body, naming.FIELD_MANAGER)
         self._wrote(body, live, after)
@@ -143,7 +143,7 @@ class ChildWriter:
         return after
 
     def _wrote(self, body: Json, live: Json | None, after: Json) -> None:
-        self.echoes.wrote(after["metadata"])
+        self.own_writes.wrote(after["metadata"])
         if live is None or after["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
             self._applied.append(body)
 
@@ -155,23 +155,23 @@ class ChildWriter:
         if child["kind"] not in HELPERS:
             raise error
         which = identity(child)
-        self.refused[which] = Trouble(
+        self.refused[which] = PodProblem(
             _REASONS.get(type(error), Reason.REFUSED), f"{which.kind} {which.name}", str(error)
         )
 
 
-def with_refusals(observed: Observed, refused: Mapping[Identity, Trouble], warm_nodes: int) -> Observed:
+def with_refusals(snapshot: Snapshot, refused: Mapping[Identity, PodProblem], warm_nodes: int) -> Snapshot:
     """What is observed, with the helpers that could not be written.
 
     Args:
-        observed: the rest.
+        snapshot: the rest.
         refused: these helpers.
         warm_nodes: places for spare workers that are asked for.
     """
     by_kind = {child.kind: found for child, found in reversed([*refused.items()])}
     if preload := by_kind.get(DAEMON_SET.name):
-        observed = replace(observed, preload=replace(observed.preload, refused=preload))
+        snapshot = replace(snapshot, preload=replace(snapshot.preload, refused=preload))
     if warm := by_kind.get(DEPLOYMENT.name):
-        view = observed.warm or WarmView(warm_nodes, 0)
-        observed = replace(observed, warm=replace(view, words=str(warm)))
-    return observed
+        view = snapshot.warm or WarmView(warm_nodes, 0)
+        snapshot = replace(snapshot, warm=replace(view, words=str(warm)))
+    return snapshot

@@ -38,14 +38,13 @@ from sd_operator.kube import (
     Cluster,
     ListedCluster,
 )
-from sd_operator.kube.own_writes import Echoes
+from sd_operator.kube.own_writes import OwnWrites
 from sd_operator.kube.ownership import belongs_to, conflict, fills_cache, is_preload, is_shared, owner
 from sd_operator.metrics import Metrics
 from sd_operator.naming import Key
-from sd_operator.observe.observer import Children as LiveChildren
-from sd_operator.observe.observer import Observer
-from sd_operator.observe.pod_problems import Trouble
-from sd_operator.observe.preload_reader import Asked
+from sd_operator.observe.observer import LiveChildren, Observer
+from sd_operator.observe.pod_problems import PodProblem
+from sd_operator.observe.preload_reader import DesiredImages
 from sd_operator.reconcile.assessment import Assessor, Situation
 from sd_operator.reconcile.child_writer import Children, ChildWriter, Identity, identity
 from sd_operator.reconcile.desired import PRUNED_KINDS, desired
@@ -86,9 +85,9 @@ class Applied(NamedTuple):
     token: str
     held: status.Held | None
     in_place: bool
-    refused: dict[Identity, Trouble]
+    refused: dict[Identity, PodProblem]
 
-    def situation(self, resource: Resource, ray_clusters: list[Json], asked: Asked) -> Situation:
+    def situation(self, resource: Resource, ray_clusters: list[Json], asked: DesiredImages) -> Situation:
         """What there is of the resource now; of its children by what they are for, since others may carry our labels."""
         own = {
             key: live
@@ -110,7 +109,7 @@ class Reconciler:
     """Everything that acts, as arguments: the cluster, the settings, what it observes with, the clock, the source of tokens, the metrics.
 
     Attributes:
-        echoes: told of each child that is written.
+        own_writes: told of each child that is written.
         rollout: who may have another cluster because of the operator.
         untold: what was done and has no Event yet, since something failed before.
         spares_token: the Secret is read only where the pass depends on it.
@@ -122,7 +121,7 @@ class Reconciler:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     draw_token: Callable[[], str] = field(default=lambda: secrets.token_hex(32))
     metrics: Metrics = field(default_factory=Metrics)
-    echoes: Echoes = field(default_factory=Echoes)
+    own_writes: OwnWrites = field(default_factory=OwnWrites)
     rollout: Rollout = field(default_factory=Rollout)
     untold: dict[Key, list[Note]] = field(default_factory=dict)
     spares_token: bool = False
@@ -158,7 +157,7 @@ class Reconciler:
                 await writer.adjust(ray_service, found.ray_clusters)
                 await writer.remove_old(key, ray_service, found.ray_clusters)
             situation = done.situation(resource, found.ray_clusters, self._asked(resource))
-            after, observed = await assessor.of_accepted(resource, situation, before)
+            after, snapshot = await assessor.of_accepted(resource, situation, before)
             if done.held is None and not status.is_upgrading(after):
                 self.rollout.through(key)
         except (
@@ -170,12 +169,12 @@ class Reconciler:
             Refused,
         ) as error:
             asked = None if isinstance(error, InvalidResource) else parse_live(live).spec
-            after, observed = await assessor.of_refused(live, status.not_accepted(error), asked, before)
+            after, snapshot = await assessor.of_refused(live, status.not_accepted(error), asked, before)
         self.observer.preloads.shared.waits(key, waits=status.lacks_images(after))
         reporter = Reporter(self.cluster, self.metrics, self.clock)
         await reporter.report(live, before, after, notes)
         self.untold.pop(key, None)
-        reporter.measure(observed, before, after)
+        reporter.measure(snapshot, before, after)
         return status.look_again_seconds(after)
 
     async def _read(self, resource: Resource) -> Found:
@@ -213,7 +212,7 @@ class Reconciler:
             notes: gets what was written, also where something fails in the middle.
         """
         preloads = self.observer.preloads.shared
-        writer = ChildWriter(self.cluster, preloads, self.echoes, resource.uid, resource.name)
+        writer = ChildWriter(self.cluster, preloads, self.own_writes, resource.uid, resource.name)
         try:
             return await self._bring(resource, found, before, writer)
         finally:
@@ -314,8 +313,8 @@ class Reconciler:
             raise conflict(live, SECRET.name, resource.name)
         return token_of(live)
 
-    def _asked(self, resource: Resource) -> Asked:
-        return Asked(resource.spec, preload_images(resource.spec, self.settings))
+    def _asked(self, resource: Resource) -> DesiredImages:
+        return DesiredImages(resource.spec, preload_images(resource.spec, self.settings))
 
 
 async def _nothing() -> None:

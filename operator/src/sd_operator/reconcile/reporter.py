@@ -14,7 +14,7 @@ from sd_operator.errors import Refused
 from sd_operator.kube import Cluster
 from sd_operator.metrics import Metrics
 from sd_operator.observe import cold_start
-from sd_operator.observe.snapshot import Observed
+from sd_operator.observe.snapshot import Snapshot
 from sd_operator.reconcile.events import Note, event, flips
 
 Json = dict[str, Any]
@@ -51,10 +51,10 @@ class Reporter:
             await self._record(event(notes[0], live, self.clock()))
             notes.pop(0)
 
-    def measure(self, observed: Observed, before: Status, after: Status) -> None:
+    def measure(self, snapshot: Snapshot, before: Status, after: Status) -> None:
         """Count each start that has ended, once: those that the status on record did not know."""
         former, latest = before.cold_start, after.cold_start
-        for start in cold_start.news(observed, former, self.clock()):
+        for start in cold_start.news(snapshot, former, self.clock()):
             self.metrics.started(start)
         if latest is None or latest.first_picture_seconds is None:
             return

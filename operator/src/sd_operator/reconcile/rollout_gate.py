@@ -13,10 +13,10 @@ from sd_operator.naming import Key
 from sd_operator.observe.effective_spec import of_ray_service
 from sd_operator.observe.image_gate import Hold, asks_for_images, hold
 from sd_operator.observe.observer import Observer
-from sd_operator.observe.preload_reader import Asked
+from sd_operator.observe.preload_reader import DesiredImages
 from sd_operator.observe.weights_gate import asks_for_weights, fetching
 from sd_operator.reconcile.rollout import Rollout, concerns
-from sd_operator.status.condition_state import Verdict
+from sd_operator.status.condition_state import ConditionState
 from sd_operator.status.model import fetching_weights
 from sd_operator.status.preload import waiting_for_images
 from sd_operator.status.upgrading import waiting_for_others
@@ -41,7 +41,7 @@ class RolloutGate:
         before: Status,
         *,
         preloads: Iterable[Json | None],
-        asked: Asked,
+        asked: DesiredImages,
     ) -> status.Held | None:
         """Why the RayService is left as it is; None where it is not. Its turn comes first, then its image, then its weights.
 
@@ -84,5 +84,5 @@ class RolloutGate:
         return None if found is None else _left_alone(live, fetching_weights(found))
 
 
-def _left_alone(live: Json | None, why: Verdict, hold: Hold | None = None) -> status.Held:
+def _left_alone(live: Json | None, why: ConditionState, hold: Hold | None = None) -> status.Held:
     return status.Held(why, of_ray_service(live, preloads=True) if live else None, hold)

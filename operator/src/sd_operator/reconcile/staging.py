@@ -89,16 +89,16 @@ def _a_worker_takes_requests(
     wanted: Json, live: Json, ray_clusters: list[Json], pods: Iterable[Json]
 ) -> bool:
     """The serving cluster was made from the wanted config, knows it, and has a worker in the Service."""
-    observed = observe(live, pods, ray_clusters)
-    view = observed.ray_service
-    serving = [each for each in ray_clusters if each["metadata"]["name"] == observed.active]
+    snapshot = observe(live, pods, ray_clusters)
+    view = snapshot.ray_service
+    serving = [each for each in ray_clusters if each["metadata"]["name"] == snapshot.active]
     if view is None or view.pending or not view.up_to_date or not serving:
         return False
     if runs_other_config(wanted, serving[0]) or live["spec"].get(_CONFIG) != wanted["spec"][_CONFIG]:
         return False
     return any(
         pod.cluster == view.active and pod.ready and pod.in_service and not pod.is_head
-        for pod in observed.pods
+        for pod in snapshot.pods
     )
 
 

@@ -23,10 +23,10 @@ from sd_operator.errors import (
 )
 from sd_operator.naming import Key
 from sd_operator.observe import cold_start
-from sd_operator.observe.effective_spec import Intent, of_spec
+from sd_operator.observe.effective_spec import EffectiveSpec, of_spec
 from sd_operator.observe.image_gate import Hold
-from sd_operator.observe.snapshot import Observed
-from sd_operator.status.condition_state import Verdict
+from sd_operator.observe.snapshot import Snapshot
+from sd_operator.status.condition_state import ConditionState
 from sd_operator.status.conditions import accepted, suspended
 from sd_operator.status.config import config_applied
 from sd_operator.status.counts import replicas, workers
@@ -62,14 +62,14 @@ class Held:
         hold: how long it waits for its image; None where it waits for something else.
     """
 
-    why: Verdict
-    running: Intent | None
+    why: ConditionState
+    running: EffectiveSpec | None
     hold: Hold | None = None
 
 
 def compute(
     resource: Resource,
-    observed: Observed,
+    snapshot: Snapshot,
     image: str,
     previous: Status,
     now: datetime,
@@ -81,39 +81,39 @@ def compute(
 
     Args:
         resource: the resource as parsed.
-        observed: its live children.
+        snapshot: its live children.
         image: reference of the runtime image asked for.
         previous: the status on record, for transition times, and for the last start of a worker.
         now: the time of conditions that flip, UTC.
         held: what keeps the RayService from becoming what the spec asks for.
         in_place: replicas are replaced where they are, since no node came for an additional worker.
     """
-    intent = of_spec(resource.spec, image, in_place=in_place)
-    runs = (held and held.running) or intent
-    config = held.why if held else config_applied(intent, observed, in_place=in_place)
-    recorded = cold_start.last(observed, previous.cold_start, now)
-    verdicts = _verdicts(runs, observed, accepted(runs, observed), delays(config, recorded, runs), now)
-    record = Record(runs, observed, previous, resource.generation, now)
-    verdicts = record.kept(verdicts)
+    effective = of_spec(resource.spec, image, in_place=in_place)
+    runs = (held and held.running) or effective
+    config = held.why if held else config_applied(effective, snapshot, in_place=in_place)
+    recorded = cold_start.last(snapshot, previous.cold_start, now)
+    states = _verdicts(runs, snapshot, accepted(runs, snapshot), delays(config, recorded, runs), now)
+    record = Record(runs, snapshot, previous, resource.generation, now)
+    states = record.kept(states)
     if held is not None:
-        verdicts[ConditionType.IMAGES_PRELOADED] = preloaded(intent, observed, held.hold)
-        verdicts[ConditionType.UPGRADING if held.running else ConditionType.READY] = held.why
+        states[ConditionType.IMAGES_PRELOADED] = preloaded(effective, snapshot, held.hold)
+        states[ConditionType.UPGRADING if held.running else ConditionType.READY] = held.why
         if held.why.reason in MODEL_PROBLEMS:
-            verdicts |= _of_failed_change(held.why, verdicts[ConditionType.READY])
-    found = conditions(verdicts, previous, resource.generation, now)
+            states |= _of_failed_change(held.why, states[ConditionType.READY])
+    found = conditions(states, previous, resource.generation, now)
     key = Key(resource.namespace, resource.name)
-    computed = record.counted(_status(key, resource.generation, found, runs, observed, recorded=recorded))
+    computed = record.counted(_status(key, resource.generation, found, runs, snapshot, recorded=recorded))
     if held is None or held.hold is None:
         return computed
-    return computed.model_copy(update={"preload": preload_status(intent, observed, held.hold)})
+    return computed.model_copy(update={"preload": preload_status(effective, snapshot, held.hold)})
 
 
-def _of_failed_change(why: Verdict, ready_now: Verdict) -> dict[ConditionType, Verdict]:
+def _of_failed_change(why: ConditionState, ready_now: ConditionState) -> dict[ConditionType, ConditionState]:
     """Conditions of a change whose weights cannot be had, while what ran before serves on."""
     found = {ConditionType.MODEL_AVAILABLE: why}
     if ready_now.reason is Reason.SERVING:
         message = f"{ready_now.message} The former weights are in use. {why.message}"
-        found[ConditionType.READY] = Verdict("True", Reason.DEGRADED, message)
+        found[ConditionType.READY] = ConditionState("True", Reason.DEGRADED, message)
     return found
 
 
@@ -129,17 +129,17 @@ class Refusal:
 
     key: Key
     generation: int
-    why: Verdict
+    why: ConditionState
     asked: Spec | None = None
 
 
-def not_accepted(error: SdServiceError) -> Verdict:
+def not_accepted(error: SdServiceError) -> ConditionState:
     """`Accepted` of a resource that cannot be acted on."""
-    return Verdict("False", _REASONS.get(type(error), Reason.REFUSED), str(error))
+    return ConditionState("False", _REASONS.get(type(error), Reason.REFUSED), str(error))
 
 
 def refused(
-    refusal: Refusal, running: tuple[Intent, Observed] | None, previous: Status, now: datetime
+    refusal: Refusal, running: tuple[EffectiveSpec, Snapshot] | None, previous: Status, now: datetime
 ) -> Status:
     """The status of a resource whose spec is refused: `Accepted` says why, the rest is about what runs.
 
@@ -152,24 +152,24 @@ def refused(
     """
     why, asked, generation = refusal.why, refusal.asked, refusal.generation
     if running is None:
-        verdicts = {ConditionType.READY: why, ConditionType.ACCEPTED: why}
+        states = {ConditionType.READY: why, ConditionType.ACCEPTED: why}
         return Status(
             observed_generation=generation,
-            conditions=conditions(verdicts, previous, generation, now),
+            conditions=conditions(states, previous, generation, now),
             url=previous.url,
             selector=previous.selector,
             cold_start=previous.cold_start,
             model=previous.model,
             image=previous.image,
         )
-    intent, observed = running
-    runs_what_is_asked = asked is not None and serve_config(asked) == intent.config
-    config = config_applied(intent, observed) if runs_what_is_asked else why
-    recorded = cold_start.last(observed, previous.cold_start, now)
-    record = Record(intent, observed, previous, generation, now)
-    verdicts = record.kept(_verdicts(intent, observed, why, delays(config, recorded, intent), now))
-    found = conditions(verdicts, previous, generation, now)
-    return record.counted(_status(refusal.key, generation, found, intent, observed, recorded=recorded))
+    effective, snapshot = running
+    runs_what_is_asked = asked is not None and serve_config(asked) == effective.config
+    config = config_applied(effective, snapshot) if runs_what_is_asked else why
+    recorded = cold_start.last(snapshot, previous.cold_start, now)
+    record = Record(effective, snapshot, previous, generation, now)
+    states = record.kept(_verdicts(effective, snapshot, why, delays(config, recorded, effective), now))
+    found = conditions(states, previous, generation, now)
+    return record.counted(_status(refusal.key, generation, found, effective, snapshot, recorded=recorded))
 
 
 def unseen(refusal: Refusal, hidden: str, previous: Status, now: datetime) -> Status:
@@ -181,25 +181,29 @@ def unseen(refusal: Refusal, hidden: str, previous: Status, now: datetime) -> St
         previous: the status on record.
         now: the time of conditions that flip, UTC.
     """
-    unknown = Verdict("Unknown", Reason.REFUSED, f"What runs cannot be read: {hidden}")
-    verdicts = {ConditionType.READY: unknown, ConditionType.ACCEPTED: refusal.why}
-    kept = tuple(each for each in previous.conditions if each.type not in verdicts)
-    found = (*conditions(verdicts, previous, refusal.generation, now), *kept)
+    unknown = ConditionState("Unknown", Reason.REFUSED, f"What runs cannot be read: {hidden}")
+    states = {ConditionType.READY: unknown, ConditionType.ACCEPTED: refusal.why}
+    kept = tuple(each for each in previous.conditions if each.type not in states)
+    found = (*conditions(states, previous, refusal.generation, now), *kept)
     return previous.model_copy(update={"observed_generation": refusal.generation, "conditions": found})
 
 
 def _verdicts(
-    intent: Intent, observed: Observed, is_accepted: Verdict, config: Verdict, now: datetime
-) -> dict[ConditionType, Verdict]:
+    effective: EffectiveSpec,
+    snapshot: Snapshot,
+    is_accepted: ConditionState,
+    config: ConditionState,
+    now: datetime,
+) -> dict[ConditionType, ConditionState]:
     return {
-        ConditionType.READY: ready(intent, observed, now),
+        ConditionType.READY: ready(effective, snapshot, now),
         ConditionType.ACCEPTED: is_accepted,
-        ConditionType.IMAGES_PRELOADED: preloaded(intent, observed),
-        ConditionType.MODEL_AVAILABLE: model_available(intent, observed),
+        ConditionType.IMAGES_PRELOADED: preloaded(effective, snapshot),
+        ConditionType.MODEL_AVAILABLE: model_available(effective, snapshot),
         ConditionType.CONFIG_APPLIED: config,
-        ConditionType.SCHEDULABLE: schedulable(observed, now),
-        ConditionType.UPGRADING: upgrading(intent, observed),
-        ConditionType.SUSPENDED: suspended(intent, observed),
+        ConditionType.SCHEDULABLE: schedulable(snapshot, now),
+        ConditionType.UPGRADING: upgrading(effective, snapshot),
+        ConditionType.SUSPENDED: suspended(effective, snapshot),
     }
 
 
@@ -207,24 +211,24 @@ def _status(
     key: Key,
     generation: int,
     found: tuple[Condition, ...],
-    intent: Intent,
-    observed: Observed,
+    effective: EffectiveSpec,
+    snapshot: Snapshot,
     *,
     recorded: ColdStart | None,
 ) -> Status:
-    view = observed.ray_service
+    view = snapshot.ray_service
     return Status(
         observed_generation=generation,
         conditions=found,
-        url=observed.gateway or naming.serve_url(naming.serve_service(key.name), key.namespace),
-        replicas=replicas(intent, observed),
+        url=snapshot.gateway or naming.serve_url(naming.serve_service(key.name), key.namespace),
+        replicas=replicas(effective, snapshot),
         selector=f"{naming.NAME_LABEL}={key.name},ray.io/node-type=worker",
-        workers=workers(intent, observed),
-        preload=preload_status(intent, observed),
-        warm_nodes=warm_status(observed),
+        workers=workers(effective, snapshot),
+        preload=preload_status(effective, snapshot),
+        warm_nodes=warm_status(snapshot),
         cold_start=recorded,
-        model=model_status(intent, observed),
-        image=intent.image,
+        model=model_status(effective, snapshot),
+        image=effective.image,
         ray_service=key.name if view else None,
         active_ray_cluster=(view.active or None) if view else None,
     )

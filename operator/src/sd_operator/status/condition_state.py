@@ -8,7 +8,7 @@ from sd_operator.api.status import Reason
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ConditionState:
     """One condition without its transition time."""
 
     status: Literal["True", "False", "Unknown"]

@@ -6,12 +6,12 @@ Told by replicas: one that runs has loaded the model, one that fails says why in
 
 from sd_operator.api.status import ModelStatus, Reason
 from sd_operator.observe.application import known
-from sd_operator.observe.effective_spec import Intent
-from sd_operator.observe.snapshot import Observed
+from sd_operator.observe.effective_spec import EffectiveSpec
+from sd_operator.observe.snapshot import Snapshot
 from sd_operator.observe.weights_gate import Fetching
 from sd_operator.ray.replica_starts import StartReport
 from sd_operator.ray.traceback import RuntimeProblem, runtime_problem
-from sd_operator.status.condition_state import Verdict
+from sd_operator.status.condition_state import ConditionState
 from sd_operator.status.conditions import is_suspended
 from sd_operator.status.counts import serving_cluster
 
@@ -29,61 +29,61 @@ MODEL_PROBLEMS = frozenset(_REASONS.values())
 """Reasons why weights cannot be had or loaded."""
 
 
-def model_problem(words: str) -> Verdict | None:
+def model_problem(words: str) -> ConditionState | None:
     """What is wrong with the model, if Ray's words tell of something wrong with it."""
     found = runtime_problem(words)
-    return None if found is None else Verdict("False", _REASONS[found[0]], found[1])
+    return None if found is None else ConditionState("False", _REASONS[found[0]], found[1])
 
 
-def fetching_weights(found: Fetching) -> Verdict:
+def fetching_weights(found: Fetching) -> ConditionState:
     """A condition about a change that waits for its weights; with the reason where they cannot be had."""
     problem = next(filter(None, map(model_problem, found.endings)), None)
     if problem is not None:
         message = f"The weights of the last change cannot be fetched, so it is not applied: {problem.message}"
-        return Verdict("False", problem.reason, message)
+        return ConditionState("False", problem.reason, message)
     message = (
         f"The weights of the last change are fetched on {found.ready} of {found.matched} nodes. The change is applied when"
         " they are on all of them; what runs goes on."
     )
-    if found.troubles:
-        message += f" {found.troubles[0]}"
-    return Verdict("False", Reason.WAITING_FOR_WEIGHTS, message)
+    if found.problems:
+        message += f" {found.problems[0]}"
+    return ConditionState("False", Reason.WAITING_FOR_WEIGHTS, message)
 
 
-def model_status(intent: Intent, observed: Observed) -> ModelStatus:
+def model_status(effective: EffectiveSpec, snapshot: Snapshot) -> ModelStatus:
     """The weights in use, as the replica that started last reports them; before one does, by the spec."""
-    report = _newest(observed, serving_cluster(observed))
+    report = _newest(snapshot, serving_cluster(snapshot))
     if report is None:
-        return intent.model
+        return effective.model
     update: dict[str, str] = {"revision": report.revision} if report.revision else {}
     if report.batching:
         update["batching"] = report.batching
-    return intent.model.model_copy(update=update)
+    return effective.model.model_copy(update=update)
 
 
-def model_available(intent: Intent, observed: Observed) -> Verdict:
+def model_available(effective: EffectiveSpec, snapshot: Snapshot) -> ConditionState:
     """Whether the weights of this spec can be had; during an upgrade those of the cluster that comes up."""
-    view = observed.ray_service
-    cluster = view.pending if view and view.pending else serving_cluster(observed)
-    application = known(observed, cluster)
-    if is_suspended(intent, view):
-        return Verdict("Unknown", Reason.SUSPENDED, "Nothing loads the model while suspended.")
+    view = snapshot.ray_service
+    cluster = view.pending if view and view.pending else serving_cluster(snapshot)
+    application = known(snapshot, cluster)
+    if is_suspended(effective, view):
+        return ConditionState("Unknown", Reason.SUSPENDED, "Nothing loads the model while suspended.")
     problem = model_problem(application.words)
     if problem is not None:
         return problem
     if application.model > 0:
-        return _loaded(_newest(observed, cluster))
-    if application.status == "RUNNING" and intent.low == 0:
+        return _loaded(_newest(snapshot, cluster))
+    if application.status == "RUNNING" and effective.low == 0:
         message = "No replica holds the model now; whether it loads shows with the next request."
-        return Verdict("Unknown", Reason.MODEL_NOT_LOADED, message)
+        return ConditionState("Unknown", Reason.MODEL_NOT_LOADED, message)
     if application.status == "RUNNING" and not application.counted:
-        return Verdict(
+        return ConditionState(
             "True", Reason.MODEL_LOADED, "The replicas have started, so they have loaded the model."
         )
-    return Verdict("Unknown", Reason.MODEL_LOADING, "No replica has loaded the model yet.")
+    return ConditionState("Unknown", Reason.MODEL_LOADING, "No replica has loaded the model yet.")
 
 
-def _loaded(report: StartReport | None) -> Verdict:
+def _loaded(report: StartReport | None) -> ConditionState:
     """A replica runs; what it goes without, and what its libraries warned of."""
     message = "A replica has loaded the model."
     if report is not None and report.refused_loras:
@@ -91,16 +91,16 @@ def _loaded(report: StartReport | None) -> Verdict:
         which = (
             f"the LoRA {names[0]}" if len(names) == 1 else f"{len(names)} LoRAs ({', '.join(names[:_SHOWN])})"
         )
-        return Verdict("True", Reason.LORA_REFUSED, f"{message} It runs without {which}: {words}")
+        return ConditionState("True", Reason.LORA_REFUSED, f"{message} It runs without {which}: {words}")
     if report is not None and report.warnings:
         more = len(report.warnings) - 1
         others = f" ({more} more in the log of the replica)" if more else ""
-        return Verdict("True", Reason.LOADED_WITH_WARNINGS, f"{message} {report.warnings[0]}{others}")
-    return Verdict("True", Reason.MODEL_LOADED, message)
+        return ConditionState("True", Reason.LOADED_WITH_WARNINGS, f"{message} {report.warnings[0]}{others}")
+    return ConditionState("True", Reason.MODEL_LOADED, message)
 
 
-def _newest(observed: Observed, cluster: str) -> StartReport | None:
+def _newest(snapshot: Snapshot, cluster: str) -> StartReport | None:
     """The report of the replica of a cluster that started last, of those that have loaded the model."""
-    reading = observed.serve.get(cluster)
+    reading = snapshot.serve.get(cluster)
     loaded = [each for each in (reading.starts.values() if reading else ()) if each.revision or each.batching]
     return max(loaded, key=lambda each: each.began, default=None)

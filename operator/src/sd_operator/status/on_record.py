@@ -16,9 +16,9 @@ from sd_operator import times
 from sd_operator.api import Condition, Status
 from sd_operator.api.status import ConditionType, Reason
 from sd_operator.observe.application import UNREAD
-from sd_operator.observe.effective_spec import Intent
-from sd_operator.observe.snapshot import Observed
-from sd_operator.status.condition_state import Verdict
+from sd_operator.observe.effective_spec import EffectiveSpec
+from sd_operator.observe.snapshot import Snapshot
+from sd_operator.status.condition_state import ConditionState
 from sd_operator.status.counts import serving_cluster
 from sd_operator.status.ready import denied
 
@@ -56,23 +56,23 @@ class Record:
         generation: of the spec that a status is computed for.
     """
 
-    intent: Intent
-    observed: Observed
+    effective: EffectiveSpec
+    snapshot: Snapshot
     previous: Status
     generation: int
     now: datetime
 
-    def kept(self, verdicts: dict[ConditionType, Verdict]) -> dict[ConditionType, Verdict]:
+    def kept(self, states: dict[ConditionType, ConditionState]) -> dict[ConditionType, ConditionState]:
         """The same verdicts, with those on record in place of the ones that an answer of Ray decides."""
-        found = dict(verdicts)
+        found = dict(states)
         for kind, keep in (
             (ConditionType.READY, self._ready),
             (ConditionType.MODEL_AVAILABLE, self._model),
             (ConditionType.CONFIG_APPLIED, self._config),
         ):
             before = _recorded(self.previous, kind)
-            if before is not None and before != verdicts[kind]:
-                found[kind] = keep(verdicts[kind], before)
+            if before is not None and before != states[kind]:
+                found[kind] = keep(states[kind], before)
         return found
 
     def counted(self, status: Status) -> Status:
@@ -84,62 +84,62 @@ class Record:
         counts = {"ready": before.ready, "desired": before.desired, "summary": before.summary}
         return status.model_copy(update={"replicas": computed.model_copy(update=counts)})
 
-    def _ready(self, verdict: Verdict, before: Verdict) -> Verdict:
+    def _ready(self, state: ConditionState, before: ConditionState) -> ConditionState:
         wait, denial = self._wait(self._serving), self._denied
-        is_asked = self.observed.answers is None and verdict.reason != Reason.SUSPENDED
+        is_asked = self.snapshot.answers is None and state.reason != Reason.SUSPENDED
         if before.status == "True":
-            if verdict.status == "False" and is_asked:
+            if state.status == "False" and is_asked:
                 return before  # the service itself says so in a moment
-            return self._marked(verdict, before, self._serving) if denial is None else verdict
+            return self._marked(state, before, self._serving) if denial is None else state
         if wait is _Wait.ANSWER and (denial is None or denial.reason == before.reason):
             return before
         if wait is _Wait.START and denial is None and before.reason in _RAYS and self._is_same_spec:
-            return self._marked(verdict, before, self._serving)
-        return verdict
+            return self._marked(state, before, self._serving)
+        return state
 
-    def _model(self, verdict: Verdict, before: Verdict) -> Verdict:
+    def _model(self, state: ConditionState, before: ConditionState) -> ConditionState:
         wait = self._wait(self._newest)
-        is_told = wait is _Wait.START and verdict.status == "False"  # by KubeRay, of what is wrong with it
-        if self.intent.suspend or is_told or not self._is_same_spec:
-            return verdict
-        return self._marked(verdict, before, self._newest)
+        is_told = wait is _Wait.START and state.status == "False"  # by KubeRay, of what is wrong with it
+        if self.effective.suspend or is_told or not self._is_same_spec:
+            return state
+        return self._marked(state, before, self._newest)
 
-    def _config(self, verdict: Verdict, before: Verdict) -> Verdict:
-        view, wait = self.observed.ray_service, self._wait(self._newest)
-        if view is None or not view.up_to_date or self.intent.suspend or not self._is_same_spec:
-            return verdict
-        reading = self.observed.serve.get(self._newest)
-        if reading is not None and reading.due and verdict.reason == Reason.CONFIG_DIFFERS:
+    def _config(self, state: ConditionState, before: ConditionState) -> ConditionState:
+        view, wait = self.snapshot.ray_service, self._wait(self._newest)
+        if view is None or not view.up_to_date or self.effective.suspend or not self._is_same_spec:
+            return state
+        reading = self.snapshot.serve.get(self._newest)
+        if reading is not None and reading.due and state.reason == Reason.CONFIG_DIFFERS:
             # KubeRay has just handed it over; whether Ray runs it shows in a moment.
-            return before if before.reason == Reason.CONFIG_PENDING else verdict
-        is_open = verdict.status == "True" or verdict.reason == Reason.CONFIG_PENDING
+            return before if before.reason == Reason.CONFIG_PENDING else state
+        is_open = state.status == "True" or state.reason == Reason.CONFIG_PENDING
         if wait is _Wait.START and not is_open:
-            return verdict
-        return self._marked(verdict, before, self._newest)
+            return state
+        return self._marked(state, before, self._newest)
 
-    def _marked(self, verdict: Verdict, before: Verdict, cluster: str) -> Verdict:
+    def _marked(self, state: ConditionState, before: ConditionState, cluster: str) -> ConditionState:
         """What is on record, with its age once Ray did not answer at once; what KubeRay reports is not kept."""
-        silence, wait = self.observed.silent.get(cluster), self._wait(cluster)
+        silence, wait = self.snapshot.silent.get(cluster), self._wait(cluster)
         if silence is None or wait is None:
-            return verdict
+            return state
         if wait is _Wait.ANSWER:
             return before
         if UNREAD in before.message and not _MARK.search(before.message):
-            return verdict
+            return state
         words = _MARK.sub("", before.message)
         started, unread = (
             times.stamp(silence.since),
             f"Ray's dashboard has not answered since: {silence.failure}",
         )
-        return Verdict(
+        return ConditionState(
             before.status,
             before.reason,
             f"{words} (On record when the operator started at {started}; {unread})",
         )
 
     @property
-    def _denied(self) -> Verdict | None:
-        return denied(self.intent, self.observed, self.now)
+    def _denied(self) -> ConditionState | None:
+        return denied(self.effective, self.snapshot, self.now)
 
     @property
     def _is_same_spec(self) -> bool:
@@ -147,14 +147,14 @@ class Record:
 
     @property
     def _serving(self) -> str:
-        return serving_cluster(self.observed)
+        return serving_cluster(self.snapshot)
 
     @property
     def _newest(self) -> str:
-        return self.observed.pending or self.observed.active
+        return self.snapshot.pending or self.snapshot.active
 
     def _wait(self, cluster: str) -> _Wait | None:
-        silence = self.observed.silent.get(cluster)
+        silence = self.snapshot.silent.get(cluster)
         if silence is None:
             return None
         if not silence.failure:
@@ -162,9 +162,9 @@ class Record:
         return _Wait.START if silence.from_start and self.now - silence.since < _KEPT else None
 
 
-def _recorded(previous: Status, kind: ConditionType) -> Verdict | None:
+def _recorded(previous: Status, kind: ConditionType) -> ConditionState | None:
     """A condition on record as a verdict; None where there is none, or one that this version does not know."""
     found: Condition | None = next((each for each in previous.conditions if each.type == kind), None)
     if found is None or found.reason not in set(Reason):
         return None
-    return Verdict(found.status, Reason(found.reason), found.message)
+    return ConditionState(found.status, Reason(found.reason), found.message)

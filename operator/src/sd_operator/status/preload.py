@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 from sd_operator.api.status import ImageStatus, PreloadStatus, Reason, WarmStatus
 from sd_operator.excerpts import excerpt
-from sd_operator.observe.effective_spec import Intent
+from sd_operator.observe.effective_spec import EffectiveSpec
 from sd_operator.observe.image_gate import Hold
-from sd_operator.observe.pod_problems import Trouble
+from sd_operator.observe.pod_problems import PodProblem
 from sd_operator.observe.preload_state import ImageState, PreloadState
-from sd_operator.observe.snapshot import Observed
-from sd_operator.status.condition_state import Verdict
+from sd_operator.observe.snapshot import Snapshot
+from sd_operator.status.condition_state import ConditionState
 
 _TEXT_LIMIT = 1024
 _NODES_NAMED = 3
@@ -21,16 +21,18 @@ _NOTHING = (
 _SOUGHT_LIMIT = 500
 
 
-def preload_status(intent: Intent, observed: Observed, hold: Hold | None = None) -> PreloadStatus | None:
+def preload_status(
+    effective: EffectiveSpec, snapshot: Snapshot, hold: Hold | None = None
+) -> PreloadStatus | None:
     """Nodes and images, over all worker groups; None where nothing is preloaded.
 
     Args:
-        intent: what is meant to run.
-        observed: what was observed.
+        effective: what is meant to run.
+        snapshot: what was observed.
         hold: what waits for the images.
     """
-    state = observed.preload
-    if intent.suspend or not intent.preloads:
+    state = snapshot.preload
+    if effective.suspend or not effective.preloads:
         return None
     return PreloadStatus(
         nodes_ready=state.nodes_ready,
@@ -47,9 +49,9 @@ def _former(state: PreloadState) -> Iterator[ImageStatus]:
     return (_image(each, 0) for each in state.former if each.image not in shown)
 
 
-def warm_status(observed: Observed) -> WarmStatus | None:
+def warm_status(snapshot: Snapshot) -> WarmStatus | None:
     """Places for spare workers; None where none are kept."""
-    view = observed.warm
+    view = snapshot.warm
     if view is None:
         return None
     return WarmStatus(
@@ -60,19 +62,19 @@ def warm_status(observed: Observed) -> WarmStatus | None:
     )
 
 
-def preloaded(intent: Intent, observed: Observed, hold: Hold | None = None) -> Verdict:
+def preloaded(effective: EffectiveSpec, snapshot: Snapshot, hold: Hold | None = None) -> ConditionState:
     """`ImagesPreloaded`: the images are on every node that may get a worker, and so is what still runs of former ones.
 
     Args:
-        intent: what is meant to run.
-        observed: what was observed.
+        effective: what is meant to run.
+        snapshot: what was observed.
         hold: what waits for the images.
     """
-    if intent.suspend or not intent.preloads:
-        return Verdict("True", Reason.DISABLED, _NOTHING)
-    state = observed.preload
+    if effective.suspend or not effective.preloads:
+        return ConditionState("True", Reason.DISABLED, _NOTHING)
+    state = snapshot.preload
     if state.hidden:
-        return Verdict("Unknown", Reason.IMAGES_UNSEEN, f"Whether nodes hold the images is not known: {state.hidden}.")  # fmt: skip
+        return ConditionState("Unknown", Reason.IMAGES_UNSEEN, f"Whether nodes hold the images is not known: {state.hidden}.")  # fmt: skip
     found = _found(state)
     if hold is None:
         return _with_former(found, state)
@@ -80,62 +82,64 @@ def preloaded(intent: Intent, observed: Observed, hold: Hold | None = None) -> V
     if not hold.is_over:
         # What was held a moment ago may be there by now; the next look lets it go.
         reason = found.reason if found.status == "False" else Reason.PULLING
-        waits = Verdict("False", reason, f"{cause} The change waits for it; the deadline is {hold.until}.")
+        waits = ConditionState(
+            "False", reason, f"{cause} The change waits for it; the deadline is {hold.until}."
+        )
         return _with_former(waits, state)
     late = (
         f"Not on all matching nodes within {hold.seconds} s (imagePreload.timeoutSeconds), by {hold.until};"
         f" the change is held on. {cause}"
     )
-    return _with_former(Verdict("False", Reason.DEADLINE_EXCEEDED, late), state)
+    return _with_former(ConditionState("False", Reason.DEADLINE_EXCEEDED, late), state)
 
 
-def _with_former(found: Verdict, state: PreloadState) -> Verdict:
+def _with_former(found: ConditionState, state: PreloadState) -> ConditionState:
     """The same, and what became of images that a cluster still runs."""
     told = [_former_told(each) for each in state.former if each.matched]
     if not told:
         return found
     message = " ".join([found.message, *told])
-    lost = next((each.troubles[0].reason for each in state.former if each.troubles), None)
+    lost = next((each.problems[0].reason for each in state.former if each.problems), None)
     if found.status == "True" and lost is not None:
-        return Verdict("False", lost, message)
-    return Verdict(found.status, found.reason, message)
+        return ConditionState("False", lost, message)
+    return ConditionState(found.status, found.reason, message)
 
 
 def _former_told(image: ImageState) -> str:
     count = f"Image {image.image}, which a cluster still runs, is kept on {len(image.ready)}/{len(image.matched)} nodes"
-    return f"{count}: {_told(image.troubles)}." if image.troubles else f"{count}."
+    return f"{count}: {_told(image.problems)}." if image.problems else f"{count}."
 
 
-def waiting_for_images(hold: Hold) -> Verdict:
+def waiting_for_images(hold: Hold) -> ConditionState:
     """A condition about a change that waits as a whole for its image."""
     more = f"until {hold.until}" if not hold.is_over else f"although {hold.until} is over"
     message = f"The change waits as a whole for its image to be on all matching nodes, {more}; ImagesPreloaded tells more."
-    return Verdict("False", Reason.WAITING_FOR_IMAGES, message)
+    return ConditionState("False", Reason.WAITING_FOR_IMAGES, message)
 
 
-def _found(state: PreloadState) -> Verdict:
-    if state.troubles:
-        return Verdict("False", state.troubles[0].reason, _told(state.troubles))
+def _found(state: PreloadState) -> ConditionState:
+    if state.problems:
+        return ConditionState("False", state.problems[0].reason, _told(state.problems))
     if not state.settled:
-        return Verdict("False", Reason.PULLING, "The nodes for the images of now are not counted yet.")
+        return ConditionState("False", Reason.PULLING, "The nodes for the images of now are not counted yet.")
     if not state.nodes_matched:
-        return Verdict("True", Reason.NO_MATCHING_NODES, _no_nodes(state))
+        return ConditionState("True", Reason.NO_MATCHING_NODES, _no_nodes(state))
     what = "All images are" if len(state.images) > 1 else "The image is"
     nodes = f"{what} on {state.nodes_ready}/{state.nodes_matched} matching nodes"
     unknown = len(frozenset[str]().union(*(each.unknown for each in state.images)))
     if state.nodes_ready + unknown < state.nodes_matched:
-        return Verdict("False", Reason.PULLING, f"{nodes}{_missing(state)}.")
+        return ConditionState("False", Reason.PULLING, f"{nodes}{_missing(state)}.")
     if unknown:
         message = f"{nodes}; {unknown} do not tell: a node lists its largest images only, and none at first."
-        return Verdict("Unknown", Reason.IMAGES_UNSEEN, message)
+        return ConditionState("Unknown", Reason.IMAGES_UNSEEN, message)
     several = [each.image for each in state.images if each.digests > 1]
-    differs = (
+    versions = (
         f" Nodes hold different versions of {several[0]}: set a digest, or a tag that never moves."
         if several
         else ""
     )
-    return Verdict(
-        "True", Reason.IMAGES_PRESENT, f"{what} on all {state.nodes_matched} matching nodes.{differs}"
+    return ConditionState(
+        "True", Reason.IMAGES_PRESENT, f"{what} on all {state.nodes_matched} matching nodes.{versions}"
     )
 
 
@@ -169,7 +173,7 @@ def _no_nodes(state: PreloadState) -> str:
 
 def _image(image: ImageState, unmade: int) -> ImageStatus:
     versions = f"{image.digests} different digests on the nodes" if image.digests > 1 else ""
-    message = _told(image.troubles) if image.troubles else versions
+    message = _told(image.problems) if image.problems else versions
     return ImageStatus(
         image=image.image,
         digest=image.digest or None,
@@ -180,6 +184,6 @@ def _image(image: ImageState, unmade: int) -> ImageStatus:
     )
 
 
-def _told(troubles: tuple[Trouble, ...]) -> str:
-    more = len({each.subject for each in troubles} - {troubles[0].subject})
-    return f"{troubles[0]} (and {more} more)" if more else str(troubles[0])
+def _told(problems: tuple[PodProblem, ...]) -> str:
+    more = len({each.subject for each in problems} - {problems[0].subject})
+    return f"{problems[0]} (and {more} more)" if more else str(problems[0])
