@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose an object is, what a name that is taken means, and which token counts where two create it."""
-
-import base64
+"""Which service an object belongs to, and what a taken name means."""
 
 import pytest
 
-from sd_operator.errors import ClusterUnavailable, NameConflict, WaitingForDeletion
+from sd_operator.errors import NameConflict, WaitingForDeletion
 from sd_operator.kube.ownership import belongs_to, conflict, owner
-from sd_operator.reconcile.reconciler import Reconciler
-from sd_operator.settings import Settings
 
 GONE = "2026-01-02T03:04:05Z"
 
@@ -60,41 +56,3 @@ def test_what_is_not_ours_is_left_alone_and_waited_for_only_while_it_goes(change
     going = conflict(live(GONE, **changes), "Secret", "imagine")
     assert isinstance(going, WaitingForDeletion)
     assert "is not part of this service" in str(going)
-
-
-class Secrets:
-    """An API server whose Secret somebody else creates at the same moment."""
-
-    def __init__(self, stored):
-        self.stored = stored
-
-    async def create(self, body, manager):
-        return None
-
-    async def get(self, kind, namespace, name):
-        return self.stored
-
-
-def stored(uid):
-    controller = {"uid": uid, "controller": True}
-    data = {"auth_token": base64.b64encode(b"theirs").decode()}
-    return {"metadata": {"name": "imagine-ray-token", "ownerReferences": [controller]}, "data": data}
-
-
-def ensured(resource, secret):
-    reconciler = Reconciler(Secrets(secret), Settings(), observer=None, draw_token=lambda: "drawn")
-    return reconciler._ensure_token(resource(), None)
-
-
-async def test_the_token_that_another_writer_stored_meanwhile_is_the_token(resource):
-    assert await ensured(resource, stored(resource().uid)) == "theirs"
-
-
-async def test_a_secret_that_appeared_meanwhile_may_belong_to_another(resource):
-    with pytest.raises(NameConflict):
-        await ensured(resource, stored("uid-of-another"))
-
-
-async def test_a_secret_that_came_and_went_is_tried_again(resource):
-    with pytest.raises(ClusterUnavailable):
-        await ensured(resource, None)

@@ -182,4 +182,4 @@ async def test_writes_before_a_failure_are_told_once(api, reconciler, failing, e
         [] if refused_event else ["Applied NetworkPolicy imagine-pods, DaemonSet "]
     )
     assert len({note for _, note in cluster.events}) == len(cluster.events)
-    assert pass_.untold == {}
+    assert pass_.unreported == {}

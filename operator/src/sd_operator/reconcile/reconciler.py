@@ -1,24 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observe, decide, apply, report: one level-triggered pass over one resource.
+"""One level-triggered pass over one service: observe, prepare, plan, apply, report.
 
-It is the same pass for create, edit, child event, resync and restart; every step starts from live objects, so it
-may be cut off anywhere and run again.
+Create, edit, child event, resync and restart run the same pass. Every step starts from live objects, so a pass may be cut
+off anywhere and run again.
 """
 
-import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from sd_operator import naming, status
+from sd_operator import status
 from sd_operator.api import Resource, Status, parse_live, recorded_status
 from sd_operator.api.status import Reason
-from sd_operator.builders.preload import preload_images
-from sd_operator.builders.token_secret import token_of, token_secret
 from sd_operator.errors import (
-    ClusterUnavailable,
     InvalidResource,
     KubeRayMissing,
     KubeRayTooOld,
@@ -26,93 +22,43 @@ from sd_operator.errors import (
     Refused,
     WaitingForDeletion,
 )
-from sd_operator.kube import (
-    DAEMON_SET,
-    DEPLOYMENT,
-    NETWORK_POLICY,
-    POD,
-    RAY_CLUSTER,
-    RAY_SERVICE,
-    SECRET,
-    SERVICE,
-    Cluster,
-    ListedCluster,
-)
+from sd_operator.kube import SERVICE, Cluster, ListedCluster
 from sd_operator.kube.own_writes import OwnWrites
-from sd_operator.kube.ownership import belongs_to, conflict, fills_cache, is_preload, is_shared, owner
 from sd_operator.metrics import Metrics
 from sd_operator.naming import Key
-from sd_operator.observe.observer import LiveChildren, Observer
-from sd_operator.observe.pod_problems import PodProblem
-from sd_operator.observe.preload_reader import DesiredImages
+from sd_operator.observe.observer import Observer
+from sd_operator.observe.snapshot import Snapshot
 from sd_operator.reconcile.assessment import Assessor, Situation
-from sd_operator.reconcile.child_writer import Children, ChildWriter, Identity, identity
-from sd_operator.reconcile.desired import PRUNED_KINDS, desired
 from sd_operator.reconcile.events import Note, replaced_in_place
-from sd_operator.reconcile.image_pins import Pin, is_needed, pins
+from sd_operator.reconcile.plan import Plan, Planner
+from sd_operator.reconcile.ray_token import ensure_token
 from sd_operator.reconcile.raycluster_writer import RayClusterWriter
 from sd_operator.reconcile.reporter import Reporter
 from sd_operator.reconcile.rollout import Rollout
-from sd_operator.reconcile.rollout_gate import RolloutGate
-from sd_operator.reconcile.staging import in_place, removes_head, replaces_in_place, staged
+from sd_operator.reconcile.scope import Scope, ScopeReader
 from sd_operator.settings import Settings
 
 Json = dict[str, Any]
 
-
-class Found(NamedTuple):
-    """What there is of a resource.
-
-    Attributes:
-        secret: the Secret with Ray's token.
-        ray_clusters: made by KubeRay, which gives them the labels of their RayService.
-        needs_token: False where the Secret was not read, since it is there and no pod of Ray is asked anything.
-    """
-
-    children: Children
-    secret: Json | None
-    ray_clusters: list[Json]
-    needs_token: bool = True
-
-
-class Applied(NamedTuple):
-    """The children after they were applied, Ray's token, why the RayService was left as it was, and refused helpers.
-
-    `in_place`: replicas are replaced where they are, although the spec lets new ones start first.
-    """
-
-    children: Children
-    token: str
-    held: status.Held | None
-    in_place: bool
-    refused: dict[Identity, PodProblem]
-
-    def situation(self, resource: Resource, ray_clusters: list[Json], asked: DesiredImages) -> Situation:
-        """What there is of the resource now; of its children by what they are for, since others may carry our labels."""
-        own = {
-            key: live
-            for key, live in self.children.items()
-            if is_shared(live) or belongs_to(live, resource.uid)
-        }
-        children = LiveChildren(
-            own.get(Identity(RAY_SERVICE.name, resource.name)),
-            tuple(filter(is_preload, own.values())),
-            own.get(Identity(DEPLOYMENT.name, naming.warm(resource.name))),
-        )
-        return Situation(
-            children, ray_clusters, self.token, asked, self.held, self.in_place, refused=self.refused
-        )
+_NOT_ACCEPTED = (InvalidResource, NameConflict, WaitingForDeletion, KubeRayMissing, KubeRayTooOld, Refused)
+"""Errors that `Accepted` reports; any other one is the queue's, which tries again."""
 
 
 @dataclass(frozen=True)
 class Reconciler:
-    """Everything that acts, as arguments: the cluster, the settings, what it observes with, the clock, the source of tokens, the metrics.
+    """Everything that a pass acts with.
 
     Attributes:
-        own_writes: told of each child that is written.
-        rollout: who may have another cluster because of the operator.
-        untold: what was done and has no Event yet, since something failed before.
-        spares_token: the Secret is read only where the pass depends on it.
+        cluster: the API server.
+        settings: of the operator.
+        observer: reads what a status depends on.
+        clock: the time, UTC.
+        draw_token: makes a token for Ray's API.
+        metrics: of the operator.
+        own_writes: receives each child that is written.
+        rollout: limits how many services get new pods because of the operator at a time.
+        unreported: what was done and has no Event yet, since something failed before.
+        spares_token: the Secret with Ray's token is read only where the pass depends on it.
     """
 
     cluster: Cluster
@@ -123,204 +69,117 @@ class Reconciler:
     metrics: Metrics = field(default_factory=Metrics)
     own_writes: OwnWrites = field(default_factory=OwnWrites)
     rollout: Rollout = field(default_factory=Rollout)
-    untold: dict[Key, list[Note]] = field(default_factory=dict)
+    unreported: dict[Key, list[Note]] = field(default_factory=dict)
     spares_token: bool = False
 
     def reading(self, cluster: ListedCluster) -> "Reconciler":
-        """The same, for one pass over the service of which lists have shown what there is."""
+        """The same reconciler for one pass over a service whose objects are in lists already."""
         return replace(self, cluster=cluster, observer=self.observer.reading(cluster), spares_token=True)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the children and the status of one resource in line with its spec.
 
         Returns:
-            Seconds after which to look again although nothing is heard; None where events tell all there is.
+            Seconds after which the next pass is due without an event; None where events suffice.
 
         Raises:
-            ClusterUnavailable: the API server is away or busy; the queue comes again.
+            ClusterUnavailable: the API server is away or busy; the queue runs the pass again.
         """
         live = await self.cluster.get(SERVICE, key.namespace, key.name)
         if live is None or "deletionTimestamp" in live["metadata"]:
-            self.observer.forget(key)
-            self.rollout.through(key)
-            self.untold.pop(key, None)
-            self.observer.preloads.shared.waits(key, waits=False)
+            self._forget(key)
             return None  # garbage collection takes the children
-        before, notes = recorded_status(live), self.untold.setdefault(key, [])
+        before, notes = recorded_status(live), self.unreported.setdefault(key, [])
         assessor = Assessor(self.observer, self.clock)
         try:
             resource = parse_live(live)
-            found = await self._read(resource)
-            done = await self._apply(resource, found, before, notes)
-            if ray_service := done.children.get(Identity(RAY_SERVICE.name, resource.name)):
-                writer = RayClusterWriter(self.cluster, notes)
-                await writer.adjust(ray_service, found.ray_clusters)
-                await writer.remove_old(key, ray_service, found.ray_clusters)
-            situation = done.situation(resource, found.ray_clusters, self._asked(resource))
-            after, snapshot = await assessor.of_accepted(resource, situation, before)
-            if done.held is None and not status.is_upgrading(after):
-                self.rollout.through(key)
-        except (
-            InvalidResource,
-            NameConflict,
-            WaitingForDeletion,
-            KubeRayMissing,
-            KubeRayTooOld,
-            Refused,
-        ) as error:
-            asked = None if isinstance(error, InvalidResource) else parse_live(live).spec
-            after, snapshot = await assessor.of_refused(live, status.not_accepted(error), asked, before)
+            scope = await self._observe(resource, before)
+            plan = await self._act(scope, notes)
+            after, snapshot = await self._assess(scope, plan, assessor)
+        except _NOT_ACCEPTED as error:
+            spec = None if isinstance(error, InvalidResource) else parse_live(live).spec
+            after, snapshot = await assessor.of_refused(live, status.not_accepted(error), spec, before)
+        await self._report(live, before, after, snapshot, notes)
+        return status.look_again_seconds(after)
+
+    def _forget(self, key: Key) -> None:
+        self.observer.forget(key)
+        self.rollout.through(key)
+        self.unreported.pop(key, None)
+        self.observer.preloads.shared.waits(key, waits=False)
+
+    async def _observe(self, resource: Resource, before: Status) -> Scope:
+        """Read the live objects of the service."""
+        shared = self.observer.preloads.shared
+        reader = ScopeReader(self.cluster, self.settings, shared, self.own_writes, self.spares_token)
+        return await reader.read(resource, before)
+
+    async def _act(self, scope: Scope, notes: list[Note]) -> Plan:
+        """Prepare, plan and apply; whatever was written is noted for Events, also where a later write fails."""
+        planner = Planner(self.cluster, self.settings, self.observer, self.rollout, self.clock)
+        try:
+            await self._prepare(scope)
+            plan = await planner.plan(scope)
+            await self._apply(scope, plan)
+        finally:
+            notes += scope.writer.notes()
+        if ray_service := scope.ray_service:
+            writer = RayClusterWriter(self.cluster, notes)
+            await writer.adjust(ray_service, scope.ray_clusters)
+            await writer.remove_old(_key(scope.resource), ray_service, scope.ray_clusters)
+        return plan
+
+    async def _prepare(self, scope: Scope) -> None:
+        """Apply what the RayService depends on: the token, and the helpers, whose state decides whether it waits."""
+        if scope.reads_token:
+            scope.token = await ensure_token(self.cluster, scope.resource, scope.secret, self.draw_token)
+        for child, body in scope.desired.items():
+            if child == scope.ray_service_identity:
+                continue
+            applied = await scope.writer.bring(body, scope.children.get(child))
+            if applied is not None:
+                scope.children[child] = applied
+
+    async def _apply(self, scope: Scope, plan: Plan) -> None:
+        """Apply the RayService unless it is on hold, then delete what is no longer desired."""
+        writer, ray_service = scope.writer, scope.ray_service_identity
+        if plan.apply is not None and (applied := await writer.bring(plan.apply, scope.ray_service)):
+            scope.children[ray_service] = applied
+        if plan.in_place and not any(
+            each.reason == Reason.REPLACING_IN_PLACE for each in scope.before.conditions
+        ):
+            writer.note(replaced_in_place(scope.resource.spec.upgrade.surge_timeout_seconds))
+        for live in plan.delete:
+            scope.remove(live)
+            await writer.drop(live)
+
+    async def _assess(self, scope: Scope, plan: Plan, assessor: Assessor) -> tuple[Status, Snapshot]:
+        """The status that the live objects amount to."""
+        situation = Situation(
+            scope.by_purpose(),
+            scope.ray_clusters,
+            scope.token,
+            scope.images,
+            plan.hold,
+            plan.in_place,
+            refused=scope.writer.refused,
+        )
+        after, snapshot = await assessor.of_accepted(scope.resource, situation, scope.before)
+        if plan.hold is None and not status.is_upgrading(after):
+            self.rollout.through(_key(scope.resource))
+        return after, snapshot
+
+    async def _report(
+        self, live: Json, before: Status, after: Status, snapshot: Snapshot, notes: list[Note]
+    ) -> None:
+        """Write status and Events, and count what has started."""
+        key = Key(live["metadata"]["namespace"], live["metadata"]["name"])
         self.observer.preloads.shared.waits(key, waits=status.lacks_images(after))
         reporter = Reporter(self.cluster, self.metrics, self.clock)
         await reporter.report(live, before, after, notes)
-        self.untold.pop(key, None)
+        self.unreported.pop(key, None)
         reporter.measure(snapshot, before, after)
-        return status.look_again_seconds(after)
-
-    async def _read(self, resource: Resource) -> Found:
-        """What there is of a resource, all asked for at once; waiting for one answer after the other is most of a pass."""
-        namespace, labels = resource.namespace, naming.labels(resource.name)
-        needs_token = not self.spares_token or await self._needs_token(resource)
-        daemon_sets, deployments, policy, ray_service, secret, ray_clusters = await asyncio.gather(
-            self.cluster.list(DAEMON_SET, namespace, labels),
-            self.cluster.list(DEPLOYMENT, namespace, labels),
-            self.cluster.get(NETWORK_POLICY, namespace, naming.network_policy(resource.name)),
-            self.cluster.get(RAY_SERVICE, namespace, resource.name),
-            self._secret(resource) if needs_token else _nothing(),
-            self.cluster.list(RAY_CLUSTER, namespace, labels),
-        )
-        children = [*daemon_sets, *deployments, *filter(None, (policy, ray_service))]
-        return Found({identity(each): each for each in children}, secret, ray_clusters, needs_token)
-
-    async def _secret(self, resource: Resource) -> Json | None:
-        return await self.cluster.get(SECRET, resource.namespace, naming.token_secret(resource.name))
-
-    async def _needs_token(self, resource: Resource) -> bool:
-        """Whether there are pods of Ray, which are asked with the token; or no RayService yet, before which it is made."""
-        pods = await self.cluster.list(POD, resource.namespace, naming.everything(resource.name))
-        if any(naming.RAY_POD_LABEL in each["metadata"]["labels"] for each in pods):
-            return True
-        return await self.cluster.get(RAY_SERVICE, resource.namespace, resource.name) is None
-
-    async def _apply(self, resource: Resource, found: Found, before: Status, notes: list[Note]) -> Applied:
-        """Apply what differs, delete what is ours and no longer wanted; a RayService may have to wait.
-
-        Args:
-            resource: what is wanted.
-            found: what there is.
-            before: the status on record.
-            notes: gets what was written, also where something fails in the middle.
-        """
-        preloads = self.observer.preloads.shared
-        writer = ChildWriter(self.cluster, preloads, self.own_writes, resource.uid, resource.name)
-        try:
-            return await self._bring(resource, found, before, writer)
-        finally:
-            notes += writer.notes()
-
-    async def _bring(self, resource: Resource, found: Found, before: Status, writer: ChildWriter) -> Applied:
-        wanted = {identity(body): body for body in desired(resource, self.settings)}
-        children = await writer.owned(resource.namespace, found.children, wanted)
-        token = await self._ensure_token(resource, found.secret) if found.needs_token else ""
-        held, is_in_place = None, False
-        for child, body in wanted.items():
-            live = children.get(child)
-            if child.kind == RAY_SERVICE.name:
-                preloads = [children.get(each) for each, asked in wanted.items() if is_preload(asked)]
-                fillers = [children.get(each) for each, asked in wanted.items() if fills_cache(asked)]
-                held = await self._held(resource, body, live, before, preloads=preloads, fillers=fillers)
-                if held is not None:
-                    continue
-                body, is_in_place = await self._staged(resource, body, live, found.ray_clusters, before)  # noqa: PLW2901 - what of it may be applied now
-            brought = await writer.bring(body, live)
-            if brought is not None:
-                children[child] = brought
-        if is_in_place and not any(each.reason == Reason.REPLACING_IN_PLACE for each in before.conditions):
-            writer.note(replaced_in_place(resource.spec.upgrade.surge_timeout_seconds))
-        await self._prune(resource, found, wanted, children, writer)
-        return Applied(children, token, held, is_in_place, writer.refused)
-
-    async def _held(
-        self,
-        resource: Resource,
-        body: Json,
-        live: Json | None,
-        before: Status,
-        *,
-        preloads: list[Json | None],
-        fillers: list[Json | None],
-    ) -> status.Held | None:
-        """Why the RayService is left as it is for now; None where it is not."""
-        gate = RolloutGate(self.cluster, self.observer, self.rollout, self.clock)
-        asked = self._asked(resource)
-        held = await gate.held(resource, body, live, before, preloads=preloads, asked=asked)
-        return held or await gate.held_for_weights(resource, body, live, fillers)
-
-    async def _staged(
-        self, resource: Resource, wanted: Json, live: Json | None, ray_clusters: list[Json], before: Status
-    ) -> tuple[Json, bool]:
-        """What of the RayService may be applied now, and whether replicas are replaced where they are."""
-        pods = list[Json]()
-        if removes_head(wanted, live):
-            pods = await self.cluster.list(POD, resource.namespace, naming.everything(resource.name))
-        text = wanted["spec"]["serveConfigV2"]
-        is_in_place = replaces_in_place(resource, text, live, before, self.clock())
-        body = in_place(wanted, resource.spec) if is_in_place else wanted
-        return staged(body, live, ray_clusters, pods), is_in_place
-
-    async def _prune(
-        self,
-        resource: Resource,
-        found: Found,
-        wanted: Mapping[Identity, Json],
-        children: Children,
-        writer: ChildWriter,
-    ) -> None:
-        """Delete what is ours and no longer wanted; what keeps an image that still runs stays until another one keeps it."""
-        unwanted = {
-            child: live
-            for child, live in children.items()
-            if child not in wanted and child.kind in PRUNED_KINDS and _is_ours(live, resource)
-        }
-        running, holding = frozenset[Pin](), list[Json]()
-        if any(map(is_preload, unwanted.values())):
-            ray_service = Identity(RAY_SERVICE.name, resource.name)
-            bodies = [wanted[ray_service], *filter(None, (found.children.get(ray_service),))]
-            running = pins(resource.spec, self.settings, bodies, found.ray_clusters)
-        if running:
-            there = [children[each] for each, body in wanted.items() if is_preload(body) and each in children]
-            holding = await self.observer.preloads.holding(there, self._asked(resource))
-        for child, live in unwanted.items():
-            if not (is_preload(live) and is_needed(live, running, holding)):
-                del children[child]
-                await writer.drop(live)
-
-    async def _ensure_token(self, resource: Resource, live: Json | None) -> str:
-        """Create the Secret with Ray's token where there is none; an existing one is never written.
-
-        Returns:
-            The stored token: that of another writer where it was faster.
-        """
-        name = naming.token_secret(resource.name)
-        if live is None:
-            token = self.draw_token()
-            if await self.cluster.create(token_secret(resource, token), naming.FIELD_MANAGER) is not None:
-                return token
-            live = await self.cluster.get(SECRET, resource.namespace, name)
-        if live is None:
-            raise ClusterUnavailable(f"Secret {name} came and went meanwhile")
-        if not belongs_to(live, resource.uid):
-            raise conflict(live, SECRET.name, resource.name)
-        return token_of(live)
-
-    def _asked(self, resource: Resource) -> DesiredImages:
-        return DesiredImages(resource.spec, preload_images(resource.spec, self.settings))
 
 
-async def _nothing() -> None:
-    """Stands for a read that is not needed."""
-
-
-def _is_ours(live: Json, resource: Resource) -> bool:
-    """Whether a child may be deleted, or left: it is controlled by the resource, or shared with it."""
-    return belongs_to(live, resource.uid) if is_shared(live) else owner(live) == resource.uid
+def _key(resource: Resource) -> Key:
+    return Key(resource.namespace, resource.name)
