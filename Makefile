@@ -48,7 +48,7 @@ generate: setup
 	$(BIN)/sdservice crd > crds/$(CRD)
 	cp crds/$(CRD) charts/stable-diffusion-operator/files/crds/$(CRD)
 	$(BIN)/python -m sd_testkit chart
-	$(BIN)/python -c 'from sd_operator import reasons; print(reasons.page(), end="")' > docs/reasons.md
+	$(BIN)/python -c 'from sd_operator.status import reasons; print(reasons.page(), end="")' > docs/reasons.md
 	$(BIN)/python -m sd_testkit licences
 
 constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes the newest
