@@ -15,7 +15,8 @@ from typing import Any
 import aiohttp
 
 from sd_operator.errors import RayTooSlow, RayUnavailable
-from sd_operator.strict_json import Json, one_line, parse_object, refuse
+from sd_operator.json_types import Json
+from sd_operator.strict_json import one_line, parse_object, refuse
 
 Session = aiohttp.ClientSession
 

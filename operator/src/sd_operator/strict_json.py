@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 from sd_operator.errors import RayUnavailable
-
-Json = dict[str, Any]
+from sd_operator.json_types import Json
 
 MOST_VALUES = 100_000
 MOST_DEPTH = 64

@@ -10,7 +10,7 @@ from kubernetes.aio.client import ApiClient, ApiException
 from kubernetes.aio.dynamic import DynamicClient
 from pydantic_core import from_json
 
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 _MERGE = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"

@@ -6,11 +6,10 @@ The subset is stricter than it is complete: a field that we render and that is n
 
 import os
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 _UNAPPROVED = "api-approved.kubernetes.io"
 _STRING: Json = {"type": "string"}

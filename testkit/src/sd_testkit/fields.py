@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from sd_testkit.json_types import Json
 from sd_testkit.merging import merged
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

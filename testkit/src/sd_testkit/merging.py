@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Changes merged over an object, as a user's edit is (pure)."""
 
-from typing import Any
-
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 
 def merged(base: Json, patch: Json) -> Json:

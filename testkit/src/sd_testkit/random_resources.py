@@ -8,7 +8,8 @@ from typing import Any
 
 import hypothesis.strategies as st
 
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
+
 Schema = dict[str, Any]
 
 _LONGEST = 40

@@ -11,7 +11,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 _NAMES = ("gpu", "a", "l4-spot", "x" * 15)
 _LABELS = st.dictionaries(

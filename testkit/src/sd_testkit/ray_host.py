@@ -24,8 +24,7 @@ from typing import Any
 import psutil
 
 from sd_testkit.control_plane import free_ports
-
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 _ADDRESS = "127.0.0.1"
 _ANSWER_SECONDS = 120.0

@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
+
 Streams = dict[str, list[str]]
 """By what is told of (`RayService`, `cluster 1`, `head pod 1`...): its states, each different from the one before."""
 

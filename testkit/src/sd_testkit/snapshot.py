@@ -5,11 +5,9 @@ import asyncio
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from sd_testkit.api_server import ApiServer
-
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 RAY_PODS = "ray.io/is-ray-node=yes"
 _BY_KUBERAY = "ray.io/originated-from-crd=RayService"

@@ -6,13 +6,11 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sd_testkit.api_server import ApiServer
+from sd_testkit.json_types import Json
 from sd_testkit.recording import slim
 from sd_testkit.snapshot import look
-
-Json = dict[str, Any]
 
 _PERIOD = 0.7
 

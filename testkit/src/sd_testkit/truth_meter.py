@@ -5,11 +5,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from sd_testkit.json_types import Json
 from sd_testkit.scenarios.user import User
-
-Json = dict[str, Any]
 
 GRACE_SECONDS = 5.0
 """After what requests get has flipped, Ready has so long to follow."""

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The volume that downloaded weights and compiled code are kept on, and how the runtime is told of it."""
 
-from typing import Any
-
 from sd_operator import naming
 from sd_operator.api import Resource, Spec
 from sd_operator.errors import InvalidResource, Problem
+from sd_operator.json_types import Json
 from sd_operator.settings import Settings
-
-Json = dict[str, Any]
 
 _VOLUME = "cache"
 

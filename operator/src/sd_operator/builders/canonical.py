@@ -11,7 +11,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-Json = dict[str, Any]
+from sd_operator.json_types import Json
 
 _MAPS = {"labels", "annotations", "nodeSelector", "matchLabels"}
 """Maps with keys of users: written as they are, and left out where they are empty; an empty object elsewhere means something."""

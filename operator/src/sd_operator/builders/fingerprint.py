@@ -13,14 +13,12 @@ from typing import Any
 
 from sd_operator import naming
 
-Json = Any
-
 MUTED_IN_GROUPS = ("replicas", "minReplicas", "maxReplicas", "scaleStrategy")
 TOLERATIONS = "tolerations"
 """With the keys of groups above: what KubeRay does not compare."""
 
 
-def fingerprint(cluster: Mapping[str, Json]) -> str:
+def fingerprint(cluster: Mapping[str, Any]) -> str:
     """Equal for two configs between which KubeRay starts no new cluster.
 
     The RayService carries it as an annotation, which KubeRay copies to a RayCluster when it makes or rewrites it.
@@ -36,7 +34,7 @@ def fingerprint(cluster: Mapping[str, Json]) -> str:
     return hashlib.sha256(json.dumps(heard, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _heard(group: Mapping[str, Json], muted: tuple[str, ...] = ()) -> Json:
+def _heard(group: Mapping[str, Any], muted: tuple[str, ...] = ()) -> Any:
     """A group without what KubeRay does not compare."""
     template = group["template"]
     pod = {key: value for key, value in template["spec"].items() if key != TOLERATIONS}
@@ -44,7 +42,7 @@ def _heard(group: Mapping[str, Json], muted: tuple[str, ...] = ()) -> Json:
     return {**kept, "template": {**template, "spec": pod}}
 
 
-def runs_other_config(ray_service: Mapping[str, Json], live: Mapping[str, Json]) -> bool:
+def runs_other_config(ray_service: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
     """Whether a RayCluster was made from another config than its RayService has, bounds and tolerations aside."""
     wanted, made_from = (
         (each["metadata"].get("annotations") or {}).get(naming.CLUSTER_CONFIG_ANNOTATION)

@@ -7,15 +7,13 @@ NetworkPolicy: the API server, which the head's autoscaler asks, and the hub tha
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from sd_operator import naming
 from sd_operator.api import Redis, Resource, Spec
 from sd_operator.builders.metadata import owned_metadata
+from sd_operator.json_types import Json
 from sd_operator.settings import Settings
-
-Json = dict[str, Any]
 
 API_VERSION = "networking.k8s.io/v1"
 KIND = "NetworkPolicy"

@@ -3,12 +3,11 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sd_operator.api import Spec, Toleration, WorkerGroup
 from sd_operator.api.affinity import Affinity
-
-Json = dict[str, Any]
+from sd_operator.json_types import Json
 
 # Karpenter and EKS managed node groups name the same thing differently; a node has one of the two labels.
 _CAPACITY_LABELS = {

@@ -5,7 +5,6 @@ KubeRay adds the `ray start` command, probes, ports and volumes of its own; the 
 """
 
 import math
-from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Resource, Spec, StateVolume, WorkerGroup
@@ -22,9 +21,8 @@ from sd_operator.builders.cache import (
 from sd_operator.builders.environment import env
 from sd_operator.builders.placement import head_placement, worker_placement
 from sd_operator.builders.ray_variables import ray_variables
+from sd_operator.json_types import Json
 from sd_operator.settings import Settings
-
-Json = dict[str, Any]
 
 USER_ID = 1000  # of the runtime image
 _THREADS = "OMP_NUM_THREADS"

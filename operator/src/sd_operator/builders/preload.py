@@ -14,7 +14,6 @@ one stays while its image serves. A cache is one service's, and so is the Daemon
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Resource, Spec, WorkerGroup
@@ -31,9 +30,8 @@ from sd_operator.builders.metadata import owned_metadata, user_reference
 from sd_operator.builders.placement import REQUIRED, on_gpu_nodes, selects_nodes, worker_placement
 from sd_operator.builders.pod import USER_ID, image, model_token, security_context
 from sd_operator.builders.serve_config import runtime_config
+from sd_operator.json_types import Json
 from sd_operator.settings import Settings
-
-Json = dict[str, Any]
 
 SLEEP = ["sleep", "2147483647"]
 """68 years, in words that every `sleep` knows; busybox learned `infinity` late."""

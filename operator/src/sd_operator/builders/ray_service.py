@@ -6,7 +6,6 @@ rayStartParams, an explicit autoscaler version beside group priorities.
 """
 
 import json
-from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Redis, Resource, Spec, StateVolume, WorkerGroup
@@ -17,9 +16,8 @@ from sd_operator.builders.fingerprint import fingerprint
 from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.pod import head_template, security_context, worker_template
 from sd_operator.builders.serve_config import grace_seconds, serve_config_text
+from sd_operator.json_types import Json
 from sd_operator.settings import Settings
-
-Json = dict[str, Any]
 
 API_VERSION = "ray.io/v1"
 KIND = "RayService"

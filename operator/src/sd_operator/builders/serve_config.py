@@ -7,15 +7,13 @@ both sides to it. A change of `args` or `ray_actor_options` restarts replicas, `
 
 import json
 from functools import lru_cache
-from typing import Any
 
 import yaml
 
 from sd_operator import naming
 from sd_operator.api import Spec
 from sd_operator.api.capacity import most_replicas
-
-Json = dict[str, Any]
+from sd_operator.json_types import Json
 
 _LEAST_GRACE_SECONDS = 30
 _HANDOVER_SECONDS = 10  # Serve looks every two seconds whether a replica has finished; then the files travel

@@ -6,12 +6,9 @@ and lets them finish; then the node ends by itself, long before its time is over
 head only waits for workers that drain: without it they could not end well.
 """
 
-from typing import Any
-
 from sd_operator.api import Spec
 from sd_operator.builders.serve_config import grace_seconds as replica_grace_seconds
-
-Json = dict[str, Any]
+from sd_operator.json_types import Json
 
 # `ray start --block` drains its node for so long at most; 0: not at all.
 # https://docs.ray.io/en/latest/train/user-guides/fault-tolerance.html

@@ -5,8 +5,6 @@ They ask for what a worker of the first group asks for, so a node autoscaler kee
 a worker has taken it (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption).
 """
 
-from typing import Any
-
 from sd_operator import naming
 from sd_operator.api import Resource
 from sd_operator.api.capacity import gpus_per_worker
@@ -14,9 +12,8 @@ from sd_operator.builders.metadata import owned_metadata
 from sd_operator.builders.placement import worker_placement
 from sd_operator.builders.pod import image, security_context
 from sd_operator.builders.preload import SLEEP
+from sd_operator.json_types import Json
 from sd_operator.settings import Settings
-
-Json = dict[str, Any]
 
 
 def warm_deployment(resource: Resource, settings: Settings) -> Json:

@@ -9,16 +9,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sd_operator import times
 from sd_operator.api import Condition, Status
 from sd_operator.api.status import ConditionType, Reason
+from sd_operator.json_types import Json
 from sd_operator.observe.cold_start import Phase, of_record, starts
 from sd_operator.observe.snapshot import Snapshot
 from sd_operator.status.reasons import REASONS, Meaning
-
-Json = Mapping[str, Any]
 
 _SINCE = re.compile(r"since (\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z)")
 _EVENTS = 8

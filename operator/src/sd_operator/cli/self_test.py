@@ -4,20 +4,19 @@
 import asyncio
 import secrets
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from sd_operator.api import KIND
 from sd_operator.api.resource import API_VERSION
 from sd_operator.errors import SdServiceError
+from sd_operator.json_types import Json
 from sd_operator.kube import SERVICE, Cluster, connect
 
 _MANAGER = "sdservice-self-test"
 _REQUEST_SECONDS = 10.0
 _POLL_SECONDS = 1.0
-
-Json = dict[str, Any]
 
 
 def self_test(

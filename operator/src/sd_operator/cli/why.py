@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from sd_operator.builders.serve_config import serve_config_text
 from sd_operator.cli.explain import Explanation, Row, explain
 from sd_operator.cli.start_chart import chart
 from sd_operator.errors import InvalidResource, KubeRayMissing, Refused, SdServiceError
+from sd_operator.json_types import Json
 from sd_operator.kube import (
     CORE_EVENT,
     DAEMON_SET,
@@ -47,8 +48,6 @@ from sd_operator.reconcile.staging import replaces_in_place
 from sd_operator.settings import Settings
 from sd_operator.status.condition_state import ConditionState
 from sd_operator.status.preload import waiting_for_images
-
-Json = dict[str, Any]
 
 _TIMEOUT_SECONDS = 20.0
 _KNOWN_TO_THE_OPERATOR = {Reason.NAME_CONFLICT, Reason.WAITING_FOR_DELETION, Reason.REFUSED}

@@ -10,15 +10,14 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from itertools import groupby
-from typing import Any
 
 from sd_operator import naming
 from sd_operator.errors import KubeRayMissing, Refused
+from sd_operator.json_types import Json
 from sd_operator.kube import POD, SERVICE, Cluster, Kind, ListedCluster
 from sd_operator.kube.watched_kinds import CHILDREN
 from sd_operator.naming import Key
 
-Json = dict[str, Any]
 Objects = dict[Kind, list[Json]]
 
 _KINDS = tuple({**{watched.kind: None for watched in CHILDREN}, POD: None})

@@ -15,12 +15,11 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from sd_operator.errors import LeadershipLost, SdServiceError
+from sd_operator.json_types import Json
 from sd_operator.kube import LEASE, Cluster
-
-Json = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 

@@ -16,18 +16,16 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any
 
 from sd_operator.controller import first_lists
 from sd_operator.controller.first_lists import Objects
 from sd_operator.controller.work_queue import Work, WorkQueue
 from sd_operator.errors import KubeRayMissing, Refused, SdServiceError
+from sd_operator.json_types import Json
 from sd_operator.kube import SERVICE, Cluster, Kind, ListedCluster
 from sd_operator.kube.watched_kinds import CHILDREN, OPTIONAL, SHARED, Watched, is_shared, keys
 from sd_operator.naming import Key
 from sd_operator.settings import Settings
-
-Json = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
 
 import aiohttp
 from kubernetes.aio.client import ApiClient
@@ -11,11 +10,11 @@ from pydantic_core import from_json
 
 from sd_operator.bounded_http import MOST_BYTES, Answer
 from sd_operator.errors import ClusterUnavailable
+from sd_operator.json_types import Json
 from sd_operator.kube.failures import failure, is_failed_test, names_an_object
 from sd_operator.kube.kinds import Kind, kind_of
 from sd_operator.kube.service_proxy import ServiceProxy
 
-Json = dict[str, Any]
 Operations = list[Json]
 
 _GONE = 404

@@ -11,14 +11,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-Json = Any
 Fields = Mapping[str, Any]
 
 _IDENTITY = {"apiVersion", "kind", "status"}
 _METADATA = {"labels", "annotations", "ownerReferences"}
 
 
-def needs_apply(wanted: Mapping[str, Json], live: Mapping[str, Json], manager: str) -> bool:
+def needs_apply(wanted: Mapping[str, Any], live: Mapping[str, Any], manager: str) -> bool:
     """Tell whether server-side apply of `wanted` by `manager` would change `live`."""
     mine = {key: value for key, value in wanted.items() if key not in _IDENTITY}
     mine["metadata"] = {key: value for key, value in wanted["metadata"].items() if key in _METADATA}
@@ -26,7 +25,7 @@ def needs_apply(wanted: Mapping[str, Json], live: Mapping[str, Json], manager: s
     return not _is_applied(mine, live, fields) or _owns_more(fields, mine)
 
 
-def owned_fields(live: Mapping[str, Json], manager: str) -> Fields:
+def owned_fields(live: Mapping[str, Any], manager: str) -> Fields:
     """The fields that `manager` applied, in the API server's FieldsV1 form."""
     for entry in live.get("metadata", {}).get("managedFields", []):
         applied = entry.get("operation") == "Apply" and not entry.get("subresource")
@@ -36,7 +35,7 @@ def owned_fields(live: Mapping[str, Json], manager: str) -> Fields:
     return {}
 
 
-def _is_applied(wanted: Json, live: Json, fields: Fields) -> bool:
+def _is_applied(wanted: Any, live: Any, fields: Fields) -> bool:
     """Tell whether a value is live and ours; `fields` is what we own below it."""
     inner = {key: value for key, value in fields.items() if key != "."}
     if not inner:
@@ -51,14 +50,14 @@ def _is_applied(wanted: Json, live: Json, fields: Fields) -> bool:
     return False
 
 
-def _field_is_applied(wanted: Json, live: Json, fields: Fields | None) -> bool:
+def _field_is_applied(wanted: Any, live: Any, fields: Fields | None) -> bool:
     if fields is None:
         # The API server notes no owner of an empty merged list: there is nothing in it to own.
         return wanted in ([], {}) and bool(live == wanted)
     return _is_applied(wanted, live, fields)
 
 
-def _item_is_applied(item: Json, live: list[Json], fields: Fields) -> bool:
+def _item_is_applied(item: Any, live: list[Any], fields: Fields) -> bool:
     """An item of a list that is merged by keys or values: ours where an owned selector finds it."""
     for selector, inner in fields.items():
         if _follow(selector, [item])[0]:
@@ -67,7 +66,7 @@ def _item_is_applied(item: Json, live: list[Json], fields: Fields) -> bool:
     return False
 
 
-def _owns_more(fields: Fields, wanted: Json) -> bool:
+def _owns_more(fields: Fields, wanted: Any) -> bool:
     """Tell whether FieldsV1 names a field that `wanted` does not have."""
     for key, inner in fields.items():
         if key == ".":
@@ -78,7 +77,7 @@ def _owns_more(fields: Fields, wanted: Json) -> bool:
     return False
 
 
-def _follow(key: str, value: Json) -> tuple[bool, Json]:
+def _follow(key: str, value: Any) -> tuple[bool, Any]:
     """Find what one step of a FieldsV1 path names: f:field, k:{keys}, v:value or i:index."""
     kind, _, selector = key.partition(":")
     if kind == "f":
@@ -95,5 +94,5 @@ def _follow(key: str, value: Json) -> tuple[bool, Json]:
     return False, None
 
 
-def _has_keys(item: Json, keys: Mapping[str, Json]) -> bool:
+def _has_keys(item: Any, keys: Mapping[str, Any]) -> bool:
     return isinstance(item, Mapping) and all(item.get(key) == value for key, value in keys.items())

@@ -4,10 +4,10 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from sd_operator.json_types import Json
 from sd_operator.kube.client import Cluster
 from sd_operator.kube.kinds import Kind
 
-Json = dict[str, Any]
 Objects = Mapping[Kind, list[Json]]
 
 

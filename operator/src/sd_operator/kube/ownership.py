@@ -8,9 +8,8 @@ from sd_operator import naming
 from sd_operator.api import KIND
 from sd_operator.api.resource import API_VERSION
 from sd_operator.errors import NameConflict, WaitingForDeletion
+from sd_operator.json_types import Json
 from sd_operator.kube.drift import owned_fields
-
-Json = Mapping[str, Any]
 
 
 def owner(live: Json) -> str | None:
@@ -70,7 +69,7 @@ def is_ours(live: Json) -> bool:
     return bool(users(live["metadata"])) or bool(owned_fields(live, naming.FIELD_MANAGER))
 
 
-def users(metadata: Json) -> list[Json]:
+def users(metadata: Mapping[str, Any]) -> list[Json]:
     """References of the services that share an object, by its metadata."""
     return [
         each

@@ -15,14 +15,13 @@ from weakref import WeakValueDictionary
 
 from sd_operator import naming
 from sd_operator.errors import ClusterUnavailable, NameConflict
+from sd_operator.json_types import Json
 from sd_operator.kube import DAEMON_SET, Cluster
 from sd_operator.kube.drift import needs_apply
 from sd_operator.kube.ownership import is_ours, is_shared, users
 from sd_operator.kube.watched_kinds import keys
 from sd_operator.naming import Key
 from sd_operator.recent import Recent
-
-Json = dict[str, Any]
 
 _FRESH_SECONDS = 10.0
 MOST_USERS = 500

@@ -12,14 +12,12 @@ A cluster that scales to zero may hold a request that waits for a replica. KubeR
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from sd_operator.api.status import Reason
 from sd_operator.builders.fingerprint import runs_other_config
+from sd_operator.json_types import Json
 from sd_operator.kube.ownership import owner
 from sd_operator.observe.snapshot import OldCluster, Snapshot
-
-Json = dict[str, Any]
 
 
 def old_clusters(ray_service: Json | None, ray_clusters: Iterable[Json]) -> Iterator[Json]:

@@ -7,7 +7,6 @@ by that one. `tests/operator/observe/test_effective_spec.py` holds both to the s
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
@@ -18,9 +17,8 @@ from sd_operator.api.status import ModelStatus
 from sd_operator.builders.preload import brings_images
 from sd_operator.builders.ray_service import STRATEGIES
 from sd_operator.builders.serve_config import serve_config
+from sd_operator.json_types import Json
 from sd_operator.naming import MODEL_DEPLOYMENT
-
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

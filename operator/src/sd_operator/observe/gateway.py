@@ -4,10 +4,7 @@
 Its fields: https://gateway-api.sigs.k8s.io/reference/spec/#gateway. KubeRay makes it with one HTTP listener.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-Json = Mapping[str, Any]
+from sd_operator.json_types import Json
 
 _HTTP_PORT = 80
 

@@ -6,16 +6,14 @@ stands in its own status, since services share the DaemonSets. So a restart chan
 back opens the gate.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sd_operator import times
 from sd_operator.api import Spec, Status
+from sd_operator.json_types import Json
 from sd_operator.observe.preload_state import PreloadState
-
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

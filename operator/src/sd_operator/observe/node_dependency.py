@@ -2,18 +2,17 @@
 """What the status of a service depends on, of nodes: so that a change of a node concerns those services alone (pure)."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sd_operator.api import Spec
 from sd_operator.api.capacity import gpus_per_worker
 from sd_operator.builders.placement import worker_placement
+from sd_operator.json_types import Json
 from sd_operator.observe.node_matching import accepts
 from sd_operator.observe.nodes import Node, holds
-
-Json = Mapping[str, Any]
 
 _PLACEMENT = ("nodeSelector", "affinity", "tolerations")
 

@@ -3,12 +3,10 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from sd_operator.builders.placement import REQUIRED
+from sd_operator.json_types import Json
 from sd_operator.observe.nodes import Node
-
-Json = Mapping[str, Any]
 
 _NUMBER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _LARGEST = 2**63

@@ -16,9 +16,8 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 
-Json = Mapping[str, Any]
+from sd_operator.json_types import Json
 
 _COUNT = re.compile(r"([0-9]+)(k|M|G|Ki|Mi|Gi)?", re.ASCII)
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}

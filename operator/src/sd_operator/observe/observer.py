@@ -3,11 +3,11 @@
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sd_operator import naming
 from sd_operator.builders.token_secret import token_of
 from sd_operator.errors import KubeRayMissing, Refused
+from sd_operator.json_types import Json
 from sd_operator.kube import (
     CORE_EVENT,
     DAEMON_SET,
@@ -33,8 +33,6 @@ from sd_operator.observe.upgrade_progress import upgrade_state
 from sd_operator.ray.probe_poller import Door, ProbePoller
 from sd_operator.ray.serve_poller import ServePoller
 from sd_operator.ray.serve_reader import DashboardTarget
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,13 @@ from typing import Any
 
 from sd_operator.observe.raycluster_diff import is_same_value
 
-Json = Any
-
 _VERSION = "f:ray.io/kuberay-version"
 _POD_FIELDS = ("nodeSelector", "affinity", "serviceAccountName", "priorityClassName", "runtimeClassName")
 _CONTAINER_FIELDS = ("image", "resources", "securityContext", "env", "volumeMounts")
 _SHOWN = 3
 
 
-def outdated(cluster: Mapping[str, Json], pods: Iterable[Mapping[str, Json]]) -> str:
+def outdated(cluster: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> str:
     """How many pods run something else than their successors would, and in which fields; empty where none does.
 
     What younger pods of the same group have otherwise too, an admission webhook has changed: that is no difference.
@@ -47,7 +45,7 @@ def outdated(cluster: Mapping[str, Json], pods: Iterable[Mapping[str, Json]]) ->
     return f"{count} of {len(own)} pods, in {', '.join(sorted(paths)[:_SHOWN])}{more}"
 
 
-def _rewritten_at(cluster: Mapping[str, Json]) -> str:
+def _rewritten_at(cluster: Mapping[str, Any]) -> str:
     """When KubeRay last wrote the RayCluster, UTC; empty where that is not on record, so that every pod counts as young."""
     for entry in cluster["metadata"].get("managedFields") or []:
         annotations = entry.get("fieldsV1", {}).get("f:metadata", {}).get("f:annotations", {})
@@ -56,7 +54,7 @@ def _rewritten_at(cluster: Mapping[str, Json]) -> str:
     return ""
 
 
-def _differing(cluster: Mapping[str, Json], pod: Mapping[str, Json]) -> Iterator[str]:
+def _differing(cluster: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
     """Fields in which a pod differs from the template of its group; what it has beyond the template is KubeRay's."""
     template = _template(cluster, _label(pod, "ray.io/group"))
     if template is None:
@@ -70,7 +68,7 @@ def _differing(cluster: Mapping[str, Json], pod: Mapping[str, Json]) -> Iterator
             yield name
 
 
-def _template(cluster: Mapping[str, Json], group: str) -> Json | None:
+def _template(cluster: Mapping[str, Any], group: str) -> Any | None:
     spec = cluster["spec"]
     if group == "headgroup":
         return spec["headGroupSpec"]["template"]["spec"]
@@ -78,7 +76,7 @@ def _template(cluster: Mapping[str, Json], group: str) -> Json | None:
     return groups[group]["template"]["spec"] if group in groups else None
 
 
-def _is_in(wanted: Json, live: Json) -> bool:
+def _is_in(wanted: Any, live: Any) -> bool:
     """Whether all of a wanted value is live; items of lists are found by their names."""
     if wanted is None:
         return True
@@ -89,5 +87,5 @@ def _is_in(wanted: Json, live: Json) -> bool:
     return is_same_value(wanted, live)
 
 
-def _label(pod: Mapping[str, Json], name: str) -> str:
+def _label(pod: Mapping[str, Any], name: str) -> str:
     return str((pod["metadata"].get("labels") or {}).get(name, ""))

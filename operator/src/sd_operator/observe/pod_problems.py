@@ -6,16 +6,14 @@ written again: the alternation of ErrImagePull and ImagePullBackOff, and the ran
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sd_operator import times
 from sd_operator.api.status import Reason
 from sd_operator.excerpts import ending
-
-Json = Mapping[str, Any]
+from sd_operator.json_types import Json
 
 _PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
 _SETUP = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}

@@ -8,19 +8,17 @@ volume brings is on it from the start, and still takes minutes
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from sd_operator import naming, times
 from sd_operator.api import Spec
 from sd_operator.api.capacity import gpus_per_worker
 from sd_operator.api.status import Reason
 from sd_operator.builders.placement import worker_placement
+from sd_operator.json_types import Json
 from sd_operator.observe.node_matching import accepts
 from sd_operator.observe.nodes import Node, holds
 from sd_operator.observe.pod_problems import PodProblem
 from sd_operator.observe.preload_state import ImageState, PreloadState, View
-
-Json = Mapping[str, Any]
 
 _SLOW_SECONDS = 15
 

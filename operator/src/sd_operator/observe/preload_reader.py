@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Spec
 from sd_operator.builders.preload import brings_images, relies_on_gpu_labels
 from sd_operator.errors import Refused
+from sd_operator.json_types import Json
 from sd_operator.kube import CORE_EVENT, DAEMON_SET, POD, Cluster
 from sd_operator.kube.ownership import is_shared
 from sd_operator.kube.preload_sharing import SharedPreloads
@@ -28,8 +28,6 @@ from sd_operator.observe.preload_state import (
     of_daemon_set,
 )
 from sd_operator.recent import Recent
-
-Json = dict[str, Any]
 
 _FRESH_SECONDS = 10.0
 _MOST_STATES = 1000

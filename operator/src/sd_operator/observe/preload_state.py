@@ -9,15 +9,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from sd_operator import naming, times
 from sd_operator.api.status import Reason
+from sd_operator.json_types import Json
 from sd_operator.observe import pod_problems
 from sd_operator.observe.nodes import Node, described, holds
 from sd_operator.observe.pod_problems import PodProblem
-
-Json = Mapping[str, Any]
 
 # A kubelet lists its images anew within a minute.
 _LISTED_WITHIN = timedelta(minutes=2)

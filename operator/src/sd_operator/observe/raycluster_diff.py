@@ -6,12 +6,10 @@ from typing import Any
 
 from sd_operator.builders.fingerprint import MUTED_IN_GROUPS, TOLERATIONS
 
-Json = Any
-
 _SHOWN = 3
 
 
-def differences(wanted: Mapping[str, Json], live: Mapping[str, Json]) -> str:
+def differences(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> str:
     """The first paths at which a live RayCluster has other values than are wanted, for a person."""
     found = list(_differing(wanted, live["spec"], ""))
     if not found:
@@ -20,7 +18,7 @@ def differences(wanted: Mapping[str, Json], live: Mapping[str, Json]) -> str:
     return ", ".join(found[:_SHOWN]) + more
 
 
-def _differing(wanted: Json, live: Json, path: str) -> Iterator[str]:
+def _differing(wanted: Any, live: Any, path: str) -> Iterator[str]:
     """Paths of wanted values that are not live; what a RayCluster has beyond them, KubeRay or a default put there."""
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):
         for key, value in wanted.items():
@@ -33,13 +31,13 @@ def _differing(wanted: Json, live: Json, path: str) -> Iterator[str]:
         yield path
 
 
-def _named(item: Json) -> str:
+def _named(item: Any) -> str:
     if isinstance(item, Mapping):
         return str(item.get("groupName") or item.get("name") or item.get("key") or "")
     return str(item)
 
 
-def is_same_value(wanted: Json, live: Json) -> bool:
+def is_same_value(wanted: Any, live: Any) -> bool:
     """Equal; or the same quantity, for KubeRay writes 0.5 as 500m."""
     if wanted == live or (wanted in ({}, []) and live is None):
         return True
@@ -52,7 +50,7 @@ _UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12} | {
 }
 
 
-def _amount(value: Json) -> float | None:
+def _amount(value: Any) -> float | None:
     """A Kubernetes quantity as a number, None where it is none."""
     text = str(value)
     number = text.rstrip("mkKMGTi")

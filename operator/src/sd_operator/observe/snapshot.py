@@ -7,17 +7,15 @@ KubeRay's field names end here: https://github.com/ray-project/kuberay, ray-oper
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 from sd_operator import naming, times
+from sd_operator.json_types import Json
 from sd_operator.observe import pod_problems
 from sd_operator.observe.pod_problems import PodProblem
 from sd_operator.observe.preload_state import PreloadState
 from sd_operator.observe.upgrade_progress import UpgradeState
 from sd_operator.ray.serve_state import Reading, Silence
 from sd_operator.strict_json import clipped, object_or_empty, text_or_empty
-
-Json = Mapping[str, Any]
 
 _MOST_STATUS = 64
 _MOST_WORDS = 32 * 1024

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far the running RayClusters are from the config that is wanted (pure)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from sd_operator.builders.fingerprint import runs_other_config
+from sd_operator.json_types import Json
 from sd_operator.observe.outdated_pods import outdated
 from sd_operator.observe.raycluster_diff import differences
-
-Json = Mapping[str, Any]
 
 _VERSION_ANNOTATION = "ray.io/kuberay-version"
 OLDEST_KUBERAY = (1, 7)

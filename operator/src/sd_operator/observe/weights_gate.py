@@ -7,18 +7,16 @@ fetches for itself, and the replica that starts first shows whether the weights 
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
 from sd_operator import naming
 from sd_operator.api import Spec
 from sd_operator.builders.cache import is_filled_beforehand
+from sd_operator.json_types import Json
 from sd_operator.observe import pod_problems
 from sd_operator.observe.nodes import Node
 from sd_operator.observe.pod_problems import PodProblem
-
-Json = Mapping[str, Any]
 
 _WEIGHTS = ("model", "loras")
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sd_operator.json_types import Json
 from sd_operator.ray.serve_state import ServeState
-
-Json = dict[str, Any]
 
 _VALUE_LIMIT = 80
 

@@ -12,10 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from sd_operator import naming
+from sd_operator.json_types import Json
 from sd_operator.ray.replica_starts import StartReport
 from sd_operator.strict_json import clipped, count, is_within, items, mapping, refuse, text
-
-Json = dict[str, Any]
 
 NOT_STARTED = "NOT_STARTED"
 FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})

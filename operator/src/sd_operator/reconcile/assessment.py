@@ -4,11 +4,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from sd_operator import status
 from sd_operator.api import Resource, Spec, Status
 from sd_operator.errors import Refused
+from sd_operator.json_types import Json
 from sd_operator.naming import Key
 from sd_operator.observe.observer import LiveChildren, Observer
 from sd_operator.observe.pod_problems import PodProblem
@@ -16,8 +16,6 @@ from sd_operator.observe.preload_reader import DesiredImages
 from sd_operator.observe.snapshot import Snapshot
 from sd_operator.reconcile.child_writer import Identity, with_refusals
 from sd_operator.status.condition_state import ConditionState
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

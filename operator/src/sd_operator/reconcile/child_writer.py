@@ -3,11 +3,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sd_operator import naming
 from sd_operator.api.status import Reason
 from sd_operator.errors import NameConflict, Refused, WaitingForDeletion
+from sd_operator.json_types import Json
 from sd_operator.kube import DAEMON_SET, DEPLOYMENT, Cluster, kind_of
 from sd_operator.kube.drift import needs_apply
 from sd_operator.kube.own_writes import OwnWrites
@@ -17,8 +18,6 @@ from sd_operator.observe.pod_problems import PodProblem
 from sd_operator.observe.snapshot import Snapshot, WarmView
 from sd_operator.reconcile.desired import HELPERS
 from sd_operator.reconcile.events import Note, changes
-
-Json = dict[str, Any]
 
 
 class Identity(NamedTuple):

@@ -4,17 +4,14 @@
 The token Secret is not among them: it is created once and never compared, so no token passes through here.
 """
 
-from typing import Any
-
 from sd_operator.api import Resource
 from sd_operator.builders.canonical import canonical
 from sd_operator.builders.network_policy import network_policy
 from sd_operator.builders.preload import preload_daemon_sets, weights_daemon_sets
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.builders.warm import warm_deployment
+from sd_operator.json_types import Json
 from sd_operator.settings import Settings
-
-Json = dict[str, Any]
 
 PRUNED_KINDS = ("DaemonSet", "Deployment", "NetworkPolicy")
 """Kinds of which a resource may want fewer than it has; what is ours and not desired is deleted."""

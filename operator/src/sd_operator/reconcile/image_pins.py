@@ -13,9 +13,8 @@ from typing import Any
 
 from sd_operator.api import Spec
 from sd_operator.builders.preload import brings_images, preload_placement
+from sd_operator.json_types import Json
 from sd_operator.settings import Settings
-
-Json = Mapping[str, Any]
 
 _WHERE = ("nodeSelector", "tolerations", "affinity", "runtimeClassName")
 

@@ -4,9 +4,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sd_operator import naming, status
+from sd_operator.json_types import Json
 from sd_operator.kube import POD, Cluster
 from sd_operator.kube.ownership import is_preload
 from sd_operator.observe.observer import Observer
@@ -16,8 +16,6 @@ from sd_operator.reconcile.rollout_gate import RolloutGate
 from sd_operator.reconcile.scope import Scope
 from sd_operator.reconcile.staging import in_place, removes_head, replaces_in_place, staged
 from sd_operator.settings import Settings
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

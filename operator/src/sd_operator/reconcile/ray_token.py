@@ -2,16 +2,14 @@
 """The Secret with the token that Ray's API wants: created once, never written again."""
 
 from collections.abc import Callable
-from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Resource
 from sd_operator.builders.token_secret import token_of, token_secret
 from sd_operator.errors import ClusterUnavailable
+from sd_operator.json_types import Json
 from sd_operator.kube import SECRET, Cluster
 from sd_operator.kube.ownership import belongs_to, conflict
-
-Json = dict[str, Any]
 
 
 async def ensure_token(

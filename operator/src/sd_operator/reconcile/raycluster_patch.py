@@ -10,11 +10,10 @@ from typing import Any
 
 from sd_operator.builders.fingerprint import TOLERATIONS
 
-Json = Any
 Operation = dict[str, Any]
 
 
-def live_patch(wanted: Mapping[str, Json], live: Mapping[str, Json]) -> list[Operation]:
+def live_patch(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> list[Operation]:
     """The JSON patch that brings bounds and tolerations into a live RayCluster; empty where they are there.
 
     Each group is tested by its name, and each value by what it was, so that a cluster that KubeRay or someone else
@@ -39,14 +38,14 @@ def live_patch(wanted: Mapping[str, Json], live: Mapping[str, Json]) -> list[Ope
     return patch
 
 
-def _bounds(path: str, goal: Json, live: Json) -> Iterator[Operation]:
+def _bounds(path: str, goal: Any, live: Any) -> Iterator[Operation]:
     for name in ("minReplicas", "maxReplicas"):
         if live.get(name) != goal[name]:
             yield _test(f"{path}/{name}", live.get(name))
             yield {"op": "replace", "path": f"{path}/{name}", "value": goal[name]}
 
 
-def _tolerations(path: str, goal: Json, live: Json) -> Iterator[Operation]:
+def _tolerations(path: str, goal: Any, live: Any) -> Iterator[Operation]:
     wanted = goal["template"]["spec"].get(TOLERATIONS) or []
     found = live["template"]["spec"].get(TOLERATIONS)
     if (found or []) == wanted:
@@ -57,5 +56,5 @@ def _tolerations(path: str, goal: Json, live: Json) -> Iterator[Operation]:
     yield {"op": "add", "path": path, "value": wanted} if wanted else {"op": "remove", "path": path}
 
 
-def _test(path: str, value: Json) -> Operation:
+def _test(path: str, value: Any) -> Operation:
     return {"op": "test", "path": path, "value": value}

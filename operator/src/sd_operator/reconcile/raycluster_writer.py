@@ -2,18 +2,16 @@
 """Writes to the RayClusters that KubeRay makes: bounds and tolerations of the one in use, and the removal of old ones."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from sd_operator import naming
 from sd_operator.errors import ClusterUnavailable
+from sd_operator.json_types import Json
 from sd_operator.kube import POD, RAY_CLUSTER, RAY_SERVICE, Cluster
 from sd_operator.naming import Key
 from sd_operator.observe.cluster_roles import lacks_a_node, old_clusters, removable, taking_config
 from sd_operator.observe.snapshot import observe
 from sd_operator.reconcile.events import Note, adjusted, removed
 from sd_operator.reconcile.raycluster_patch import live_patch
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 from sd_operator import status
 from sd_operator.api import Resource, Status, parse_live, recorded_status
@@ -22,6 +21,7 @@ from sd_operator.errors import (
     Refused,
     WaitingForDeletion,
 )
+from sd_operator.json_types import Json
 from sd_operator.kube import SERVICE, Cluster, ListedCluster
 from sd_operator.kube.own_writes import OwnWrites
 from sd_operator.metrics import Metrics
@@ -37,8 +37,6 @@ from sd_operator.reconcile.reporter import Reporter
 from sd_operator.reconcile.rollout import Rollout
 from sd_operator.reconcile.scope import Scope, ScopeReader
 from sd_operator.settings import Settings
-
-Json = dict[str, Any]
 
 _NOT_ACCEPTED = (InvalidResource, NameConflict, WaitingForDeletion, KubeRayMissing, KubeRayTooOld, Refused)
 """Errors that `Accepted` reports; any other one is the queue's, which tries again."""

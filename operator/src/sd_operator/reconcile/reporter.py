@@ -5,19 +5,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import KIND, Status
 from sd_operator.api.resource import API_VERSION
 from sd_operator.errors import Refused
+from sd_operator.json_types import Json
 from sd_operator.kube import Cluster
 from sd_operator.metrics import Metrics
 from sd_operator.observe import cold_start
 from sd_operator.observe.snapshot import Snapshot
 from sd_operator.reconcile.events import Note, event, flips
-
-Json = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 

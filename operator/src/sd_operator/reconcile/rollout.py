@@ -6,15 +6,13 @@ That concerns every service, and each wants a second cluster beside its first on
 """
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from sd_operator import naming
 from sd_operator.api import Resource, Status
 from sd_operator.api.status import ConditionType, Reason
+from sd_operator.json_types import Json
 from sd_operator.naming import Key
-
-Json = Mapping[str, Any]
 
 PATIENCE_SECONDS = 1800.0
 """Whoever takes longer is passed by: a cluster that never comes up keeps nobody from the mended version."""

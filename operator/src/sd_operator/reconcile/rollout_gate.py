@@ -4,10 +4,10 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from sd_operator import naming, status
 from sd_operator.api import Resource, Status
+from sd_operator.json_types import Json
 from sd_operator.kube import POD, Cluster
 from sd_operator.naming import Key
 from sd_operator.observe.effective_spec import of_ray_service
@@ -20,8 +20,6 @@ from sd_operator.status.condition_state import ConditionState
 from sd_operator.status.model import fetching_weights
 from sd_operator.status.preload import waiting_for_images
 from sd_operator.status.upgrading import waiting_for_others
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

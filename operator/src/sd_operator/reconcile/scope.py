@@ -3,11 +3,11 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
 
 from sd_operator import naming
 from sd_operator.api import Resource, Status
 from sd_operator.builders.preload import preload_images
+from sd_operator.json_types import Json
 from sd_operator.kube import (
     DAEMON_SET,
     DEPLOYMENT,
@@ -26,8 +26,6 @@ from sd_operator.observe.preload_reader import DesiredImages
 from sd_operator.reconcile.child_writer import Children, ChildWriter, Identity, identity
 from sd_operator.reconcile.desired import PRUNED_KINDS, desired
 from sd_operator.settings import Settings
-
-Json = dict[str, Any]
 
 
 @dataclass

@@ -14,17 +14,16 @@ later pass, once nothing depends on its former value:
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
 
 from sd_operator import times
 from sd_operator.api import Condition, Resource, Spec, Status
 from sd_operator.api.status import ConditionType, Reason
 from sd_operator.builders.fingerprint import runs_other_config
 from sd_operator.builders.serve_config import has_surge, serve_config_text
+from sd_operator.json_types import Json
 from sd_operator.kube.ownership import owner
 from sd_operator.observe.snapshot import observe
 
-Json = dict[str, Any]
 _CONFIG = "serveConfigV2"
 _EXCLUDES_HEAD = "excludeHeadPodFromServeSvc"
 _DELAY = "rayClusterDeletionDelaySeconds"

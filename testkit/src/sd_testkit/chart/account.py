@@ -10,8 +10,7 @@ import yaml
 
 from sd_testkit.chart.render import rendered
 from sd_testkit.control_plane import ControlPlane
-
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 _KINDS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
 

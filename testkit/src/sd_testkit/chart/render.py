@@ -4,16 +4,14 @@
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from sd_testkit.json_types import Json
 from sd_testkit.programs import ROOT, ensure
 
 CHART = ROOT / "charts" / "stable-diffusion-operator"
 _NAMESPACE = "sdservice-system"
-
-Json = dict[str, Any]
 
 
 def helm(

@@ -5,11 +5,10 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from sd_testkit.fault_proxy.request import ApiRequest
-
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 _REASONS = {
     401: "Unauthorized",

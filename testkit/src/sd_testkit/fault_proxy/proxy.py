@@ -35,8 +35,7 @@ from sd_testkit.fault_proxy.request import ApiRequest, read_request
 from sd_testkit.fault_proxy.rules import Match, Rule
 from sd_testkit.fault_proxy.streams import Stream
 from sd_testkit.fault_proxy.upstream import kubeconfig_for, upstream
-
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 _FAILED = (aiohttp.ClientError, OSError)
 # Of one connection only; and no compression, so that bodies can be read.

@@ -4,15 +4,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from sd_testkit.fault_proxy.faults import Ending
 from sd_testkit.fault_proxy.request import ApiRequest
+from sd_testkit.json_types import Json
 
-Json = dict[str, Any]
 Change = Callable[[Json], Iterable[Json]]
 
 

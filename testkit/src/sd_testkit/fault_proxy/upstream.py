@@ -4,11 +4,10 @@
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 
 @dataclass(frozen=True)

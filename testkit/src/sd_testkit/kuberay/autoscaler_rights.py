@@ -4,12 +4,9 @@
 https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/common/rbac.go.
 """
 
-from typing import Any
-
+from sd_testkit.json_types import Json
 from sd_testkit.kuberay.objects import owner
 from sd_testkit.kuberay.ray_pods import service_account
-
-Json = dict[str, Any]
 
 _GROUP = "rbac.authorization.k8s.io"
 _RULES = (

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The status KubeRay writes into a RayCluster (pure)."""
 
-from typing import Any
-
 from sd_testkit.api_server import now
+from sd_testkit.json_types import Json
 from sd_testkit.kuberay.conditions import remove_condition, set_condition
-
-Json = dict[str, Any]
 
 
 def cluster_status(cluster: Json, pods: list[Json], failure: tuple[str, str] | None) -> Json:

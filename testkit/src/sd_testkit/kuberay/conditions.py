@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conditions as KubeRay keeps them: in the order they were first set, stamped when the status flips (pure)."""
 
-from typing import Any
-
 from sd_testkit.api_server import now
-
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 
 def set_condition(conditions: list[Json], wanted: Json) -> None:

@@ -6,12 +6,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
 
 from sd_testkit.api_server import ApiServer
+from sd_testkit.json_types import Json
 from sd_testkit.kuberay.autoscaler_rights import autoscaler_rights
 from sd_testkit.kuberay.dashboards import SimulatedDashboards
 from sd_testkit.kuberay.http_dashboards import HttpDashboards
@@ -21,8 +21,6 @@ from sd_testkit.kuberay.ray_services import RayServices
 from sd_testkit.ray import Ray
 from sd_testkit.ray.network import Network
 from sd_testkit.snapshot import Snapshot, look
-
-Json = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 

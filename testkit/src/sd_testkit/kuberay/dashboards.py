@@ -4,10 +4,9 @@
 import time
 from typing import Any
 
+from sd_testkit.json_types import Json
 from sd_testkit.ray import Ray
 from sd_testkit.ray.rest import applications
-
-Json = dict[str, Any]
 
 
 class SimulatedDashboards:

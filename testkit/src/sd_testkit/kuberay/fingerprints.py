@@ -7,11 +7,9 @@ GenerateHashWithoutReplicasAndWorkersToDelete.
 
 import hashlib
 import json
-from typing import Any
 
+from sd_testkit.json_types import Json
 from sd_testkit.kuberay.go_types import cluster_as_written
-
-Json = dict[str, Any]
 
 _MUTED_IN_GROUPS = ("replicas", "minReplicas", "maxReplicas", "scaleStrategy")
 _MUTED_IN_PODS = ("tolerations", "schedulingGates")

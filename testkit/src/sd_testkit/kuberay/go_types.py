@@ -10,7 +10,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 _MAPS = {"labels", "annotations", "nodeSelector", "matchLabels", "rayStartParams", "headServiceAnnotations"}
 _AMOUNTS = {"limits", "requests"}

@@ -3,15 +3,13 @@
 
 import base64
 from http import HTTPStatus
-from typing import Any
 
 import aiohttp
 
 from sd_testkit.api_server import ApiServer
+from sd_testkit.json_types import Json
 from sd_testkit.kuberay.dashboards import kept
 from sd_testkit.kuberay.ray_pods import token_secret
-
-Json = dict[str, Any]
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _PATH = "/api/serve/applications/"

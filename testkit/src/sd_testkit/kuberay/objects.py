@@ -6,13 +6,11 @@ the autoscaler's sidecar, probes and init containers are left out; `ray_pods` ha
 """
 
 import copy
-from typing import Any
 
 from sd_testkit.api_server import suffix
+from sd_testkit.json_types import Json
 from sd_testkit.kuberay.fingerprints import cluster_fingerprint
 from sd_testkit.kuberay.go_types import cluster_as_written
-
-Json = dict[str, Any]
 
 FINGERPRINT = "ray.io/hash-without-replicas-and-workers-to-delete"
 GROUPS = "ray.io/num-worker-groups"

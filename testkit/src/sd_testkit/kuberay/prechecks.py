@@ -8,9 +8,8 @@ volume apart.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 _NAME_LIMIT = 47
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")

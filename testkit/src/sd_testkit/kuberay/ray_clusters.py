@@ -6,16 +6,14 @@ https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/rayc
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 from kubernetes.aio.client import ApiException
 
 from sd_testkit.api_server import ApiServer
+from sd_testkit.json_types import Json
 from sd_testkit.kuberay.cluster_status import cluster_status, desired_workers
 from sd_testkit.kuberay.objects import cluster_head_service, pod
 from sd_testkit.snapshot import Snapshot, by_group, has_ended
-
-Json = dict[str, Any]
 
 _FORBIDDEN = 403
 

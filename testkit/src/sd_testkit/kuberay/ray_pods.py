@@ -7,11 +7,9 @@ accelerators that KubeRay knows by name, and what only tells Ray's usage statist
 """
 
 import re
-from typing import Any
 
+from sd_testkit.json_types import Json
 from sd_testkit.kuberay.objects import labelled
-
-Json = dict[str, Any]
 
 _PORT = "6379"
 _SHELL = ["/bin/bash", "-c", "--"]

@@ -7,11 +7,12 @@ stretched or left out: an incremental upgrade goes as NewCluster does, and the i
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 import yaml
 
 from sd_testkit.api_server import ApiServer, now, suffix
+from sd_testkit.json_types import Json
 from sd_testkit.kuberay import statuses
 from sd_testkit.kuberay.conditions import is_true
 from sd_testkit.kuberay.go_types import ray_service_as_written
@@ -27,8 +28,6 @@ from sd_testkit.kuberay.objects import (
 from sd_testkit.kuberay.prechecks import problem
 from sd_testkit.ray.pace import held
 from sd_testkit.snapshot import Snapshot, by_group, has_ended
-
-Json = dict[str, Any]
 
 FINALIZER = "ray.io/rayservice-finalizer"
 _DELETION_DELAY = 60

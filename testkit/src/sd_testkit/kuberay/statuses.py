@@ -7,11 +7,9 @@ calculateConditions, handleSuspend. Incremental upgrades (the Gateway's weights)
 
 import copy
 from dataclasses import dataclass
-from typing import Any
 
+from sd_testkit.json_types import Json
 from sd_testkit.kuberay.conditions import is_true, remove_condition, set_condition
-
-Json = dict[str, Any]
 
 Applications = dict[str, Json]
 """Application statuses by name, as KubeRay read them from the dashboard; empty where it did not."""

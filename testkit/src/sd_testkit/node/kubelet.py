@@ -2,12 +2,10 @@
 """The kubelet's configuration: what it needs on any host with control groups, version 1 or 2, without systemd."""
 
 from pathlib import Path
-from typing import Any
 
+from sd_testkit.json_types import Json
 from sd_testkit.node.cluster_network import DOMAIN
 from sd_testkit.node.host import CGROUP
-
-Json = dict[str, Any]
 
 
 def configuration(folder: Path, socket: Path, authority: Path, address: str, port: int) -> Json:

@@ -8,14 +8,12 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from sd_testkit.control_plane import ControlPlane
+from sd_testkit.json_types import Json
 from sd_testkit.node.registry import Registry
-
-Json = dict[str, Any]
 
 _IMAGE = "kuberay:given"
 _PROGRAM = "manager"

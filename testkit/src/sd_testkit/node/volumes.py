@@ -3,12 +3,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from sd_testkit.control_plane import ControlPlane
+from sd_testkit.json_types import Json
 from sd_testkit.node.node import NODE
-
-Json = dict[str, Any]
 
 
 def make_volumes(control_plane: ControlPlane, folder: Path, count: int) -> None:

@@ -5,14 +5,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from sd_testkit.fault_proxy import Drop, Fault, Hold, Match, Rule
 from sd_testkit.proving import oracles
 from sd_testkit.proving.lane import CALM_SECONDS, Lane
 from sd_testkit.proving.state import State
 
-Json = dict[str, Any]
 Mode = Literal["killed before", "killed after", "reply lost"]
 Act = Callable[[], Awaitable[None]]
 MODES: tuple[Mode, ...] = ("killed before", "killed after", "reply lost")

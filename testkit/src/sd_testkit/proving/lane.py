@@ -13,13 +13,12 @@ from kubernetes.aio.client import ApiException
 from sd_testkit.api_server import ApiServer, suffix
 from sd_testkit.control_plane import ControlPlane
 from sd_testkit.fault_proxy import FaultProxy, Match, Relay, Reply
+from sd_testkit.json_types import Json
 from sd_testkit.operator_process import OperatorProcess
 from sd_testkit.proving import oracles, state
 from sd_testkit.proving.kubelet import Kubelet
 from sd_testkit.proving.state import State
 from sd_testkit.proving.witness import Witness
-
-Json = dict[str, Any]
 
 RESYNC_SECONDS = 1.0
 CALM_SECONDS = 2.5 * RESYNC_SECONDS

@@ -6,12 +6,10 @@ Empty lists are good; every line says what was found and what was wanted.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from sd_testkit.fault_proxy.journal import Entry
+from sd_testkit.json_types import Json
 from sd_testkit.proving.state import NAME_LABEL, State, differences, owners
-
-Json = dict[str, Any]
 
 
 def same_end(wanted: State, found: State) -> list[str]:

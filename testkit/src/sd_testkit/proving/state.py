@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
+
 State = Mapping[str, Json]
 """`RayService NAME` and so on, to what was found of it."""
 

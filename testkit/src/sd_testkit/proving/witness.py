@@ -6,14 +6,13 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 
 from sd_testkit.fault_proxy.streams import lines
 from sd_testkit.fault_proxy.upstream import upstream
-
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 _PATHS = {
     "RayService": "/apis/ray.io/v1/rayservices",

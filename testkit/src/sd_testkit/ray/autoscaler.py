@@ -2,12 +2,10 @@
 """Ray's autoscaler: how many workers each group is to have (pure, time is given)."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from sd_testkit.json_types import Json
 from sd_testkit.ray.resources import Amounts, fits, of_node, subtract
 from sd_testkit.ray.session import Session
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a kubelet would write into the status of a Ray pod (pure)."""
 
-from typing import Any
-
 from sd_testkit.api_server import now
-
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
 
 _CREATING = {"waiting": {"reason": "ContainerCreating"}}
 _MISSING_TAG = ":none"

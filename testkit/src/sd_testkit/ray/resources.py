@@ -3,9 +3,9 @@
 
 import json
 import math
-from typing import Any
 
-Json = dict[str, Any]
+from sd_testkit.json_types import Json
+
 Amounts = dict[str, float]
 
 _EPSILON = 1e-6

@@ -4,11 +4,8 @@
 https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api; fields that no one here reads are left out.
 """
 
-from typing import Any
-
+from sd_testkit.json_types import Json
 from sd_testkit.ray.serve import Replica, Serve
-
-Json = dict[str, Any]
 
 
 def applications(serve: Serve, now: float) -> Json:

@@ -11,12 +11,10 @@ import importlib.util
 import math
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
 
+from sd_testkit.json_types import Json
 from sd_testkit.ray.pace import Pace
 from sd_testkit.ray.resources import Amounts, fits, of_actor, subtract
-
-Json = dict[str, Any]
 
 _CODE = ("import_path", "runtime_env", "args")
 _TRIES = 3

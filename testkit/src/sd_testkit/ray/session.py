@@ -8,12 +8,11 @@ from typing import Any
 
 from aiohttp import web
 
+from sd_testkit.json_types import Json
 from sd_testkit.ray.pace import Pace
 from sd_testkit.ray.resources import Amounts
 from sd_testkit.ray.rest import applications
 from sd_testkit.ray.serve import Replica, Serve
-
-Json = dict[str, Any]
 
 INGRESS = "ingress"
 MODEL = "model"

@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
 
 from sd_testkit.api_server import ApiServer
+from sd_testkit.json_types import Json
 from sd_testkit.ray import kubelet
 from sd_testkit.ray.autoscaler import Autoscaler
 from sd_testkit.ray.network import Network
@@ -23,8 +23,6 @@ from sd_testkit.ray.resources import of_node
 from sd_testkit.ray.serve import Serve
 from sd_testkit.ray.session import Session
 from sd_testkit.snapshot import Snapshot, by_group, is_ready
-
-Json = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,8 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
 
 from sd_testkit.api_server import ApiServer
+from sd_testkit.json_types import Json
 from sd_testkit.merging import merged
-
-Json = dict[str, Any]
 
 NAME = "imagine"
 _POLL_SECONDS = 0.3
