@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import tarfile
-import tomllib
 
 import pytest
 from typer.testing import CliRunner
@@ -8,7 +7,6 @@ from typer.testing import CliRunner
 from sd_testkit.__main__ import app
 from sd_testkit.node import GivenKubeRay, host
 from sd_testkit.node.layers import compressed, marked_layer, variant
-from sd_testkit.node.toml import toml
 
 
 @pytest.fixture
@@ -37,11 +35,6 @@ def test_variants_of_a_layer_hold_the_same_and_differ(tmp_path, layer):
 def test_marked_layer_is_one_file(tmp_path):
     marked_layer(tmp_path / "layer", "new")
     assert entries(tmp_path / "layer") == {"mark": b"new"}
-
-
-def test_toml_says_what_the_dictionary_says():
-    values = {"version": 3, "plugins": {"io.cri.v1": {"dirs": ["/a: b", "/c"], "on": True, "none": {}}}}
-    assert tomllib.loads(toml(values)) == values
 
 
 @pytest.mark.parametrize(

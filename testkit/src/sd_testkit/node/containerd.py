@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from sd_testkit.node.host import BRIDGE, PLUGINS
 from sd_testkit.node.registry import PAUSE, Registry
-from sd_testkit.node.toml import toml
 from sd_testkit.processes import Processes
 from sd_testkit.programs import ensure
 
@@ -43,9 +44,9 @@ class Containerd:
             RuntimeError: it ended or does not answer in time, with the end of its log.
         """
         for host, url in registry.hosts.items():
-            self._write(f"certs.d/{host}/hosts.toml", toml(_mirror(url)))
+            self._write(f"certs.d/{host}/hosts.toml", tomli_w.dumps(_mirror(url)))
         self._write("cni/pods.conflist", json.dumps(_network(self._folder)))
-        self._write("config.toml", toml(_configuration(self._folder, self.socket)))
+        self._write("config.toml", tomli_w.dumps(_configuration(self._folder, self.socket)))
         shim = ensure("containerd-shim-runc-v2").parent
         command = [str(ensure("containerd")), "--config", str(self._folder / "config.toml")]
         self._processes.start("containerd", command, {"PATH": f"{shim}:{os.environ['PATH']}"})
