@@ -20,13 +20,13 @@ test: setup check
 	$(BIN)/pytest -n 3; code=$$?; $(BIN)/python -m sd_testkit node; exit $$code
 
 setup: .venv/ready
-.venv/ready: pyproject.toml operator/pyproject.toml serve_runtime/pyproject.toml testkit/pyproject.toml training/pyproject.toml \
+.venv/ready: pyproject.toml operator/pyproject.toml serve_runtime/pyproject.toml testkit/pyproject.toml training/pyproject.toml tools/pyproject.toml \
 		operator/constraints.txt serve_runtime/constraints.txt constraints-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	grep -A999 '^uv==' constraints-dev.txt | awk 'NR>1 && !/^ /{exit} {print}' > .venv/uv.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r .venv/uv.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python $(CONSTRAINTS) --build-constraints constraints-dev.txt \
-		--group dev -e ./operator -e './serve_runtime[serve,otel]' -e ./testkit -e ./training
+		--group dev -e ./operator -e './serve_runtime[serve,otel]' -e ./testkit -e ./training -e ./tools
 	touch $@
 
 run: setup
@@ -49,7 +49,7 @@ generate: setup
 	cp crds/$(CRD) charts/stable-diffusion-operator/files/crds/$(CRD)
 	$(BIN)/python -m sd_testkit chart
 	$(BIN)/python -c 'from sd_operator.status import reasons; print(reasons.page(), end="")' > docs/reasons.md
-	$(BIN)/python -m sd_testkit licences
+	$(BIN)/python -m sd_tools licences
 
 constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes the newest
 	$(COMPILE) $(UPGRADE) operator/pyproject.toml -o operator/constraints.txt
@@ -60,10 +60,10 @@ constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes th
 	$(COMPILE) $(UPGRADE) tools/checkov/requirements.in -o tools/checkov/constraints.txt
 
 outdated: setup  # what has a newer release than the one pinned
-	$(BIN)/python -m sd_testkit outdated
+	$(BIN)/python -m sd_tools outdated
 
 version: setup  # make version VERSION=1.2.3
-	$(BIN)/python -m sd_testkit version $(VERSION)
+	$(BIN)/python -m sd_tools version $(VERSION)
 
 audit: setup  # known vulnerabilities of what the images hold; asks a database
 	for each in operator serve_runtime; do \

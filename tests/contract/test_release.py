@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from sd_testkit import licences, versions
+from sd_tools import licences, versions
 
 WORKFLOW = ".github/workflows/release.yaml"
 # Programs of their own beside ours, which their licences allow to pass on.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m sd_testkit build | program | packages | node | chart | licences | images | outdated | version | up | down | kuberay`."""
+"""`python -m sd_testkit build | program | packages | node | chart | images | up | down | kuberay`."""
 
 import asyncio
 import time
@@ -17,10 +17,7 @@ from sd_testkit.images import IMAGES, Store, store
 from sd_testkit.images import build as build_image
 from sd_testkit.images import obstacle as image_obstacle
 from sd_testkit.kuberay import KubeRay
-from sd_testkit.licences import page
 from sd_testkit.node import host
-from sd_testkit.outdated import outdated as newer_releases
-from sd_testkit.versions import stamp
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -73,25 +70,6 @@ def chart() -> None:
     """Write values.yaml and values.schema.json of the Helm chart."""
     (CHART / "values.yaml").write_text(values_yaml())
     (CHART / "values.schema.json").write_text(values_schema())
-
-
-@app.command()
-def licences() -> None:
-    """Write docs/licences.md."""
-    (programs.ROOT / "docs/licences.md").write_text(page())
-
-
-@app.command()
-def outdated() -> None:
-    """Say what has a newer release than the one pinned here."""
-    for each in newer_releases():
-        print(f"{each.name}: {each.pinned} -> {each.newest}")
-
-
-@app.command()
-def version(number: Annotated[str, typer.Argument(help="Three numbers, such as 1.2.3.")]) -> None:
-    """Write the version of a release everywhere."""
-    stamp(number)
 
 
 @app.command()
