@@ -34,9 +34,9 @@ from sd_operator.builders.ray_service import ray_service
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.naming import APPLICATION, MODEL_DEPLOYMENT
 from sd_operator.settings import Settings
-from sd_testkit.merging import merged
-from sd_testkit.open_load import Answer, Load, shares
-from sd_testkit.ray_host import RayHost, RayNode
+from sd_testkit.cluster.ray_host import RayHost, RayNode
+from sd_testkit.generators.merging import merged
+from sd_testkit.generators.open_load import Answer, Load, shares
 
 ROOT = Path(__file__).parent.parent
 SHAPES = ROOT / "serve_runtime/src/sd_runtime/models/shapes"

@@ -19,7 +19,7 @@ from collections import Counter
 
 import httpx
 
-from sd_testkit.random_requests import RandomRequest, named, random_request
+from sd_testkit.generators.random_requests import RandomRequest, named, random_request
 
 _SHOWN = 10
 

@@ -31,7 +31,7 @@ from operator_load import EXAMPLE, MB, OURS, PAGE, Load, Operator, say, until
 
 from sd_operator.settings import Settings
 from sd_testkit.chart import service_account
-from sd_testkit.control_plane import ControlPlane, simulated_node
+from sd_testkit.cluster.control_plane import ControlPlane, simulated_node
 from sd_testkit.playground import install_crds
 
 Json = dict[str, Any]

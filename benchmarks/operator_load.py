@@ -43,7 +43,7 @@ from kubernetes.aio.client import ApiClient, ApiException, Configuration, Custom
 
 from sd_operator.local.ray_process import free_ports
 from sd_testkit.chart import Account, service_account
-from sd_testkit.control_plane import ControlPlane
+from sd_testkit.cluster.control_plane import ControlPlane
 from sd_testkit.operator_process import outside
 from sd_testkit.playground import install_crds
 

@@ -28,7 +28,7 @@ from operator_load import EXAMPLE, MB, OURS, Load, Operator, say, until
 from sd_operator.kube import NODE, Cluster
 from sd_operator.observe.nodes import read_node
 from sd_testkit.chart import service_account
-from sd_testkit.control_plane import ControlPlane
+from sd_testkit.cluster.control_plane import ControlPlane
 from sd_testkit.playground import install_crds
 
 Json = dict[str, Any]

@@ -33,9 +33,9 @@ from aiohttp import web
 from kubernetes.aio import config, watch
 from kubernetes.aio.client import ApiClient, Configuration, CustomObjectsApi
 
-from sd_testkit.api_server import ApiServer, now
 from sd_testkit.chart import service_account
-from sd_testkit.control_plane import SIMULATED_NODES, ControlPlane
+from sd_testkit.cluster.api_server import ApiServer, now
+from sd_testkit.cluster.control_plane import SIMULATED_NODES, ControlPlane
 from sd_testkit.operator_process import outside
 from sd_testkit.playground import install_crds
 

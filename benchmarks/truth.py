@@ -22,13 +22,13 @@ import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from sd_testkit.control_plane import ControlPlane, GivenCluster
+from sd_testkit.cluster.control_plane import ControlPlane, GivenCluster
 from sd_testkit.kuberay import KubeRay
 from sd_testkit.operator_process import OperatorProcess
 from sd_testkit.playground import install_crds
 from sd_testkit.scenarios import SCENARIOS, Scenario, User
-from sd_testkit.truth_meter import Verdict
-from sd_testkit.truth_report import play, row, seconds_of, table
+from sd_testkit.truth.meter import Verdict
+from sd_testkit.truth.report import play, row, seconds_of, table
 
 EXAMPLE = Path(__file__).parent.parent / "examples/cpu.yaml"
 NAMESPACE = "truth-meter"

@@ -28,8 +28,8 @@ from sd_operator.builders.ray_service import ray_service
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.naming import APPLICATION
 from sd_operator.settings import Settings
-from sd_testkit.open_load import Answer, Load, shares
-from sd_testkit.ray_host import RayHost, RayNode
+from sd_testkit.cluster.ray_host import RayHost, RayNode
+from sd_testkit.generators.open_load import Answer, Load, shares
 
 EXAMPLE = Path(__file__).parent.parent / "examples/quickstart.yaml"
 OUTCOMES = ("answered", "retryable", "refused", "lost")

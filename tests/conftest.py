@@ -16,7 +16,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from sd_operator.api import parse
-from sd_testkit.merging import merged
+from sd_testkit.generators.merging import merged
 
 ROOT = Path(__file__).parent.parent
 LONGEST_FIRST = ("runtime", "cluster", "faults", "training", "chart")

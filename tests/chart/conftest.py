@@ -9,7 +9,7 @@ import yaml
 from kubernetes.aio import client
 
 from sd_testkit.chart import rendered
-from sd_testkit.merging import merged
+from sd_testkit.generators.merging import merged
 
 
 @functools.cache

@@ -21,8 +21,8 @@ import yaml
 
 from sd_testkit.chart import CHART, helm
 from sd_testkit.chart.account import token_kubeconfig
-from sd_testkit.control_plane import ControlPlane
-from sd_testkit.crds import kuberay_crds
+from sd_testkit.cluster.control_plane import ControlPlane
+from sd_testkit.cluster.crds import kuberay_crds
 from sd_testkit.processes import Processes
 
 SYSTEM, TEAM, RELEASE = "sdservice-system", "team", "sdservice"

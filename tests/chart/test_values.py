@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from sd_testkit.chart import CHART, Values, helm, template
-from sd_testkit.merging import merged
+from sd_testkit.generators.merging import merged
 
 
 def leaves(node, path=()):

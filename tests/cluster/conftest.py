@@ -14,10 +14,10 @@ import pytest
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
-from sd_testkit.audit import asked
 from sd_testkit.chart import service_account
-from sd_testkit.control_plane import ControlPlane, GivenCluster
-from sd_testkit.crds import gateway_crd
+from sd_testkit.cluster.audit import asked
+from sd_testkit.cluster.control_plane import ControlPlane, GivenCluster
+from sd_testkit.cluster.crds import gateway_crd
 from sd_testkit.kuberay import KubeRay
 from sd_testkit.operator_process import OperatorProcess
 from sd_testkit.playground import install_crds

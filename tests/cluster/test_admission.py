@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from sd_operator.api import parse
 from sd_operator.errors import InvalidResource
-from sd_testkit.random_specs import capacities
+from sd_testkit.generators.random_specs import capacities
 
 CRD = "stablediffusionservices.sdservice.dev"
 

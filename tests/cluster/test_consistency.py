@@ -15,9 +15,9 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
 from sd_operator.api.crd import custom_resource_definition
-from sd_testkit.api_server import ApiServer
-from sd_testkit.fields import changes
-from sd_testkit.merging import merged
+from sd_testkit.cluster.api_server import ApiServer
+from sd_testkit.generators.fields import changes
+from sd_testkit.generators.merging import merged
 
 BASE, ITEMS, SAMPLES, TIMES = yaml.safe_load(
     (Path(__file__).parents[1] / "data/fields.yaml").read_text()

@@ -9,7 +9,7 @@ import pytest
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration, DiscoveryV1Api
 
-from sd_testkit.control_plane import simulated_node
+from sd_testkit.cluster.control_plane import simulated_node
 
 SERVICE = "kubernetes.io/service-name=imagine-serve-svc"
 

@@ -11,8 +11,8 @@ import json
 
 import pytest
 
-from sd_testkit.audit import asked, granted
 from sd_testkit.chart import rendered, role_rules
+from sd_testkit.cluster.audit import asked, granted
 
 STEPS = {"strategy": "Incremental", "incremental": {"gatewayClassName": "steps"}}
 

@@ -10,7 +10,7 @@ import uuid
 import pytest
 
 from sd_testkit.chart import rendered
-from sd_testkit.control_plane import simulated_node
+from sd_testkit.cluster.control_plane import simulated_node
 
 NEW = {"repository": "missing.example/worker", "tag": "2"}
 DIGEST = "sha256:" + "ab" * 32

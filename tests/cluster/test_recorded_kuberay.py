@@ -24,7 +24,7 @@ from kubernetes.aio.client import (
 from sd_operator.api import parse
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.settings import Settings
-from sd_testkit.recording import Recording, from_trace, slim, unexplained
+from sd_testkit.truth.recording import Recording, from_trace, slim, unexplained
 
 TOO_MANY = 429
 HOLD = "testkit.sdservice.dev/hold"

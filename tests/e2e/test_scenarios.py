@@ -14,8 +14,8 @@ import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from sd_testkit.control_plane import GivenCluster
-from sd_testkit.merging import merged
+from sd_testkit.cluster.control_plane import GivenCluster
+from sd_testkit.generators.merging import merged
 from sd_testkit.operator_process import OperatorProcess
 from sd_testkit.playground import install_our_crd
 from sd_testkit.scenarios import SCENARIOS, User

@@ -15,8 +15,8 @@ import pytest
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from sd_testkit.api_server import ApiServer, suffix
-from sd_testkit.control_plane import ControlPlane
+from sd_testkit.cluster.api_server import ApiServer, suffix
+from sd_testkit.cluster.control_plane import ControlPlane
 from sd_testkit.playground import install_crds
 from sd_testkit.proving.lane import SPEC, Lane, NotConverged
 from sd_testkit.proving.witness import Witness

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from sd_testkit.hostile import MISBEHAVIOURS
+from sd_testkit.generators.hostile import MISBEHAVIOURS
 from sd_testkit.proving import oracles, state
 from sd_testkit.proving.lane import fresh_name
 from sd_testkit.ray.pace import HOSTILE

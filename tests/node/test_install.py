@@ -18,8 +18,8 @@ import pytest
 import yaml
 from PIL import Image as Picture
 
+from sd_testkit.generators.merging import merged
 from sd_testkit.images import obstacle as images_obstacle
-from sd_testkit.merging import merged
 from sd_testkit.node.installing import OPERATOR, SYSTEM, cluster_with_images, install_chart
 
 NAME = "shapes-cpu"

@@ -18,19 +18,19 @@ import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from sd_testkit.api_server import ApiServer
-from sd_testkit.merging import merged
+from sd_testkit.cluster.api_server import ApiServer
+from sd_testkit.generators.merging import merged
+from sd_testkit.generators.open_load import Load, shares
 from sd_testkit.node import GivenKubeRay
 from sd_testkit.node.gateway import CLASS, install_gateway_api, start_gateway
 from sd_testkit.node.installing import OPERATOR, SYSTEM, cluster_with_images, install_chart
 from sd_testkit.node.node import ADDRESS
 from sd_testkit.node.volumes import make_volumes
-from sd_testkit.open_load import Load, shares
 from sd_testkit.processes import Processes
 from sd_testkit.scenarios import SCENARIOS, User
 from sd_testkit.scenarios.user import NAME
-from sd_testkit.tracer import Tracer
-from sd_testkit.truth_report import play, row, seconds_of, table
+from sd_testkit.truth.report import play, row, seconds_of, table
+from sd_testkit.truth.tracer import Tracer
 
 NAMESPACE = "scenarios"
 KUBERAY = "deployment/kuberay-operator"

@@ -13,7 +13,7 @@ from sd_operator.bounded_http import connections, request
 from sd_operator.errors import RayTooSlow, RayUnavailable
 from sd_operator.ray.dashboard import RayDashboard, get_json, starts
 from sd_operator.ray.readiness_probe import directly
-from sd_testkit.hostile import MISBEHAVIOURS, serving
+from sd_testkit.generators.hostile import MISBEHAVIOURS, serving
 
 TOKEN = "secret" * 10
 SECONDS = 0.7

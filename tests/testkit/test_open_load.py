@@ -6,8 +6,8 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from sd_testkit.control_plane import free_ports
-from sd_testkit.open_load import Answer, Load, shares
+from sd_testkit.cluster.control_plane import free_ports
+from sd_testkit.generators.open_load import Answer, Load, shares
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 import pytest
 from aiohttp import web
 
-from sd_testkit.hostile import MISBEHAVIOURS
+from sd_testkit.generators.hostile import MISBEHAVIOURS
 from sd_testkit.ray.network import Network
 
 

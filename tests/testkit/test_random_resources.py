@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sd_operator.api.crd import custom_resource_definition
-from sd_testkit.random_resources import broken, values
+from sd_testkit.generators.random_resources import broken, values
 
 VERSION = custom_resource_definition()["spec"]["versions"][0]
 SPEC = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What recordings of a real KubeRay show, as `sd_testkit.recording` reads them."""
+"""What recordings of a real KubeRay show, as `sd_testkit.truth.recording` reads them."""
 
-from sd_testkit.recording import GONE, from_trace
+from sd_testkit.truth.recording import GONE, from_trace
 
 
 def test_the_pod_of_a_deleted_head_stays_ready_for_long(root):

@@ -3,7 +3,7 @@
 
 import pytest
 
-from sd_testkit.truth_meter import Sample, Verdict, judge
+from sd_testkit.truth.meter import Sample, Verdict, judge
 
 
 def samples(served, ours, kuberays):

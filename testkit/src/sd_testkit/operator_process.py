@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from sd_testkit.chart import Account
-from sd_testkit.control_plane import ControlPlane
+from sd_testkit.cluster.control_plane import ControlPlane
 from sd_testkit.processes import Processes
 
 

@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from sd_testkit.control_plane import ControlPlane
-from sd_testkit.crds import kuberay_crds
+from sd_testkit.cluster.control_plane import ControlPlane
+from sd_testkit.cluster.crds import kuberay_crds
 from sd_testkit.operator_process import outside
 from sd_testkit.programs import ROOT, ensure
 

@@ -9,8 +9,8 @@ from sd_operator.api.capacity import worker_bounds
 from sd_operator.builders.ray_service import ray_service
 from sd_operator.errors import InvalidResource
 from sd_operator.settings import Settings
+from sd_testkit.generators.random_specs import capacities, specs
 from sd_testkit.kuberay.prechecks import problem
-from sd_testkit.random_specs import capacities, specs
 
 often = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -14,8 +14,8 @@ from sd_operator.api.crd import custom_resource_definition
 from sd_operator.errors import InvalidResource
 from sd_operator.reconcile.desired import desired
 from sd_operator.settings import Settings
-from sd_testkit.fields import NoSample, changes, leaves, value_at, with_value
-from sd_testkit.merging import merged
+from sd_testkit.generators.fields import NoSample, changes, leaves, value_at, with_value
+from sd_testkit.generators.merging import merged
 
 BASE, ITEMS, SAMPLES, TIMES = yaml.safe_load(
     (Path(__file__).parents[2] / "data/fields.yaml").read_text()

@@ -15,9 +15,9 @@ from sd_operator.builders.ray_service import ray_service
 from sd_operator.errors import InvalidResource
 from sd_operator.reconcile.desired import desired
 from sd_operator.settings import Settings
+from sd_testkit.generators.random_specs import specs
 from sd_testkit.kuberay.go_types import quantity as by_go
 from sd_testkit.kuberay.go_types import ray_service_as_written
-from sd_testkit.random_specs import specs
 
 CASES = yaml.safe_load((Path(__file__).parents[2] / "data/kuberay-1.7.0-go-types.yaml").read_text())
 ODD = {

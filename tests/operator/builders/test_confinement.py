@@ -15,7 +15,7 @@ from sd_operator.builders.token_secret import token_secret
 from sd_operator.errors import InvalidResource
 from sd_operator.reconcile.desired import desired
 from sd_operator.settings import Settings
-from sd_testkit.random_specs import specs
+from sd_testkit.generators.random_specs import specs
 
 VOLUMES = {"emptyDir", "persistentVolumeClaim", "ephemeral"}
 SECRET_FIELDS = {"valueFrom"}

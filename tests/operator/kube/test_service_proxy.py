@@ -9,7 +9,7 @@ from sd_operator.errors import RayUnavailable
 from sd_operator.kube import Cluster
 from sd_operator.ray import readiness_probe
 from sd_operator.ray.serve_reader import DashboardTarget, through_api_server
-from sd_testkit.hostile import MISBEHAVIOURS, serving
+from sd_testkit.generators.hostile import MISBEHAVIOURS, serving
 
 PLACE = DashboardTarget("team", "imagine-abcde", "head-1", "rays-token")
 PROXIED = "/api/v1/namespaces/team/services/imagine-abcde-head-svc:dashboard/proxy/api/serve/applications/"

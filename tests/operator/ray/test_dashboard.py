@@ -6,7 +6,7 @@ import pytest
 from sd_operator.errors import RayUnavailable
 from sd_operator.ray.dashboard import connect, connections
 from sd_operator.ray.serve_reader import DashboardTarget, directly
-from sd_testkit.hostile import serving
+from sd_testkit.generators.hostile import serving
 
 ANSWER = {"applications": {"imagine": {"status": "RUNNING"}}}
 TOKEN = "t" * 64

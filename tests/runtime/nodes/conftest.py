@@ -19,7 +19,7 @@ from sd_operator.builders.ray_service import ray_service
 from sd_operator.builders.serve_config import serve_config
 from sd_operator.naming import APPLICATION
 from sd_operator.settings import Settings
-from sd_testkit.ray_host import RayHost
+from sd_testkit.cluster.ray_host import RayHost
 
 LIMIT_SECONDS = 90  # far enough for a machine with other things to do
 # 33 s: longer than Ray by itself gives a replica, 20 s, and a node, 30 s.

@@ -9,7 +9,7 @@ import pytest
 from sd_runtime.api.errors import Unavailable
 from sd_runtime.api.image_backend import QueueFull
 from sd_runtime.errors import GenerationFailed, InvalidRequest
-from sd_testkit.random_requests import named, random_request
+from sd_testkit.generators.random_requests import named, random_request
 
 FAULTS = (QueueFull(), Unavailable(504, "late"), GenerationFailed("nan"), InvalidRequest("size: no", "size"))
 

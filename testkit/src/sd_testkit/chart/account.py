@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from sd_testkit.chart.render import rendered
-from sd_testkit.control_plane import ControlPlane
+from sd_testkit.cluster.control_plane import ControlPlane
 from sd_testkit.json_types import Json
 
 _KINDS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}

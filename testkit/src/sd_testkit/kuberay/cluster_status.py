@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The status KubeRay writes into a RayCluster (pure)."""
 
-from sd_testkit.api_server import now
+from sd_testkit.cluster.api_server import now
 from sd_testkit.json_types import Json
 from sd_testkit.kuberay.conditions import remove_condition, set_condition
 

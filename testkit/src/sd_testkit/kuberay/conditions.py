@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conditions as KubeRay keeps them: in the order they were first set, stamped when the status flips (pure)."""
 
-from sd_testkit.api_server import now
+from sd_testkit.cluster.api_server import now
 from sd_testkit.json_types import Json
 
 

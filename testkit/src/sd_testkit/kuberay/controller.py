@@ -10,7 +10,8 @@ from pathlib import Path
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
 
-from sd_testkit.api_server import ApiServer
+from sd_testkit.cluster.api_server import ApiServer
+from sd_testkit.cluster.snapshot import Snapshot, look
 from sd_testkit.json_types import Json
 from sd_testkit.kuberay.autoscaler_rights import autoscaler_rights
 from sd_testkit.kuberay.dashboards import SimulatedDashboards
@@ -20,7 +21,6 @@ from sd_testkit.kuberay.ray_pods import ray_pod
 from sd_testkit.kuberay.ray_services import RayServices
 from sd_testkit.ray import Ray
 from sd_testkit.ray.network import Network
-from sd_testkit.snapshot import Snapshot, look
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import aiohttp
 
-from sd_testkit.api_server import ApiServer
+from sd_testkit.cluster.api_server import ApiServer
 from sd_testkit.json_types import Json
 from sd_testkit.kuberay.dashboards import kept
 from sd_testkit.kuberay.ray_pods import token_secret

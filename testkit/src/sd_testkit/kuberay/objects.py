@@ -7,7 +7,7 @@ the autoscaler's sidecar, probes and init containers are left out; `ray_pods` ha
 
 import copy
 
-from sd_testkit.api_server import suffix
+from sd_testkit.cluster.api_server import suffix
 from sd_testkit.json_types import Json
 from sd_testkit.kuberay.fingerprints import cluster_fingerprint
 from sd_testkit.kuberay.go_types import cluster_as_written

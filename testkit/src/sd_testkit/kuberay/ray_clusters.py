@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 from kubernetes.aio.client import ApiException
 
-from sd_testkit.api_server import ApiServer
+from sd_testkit.cluster.api_server import ApiServer
+from sd_testkit.cluster.snapshot import Snapshot, by_group, has_ended
 from sd_testkit.json_types import Json
 from sd_testkit.kuberay.cluster_status import cluster_status, desired_workers
 from sd_testkit.kuberay.objects import cluster_head_service, pod
-from sd_testkit.snapshot import Snapshot, by_group, has_ended
 
 _FORBIDDEN = 403
 

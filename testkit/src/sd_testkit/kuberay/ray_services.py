@@ -11,7 +11,8 @@ from typing import Protocol
 
 import yaml
 
-from sd_testkit.api_server import ApiServer, now, suffix
+from sd_testkit.cluster.api_server import ApiServer, now, suffix
+from sd_testkit.cluster.snapshot import Snapshot, by_group, has_ended
 from sd_testkit.json_types import Json
 from sd_testkit.kuberay import statuses
 from sd_testkit.kuberay.conditions import is_true
@@ -27,7 +28,6 @@ from sd_testkit.kuberay.objects import (
 )
 from sd_testkit.kuberay.prechecks import problem
 from sd_testkit.ray.pace import held
-from sd_testkit.snapshot import Snapshot, by_group, has_ended
 
 FINALIZER = "ray.io/rayservice-finalizer"
 _DELETION_DELAY = 60

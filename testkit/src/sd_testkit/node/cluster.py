@@ -12,7 +12,7 @@ from typing import Any
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
-from sd_testkit.control_plane import SIMULATED_NODES, ControlPlane
+from sd_testkit.cluster.control_plane import SIMULATED_NODES, ControlPlane
 from sd_testkit.kuberay import KubeRay, KubeRayOfPods
 from sd_testkit.node.containerd import SUBNET
 from sd_testkit.node.kuberay import GivenKubeRay

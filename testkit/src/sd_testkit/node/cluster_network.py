@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from sd_testkit.control_plane import ControlPlane, free_ports
+from sd_testkit.cluster.control_plane import ControlPlane, free_ports
 from sd_testkit.processes import Processes
 from sd_testkit.programs import ensure
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from sd_testkit.control_plane import ControlPlane
+from sd_testkit.cluster.control_plane import ControlPlane
 from sd_testkit.node.node import ADDRESS
 from sd_testkit.processes import Processes
 from sd_testkit.programs import Program, ensure, go

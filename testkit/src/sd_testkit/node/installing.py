@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from sd_testkit.chart import CHART, helm
-from sd_testkit.control_plane import ControlPlane
+from sd_testkit.cluster.control_plane import ControlPlane
 from sd_testkit.images import IMAGES, Store, build
 from sd_testkit.node.cluster import RealNode, cluster_for_installing
 from sd_testkit.node.kuberay import GivenKubeRay

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from sd_testkit.control_plane import ControlPlane
+from sd_testkit.cluster.control_plane import ControlPlane
 from sd_testkit.json_types import Json
 from sd_testkit.node.registry import Registry
 

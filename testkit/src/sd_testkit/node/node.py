@@ -10,7 +10,7 @@ from typing import TextIO
 
 import yaml
 
-from sd_testkit.control_plane import ControlPlane, free_ports
+from sd_testkit.cluster.control_plane import ControlPlane, free_ports
 from sd_testkit.node import host
 from sd_testkit.node.cluster_network import ClusterNetwork
 from sd_testkit.node.containerd import Containerd

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from sd_testkit.control_plane import free_ports
+from sd_testkit.cluster.control_plane import free_ports
 from sd_testkit.node.layers import busybox_layer
 from sd_testkit.node.private import PRIVATE_HOST, PrivateRegistry
 from sd_testkit.processes import Processes

@@ -4,7 +4,7 @@
 import json
 from pathlib import Path
 
-from sd_testkit.control_plane import ControlPlane
+from sd_testkit.cluster.control_plane import ControlPlane
 from sd_testkit.json_types import Json
 from sd_testkit.node.node import NODE
 

@@ -12,11 +12,11 @@ from typing import Any
 import hypothesis.strategies as st
 from kubernetes.aio.client import ApiException
 
+from sd_testkit.generators.random_resources import broken, values
+from sd_testkit.generators.random_specs import specs
 from sd_testkit.json_types import Json
 from sd_testkit.proving import oracles, state
 from sd_testkit.proving.lane import Lane, fresh_name
-from sd_testkit.random_resources import broken, values
-from sd_testkit.random_specs import specs
 
 _BASE: Json = {"model": {"preset": "shapes"}, "replicas": {"min": 1, "max": 1}}
 _POLL = 1.0

@@ -10,8 +10,8 @@ from typing import Any
 from aiohttp import ClientError
 from kubernetes.aio.client import ApiException
 
-from sd_testkit.api_server import ApiServer, suffix
-from sd_testkit.control_plane import ControlPlane
+from sd_testkit.cluster.api_server import ApiServer, suffix
+from sd_testkit.cluster.control_plane import ControlPlane
 from sd_testkit.fault_proxy import FaultProxy, Match, Relay, Reply
 from sd_testkit.json_types import Json
 from sd_testkit.operator_process import OperatorProcess

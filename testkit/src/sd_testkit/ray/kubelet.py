@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a kubelet would write into the status of a Ray pod (pure)."""
 
-from sd_testkit.api_server import now
+from sd_testkit.cluster.api_server import now
 from sd_testkit.json_types import Json
 
 _CREATING = {"waiting": {"reason": "ContainerCreating"}}

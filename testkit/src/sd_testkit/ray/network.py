@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from sd_testkit.hostile import MISBEHAVIOURS, converse
+from sd_testkit.generators.hostile import MISBEHAVIOURS, converse
 
 logger = logging.getLogger(__name__)
 

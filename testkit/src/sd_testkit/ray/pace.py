@@ -15,7 +15,7 @@ does not start. `pass`: a pass of KubeRay hangs in its call to a head that has j
 """
 
 HOSTILE = "testkit.sdservice.dev/hostile"
-"""Annotation of a RayService: its pods answer nothing but misbehaviours (`sd_testkit.hostile`), each of them in turn."""
+"""Annotation of a RayService: its pods answer nothing but misbehaviours (`sd_testkit.generators.hostile`), each of them in turn."""
 
 
 @dataclass(frozen=True)

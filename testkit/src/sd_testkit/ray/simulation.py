@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from sd_testkit.api_server import ApiServer
+from sd_testkit.cluster.api_server import ApiServer
+from sd_testkit.cluster.snapshot import Snapshot, by_group, is_ready
 from sd_testkit.json_types import Json
 from sd_testkit.ray import kubelet
 from sd_testkit.ray.autoscaler import Autoscaler
@@ -22,7 +23,6 @@ from sd_testkit.ray.pace import APPLICATION, Pace, held, hostile
 from sd_testkit.ray.resources import of_node
 from sd_testkit.ray.serve import Serve
 from sd_testkit.ray.session import Session
-from sd_testkit.snapshot import Snapshot, by_group, is_ready
 
 logger = logging.getLogger(__name__)
 

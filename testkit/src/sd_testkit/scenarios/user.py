@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
 
-from sd_testkit.api_server import ApiServer
+from sd_testkit.cluster.api_server import ApiServer
+from sd_testkit.generators.merging import merged
 from sd_testkit.json_types import Json
-from sd_testkit.merging import merged
 
 NAME = "imagine"
 _POLL_SECONDS = 0.3

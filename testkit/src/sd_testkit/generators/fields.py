@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from sd_testkit.generators.merging import merged
 from sd_testkit.json_types import Json
-from sd_testkit.merging import merged
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record what KubeRay does to one namespace: JSON lines that `sd_testkit.recording.from_trace` reads."""
+"""Record what KubeRay does to one namespace: JSON lines that `sd_testkit.truth.recording.from_trace` reads."""
 
 import asyncio
 import json
@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sd_testkit.api_server import ApiServer
+from sd_testkit.cluster.api_server import ApiServer
+from sd_testkit.cluster.snapshot import look
 from sd_testkit.json_types import Json
-from sd_testkit.recording import slim
-from sd_testkit.snapshot import look
+from sd_testkit.truth.recording import slim
 
 _PERIOD = 0.7
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from sd_testkit.control_plane import free_ports
+from sd_testkit.cluster.control_plane import free_ports
 from sd_testkit.json_types import Json
 
 _ADDRESS = "127.0.0.1"

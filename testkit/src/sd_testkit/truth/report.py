@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from sd_testkit.scenarios import Scenario, User
-from sd_testkit.truth_meter import Meter, Sample, Verdict, judge
+from sd_testkit.truth.meter import Meter, Sample, Verdict, judge
 
 _AFTERWARDS_SECONDS = 10.0
 _HEADER = ("scenario", "seconds", "ours wrong", "KubeRay's wrong")

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from sd_testkit.audit import audit_policy
-from sd_testkit.certificates import Authority, service_account_key
+from sd_testkit.cluster.audit import audit_policy
+from sd_testkit.cluster.certificates import Authority, service_account_key
 from sd_testkit.processes import Processes
 from sd_testkit.programs import ensure
 
@@ -62,7 +62,7 @@ class ControlPlane:
 
     @property
     def audit_log(self) -> Path:
-        """What operators that run as ServiceAccounts asked for (`sd_testkit.audit`)."""
+        """What operators that run as ServiceAccounts asked for (`sd_testkit.cluster.audit`)."""
         return self.folder / "audit.log"
 
     @cached_property

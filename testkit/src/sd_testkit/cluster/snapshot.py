@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
-from sd_testkit.api_server import ApiServer
+from sd_testkit.cluster.api_server import ApiServer
 from sd_testkit.json_types import Json
 
 RAY_PODS = "ray.io/is-ray-node=yes"
