@@ -15,8 +15,8 @@ NAME = re.compile(r"\b(?:sdservice|ray_sd)_[a-z_]+\b")
 
 def of_the_runtime(root):
     """Series by the calls that make them; `tests/runtime/test_faults.py` sees Ray export such names."""
-    for name in ("metrics", "ingress_metrics"):
-        tree = ast.parse((root / f"serve_runtime/src/sd_runtime/{name}.py").read_text())
+    for name in ("engine_metrics", "ingress_metrics"):
+        tree = ast.parse((root / f"serve_runtime/src/sd_runtime/observability/{name}.py").read_text())
         for call in ast.walk(tree):
             kind = getattr(getattr(call, "func", None), "id", None)
             if kind in OPERATOR_SERIES:
