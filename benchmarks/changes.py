@@ -104,6 +104,7 @@ _NOT_HERE = {
     "model.variant",  # the bundled model has none; likewise
     "model.loras",  # likewise
     "model.dtype",  # a CPU computes float32
+    "model.quantization",  # and cannot do it
     "workerGroups[].minReplicas",  # more workers than this machine holds; to Ray, as upgrade.surgeWorkers
     "workerGroups[].maxReplicas",
 }

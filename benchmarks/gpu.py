@@ -7,7 +7,7 @@
 Full-size networks with random weights: speed does not depend on their values, and nothing is downloaded. Sides:
 `pattern`, float32 and one picture after another, as the published AWS example draws; `stock`, bfloat16, channels
 last and torch.compile, one call per batch; `engine`, the same mode of torch.compile, as many clients as the batch size,
-each asking again as soon as it is answered. Each figure is printed as soon as it is there; `share of peak` counts the
+each asking again as soon as it is answered; `fp8`, the engine with `model.quantization: fp8`. Each figure is printed as soon as it is there; `share of peak` counts the
 UNet's work only, against the card's dense bfloat16 peak. A side that would begin after `--seconds` is left out, and
 named. Writes gpu.json and gpu.md. `--tiny` runs small networks on any device, to try the script itself.
 """
@@ -32,11 +32,20 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from full_size_networks import sd21, sdxl
 
-from sd_runtime.config import Batching, LiveConfig, ModelConfig, Optimizations, RuntimeConfig, WarmupShape
+from sd_runtime.config import (
+    Batching,
+    LiveConfig,
+    ModelConfig,
+    Optimizations,
+    Quantization,
+    RuntimeConfig,
+    WarmupShape,
+)
 from sd_runtime.engine.diffusion_engine import DiffusionEngine
 from sd_runtime.engine.execution import warmup
 from sd_runtime.engine.interface import ImageRequest, Picture
 from sd_runtime.engine.loader import load
+from sd_runtime.errors import ConfigError
 
 PROMPT, STEPS, GUIDANCE = "a red circle", 20, 7.5
 LEAST_SECONDS = 8.0
@@ -131,11 +140,16 @@ def loaded(bench: Bench, dtype: torch.dtype) -> Any:
     return pipeline.to(bench.device)
 
 
-def engine(bench: Bench) -> None:
+def fp8(bench: Bench) -> None:
+    """The engine with linear layers in float8."""
+    engine(bench, "fp8")
+
+
+def engine(bench: Bench, quantization: Quantization | None = None) -> None:
     """The engine under closed-loop load; its warm-up draws these batches alone."""
     fast, case = bench.device == "cuda", bench.case
     config = RuntimeConfig(
-        model=ModelConfig(uri=f"file://{bench.folder}", dtype="bfloat16"),
+        model=ModelConfig(uri=f"file://{bench.folder}", dtype="bfloat16", quantization=quantization),
         optimizations=Optimizations(fuse_qkv=fast, compile=fast),
         warmup=(WarmupShape(width=case.side, height=case.side),),
     )
@@ -181,13 +195,17 @@ class Report:
         self.found: dict[str, dict[str, dict[int, float]]] = {}
         self.left_out: list[str] = []
 
-    def has_time(self, case: str, side: str) -> bool:
-        """Whether a side may begin; it is noted where it may not."""
-        if time.monotonic() < self._until:
+    def has_time(self, case: str, side: str, seconds: float = 0.0) -> bool:
+        """Whether a side that takes so long may begin; it is noted where it may not."""
+        if time.monotonic() + seconds < self._until:
             return True
-        self.left_out.append(f"{case} {side}")
-        print(f"{case} {side}: left out, the time is over", flush=True)
+        self.leave_out(case, side, "the time is over")
         return False
+
+    def leave_out(self, case: str, side: str, reason: str) -> None:
+        """Note a side without figures."""
+        self.left_out.append(f"{case} {side}")
+        print(f"{case} {side}: left out: {reason}", flush=True)
 
     def put(self, case: str, side: str, batch: int, pictures: float) -> None:
         """Print a figure and keep it."""
@@ -202,12 +220,12 @@ class Report:
     def table(self) -> str:
         """Markdown: a row for each case and batch."""
         lines = [
-            "| case | batch | pattern | stock | engine | engine / pattern | engine / stock | share of peak |"
+            "| case | batch | pattern | stock | engine | fp8 | engine / pattern | engine / stock | share of peak |"
         ]
-        lines.append("|---" * 8 + "|")
+        lines.append("|---" * 9 + "|")
         for case, sides in self.found.items():
             drawn = sides.get("engine", {})
-            batches = sorted({*sides.get("stock", {}), *drawn})
+            batches = sorted({*sides.get("stock", {}), *drawn, *sides.get("fp8", {})})
             lines += [self._row(case, batch, sides, drawn.get(batch, math.nan)) for batch in batches]
         return "\n".join(lines) + "\n"
 
@@ -215,8 +233,9 @@ class Report:
         published = sides.get("pattern", {}).get(1, math.nan)
         stock = sides.get("stock", {}).get(batch, math.nan)
         share = f"{self.share(case, engine):.1%}" if self._peak else ""
+        quantized = sides.get("fp8", {}).get(batch, math.nan)
         ratios = f"{engine / published:.1f} | {engine / stock:.2f}"
-        return f"| {case} | {batch} | {published:.2f} | {stock:.2f} | {engine:.2f} | {ratios} | {share} |"
+        return f"| {case} | {batch} | {published:.2f} | {stock:.2f} | {engine:.2f} | {quantized:.2f} | {ratios} | {share} |"
 
 
 def measure(name: str, case: Case, asked: argparse.Namespace, device: str, report: Report) -> None:
@@ -227,11 +246,18 @@ def measure(name: str, case: Case, asked: argparse.Namespace, device: str, repor
         whole = (sdxl if case.xl else sd21)(tiny=asked.tiny)
         whole.to(dtype=torch.bfloat16).save_pretrained(folder)
         del whole
-        for side in (engine, stock, pattern):
-            if report.has_time(name, side.__name__):
+        took: dict[str, float] = {}
+        for side in (engine, stock, pattern, fp8):
+            began = time.monotonic()
+            # The last one compiles as long as the engine did, and must end within the time.
+            if report.has_time(name, side.__name__, took.get("engine", 0.0) if side is fp8 else 0.0):
                 say = partial(report.put, name, side.__name__)
                 seconds = 0.5 if asked.tiny else LEAST_SECONDS
-                side(Bench(folder, case, device, asked.batches, seconds, say))
+                try:
+                    side(Bench(folder, case, device, asked.batches, seconds, say))
+                except ConfigError as error:  # no float8 here
+                    report.leave_out(name, side.__name__, str(error))
+            took[side.__name__] = time.monotonic() - began
             gc.collect()
             torch.cuda.empty_cache()
 

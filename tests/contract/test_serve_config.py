@@ -63,6 +63,7 @@ MODELS = st.one_of(
         loras=st.lists(LORAS, max_size=3, unique_by=lambda lora: lora["name"]),
         dtype=st.sampled_from(["float16", "bfloat16", "float32"]),
         scheduler=st.sampled_from(sorted(Scheduler.__args__)),
+        quantization=st.just("fp8"),
     ).map(lambda more: model | more)
 )
 REPLICAS = st.tuples(st.integers(0, 1000), st.integers(1, 1000)).map(

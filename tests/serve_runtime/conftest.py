@@ -11,6 +11,8 @@ import torch
 import transformers
 
 from sd_runtime.config import Batching, LiveConfig, ModelConfig, RuntimeConfig
+from sd_runtime.engine import device
+from sd_runtime.engine.device import Device
 from sd_runtime.engine.diffusion_engine import DiffusionEngine
 from sd_runtime.engine.execution.runners import preparation, studio
 from sd_runtime.engine.image_task import drawings
@@ -18,6 +20,7 @@ from sd_runtime.engine.loader import load
 from sd_runtime.engine.sampling import schedulers
 from sd_runtime.observability.json_logs import JsonLines
 from sd_runtime.observability.observer import Silent
+from sd_testkit import fake_cuda
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -300,3 +303,26 @@ async def engine(model, observer):
     running = DiffusionEngine(model, live, observer)
     yield running
     running.close()
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A CUDA that the runtime finds on this machine; its threads are followed, and no race is left."""
+    found, enter, start = fake_cuda.install(monkeypatch), Device.enter, DiffusionEngine.__init__
+
+    def entered(self, work):
+        enter(self, work)
+        if work not in {"loading", "noise"}:  # noise is drawn on the host
+            found.follow()
+
+    def started(self, *given):
+        found.leave()  # the thread that loaded the model is that of the event loop now, and computes nothing
+        start(self, *given)
+
+    monkeypatch.setattr(Device, "enter", entered)
+    monkeypatch.setattr(DiffusionEngine, "__init__", started)
+    monkeypatch.setattr(Device, "prefer_kernels", lambda _: None)  # it would order them for the whole process
+    monkeypatch.setattr(device, "best", lambda: "cuda")
+    yield found
+    found.leave()
+    assert found.races == []

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 DType = Literal["float16", "bfloat16", "float32"]
+Quantization = Literal["fp8"]
 SchedulerName = Literal[
     "Euler",
     "EulerAncestral",
@@ -45,6 +46,7 @@ class ModelConfig(Config):
     revision: str | None = Field(default=None, max_length=255)
     variant: str | None = Field(default=None, max_length=32)
     dtype: DType | None = None
+    quantization: Quantization | None = None
     scheduler: SchedulerName | None = None
 
 

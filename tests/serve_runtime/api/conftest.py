@@ -26,6 +26,7 @@ LIVE = LiveConfig.model_validate({"defaults": {"width": 64, "height": 64, "steps
 INFO = EngineInfo(
     device="cpu",
     dtype="float32",
+    quantization="fp8",
     versions={"torch": "2"},
     load_seconds={"weights": 1.0},
     defaults={"width": 512, "height": 512, "steps": 25, "guidance": 7.5, "scheduler": "Euler"},

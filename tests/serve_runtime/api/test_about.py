@@ -18,6 +18,7 @@ async def test_models_tells_what_a_request_gets_and_may_ask(http):
         "scheduler": "Euler",
         "prompt_syntax": "plain",
     }
+    assert card["quantization"] == "fp8"
     assert (card["device"], card["dtype"], card["optimizations"]) == ("cpu", "float32", {"compile": False})
 
 

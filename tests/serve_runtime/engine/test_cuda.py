@@ -3,6 +3,7 @@
 
 import asyncio
 import io
+import re
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -12,47 +13,19 @@ from PIL import Image
 from torch.nn.attention import SDPBackend
 
 from sd_runtime.config import Batching, LiveConfig, ModelConfig, Optimizations, RuntimeConfig, WarmupShape
-from sd_runtime.engine import device
-from sd_runtime.engine.acceleration import cuda_graphs
 from sd_runtime.engine.device import Device
 from sd_runtime.engine.diffusion_engine import DiffusionEngine
+from sd_runtime.engine.execution import warmup
 from sd_runtime.engine.execution.runners import studio
 from sd_runtime.engine.interface import ImageRequest, Output, Picture, Preview
 from sd_runtime.engine.loader import load
 from sd_runtime.engine.postprocess.decode import Decoder
+from sd_runtime.engine.sampling import unet_batch
 from sd_runtime.observability.observer import Silent
-from sd_testkit.fake_cuda import Cuda, install
+from sd_testkit.fake_cuda import Cuda
 
 RED = ImageRequest("a red circle on a white background", "", 64, 64, 4, 4.0, seed=1)
 BLUE = replace(RED, prompt="a blue square on a white background", seed=2)
-
-
-def installed(monkeypatch):
-    """The device, where the runtime looks for one; its threads are followed."""
-    cuda, enter, start = install(monkeypatch), Device.enter, DiffusionEngine.__init__
-
-    def entered(self, work):
-        enter(self, work)
-        if work not in {"loading", "noise"}:  # noise is drawn on the host
-            cuda.follow()
-
-    def started(self, *given):
-        cuda.leave()  # the thread that loaded the model is that of the event loop now, and computes nothing
-        start(self, *given)
-
-    monkeypatch.setattr(Device, "enter", entered)
-    monkeypatch.setattr(DiffusionEngine, "__init__", started)
-    monkeypatch.setattr(Device, "prefer_kernels", lambda _: None)  # it would order them for the whole process
-    monkeypatch.setattr(device, "best", lambda: "cuda")
-    return cuda
-
-
-@pytest.fixture
-def cuda(monkeypatch):
-    found = installed(monkeypatch)
-    yield found
-    found.leave()
-    assert found.races == []
 
 
 def loaded(dtype="float32", **extra):
@@ -84,24 +57,20 @@ async def drawn(model, *requests, previews=None):
         engine.close()
 
 
-def test_pictures_of_the_gpus_path_are_those_of_the_cpus(monkeypatch, model):
+def test_pictures_of_the_gpus_path_are_those_of_the_cpus(request, model):
     """Together, with previews, with graphs; nothing overtakes what it needs."""
     requests = (RED, replace(BLUE, output=Output(previews=2)), replace(RED, seed=5, guidance=1.0))
     wanted = asyncio.run(drawn(model, *requests))
-    found, previews = installed(monkeypatch), []
-    try:
-        model = loaded()
-        captured = found.captured
-        pictures = asyncio.run(drawn(model, *requests, previews=previews))
-    finally:
-        found.leave()
+    found, previews = request.getfixturevalue("cuda"), []
+    model = loaded()
+    captured = found.captured
+    pictures = asyncio.run(drawn(model, *requests, previews=previews))
     for one, other in zip(pictures, wanted, strict=True):
         assert (pixels(one) - pixels(other)).abs().max() <= 2
     assert len(previews) == 2
     assert captured == found.captured > 0, "nothing is captured while requests wait"
     assert found.replayed > captured, "and what was captured is used"
     assert found.waits > 0
-    assert found.races == []
 
 
 def test_what_is_not_waited_for_is_found():
@@ -160,51 +129,6 @@ def test_a_size_that_was_not_warmed_is_drawn_without_a_graph(cuda):
     (picture,) = asyncio.run(drawn(model, replace(RED, width=96)))
     assert Image.open(io.BytesIO(picture)).size == (96, 64)
     assert (captured, replayed) == (cuda.captured, cuda.replayed)
-
-
-def test_a_graph_belongs_to_the_loras_that_acted_in_it(cuda):
-    """Their weights are in it: without it another LoRA would draw what the first one draws."""
-
-    class Loras:
-        active = ("ink",)
-
-    loras, factor = Loras(), {("ink",): 2, ("oil",): 3}
-    call = cuda_graphs.Graphs(lambda samples, *_: samples * factor[loras.active], loras)
-    cuda.follow()
-    with call.capturing():
-        call(torch.ones(1), torch.ones(1), {})
-    assert call(torch.ones(1), torch.ones(1), {}).item() == 2
-    loras.active = ("oil",)
-    assert call(torch.ones(1), torch.ones(1), {}).item() == 3
-
-
-def test_of_many_graphs_the_oldest_goes(monkeypatch, cuda):
-    monkeypatch.setattr(cuda_graphs, "KEPT", 2)
-
-    class Loras:
-        active = ()
-
-    call = cuda_graphs.Graphs(lambda samples, *_: samples * 2, Loras())
-    with call.capturing():
-        for rows in (1, 2, 1, 3):
-            call(torch.ones(rows), torch.ones(1), {})
-    captured, replayed = cuda.captured, cuda.replayed
-    assert captured == 3
-    for rows in (1, 2, 3):
-        assert call(torch.full((rows,), 2.0), torch.ones(1), {}).tolist() == [4.0] * rows
-    assert (cuda.captured, cuda.replayed - replayed) == (captured, 2)
-
-
-def test_a_call_that_looks_at_its_result_is_not_captured(cuda, lines):
-    class Loras:
-        active = ()
-
-    call = cuda_graphs.Graphs(lambda samples, *_: samples * samples.sum().item(), Loras())
-    cuda.follow()
-    with call.capturing():
-        assert call(torch.ones(2), torch.ones(1), {}).tolist() == [2.0, 2.0]
-    assert cuda.captured == 0
-    assert "a CUDA graph was not captured" in lines()[-1]["message"]
 
 
 def test_bfloat16_is_what_a_gpu_computes_in(cuda, model, bench):
@@ -293,8 +217,56 @@ def test_attention_tries_cudnn_first_from_hopper_on(monkeypatch, cuda):
     assert torch._C._get_sdp_priority_order() == before
 
 
-def test_convolutions_are_timed_during_the_warm_up_only(cuda):
-    before = torch.backends.cudnn.benchmark
-    with Device("cuda").choosing_kernels():
-        assert torch.backends.cudnn.benchmark
+def test_convolutions_are_timed_during_the_warm_up_only(monkeypatch, cuda):
+    before, timed, draw = torch.backends.cudnn.benchmark, [], warmup._draw
+
+    def noted(*given):
+        timed.append(torch.backends.cudnn.benchmark)
+        draw(*given)
+
+    monkeypatch.setattr(warmup, "_draw", noted)
+    loaded(warmup=(WarmupShape(width=64, height=64),))
+    assert set(timed) == {True}
     assert torch.backends.cudnn.benchmark == before
+
+
+def test_each_start_chooses_the_order_of_attention_kernels(monkeypatch, cuda):
+    chosen = []
+    monkeypatch.setattr(Device, "prefer_kernels", lambda device: chosen.append(device.kind))
+    loaded()
+    assert chosen == ["cuda"]
+
+
+class HostTensor:
+    """A tensor of the host that notes how it is sent."""
+
+    def __init__(self, *, pinned=False):
+        self.pinned = pinned
+
+    def pin_memory(self):
+        return HostTensor(pinned=True)
+
+    def to(self, device, *, non_blocking):
+        return device.type, self.pinned, non_blocking
+
+
+@pytest.mark.parametrize(
+    ("device", "sent"), [("cuda", (True, True)), ("cpu", (False, True)), ("mps", (False, False))]
+)
+def test_small_tensors_are_sent_from_pinned_memory_and_nobody_waits(device, sent):
+    """CUDA copies from any other memory only while the host waits."""
+    assert unet_batch._sent(HostTensor(), torch.device(device)) == (device, *sent)
+
+
+def test_the_image_sets_an_allocator_that_torch_knows(root):
+    """Its segments grow, so that batches of changing sizes leave no gaps that none fits into."""
+    (wanted,) = re.findall(r"PYTORCH_ALLOC_CONF=(\S+)", (root / "Dockerfile.worker").read_text())
+    assert wanted == "expandable_segments:True"
+    before = torch._C._accelerator_getAllocatorSettings()
+    try:
+        torch._C._accelerator_setAllocatorSettings(wanted)
+        assert torch._C._accelerator_getAllocatorSettings() == wanted
+    finally:
+        torch._C._accelerator_setAllocatorSettings(before)
+    with pytest.raises(ValueError, match="Unrecognized key"):
+        torch._C._accelerator_setAllocatorSettings("expandable:True")

@@ -88,7 +88,7 @@ def test_a_graph_that_cannot_be_captured_is_not_tried_again(monkeypatch, lines):
     """Memory runs out while it is captured: the call is made directly, now and from then on."""
     tries = []
 
-    def capture(_, inputs):
+    def capture(_, inputs, __):
         tries.append(inputs)
         raise torch.OutOfMemoryError("CUDA out of memory")
 

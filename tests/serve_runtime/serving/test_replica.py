@@ -3,6 +3,8 @@
 
 import asyncio
 import gc
+import importlib.util
+import sys
 
 import pytest
 
@@ -112,11 +114,13 @@ def test_settings_go_to_the_engine_and_its_end_ends_the_engine(served, engine):
     assert engine.closed
 
 
-async def test_the_real_engine_of_a_configuration():
+async def test_the_real_engine_of_a_configuration(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torchao", raising=False)  # and put back at the end
     told = []
     engine = replica.load_engine(
         RuntimeConfig(model=ModelConfig(uri="bundled://shapes")), Starting(told.append)
     )
+    assert importlib.util.find_spec("torchao") is None, "diffusers would import it in each start"
     assert list(engine.info().load_seconds) == ["import", "weights", "pipeline", "warmup"]
     assert [each.phase for each in told] == ["import", "weights", "pipeline", "warmup", ""]
     assert told[-1].seconds == engine.info().load_seconds

@@ -33,6 +33,11 @@ def of(request=REQUEST, config=CONFIG, provenance=None):
         of(replace(REQUEST, clip_skip=1)),
         of(replace(REQUEST, output=Output("jpeg"))),
         of(config=CONFIG.model_copy(update={"model": ModelConfig(uri="hf://a/b", revision="1" * 40)})),
+        of(
+            config=CONFIG.model_copy(
+                update={"model": CONFIG.model.model_copy(update={"quantization": "fp8"})}
+            )
+        ),
         of(provenance=Provenance(prompt=True)),
     ],
 )

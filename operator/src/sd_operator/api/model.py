@@ -13,6 +13,7 @@ from sd_operator.api.serving import Defaults
 
 Preset = Literal["sd21", "sd15", "sdxl", "sdxl-turbo", "shapes"]
 DType = Literal["float16", "bfloat16", "float32"]
+Quantization = Literal["fp8"]
 Scheduler = Literal[
     "Euler",
     "EulerAncestral",
@@ -106,6 +107,12 @@ _FOLDER = Rule(
     message="a single-file checkpoint is not served; name a folder with a model_index.json, as diffusers saves a pipeline",
     field=".uri",
 )
+_QUANTIZED_DTYPE = Rule(
+    cel="!has(self.quantization) || !has(self.dtype) || self.dtype == 'bfloat16'",
+    holds=lambda m: m.quantization is None or m.dtype in {None, "bfloat16"},
+    message="quantization fp8 computes in bfloat16: remove dtype, or set bfloat16",
+    field=".dtype",
+)
 
 
 _LORA_PINNED = Rule(
@@ -151,7 +158,7 @@ Loras = Annotated[tuple[Lora, ...], KeyedList("name", max_length=32)]
 class ModelSource(Model):
     """The weights that the service draws with."""
 
-    rules = (_ONE_SOURCE, _PRESET_ALONE, _PINNED, _REVISION_ONLY_HF, _FOLDER)
+    rules = (_ONE_SOURCE, _PRESET_ALONE, _PINNED, _REVISION_ONLY_HF, _FOLDER, _QUANTIZED_DTYPE)
 
     preset: Preset | None = Field(
         default=None,
@@ -184,6 +191,13 @@ class ModelSource(Model):
         description=(
             "Number format on GPUs; absent: bfloat16 where the GPU has it, else float16. A CPU always computes in"
             " float32 and says so."
+        ),
+    )
+    quantization: Quantization | None = Field(
+        default=None,
+        description=(
+            "Number format of the weights of the UNet's attention blocks; absent: dtype. fp8 needs a GPU of compute"
+            " capability 8.9 or more (Ada, Hopper, Blackwell) and changes a picture a little."
         ),
     )
     scheduler: Scheduler | None = Field(

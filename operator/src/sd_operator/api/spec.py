@@ -84,6 +84,12 @@ class Spec(Model):
             field=".replicasPerGpu",
         ),
         Rule(
+            cel="!has(self.model.quantization) || self.gpusPerReplica > 0",
+            holds=lambda s: s.model.quantization is None or s.gpus_per_replica > 0,
+            message="quantization needs a GPU: remove it, or set gpusPerReplica: 1",
+            field=".model.quantization",
+        ),
+        Rule(
             cel="self.imagePreload.mode == 'Disabled' || self.image.pullPolicy != 'Always'",
             holds=lambda s: s.image_preload.mode == "Disabled" or s.image.pull_policy != "Always",
             message=(

@@ -68,6 +68,7 @@ def runtime_config(spec: Spec) -> Json:
         "revision": source.revision,
         "variant": source.variant,
         "dtype": source.dtype,
+        "quantization": source.quantization,
         "scheduler": source.scheduler,
     }
     return {

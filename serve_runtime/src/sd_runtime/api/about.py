@@ -117,6 +117,7 @@ async def _card(service: Service) -> ModelCard:
     if info is not None:
         card.defaults = info.defaults | service.live.defaults.model_dump(exclude_none=True)
         card.dtype, card.device, card.optimizations = info.dtype, info.device, info.optimizations
+        card.quantization = info.quantization
         card.batching, card.loras = info.batching, list(info.loras)
         card.schedulers = {name: list(options) for name, options in info.schedulers.items()}
     return card

@@ -220,6 +220,7 @@ class ModelCard(BaseModel):
                     "prompt_syntax": "plain",
                 },
                 "dtype": "float32",
+                "quantization": None,
                 "device": "cpu",
                 "optimizations": {
                     "channels_last": False,
@@ -246,6 +247,9 @@ class ModelCard(BaseModel):
         default=None, description="What a request gets that does not say."
     )
     dtype: str | None = Field(default=None, description="Number format of the computation.")
+    quantization: str | None = Field(
+        default=None, description="Number format of quantized weights; null: no weights are quantized."
+    )
     device: str | None = Field(default=None, description="Where it computes.")
     optimizations: dict[str, bool] | None = Field(default=None, description="Speed switches in effect.")
     batching: Literal["step", "none"] | None = Field(

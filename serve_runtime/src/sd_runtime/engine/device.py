@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+_ADA = (8, 9)  # compute capability from which there is float8
 _HOPPER = 9  # compute capability from which cuDNN's attention is the fastest
 _PRIORITIES = {"drawing": -1, "preparing": 0}  # of streams; less goes first
 _AHEAD = 2  # UNet calls that may be queued on a GPU; more would keep new pictures out and cancelled ones in
@@ -69,6 +70,14 @@ class Device:
         if self.kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
             return "bfloat16"
         return "float16"
+
+    def has_float8(self) -> bool:
+        """Whether the GPU computes in float8: Ada, Hopper, Blackwell."""
+        return self.kind == "cuda" and torch.cuda.get_device_capability() >= _ADA
+
+    def name(self) -> str:
+        """The name of the GPU's model, or the kind of another device."""
+        return str(torch.cuda.get_device_name()) if self.kind == "cuda" else f"a {self.kind.upper()}"
 
     def prefer_kernels(self) -> None:
         """Have attention try the fastest kernels first, for the life of the process.

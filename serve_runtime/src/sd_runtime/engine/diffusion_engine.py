@@ -62,6 +62,8 @@ class DiffusionEngine:
             observer=watching,
         )
         self._worker.arriving = self._admission.waiting
+        if model.tuned.graphs is not None:
+            self._worker.when_idle = model.tuned.graphs.capture_repeated
         for each in model.tuned.compiled:
             each.on_call = watching.network_call
         if isinstance(self._studio, StockStudio):
@@ -76,6 +78,7 @@ class DiffusionEngine:
         return EngineInfo(
             device=model.device.kind,
             dtype=model.dtype,
+            quantization=model.config.model.quantization,
             versions=versions,
             load_seconds=dict(model.seconds),
             defaults=self._defaults() | {"scheduler": schedulers.name_of(model.pipeline.scheduler)},

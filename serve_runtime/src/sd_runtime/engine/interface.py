@@ -166,6 +166,7 @@ class EngineInfo:
         optimizations: the switches as they are in effect, which may be fewer than were asked for.
         loras: names that requests may use.
         batching: step: images of many requests share each denoising step; none: one image at a time.
+        quantization: number format of quantized weights; None: no weights are quantized.
         schedulers: names that requests may use, and the options of each; empty: the model's own alone.
     """
 
@@ -177,6 +178,7 @@ class EngineInfo:
     optimizations: dict[str, bool] = field(default_factory=dict)
     loras: tuple[str, ...] = ()
     batching: Batching = "step"
+    quantization: str | None = None
     schedulers: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 

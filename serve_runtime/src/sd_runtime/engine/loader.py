@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline
 from sd_runtime import weights
 from sd_runtime.config import DType, ModelConfig, RuntimeConfig
 from sd_runtime.engine import device, failures, library_warnings
-from sd_runtime.engine.acceleration import compile_cache, optimizations
+from sd_runtime.engine.acceleration import compile_cache, optimizations, quantizing
 from sd_runtime.engine.defaults import own_defaults
 from sd_runtime.engine.execution.pipeline_runner import check_call
 from sd_runtime.engine.execution.warmup import warm_up
@@ -64,6 +64,7 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
     compile_cache.use(config.model, on.kind)
     on.prefer_kernels()
     dtype = _dtype(config.model, on)
+    quantizing.check(config.model.quantization, dtype, on)
     pipeline = _pipeline(folder, config.model, _DTYPES[dtype])
     switch = lora_switch.load(pipeline, config.loras)
     pipeline.to(on.kind)
@@ -87,7 +88,7 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
         defaults=own_defaults(pipeline, folder),
         loras=switch,
         text_loras=text_switch,
-        tuned=optimizations.tune(pipeline, config.optimizations, on, switch),
+        tuned=optimizations.tune(pipeline, config.optimizations, on, switch, config.model.quantization),
     )
 
 

@@ -60,10 +60,11 @@ def test_each_model_has_a_folder_of_its_own(variables, tmp_path):
     models = [
         ModelConfig(uri="hf://a/b", revision="0" * 40),
         ModelConfig(uri="hf://a/b", revision="1" * 40),
+        ModelConfig(uri="hf://a/b", revision="1" * 40, quantization="fp8"),
         ModelConfig(uri="file:///weights/../b"),
     ]
     folders = {compile_cache.use(model, "cpu") for model in models}
-    assert len(folders) == 3
+    assert len(folders) == 4
     assert all(folder.resolve().is_relative_to(tmp_path) for folder in folders)
     assert variables["TORCHINDUCTOR_CACHE_DIR"] in {str(folder) for folder in folders}
 

@@ -8,12 +8,15 @@ refuses what it lets pass: copies to the device that the thread would wait for.
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torchao.quantization import quant_api
 
+from sd_runtime.engine.acceleration import quantizing
 from sd_runtime.engine.device import Device
 from sd_runtime.engine.execution.batcher import Budget, Groups
 from sd_runtime.engine.execution.runners import preparation
@@ -110,9 +113,9 @@ STEPPED_IN_BATCHES = [
 ]
 
 
-def elsewhere(model):
+def elsewhere(model, unet=None):
     """A denoising loop whose UNet is on the meta device."""
-    unet = copy.deepcopy(model.pipeline.unet).to("meta")
+    unet = unet or copy.deepcopy(model.pipeline.unet).to("meta")
     return Denoiser(
         predict=NoisePredictor(forward(unet), padded=True),
         loras=model.loras,
@@ -153,3 +156,18 @@ def test_no_tick_waits_for_the_device(request, kind, name):
     assert first.finished
     assert late[0].finished
     assert first.trajectory.latents.device.type == "meta"
+
+
+def test_a_tick_of_quantized_layers_does_not_wait_either(monkeypatch, model):
+    """Their inputs are scaled by what the device itself finds in them."""
+    monkeypatch.setattr(quant_api, "_check_hardware_support", lambda _: None)
+    unet = copy.deepcopy(model.pipeline.unet).bfloat16()
+    quantizing.quantize(SimpleNamespace(unet=unet), "fp8")
+    denoiser = elsewhere(model, unet.to("meta"))
+    (image,) = joined(model, denoiser, RED)
+    conditions = image.trajectory.conditions
+    image.trajectory.conditions = {name: each.bfloat16() for name, each in conditions.items()}
+    with NothingBlocks():
+        while denoiser.drawings():
+            assert denoiser.tick().failed == []
+    assert image.finished

@@ -29,9 +29,10 @@ def use(model: ModelConfig, kind: str) -> Path | None:
     if not root:
         return None
     device = torch.cuda.get_device_name() if kind == "cuda" else f"{kind}-{platform.machine()}"
+    weights = (model.quantization,) if model.quantization else ()
     name = model.uri.partition("://")[2]
     source = f"{name}@{model.revision}" if model.revision else name
-    parts = (device, f"torch-{torch.__version__}", f"diffusers-{diffusers.__version__}", source)
+    parts = (device, f"torch-{torch.__version__}", f"diffusers-{diffusers.__version__}", source, *weights)
     folder = Path(root, *(re.sub(r"[^A-Za-z0-9._@+-]+", "-", part).strip("-.") for part in parts))
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
     os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")

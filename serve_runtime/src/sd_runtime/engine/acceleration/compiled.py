@@ -191,14 +191,16 @@ class CompiledCall:
         self.on_call(compiled, len(self._ready))
         return result
 
-    def prepare(self, variant: Hashable, threads: int, *inputs: Any) -> None:
-        """Have a combination compiled that no request has asked for yet.
+    def compiling(self, *inputs: Any) -> bool:
+        """Whether compiled code for such a call is still to come."""
+        variant = self._variant()
+        asked = self._wanted.get((variant, torch.get_num_threads(), _shapes(inputs, {})))
+        if asked is not None:
+            return not asked.is_set()
+        return self._may_compile(variant) and len(self._wanted) < self._most
 
-        Args:
-            variant: of the network.
-            threads: of the thread that will call it.
-            inputs: tensors of the shapes.
-        """
+    def prepare(self, variant: Hashable, threads: int, *inputs: Any) -> None:
+        """Have compiled what no request asked for yet: a variant, for a thread with so many threads and inputs of such shapes."""
         self._have((variant, threads, _shapes(inputs, {})), inputs, {}, ahead=False)
 
     def pending(self) -> list[threading.Event]:
@@ -293,6 +295,5 @@ def _shapes(inputs: Any, settings: dict[str, Any]) -> Hashable:
     return (*found, *sorted(settings.items()))
 
 
-def _tensors(inputs: Any) -> Iterator[torch.Tensor]:
-    for each in inputs:
-        yield from each.values() if isinstance(each, dict) else (each,)
+def _tensors(inputs: Any) -> list[torch.Tensor]:
+    return [tensor for each in inputs for tensor in (each.values() if isinstance(each, dict) else (each,))]

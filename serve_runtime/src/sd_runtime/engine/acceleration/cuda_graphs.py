@@ -1,31 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """CUDA graphs of the UNet call: its thousand launches become one.
 
-Torch's own graph trees belong to the thread that made them and keep each other's memory; these are captured during the
-warm-up, one for each shape and set of LoRAs, and share one pool, since only one of them runs at a time. A capture takes
-three calls' time, which no request should wait for: shapes that were not warmed are called directly.
+Torch's own graph trees belong to the thread that made them and keep each other's memory. These graphs are captured one for
+each shape and set of LoRAs, and share one memory pool, since only one of them runs at a time.
+
+A capture takes the time of three calls, and no request should wait for it. The warm-up therefore captures its shapes
+without LoRAs, before the first request. A set of LoRAs that requests use repeatedly is captured at these shapes while the
+denoising thread is idle. All other calls are direct.
 """
 
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from sd_runtime.engine import failures
-from sd_runtime.engine.lora.lora_switch import LoraSwitch
+from sd_runtime.engine.lora.lora_switch import Active, LoraSwitch
 from sd_runtime.engine.pipelines.families import Conditions
 from sd_runtime.engine.sampling.batched_step import Forward
 
 logger = logging.getLogger(__name__)
 
 KEPT = 64
+OFTEN = 50
+"""Direct calls of a shape with a set of LoRAs before they are captured: the steps of about two images."""
+_COUNTED = 256  # combinations whose direct calls are counted; clients may choose any strength
 _WARM_CALLS = 2  # libraries choose their kernels and allocate their workspace before a capture
 
 Inputs = dict[str, torch.Tensor]
+Shapes = tuple[tuple[str, torch.Size], ...]
+Interrupted = Callable[[], bool]
+
+
+class _Key(NamedTuple):
+    active: Active | None
+    shapes: Shapes
 
 
 @dataclass(frozen=True)
@@ -35,13 +49,29 @@ class _Captured:
     output: torch.Tensor
 
 
-class Graphs:
-    """The call, captured for the shapes and LoRAs of the warm-up, replayed for these and direct for all others."""
+class _InterruptedError(Exception):
+    """A request has arrived during a capture."""
 
-    def __init__(self, call: Forward, loras: LoraSwitch) -> None:
+
+class Graphs:
+    """A UNet call that replays graphs where it has them, and calls directly elsewhere; one thread uses it."""
+
+    def __init__(
+        self, call: Forward, loras: LoraSwitch, compiling: Callable[..., bool] = lambda *_: False
+    ) -> None:
+        """Capture nothing yet.
+
+        Args:
+            call: of the UNet.
+            loras: the LoRAs of the UNet.
+            compiling: whether compiled code for a call with these inputs is still to come; such a call is not captured yet.
+        """
         self._call = call
         self._loras = loras
-        self._captured: OrderedDict[Any, _Captured | None] = OrderedDict()  # None: it cannot be captured
+        self._compiling = compiling
+        self._captured: OrderedDict[_Key, _Captured | None] = OrderedDict()  # None: it cannot be captured
+        self._direct: OrderedDict[_Key, int] = OrderedDict()
+        self._warmed: dict[Shapes, Inputs] = {}  # with empty tensors
         self._may_capture = False
         self._pool: Any = None
 
@@ -59,13 +89,13 @@ class Graphs:
     ) -> torch.Tensor:
         """As the call itself."""
         inputs = {"samples": samples, "timesteps": timesteps, **conditions}
-        key = (self._loras.active, tuple((name, tensor.shape) for name, tensor in inputs.items()))
+        key = _Key(self._loras.active, tuple((name, tensor.shape) for name, tensor in inputs.items()))
         if self._may_capture and key not in self._captured:
-            self._captured[key] = self._tried(inputs)
-            if len(self._captured) > KEPT:
-                self._captured.popitem(last=False)
+            self._warmed[key.shapes] = {name: tensor.new_empty(0) for name, tensor in inputs.items()}
+            self._keep(key, self._tried(inputs))
         found = self._captured.get(key)
         if found is None:
+            self._count(key)
             return self._call(samples, timesteps, conditions)
         self._captured.move_to_end(key)
         for name, tensor in inputs.items():
@@ -73,31 +103,97 @@ class Graphs:
         found.graph.replay()
         return found.output.clone()  # the next replay writes over it
 
-    def _tried(self, inputs: Inputs) -> _Captured | None:
+    def capture_repeated(self, interrupted: Interrupted) -> None:
+        """Capture the combinations that were called directly often; for the denoising thread while it is idle.
+
+        A request that arrives during a capture waits for one call or one switch of LoRAs at most.
+
+        Args:
+            interrupted: whether a request has arrived; an unfinished capture is then dropped, and repeated later.
+        """
+        before = self._loras.active or Active()
+        often = [key for key, calls in self._direct.items() if calls >= OFTEN]
+        try:
+            for key in sorted(often, key=lambda each: (each.active != before, each.active)):
+                if interrupted():
+                    break
+                self._capture_idle(key, interrupted)
+            self._loras.activate(*before)
+        except Exception as error:  # noqa: BLE001 - the switch failed; the next request switches again
+            logger.warning(
+                "No CUDA graph was captured, because switching LoRAs failed: %s", failures.one_line(error)
+            )
+
+    def forget(self, lora: str) -> None:
+        """Drop the graphs that hold a LoRA's weights; for the denoising thread, when the weights change or are unloaded."""
+        for kept in (self._captured, self._direct):
+            for key in [each for each in kept if each.active is not None and lora in each.active.names]:
+                del kept[key]
+
+    def _count(self, key: _Key) -> None:
+        """Count a direct call that a graph could replace; of too many combinations the least recent one is dropped."""
+        if key.shapes in self._warmed and key.active is not None and key not in self._captured:
+            self._direct[key] = self._direct.get(key, 0) + 1
+            self._direct.move_to_end(key)
+            if len(self._direct) > _COUNTED:
+                self._direct.popitem(last=False)
+
+    def _capture_idle(self, key: _Key, interrupted: Interrupted) -> None:
+        """Capture a combination; its count stays where the capture is interrupted, or code is still being compiled."""
+        began, calls = time.monotonic(), self._direct.pop(key)
+        self._loras.activate(*(key.active or Active()))
+        blank = self._warmed[key.shapes]
+        inputs = {name: blank[name].new_zeros(shape) for name, shape in key.shapes}
+        if self._compiling(*_arguments(inputs)):
+            self._direct[key] = calls
+            return
+        try:
+            self._keep(key, self._tried(inputs, interrupted))
+        except _InterruptedError:
+            self._direct[key] = calls
+        if self._captured.get(key) is not None:
+            seconds = time.monotonic() - began
+            logger.info("A CUDA graph was captured for the LoRAs %s in %.2f s", key.active, seconds)
+
+    def _keep(self, key: _Key, captured: _Captured | None) -> None:
+        self._captured[key] = captured
+        if len(self._captured) > KEPT:
+            self._captured.popitem(last=False)
+
+    def _tried(self, inputs: Inputs, interrupted: Interrupted = lambda: False) -> _Captured | None:
         """A capture; None where it fails, such as for want of memory."""
         try:
-            return self._capture(inputs)
+            return self._capture(inputs, interrupted)
+        except _InterruptedError:
+            raise
         except Exception as error:  # noqa: BLE001 - the direct call says what is wrong, if anything is
             logger.warning("a CUDA graph was not captured: %s", failures.one_line(error))
             failures.free_memory()
             return None
 
-    def _capture(self, inputs: Inputs) -> _Captured:
+    def _capture(self, inputs: Inputs, interrupted: Interrupted) -> _Captured:
         static = {name: tensor.clone() for name, tensor in inputs.items()}
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM_CALLS):
-                self._run(static)
-        torch.cuda.current_stream().wait_stream(aside)
+        self._warm(static, interrupted)
         graph = torch.cuda.CUDAGraph()
         # Thread-local: the decoding thread may allocate meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            output = self._run(static)
+            output = self._call(*_arguments(static))
         return _Captured(graph, static, output)
 
-    def _run(self, inputs: Inputs) -> torch.Tensor:
-        conditions = {name: tensor for name, tensor in inputs.items() if name not in {"samples", "timesteps"}}
-        return self._call(inputs["samples"], inputs["timesteps"], conditions)
+    def _warm(self, static: Inputs, interrupted: Interrupted) -> None:
+        """Call it a few times on a separate stream; at no time is more than one call queued."""
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        for _ in range(_WARM_CALLS):
+            with torch.cuda.stream(aside):
+                self._call(*_arguments(static))
+            aside.synchronize()
+            if interrupted():
+                raise _InterruptedError
+
+
+def _arguments(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, Conditions]:
+    conditions = {name: tensor for name, tensor in inputs.items() if name not in {"samples", "timesteps"}}
+    return inputs["samples"], inputs["timesteps"], conditions

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from sd_runtime.config import Optimizations
+from sd_runtime.config import Optimizations, Quantization
+from sd_runtime.engine.acceleration import quantizing
 from sd_runtime.engine.acceleration.compiled import CompiledCall, Compiler
 from sd_runtime.engine.acceleration.cpu_rows import Lanes
 from sd_runtime.engine.acceleration.cuda_graphs import Graphs
@@ -38,10 +39,21 @@ class Tuned:
         return self.effective["compile"] or self.effective["cuda_graphs"]
 
 
-def tune(pipeline: Any, wanted: Optimizations, device: Device, loras: LoraSwitch) -> Tuned:
-    """Switch on what is wanted and can be had; after the LoRAs are attached."""
+def tune(
+    pipeline: Any,
+    wanted: Optimizations,
+    device: Device,
+    loras: LoraSwitch,
+    quantization: Quantization | None = None,
+) -> Tuned:
+    """Switch on what is wanted and can be had; after the LoRAs are attached.
+
+    Raises:
+        ConfigError: the pipeline cannot be quantized.
+    """
     unet = getattr(pipeline, "unet", None)
     if unet is None:
+        quantizing.quantize(pipeline, quantization)
         return Tuned(None, dict.fromkeys(Optimizations.model_fields, False))
     effective = {
         "channels_last": wanted.channels_last and _channels_last(pipeline, device),
@@ -50,13 +62,14 @@ def tune(pipeline: Any, wanted: Optimizations, device: Device, loras: LoraSwitch
         "compile": wanted.compile,
         "cuda_graphs": wanted.cuda_graphs and device.kind == "cuda",
     }
+    quantizing.quantize(pipeline, quantization)
     compiled: tuple[CompiledCall, ...] = ()
     call = forward(unet)
     if effective["compile"]:
         call = _compile(pipeline, device, loras)
         compiled = (call, pipeline.vae.decode)
     if effective["cuda_graphs"]:
-        graphs = Graphs(call, loras)
+        graphs = Graphs(call, loras, *(each.compiling for each in compiled[:1]))
         return Tuned(graphs, effective, compiled, graphs)
     # Compiled code is called by one thread: torch's guards, when two check them at once, fail and compile anew.
     shared_out = device.kind == "cpu" and cores() > 1 and not compiled

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import torch
+
 from sd_runtime.engine import failures
 from sd_runtime.engine.device import Device
 from sd_runtime.engine.execution.admission import CLOSED
@@ -18,6 +20,7 @@ from sd_runtime.errors import ContentWithheld, GenerationFailed
 from sd_runtime.observability.observer import Observer
 
 _MEMORY_SECONDS = 5.0  # between two looks at the memory in use
+_IDLE_SECONDS = 0.5  # without a request; by then decoders have usually ended too
 
 
 class Worker:
@@ -27,11 +30,15 @@ class Worker:
         company_seconds: how long the first picture of an idle engine waits, from its arrival, for others to share its first
             steps.
         arriving: number of pictures that have arrived and are not ready.
+        idle_seconds: time without a request after which `when_idle` is called, once.
+        when_idle: does work that can wait. Its argument reports whether a request has arrived; the work then ends soon.
     """
 
     def __init__(self, studio: Studio, finisher: Finisher, *, on: Device, observer: Observer) -> None:
         self.company_seconds = 0.0
         self.arriving: Callable[[], int] = lambda: 0
+        self.idle_seconds = _IDLE_SECONDS
+        self.when_idle: Callable[[Callable[[], bool]], None] = lambda _: None
         self._studio = studio
         self._finisher = finisher
         self._device = on
@@ -68,13 +75,22 @@ class Worker:
             if not self._streams:
                 self._observer.load(0, 0)
                 self._device.at_work = False
-                self._take(self._inbox.get())
+                self._take(self._next())
                 self._device.at_work = True
                 self._company()
             self._take_arrived()
             self._tick()
         for stream in set(self._streams.values()):
             stream.put(GenerationFailed(CLOSED))
+
+    def _next(self) -> Stream | None:
+        """Wait for a request, and use the time."""
+        try:
+            return self._inbox.get(timeout=self.idle_seconds)
+        except queue.Empty:
+            with torch.inference_mode():
+                self.when_idle(lambda: not self._inbox.empty() or self.arriving() > 0)
+        return self._inbox.get()
 
     def _take(self, stream: Stream | None) -> None:
         if stream is None:

@@ -38,6 +38,7 @@ def parameters(
         "prompt_syntax": request.prompt_syntax,
         "model": model.uri,
         "revision": model.revision,
+        **({"quantization": model.quantization} if model.quantization else {}),
         # The file of a seeded request answers later ones too, from caches: an id would name the wrong one.
         **({} if request.seeded else {"request_id": request.id}),
     }
