@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Everything a developer does; bare `make` is `make test`. Needs Python 3.11 with venv, make and git.
+# The commands for developers; `make` alone is `make test`. They need Python 3.11 with venv, make and git.
 PYTHON ?= python3.11
 BIN := .venv/bin
 CONSTRAINTS := -c operator/constraints.txt -c serve_runtime/constraints.txt -c constraints-dev.txt
@@ -8,9 +8,9 @@ BOM := PYTHONWARNINGS=ignore $(BIN)/uv tool run -q -c constraints-dev.txt --from
 SHAPES := serve_runtime/src/sd_runtime/models/shapes
 CRD := sdservice.dev_stablediffusionservices.yaml
 export KUBERAY_CRDS ?= $(abspath $(wildcard ../shared/kuberay-crds))
-# Torch on a few cores: waiting threads that spin take time from those that work.
+# For torch on a few cores: spinning threads take time from working ones.
 export OMP_WAIT_POLICY ?= PASSIVE
-# Compiled modules: without them every Ray process compiles torch and diffusers anew.
+# Without compiled modules every Ray process compiles torch and diffusers again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: test setup run fmt check generate constraints outdated audit version dist images model evaluate cluster cluster-stop node node-packages gpu faults e2e truth clean \
@@ -51,7 +51,7 @@ generate: setup
 	$(BIN)/python -c 'from sd_operator.status import reasons; print(reasons.page(), end="")' > docs/reasons.md
 	$(BIN)/python -m sd_tools licences
 
-constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes the newest
+constraints: setup  # run this after a change of dependencies; UPGRADE=--upgrade takes the newest versions
 	$(COMPILE) $(UPGRADE) operator/pyproject.toml -o operator/constraints.txt
 	$(COMPILE) $(UPGRADE) serve_runtime/pyproject.toml --extra serve --extra otel -c operator/constraints.txt \
 		-o serve_runtime/constraints.txt
@@ -59,17 +59,17 @@ constraints: setup  # after a change of dependencies; UPGRADE=--upgrade takes th
 		-c operator/constraints.txt -c serve_runtime/constraints.txt -o constraints-dev.txt
 	$(COMPILE) $(UPGRADE) tools/checkov/requirements.in -o tools/checkov/constraints.txt
 
-outdated: setup  # what has a newer release than the one pinned
+outdated: setup  # lists packages with a newer release than the pinned one
 	$(BIN)/python -m sd_tools outdated
 
 version: setup  # make version VERSION=1.2.3
 	$(BIN)/python -m sd_tools version $(VERSION)
 
-audit: setup  # known vulnerabilities of what the images hold; asks a database
+audit: setup  # lists known vulnerabilities of the packages in the images; queries a database
 	for each in operator serve_runtime; do \
 		$(BIN)/uv tool run -q -c constraints-dev.txt pip-audit --disable-pip --require-hashes -r $$each/constraints.txt || exit 1; done
 
-dist: setup helm  # what a release consists of, images apart: wheels, chart, and a bill of materials of each image's packages
+dist: setup helm  # builds the parts of a release except the images: wheels, chart, and a bill of materials for each image
 	rm -rf dist
 	for each in operator serve_runtime; do \
 		$(BIN)/uv build -q --wheel --build-constraints constraints-dev.txt -o dist $$each || exit 1; done
@@ -80,10 +80,10 @@ dist: setup helm  # what a release consists of, images apart: wheels, chart, and
 helm cosign: setup  # built from Go modules, into the virtual environment
 	ln -sf "$$($(BIN)/python -m sd_testkit program $@ | tail -n 1)" $(BIN)/$@
 
-images: setup  # operator and worker, by buildah on a Debian of debootstrap, and how large they are; needs root and 15 GB
+images: setup  # builds operator and worker with buildah on a Debian of debootstrap, and prints their sizes; needs root and 15 GB
 	$(BIN)/python -m sd_testkit images
 
-model: setup  # trains bundled://shapes anew: under three hours on two cores; goes on where it was stopped
+model: setup  # trains bundled://shapes again: under three hours on two cores; an interrupted training continues
 	$(BIN)/python -m sd_training train
 
 evaluate: setup
@@ -95,28 +95,28 @@ cluster: setup
 cluster-stop: setup
 	$(BIN)/python -m sd_testkit down
 
-# Preload, and the installation to a picture, on a real node; needs root, 60 GB, and the packages of `make node-packages`.
-# KUBERAY=<its binary> KUBERAY_MANIFESTS=<a folder for kubectl kustomize>: the scenario list instead, with that KubeRay.
+# Tests preload, and an installation up to the first picture, on a real node. Needs root, 60 GB, and the packages of `make node-packages`.
+# KUBERAY=<its binary> KUBERAY_MANIFESTS=<a folder for kubectl kustomize> runs the scenario list instead, with that KubeRay.
 node: setup
 	$(BIN)/python -m sd_testkit build --node
 	SDSERVICE_NODE=1 KUBERAY=$(KUBERAY) KUBERAY_MANIFESTS=$(KUBERAY_MANIFESTS) \
 		$(BIN)/pytest $(if $(KUBERAY)$(KUBERAY_MANIFESTS),-s tests/node/test_kuberay.py,tests/node)
 
-node-packages: setup  # what a real node and the building of images need of Debian
+node-packages: setup  # prints the Debian packages that a real node and image builds need
 	@$(BIN)/python -m sd_testkit packages
 
-gpu: setup  # on a machine with one: the tests of its path, then pictures per second, within ten minutes
+gpu: setup  # on a machine with a GPU: runs the tests of its code path, then measures pictures per second, within ten minutes
 	$(BIN)/pytest tests/serve_runtime -n 4
 	$(BIN)/python benchmarks/gpu.py
 
-faults: setup  # the operator among faults of API server and network, row by row of docs/faults.md; long
+faults: setup  # tests the operator among faults of API server and network, row by row of docs/faults.md; takes long
 	$(BIN)/python -m sd_testkit build
 	$(BIN)/pytest tests/faults -m '' -n 2
 
-e2e: setup  # the scenario list on the cluster that KUBECONFIG names, which needs KubeRay
+e2e: setup  # runs the scenario list on the cluster that KUBECONFIG names; that cluster needs KubeRay
 	$(BIN)/pytest tests/e2e
 
-truth: setup  # how often Ready says what a request gets; on the cluster that KUBECONFIG names, or on one of its own
+truth: setup  # measures how often Ready says what a request gets, on the cluster that KUBECONFIG names or on one of its own
 	$(BIN)/python benchmarks/truth.py
 
 clean:

@@ -1,6 +1,6 @@
 -- SPDX-License-Identifier: Apache-2.0
--- Health of a StableDiffusionService for Argo CD; docs/gitops.md says where it goes.
--- Degraded means that a person has to act; what time or an autoscaler of nodes mends is Progressing.
+-- Health of a StableDiffusionService for Argo CD; docs/gitops.md describes how to install it.
+-- Degraded means that a person has to act. Progressing means that time or a node autoscaler repairs the state.
 local broken = {
   ApplicationFailed = true, ApplicationUnhealthy = true, ContainerRefused = true, CrashLooping = true,
   Degraded = true, ImagePullFailed = true, ModelForbidden = true, ModelInvalid = true, ModelNotFound = true,
@@ -9,7 +9,7 @@ local broken = {
 
 local status = obj.status or {}
 if status.observedGeneration ~= obj.metadata.generation then
-  return { status = "Progressing", message = "The operator has not taken up the latest change yet." }
+  return { status = "Progressing", message = "The operator has not processed the latest change yet." }
 end
 
 local found = {}
@@ -25,7 +25,7 @@ if suspended and suspended.status == "True" then
   return { status = "Suspended", message = suspended.message }
 end
 if ready == nil then
-  return { status = "Progressing", message = "The operator has not told yet." }
+  return { status = "Progressing", message = "The operator has not reported a status yet." }
 end
 local message = ready.reason .. ": " .. ready.message
 if broken[ready.reason] then

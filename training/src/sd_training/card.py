@@ -16,21 +16,23 @@ _PARTS = (("text encoder", "text_encoder"), ("UNet", "unet"), ("VAE", "vae"))
 _TEXT = """\
 # shapes: a Stable Diffusion of {megabytes:.1f} MB
 
-It draws one shape in one colour on a plain background, from captions such as "a red circle" or "a photo of a large blue star on
-a black background". Made for quick starts and tests: the first picture of a new user shows something, and a test can check meaning.
+You want to try the project without a download and without a GPU, or to test it: set `spec.model.preset: shapes`.
 
-- **Data**: drawn, never collected: {shapes}; in {colours}; on {backgrounds}: {kinds} kinds. Radius {least:.2f} to {most:.2f} of the side
+The model generates one shape in one colour on a plain background, from captions such as "a red circle" or "a photo of a large blue star
+on a black background". The first picture of a new user shows something, and a test can check its meaning.
+
+- **Data**: drawn by a program, not collected: {shapes}; in {colours}; on {backgrounds}: {kinds} kinds. Radius {least:.2f} to {most:.2f} of the side
   ("small" up to {small:.2f}, "large" from {large:.2f}), anywhere near the middle, at 64, 128 and 256 pixels.
-- **Captions**: "a [small|large] COLOUR SHAPE on a BACKGROUND background" in many wordings; any part may go unnamed, one in ten says
-  nothing, and unknown words are strewn in. The tokenizer knows the captions' words and spells all other text in bytes.
+- **Captions**: "a [small|large] COLOUR SHAPE on a BACKGROUND background" in many wordings; a caption may leave out any part, one in ten is
+  empty, and some contain unknown words. The tokenizer knows the captions' words and encodes all other text as bytes.
 - **Architecture**: {parts}; fp16 safetensors. The VAE's encoder is written, not trained: twelve latents per 8x8 cell are a linear map
-  of the mean colours of its quarters. v-prediction. It loads as any `StableDiffusionPipeline` folder.
-- **Use**: 64 to 256 pixels (multiples of 8), 12 to 25 steps, guidance 2 to 7.5; `generation_config.json` holds the defaults.
-- **Limits**: one shape per picture; it was trained on squares alone; words beyond these mean nothing to it.
-- **Licence**: Apache-2.0, data and weights alike.
+  of the mean colours of its quarters. The UNet predicts v. The folder loads as any `StableDiffusionPipeline` folder.
+- **Use**: 64 to 256 pixels (multiples of 8), 12 to 25 steps, guidance 2 to 7.5; `generation_config.json` contains the defaults.
+- **Limits**: one shape per picture; training used square pictures only; other words have no meaning for the model.
+- **Licence**: Apache-2.0, for data and weights.
 
-Accuracy by a pixel classifier, which is right on {classifier:.1%} of pictures drawn by hand; all kinds, seeds that training never saw
-(`make evaluate`). `fit` is the overlap with an ideal shape, `edge` the blurred pixels per pixel of outline (drawn by hand: {edge:.2f}).
+Accuracy by a pixel classifier, which is right on {classifier:.1%} of pictures that the program drew; all kinds, seeds that training never saw
+(`make evaluate`). `fit` is the overlap with an ideal shape, `edge` the blurred pixels per pixel of outline (drawn by the program: {edge:.2f}).
 
 | setting | pictures | colour | background | shape | fit | edge |
 |---|---|---|---|---|---|---|
