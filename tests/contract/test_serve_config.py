@@ -24,6 +24,7 @@ from sd_runtime.config import LiveConfig, RuntimeConfig
 from sd_runtime.proxy import LostIngress
 from sd_runtime.serving.http1 import Http1
 from sd_runtime.serving.proxy_requests import ProxyRequests
+from sd_runtime.serving.whole_body import WholeBody
 
 RAY_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 SIDES = st.integers(8, 512).map(lambda eighth: eighth * 8)
@@ -186,6 +187,7 @@ def test_ray_finds_what_the_proxies_add(resource, monkeypatch):
     variables = ray_variables(resource().spec)
     found = call_function_from_import_path(variables[RAY_CALLBACK])
     assert [each.cls for each in validate_http_proxy_callback_return(found)] == [
+        WholeBody,
         LostIngress,
         ProxyRequests,
     ]

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sd_runtime.api.errors import Unavailable, problem
 from sd_runtime.serving import http1
 from sd_runtime.serving.proxy_requests import ID, ProxyRequests
+from sd_runtime.serving.whole_body import WholeBody
 
 _LOST = Unavailable(503, "the service was lost, or is not there yet; send the request again", retry_after=1)
 _FULL = Unavailable(429, "every queue is full; come back in 1 s", retry_after=1)
@@ -21,7 +22,11 @@ _OWN_PATHS = ("/-/healthz", "/-/routes")
 def middlewares() -> list[Middleware]:
     """For the HTTP server of each proxy, which is Serve's own uvicorn; its HTTP/1.1 becomes ours as well."""
     http1.install()
-    return [Middleware(LostIngress), Middleware(ProxyRequests)]  # the last one is the outermost
+    return [
+        Middleware(WholeBody),
+        Middleware(LostIngress),
+        Middleware(ProxyRequests),
+    ]  # the last one is the outermost
 
 
 class LostIngress:

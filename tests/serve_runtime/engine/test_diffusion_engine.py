@@ -14,6 +14,7 @@ from PIL import Image
 from sd_runtime.config import Batching, Defaults, LiveConfig, Provenance
 from sd_runtime.engine import device
 from sd_runtime.engine.diffusion_engine import DiffusionEngine
+from sd_runtime.engine.execution import worker
 from sd_runtime.engine.interface import ImageRequest, Output, Picture, Preview, Progress
 from sd_runtime.engine.postprocess.encode import parameters
 from sd_runtime.errors import GenerationFailed, InvalidRequest
@@ -78,6 +79,38 @@ async def test_a_full_batch_starts_at_once(model):
     async with asyncio.timeout(60):
         await asyncio.gather(draw(engine, RED), draw(engine, replace(RED, seed=2)))
     engine.close()
+
+
+@pytest.fixture
+def patient(model, observer, monkeypatch):
+    """Have an engine that waits for nobody draw requests at once; from then on it waits as long as it may."""
+    monkeypatch.setattr(worker, "_LATELY_SECONDS", 3600)
+    engine = DiffusionEngine(model, LiveConfig(batching=Batching(max_wait_milliseconds=0)), observer)
+
+    async def after(*requests):
+        await asyncio.gather(*(draw(engine, each) for each in requests))
+        hour = Batching.model_construct(max_batch_size=4, max_wait_milliseconds=3600 * 1000)
+        engine.configure(LiveConfig(batching=hour))
+        observer.steps.clear()
+        return engine
+
+    yield after
+    engine.close()
+
+
+async def test_a_lone_client_waits_for_nobody(patient):
+    engine = await patient(RED)
+    async with asyncio.timeout(60):
+        await draw(engine, RED)
+
+
+async def test_as_many_as_were_drawn_at_once_are_waited_for(patient, observer):
+    engine = await patient(replace(RED, count=3))
+    async with asyncio.timeout(60):
+        first = asyncio.create_task(draw(engine, RED))
+        await asyncio.sleep(0)  # it has been asked for
+        await asyncio.gather(first, draw(engine, replace(RED, count=2)))
+    assert set(observer.steps) == {(3, 6)}
 
 
 async def test_pictures_of_one_request_have_seeds_in_a_row(engine):

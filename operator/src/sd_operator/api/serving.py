@@ -59,7 +59,11 @@ class Batching(Model):
         default=8, ge=1, le=64, description="Pictures per pass; a guided picture takes two rows of it."
     )
     max_wait_milliseconds: int = Field(
-        default=5, ge=0, le=1000, description="Milliseconds a request waits for others to share its pass."
+        default=5,
+        ge=0,
+        le=1000,
+        description="Milliseconds that an idle replica waits after each request for others to share the first passes;"
+        " it waits for no more images than it had at once until a moment ago, so a lone client never waits.",
     )
 
 

@@ -18,6 +18,8 @@ from sd_operator.json_types import Json
 _LEAST_GRACE_SECONDS = 30
 _HANDOVER_SECONDS = 10  # Serve looks every two seconds whether a replica has finished; then the files travel
 _INGRESS_ONGOING_REQUESTS = 1000
+# A line of each request is written by the ingress, with more in it.
+_LOGGING = {"enable_access_log": False}
 
 
 def serve_config(spec: Spec, *, in_place: bool = False) -> Json:
@@ -30,14 +32,14 @@ def serve_config(spec: Spec, *, in_place: bool = False) -> Json:
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": "0.0.0.0", "port": naming.SERVE_PORT},  # noqa: S104 - inside a pod
+        "logging_config": _LOGGING,  # of Serve's proxies
         "applications": [
             {
                 "name": naming.APPLICATION,
                 "route_prefix": "/",
                 "import_path": naming.IMPORT_PATH,
                 "args": runtime_config(spec),
-                # A line of each request is written by the ingress, with more in it.
-                "logging_config": {"enable_access_log": False},
+                "logging_config": _LOGGING,
                 "deployments": [_ingress(spec), _model(spec, 0 if in_place else _surge_percent(spec))],
             }
         ],

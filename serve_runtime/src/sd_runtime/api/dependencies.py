@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a route gets beside its own input."""
+"""What a route gets beside its own input; never a plain function, which FastAPI calls on a thread of its own."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,17 +12,17 @@ from sd_runtime.api.service import Service
 from sd_runtime.store.jobs import JobStore
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     found: Service = request.app.state.service
     return found
 
 
-def _jobs(request: Request) -> JobStore:
+async def _jobs(request: Request) -> JobStore:
     found: JobStore = request.app.state.jobs
     return found
 
 
-def _request_id(request: Request) -> str:
+async def _request_id(request: Request) -> str:
     return errors.request_id(request.headers)
 
 
@@ -39,7 +39,7 @@ class Wanted:
     headers_only: bool
 
 
-def _wanted(request: Request) -> Wanted:
+async def _wanted(request: Request) -> Wanted:
     return Wanted(", ".join(request.headers.getlist("accept")), wants_headers_only(request))
 
 

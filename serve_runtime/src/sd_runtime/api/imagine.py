@@ -16,7 +16,7 @@ PATH = "/imagine"
 _NOT_MODIFIED = 304
 
 
-def _strictly(request: Request) -> None:
+async def _strictly(request: Request) -> None:
     strict_query(request)
     check_numbers(request, ImagineQuery)
 

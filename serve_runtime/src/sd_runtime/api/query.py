@@ -19,7 +19,7 @@ _LAX = re.compile(r"[^\x21-\x7e]|[+_]")
 _NUMBERS = {"integer", "number"}
 
 
-def no_query(request: Request) -> None:
+async def no_query(request: Request) -> None:
     """Refuse a query where there is none to give: a misspelt setting must not be dropped in silence."""
     strict_query(request)
     for name in request.query_params:

@@ -195,6 +195,10 @@ class Device:
         """How much is computed on the CPU beside the thread that draws: a core each."""
         return self._aside
 
+    def spare(self) -> int:
+        """Cores for work beside the thread that draws: all of them while it has nothing to do, else the one that it leaves."""
+        return cores() if self.kind == "cpu" and not self.at_work else 1
+
     def free(self) -> int:
         """Bytes of device memory that tensors may still take; 0 where nobody counts."""
         if self.kind != "cuda":

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sd_runtime.config import LiveConfig
 from sd_runtime.engine.defaults import side_multiple
+from sd_runtime.engine.device import cores
 from sd_runtime.engine.execution import warmup
 from sd_runtime.engine.execution.admission import Admission
 from sd_runtime.engine.execution.pipeline_runner import StockStudio, arguments, guided
@@ -46,7 +47,7 @@ class DiffusionEngine:
         watching = observer or Silent()
         self._studio = studio(model, watching)
         self._finisher = Finisher(
-            Decoder(model.pipeline) if model.family else None,
+            Decoder(model.pipeline, cores(), model.device.spare) if model.family else None,
             None if self._no_previews else model.colours,
             self._encode,
             pixels=0 if model.tuned.effective["compile"] else _DECODED_AT_ONCE,

@@ -13,6 +13,7 @@ from sd_runtime.config import LiveConfig, RuntimeConfig
 from sd_runtime.observability import json_logs
 from sd_runtime.observability.ingress_metrics import RayMetrics
 from sd_runtime.observability.tracing import tracing
+from sd_runtime.serving import whole_body
 from sd_runtime.serving.serve_backend import ServeDrawer
 
 
@@ -22,6 +23,7 @@ class Ingress:
 
     def __init__(self, model: DeploymentHandle, config: RuntimeConfig) -> None:
         json_logs.install()
+        whole_body.install()
         self._drawer = ServeDrawer(model)
         self._service = Service(config, self._drawer, metrics=RayMetrics(), tracing=tracing())
 

@@ -21,14 +21,15 @@ from sd_runtime.observability.observer import Observer
 
 _MEMORY_SECONDS = 5.0  # between two looks at the memory in use
 _IDLE_SECONDS = 0.5  # without a request; by then decoders have usually ended too
+_LATELY_SECONDS = 1.0  # clients that were answered within that time may ask again
 
 
 class Worker:
     """Draws on a thread of its own whatever is put in.
 
     Attributes:
-        company_seconds: how long the first picture of an idle engine waits, from its arrival, for others to share its first
-            steps.
+        company_seconds: how long an idle engine waits, from the latest arrival, for others to share the first steps; for no
+            more than it drew at once until a moment ago, so that a lone client waits for nobody.
         arriving: number of pictures that have arrived and are not ready.
         idle_seconds: time without a request after which `when_idle` is called, once.
         when_idle: does work that can wait. Its argument reports whether a request has arrived; the work then ends soon.
@@ -46,6 +47,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
         self._streams: dict[Drawing, Stream] = {}
         self._memory_told = 0.0
+        self._most = 0  # pictures at once since it was idle
         self._open = True
         self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
         self._thread.start()
@@ -73,11 +75,7 @@ class Worker:
         self._device.enter("drawing")
         while self._open:
             if not self._streams:
-                self._observer.load(0, 0)
-                self._device.at_work = False
-                self._take(self._next())
-                self._device.at_work = True
-                self._company()
+                self._rest()
             self._take_arrived()
             self._tick()
         for stream in set(self._streams.values()):
@@ -92,6 +90,16 @@ class Worker:
                 self.when_idle(lambda: not self._inbox.empty() or self.arriving() > 0)
         return self._inbox.get()
 
+    def _rest(self) -> None:
+        """Wait for the next picture, and then for its company."""
+        self._observer.load(0, 0)
+        self._device.at_work = False
+        since, most, self._most = time.monotonic(), self._most, 0
+        self._take(self._next())
+        self._device.at_work = True
+        lately = time.monotonic() - since < _LATELY_SECONDS
+        self._company(most if most and lately else self._studio.budget.pictures)
+
     def _take(self, stream: Stream | None) -> None:
         if stream is None:
             self._open = False
@@ -99,15 +107,16 @@ class Worker:
         for drawing in stream.drawings:
             self._streams[drawing] = stream
             self._studio.join(drawing)
+        self._most = max(self._most, len(self._streams))
 
     def _take_arrived(self) -> None:
         while not self._inbox.empty():
             self._take(self._inbox.get())
 
-    def _company(self) -> None:
-        """Wait until a batch is full, or the first picture has waited its time."""
-        until = min((each.since for each in self._streams), default=0.0) + self.company_seconds
-        while self._open and len(self._streams) < self._studio.budget.pictures:
+    def _company(self, expected: int) -> None:
+        """Wait until as many pictures are there as are expected, or the latest has waited its time."""
+        while self._open and len(self._streams) < min(expected, self._studio.budget.pictures):
+            until = max((each.since for each in self._streams), default=0.0) + self.company_seconds
             try:
                 self._take(self._inbox.get(timeout=max(0.0, until - time.monotonic())))
             except queue.Empty:

@@ -3,7 +3,8 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 from sd_runtime.engine import failures
+from sd_runtime.engine.acceleration.cpu_rows import SharedOut
 from sd_runtime.errors import ContentWithheld, GenerationFailed
 
 logger = logging.getLogger(__name__)
@@ -53,9 +55,18 @@ class Decoder:
     others of its size and larger from then on.
     """
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, cores: int = 1, spare: Callable[[], int] = lambda: 1) -> None:
+        """Decode nothing yet.
+
+        Args:
+            pipeline: with the VAE.
+            cores: of a CPU that it may ever use.
+            spare: those of them that nothing else computes on at the moment.
+        """
         self._pipeline = pipeline
         self._vae = pipeline.vae
+        self._shared_out = SharedOut(cores)
+        self._spare = spare
         self._too_large = math.inf  # cells of latents
 
     def decode(self, latents: Sequence[torch.Tensor]) -> list[Result]:
@@ -86,10 +97,20 @@ class Decoder:
 
     def _pixels(self, latents: torch.Tensor) -> Sequence[torch.Tensor | None]:
         """Rows of shape (3, height, width), values 0 to 1; None for what the safety checker withholds."""
-        decode = self._vae.tiled_decode if _cells(latents) >= self._too_large else self._vae.decode
-        decoded = decode(unscaled(self._vae, latents).to(self._vae.dtype), return_dict=False)[0]
+        decoded = self._decoded_by(min(len(latents), self._spare()), latents)
         flagged = self._flagged(decoded)
         return [None if index in flagged else row / 2 + 0.5 for index, row in enumerate(decoded)]
+
+    def _decoded_by(self, cores: int, latents: torch.Tensor) -> torch.Tensor:
+        if cores == 1:
+            return self._decoded(latents)
+        parts = latents.tensor_split(cores)
+        return torch.cat(self._shared_out.run([partial(self._decoded, part) for part in parts]))
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        decode = self._vae.tiled_decode if _cells(latents) >= self._too_large else self._vae.decode
+        decoded: torch.Tensor = decode(unscaled(self._vae, latents).to(self._vae.dtype), return_dict=False)[0]
+        return decoded
 
     def _flagged(self, decoded: torch.Tensor) -> set[int]:
         """The rows that the safety checker withholds; those that are no image are left to the check for numbers."""
