@@ -8,39 +8,16 @@ A core that decodes gets no share: the others would wait for it (ten rows beside
 cores, 28 on the free one).
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 import torch
 
-from sd_runtime.engine.device import set_threads
+from sd_runtime.engine.core_pool import CorePool
 from sd_runtime.engine.pipelines.families import Conditions
 from sd_runtime.engine.sampling.batched_step import Forward
 
-T = TypeVar("T")
-
 _WORTH = 512  # cells of latents; for fewer, what Python does between the operators takes longer than they do
-
-
-class SharedOut:
-    """Calls that run at once: the first one on the thread that asks, the others on threads of their own."""
-
-    def __init__(self, cores: int) -> None:
-        self._others = ThreadPoolExecutor(max(1, cores - 1), thread_name_prefix="lane")
-
-    def run(self, calls: Sequence[Callable[[], T]], threads: int = 1) -> list[T]:
-        """The results in their order, computed in inference mode, each on that many threads of torch's."""
-
-        def compute(call: Callable[[], T]) -> T:
-            set_threads(threads)
-            with torch.inference_mode():
-                return call()
-
-        first, *others = calls
-        running = [self._others.submit(compute, each) for each in others]
-        return [compute(first), *(each.result() for each in running)]
 
 
 class Lanes:
@@ -53,7 +30,7 @@ class Lanes:
         self._call = call
         self._cores = cores
         self._beside = beside
-        self._shared_out = SharedOut(cores)
+        self._pool = CorePool(cores)
 
     def __call__(
         self, samples: torch.Tensor, timesteps: torch.Tensor, conditions: Conditions
@@ -62,7 +39,7 @@ class Lanes:
         rows, _, height, width = samples.shape
         if rows * height * width < _WORTH:
             whole = partial(self._call, samples, timesteps, conditions)
-            return self._shared_out.run([whole], max(1, self._cores - 1))[0]
+            return self._pool.run([whole], max(1, self._cores - 1))[0]
         free = max(1, self._cores - self._beside())
         lanes = min(rows, free)
         by_name = {name: tensor.tensor_split(lanes) for name, tensor in conditions.items()}
@@ -72,4 +49,4 @@ class Lanes:
                 zip(samples.tensor_split(lanes), timesteps.tensor_split(lanes), strict=True)
             )
         ]
-        return torch.cat(self._shared_out.run(calls, free // lanes))
+        return torch.cat(self._pool.run(calls, free // lanes))

@@ -12,7 +12,7 @@ from diffusers import StableDiffusionXLPipeline
 from PIL import Image
 
 from sd_runtime.engine import failures
-from sd_runtime.engine.acceleration.cpu_rows import SharedOut
+from sd_runtime.engine.core_pool import CorePool
 from sd_runtime.errors import ContentWithheld, GenerationFailed
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Decoder:
         """
         self._pipeline = pipeline
         self._vae = pipeline.vae
-        self._shared_out = SharedOut(cores)
+        self._pool = CorePool(cores)
         self._spare = spare
         self._too_large = math.inf  # cells of latents
 
@@ -105,7 +105,7 @@ class Decoder:
         if cores == 1:
             return self._decoded(latents)
         parts = latents.tensor_split(cores)
-        return torch.cat(self._shared_out.run([partial(self._decoded, part) for part in parts]))
+        return torch.cat(self._pool.run([partial(self._decoded, part) for part in parts]))
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         decode = self._vae.tiled_decode if _cells(latents) >= self._too_large else self._vae.decode
