@@ -1,6 +1,6 @@
 {{/* SPDX-License-Identifier: Apache-2.0
 
-The settings of sd_operator.settings; tests/chart/test_settings.py compares both lists. */}}
+The settings of sd_operator.settings; tests/chart/test_settings.py holds both lists to each other. */}}
 
 {{- define "sdo.env" -}}
 - name: SDSERVICE_NAMESPACE

@@ -10,7 +10,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* Names of cluster-wide objects include the namespace, so that two installations do not collide. */}}
+{{/* What is of the whole cluster carries the namespace in its name: two installations must not meet. */}}
 {{- define "sdo.clusterName" -}}
 {{ printf "%s-%s" .Release.Namespace (include "sdo.fullname" .) }}
 {{- end }}
@@ -20,7 +20,7 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* Labels of the self-test. They are not the operator's: services admit pods with the operator's labels, and the operator's NetworkPolicy must not select this pod. */}}
+{{/* Not the operator's: services let in the operator's pods, and its own policy is not for this one. */}}
 {{- define "sdo.selfTest" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}-self-test
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -64,7 +64,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- .Values.tests.namespace | default (first (include "sdo.namespaces" . | fromJsonArray) | default .Release.Namespace) -}}
 {{- end }}
 
-{{/* The container settings of Pod Security Standard `restricted`, with a read-only root file system. */}}
+{{/* What Pod Security Standards `restricted` want, and a file system that nobody writes to. */}}
 {{- define "sdo.containerSecurity" -}}
 allowPrivilegeEscalation: false
 capabilities: {drop: [ALL]}

@@ -1,7 +1,7 @@
 {{/* SPDX-License-Identifier: Apache-2.0
 
-What the operator may do in a namespace that it serves. tests/cluster/test_permissions.py compares these rules with the
-requests in the API server's audit log: no rule is missing, and none is unused. */}}
+What the operator does in a namespace that it serves. tests/cluster/test_permissions.py holds these rules to what the API
+server's audit log says was asked for: nothing is missing, nothing is granted in vain. */}}
 
 {{- define "sdo.rules.namespace" -}}
 - apiGroups: [sdservice.dev]
@@ -13,12 +13,12 @@ requests in the API server's audit log: no rule is missing, and none is unused. 
 - apiGroups: [ray.io]
   resources: [rayservices]
   verbs: [get, list, watch, create, patch]
-# KubeRay creates RayClusters. The operator patches bounds and tolerations of running ones. It deletes a cluster that was replaced
-# before it ever served, or whose room the next cluster needs.
+# KubeRay makes them. The operator patches bounds and tolerations of running ones, and deletes one that was replaced before it
+# ever served, or whose place the next one needs.
 - apiGroups: [ray.io]
   resources: [rayclusters]
   verbs: [list, watch, patch, delete]
-# Preload pods, and placeholder pods that keep room for spare workers.
+# Preload pods, and placeholders of spare workers.
 - apiGroups: [apps]
   resources: [daemonsets, deployments]
   verbs: [get, list, watch, create, patch, delete]
@@ -28,18 +28,18 @@ requests in the API server's audit log: no rule is missing, and none is unused. 
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
-# Ray's token: the operator reads it by name and creates it once. It never lists or changes Secrets.
+# Ray's token: read by its name, created once, never listed and never changed.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create]
-# Only Events report why pods are not created.
+# Why pods are not made is told by Events only.
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
-# The Gateway address of an Incremental upgrade.
+# The address of an upgrade in steps.
 - apiGroups: [gateway.networking.k8s.io]
   resources: [gateways]
   verbs: [get, list, watch]
@@ -51,16 +51,16 @@ requests in the API server's audit log: no rule is missing, and none is unused. 
 {{- end }}
 
 {{- define "sdo.rules.cluster" -}}
-# To see which nodes have which container images.
+# Which nodes hold which images.
 - apiGroups: [""]
   resources: [nodes]
   verbs: [list]
-# To notice a KubeRay that is installed later at once.
+# So that a KubeRay installed later is noticed at once.
 - apiGroups: [apiextensions.k8s.io]
   resources: [customresourcedefinitions]
   verbs: [list, watch]
 {{- if include "sdo.namespaces" . | fromJsonArray }}
-# kopf checks whether the listed namespaces exist.
+# kopf looks whether the listed ones exist.
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [list, watch]
