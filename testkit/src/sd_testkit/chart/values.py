@@ -54,7 +54,9 @@ class Image(Part):
         description="Tag. If empty, the appVersion of the chart.",
     )
     digest: str = Field(
-        default="", pattern="^(sha256:[0-9a-f]{64})?$", description="Digest, sha256:... If set, the tag is not used."
+        default="",
+        pattern="^(sha256:[0-9a-f]{64})?$",
+        description="Digest, sha256:... If set, the tag is not used.",
     )
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
         default="IfNotPresent", description="Pull policy: IfNotPresent, Always or Never."
@@ -235,9 +237,7 @@ class Amounts(Part):
 class Resources(Part):
     """CPU and memory of the operator's container."""
 
-    requests: Amounts = Field(
-        default=Amounts(cpu="50m", memory="128Mi"), description="Resource requests."
-    )
+    requests: Amounts = Field(default=Amounts(cpu="50m", memory="128Mi"), description="Resource requests.")
     limits: Amounts = Field(
         default=Amounts(cpu="2", memory="512Mi"),
         description="Resource limits. The operator uses about 250 MB for 10,000 services.",
@@ -282,9 +282,7 @@ class Alerts(Part):
     """Alerts, as a PrometheusRule (monitoring.coreos.com/v1)."""
 
     enabled: bool = Field(default=False, description="Create the PrometheusRule.")
-    labels: Labels = Field(
-        default={}, description="Additional labels, by which a Prometheus selects rules."
-    )
+    labels: Labels = Field(default={}, description="Additional labels, by which a Prometheus selects rules.")
     cold_start_seconds: int = Field(
         default=900,
         ge=1,
@@ -337,7 +335,10 @@ class Tests(Part):
         description="Namespace of the test service. If empty: the first watched namespace, or the namespace of the release.",
     )
     timeout_seconds: int = Field(
-        default=120, ge=1, le=3600, description="Seconds until the test fails without an answer of the operator."
+        default=120,
+        ge=1,
+        le=3600,
+        description="Seconds until the test fails without an answer of the operator.",
     )
 
 
@@ -385,7 +386,9 @@ class Values(Part):
         ),
     )
     reconciling: Reconciling = Field(default=Reconciling(), description=str(Reconciling.__doc__))
-    log_format: Literal["plain", "json"] = Field(default="json", description="Format of the logs: plain or json.")
+    log_format: Literal["plain", "json"] = Field(
+        default="json", description="Format of the logs: plain or json."
+    )
     resources: Resources = Field(default=Resources(), description=str(Resources.__doc__))
     pod: Pod = Field(default=Pod(), description=str(Pod.__doc__))
     pod_disruption_budget: DisruptionBudget = Field(
@@ -403,5 +406,7 @@ class Values(Part):
     monitoring: Monitoring = Field(default=Monitoring(), description=str(Monitoring.__doc__))
     tests: Tests = Field(default=Tests(), description=str(Tests.__doc__))
     global_: Free = Field(
-        default={}, alias="global", description="Global values of a parent chart. This chart does not use them."
+        default={},
+        alias="global",
+        description="Global values of a parent chart. This chart does not use them.",
     )
