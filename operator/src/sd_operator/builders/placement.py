@@ -110,8 +110,8 @@ def on_gpu_nodes(placement: Json, resource: str, more: Sequence[str] = ()) -> Js
     """
     vendor = resource.partition("/")[0]
     known = [each.key for each in GPU_NODE_LABELS if each.vendor in {"", vendor}]
-    demands = [_carries(label) for label in dict.fromkeys((*known, *more))]
-    return {**placement, "affinity": _crossed(placement.get("affinity", {}), demands)}
+    alternatives = [_carries(label) for label in dict.fromkeys((*known, *more))]
+    return {**placement, "affinity": _crossed(placement.get("affinity", {}), alternatives)}
 
 
 def _carries(label: str) -> list[Json]:
@@ -121,17 +121,17 @@ def _carries(label: str) -> list[Json]:
     return [{"key": key, "operator": "Exists"}, {"key": key, "operator": "NotIn", "values": _NOT_ANY_MORE}]
 
 
-def tolerations(wanted: tuple[Toleration, ...]) -> list[Json]:
+def tolerations(specified: tuple[Toleration, ...]) -> list[Json]:
     """Tolerations, as in a Pod."""
-    return [toleration.model_dump(by_alias=True, exclude_none=True) for toleration in wanted]
+    return [toleration.model_dump(by_alias=True, exclude_none=True) for toleration in specified]
 
 
-def affinity(wanted: Affinity | None) -> Json:
+def affinity(specified: Affinity | None) -> Json:
     """Affinity, as in a Pod; empty without affinity."""
-    return {} if wanted is None else wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {} if specified is None else specified.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _off_gpu_nodes(wanted: Json) -> Json:
+def _off_gpu_nodes(specified: Json) -> Json:
     preference = {
         "weight": 100,
         "preference": {
@@ -142,33 +142,33 @@ def _off_gpu_nodes(wanted: Json) -> Json:
             ]
         },
     }
-    node_affinity = wanted.get("nodeAffinity", {})
+    node_affinity = specified.get("nodeAffinity", {})
     preferences = [*node_affinity.get(_PREFERRED, []), preference]
-    return {**wanted, "nodeAffinity": {**node_affinity, _PREFERRED: preferences}}
+    return {**specified, "nodeAffinity": {**node_affinity, _PREFERRED: preferences}}
 
 
-def _with_capacity(wanted: Json, capacity_type: str | None) -> Json:
+def _with_capacity(specified: Json, capacity_type: str | None) -> Json:
     """Combine the user's node terms with the labels of the capacity type.
 
     Terms of a node selector are ORed, and the expressions in a term are ANDed. So "one of the user's terms, and one of
     the two labels" needs a term for every pair.
     """
     if capacity_type is None:
-        return wanted
+        return specified
     labels = _CAPACITY_LABELS[capacity_type]
-    return _crossed(wanted, [[{"key": key, "operator": "In", "values": [value]}] for key, value in labels])
+    return _crossed(specified, [[{"key": key, "operator": "In", "values": [value]}] for key, value in labels])
 
 
-def _crossed(wanted: Json, demands: Sequence[list[Json]]) -> Json:
+def _crossed(specified: Json, alternatives: Sequence[list[Json]]) -> Json:
     """The affinity with a node term for every pair of a present term and a list of expressions."""
-    node_affinity = dict(wanted.get("nodeAffinity", {}))
+    node_affinity = dict(specified.get("nodeAffinity", {}))
     required = node_affinity.get(REQUIRED) or {}
     terms = required.get("nodeSelectorTerms") or [{}]
     node_affinity[REQUIRED] = {
         **required,
         "nodeSelectorTerms": [
             {**term, "matchExpressions": [*term.get("matchExpressions", []), *expressions]}
-            for term, expressions in product(terms, demands)
+            for term, expressions in product(terms, alternatives)
         ],
     }
-    return {**wanted, "nodeAffinity": node_affinity}
+    return {**specified, "nodeAffinity": node_affinity}

@@ -148,24 +148,24 @@ async def _situation(observer: Observer, resource: Resource, recorded: Status, n
     """The live objects of a service, and the pending changes of the operator according to the stored status."""
     key, cluster = Key(resource.namespace, resource.name), observer.cluster
     ray_service = await cluster.get(RAY_SERVICE, key.namespace, key.name)
-    asked = DesiredImages(resource.spec, (_image_asked_for(recorded), *resource.spec.image_preload.images))
+    desired = DesiredImages(resource.spec, (_desired_image(recorded), *resource.spec.image_preload.images))
     children = await observer.children(key, resource.uid, ray_service)
     config = serve_config_text(resource.spec)
     return Situation(
         children=children,
         ray_clusters=await cluster.list(RAY_CLUSTER, key.namespace, naming.labels(resource.name)),
         token=await observer.token(key, resource.uid),
-        asked=asked,
-        held=await _held(observer, resource, children, asked, recorded, now=now),
+        asked=desired,
+        held=await _on_hold(observer, resource, children, desired, recorded, now=now),
         in_place=replaces_in_place(resource, config, ray_service, recorded, now),
     )
 
 
-async def _held(
+async def _on_hold(
     observer: Observer,
     resource: Resource,
     children: LiveChildren,
-    asked: DesiredImages,
+    desired: DesiredImages,
     recorded: Status,
     *,
     now: datetime,
@@ -181,7 +181,7 @@ async def _held(
     if others := reasons.get(Reason.WAITING_FOR_OTHERS):
         return status.Held(ConditionState("False", Reason.WAITING_FOR_OTHERS, others.message), running)
     if Reason.WAITING_FOR_IMAGES in reasons:
-        state = await observer.preloads.read(children.daemon_sets, [], asked)
+        state = await observer.preloads.read(children.daemon_sets, [], desired)
         found = hold(resource.spec, state, recorded, now)
         return status.Held(waiting_for_images(found), running, found) if found else None
     gate = RolloutGate(observer.cluster, observer, Rollout(), lambda: now)
@@ -193,7 +193,7 @@ async def _held(
     )
 
 
-def _image_asked_for(recorded: Status) -> str:
+def _desired_image(recorded: Status) -> str:
     """The desired runtime image, from the stored status. While a change waits, `image` there is the running one."""
     images = recorded.preload.images if recorded.preload else ()
     return images[0].image if images else recorded.image or ""
