@@ -201,7 +201,7 @@ def test_operator_acts_with_what_the_chart_grants(operator, control_plane, servi
 def test_helm_test_passes_and_leaves_nothing(release, control_plane, tmp_path, read, operator):
     with kubelet_of_the_test(control_plane, tmp_path) as told:
         release("test")
-    assert "the operator acts on services of namespace sdservice-system" in told[0].stdout
+    assert "the operator acts on services in namespace sdservice-system" in told[0].stdout
     left = control_plane.kubectl(
         "get", "pod,role,rolebinding,serviceaccount,sdservice", "-n", SYSTEM, "-o", "name"
     ).stdout

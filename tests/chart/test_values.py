@@ -68,7 +68,7 @@ def test_nothing_else_is_in_the_examples(examples):
         ({"replicas": "1"}, "/replicas"),
         ({"reconciling": {"workers": 0}}, "/reconciling/workers"),
         ({"watchNamespaces": ["Team"]}, "/watchNamespaces/0"),
-        ({"watchNamespaces": ["a"], "watchOwnNamespace": True}, "exclude each other"),
+        ({"watchNamespaces": ["a"], "watchOwnNamespace": True}, "cannot both be set"),
         ({"replicas": 2, "leaderElection": False}, "needs replicas: 1"),
     ],
     ids=str,

@@ -98,9 +98,9 @@ def test_defaults_are_written_by_the_server(crds, kubectl, namespace, service):
 @pytest.mark.parametrize(
     ("field", "says"),
     [
-        ("spec.imagePreload", "Pulling the runtime image to the nodes of the worker groups"),
+        ("spec.imagePreload", "Pulling of images to the nodes of the worker groups"),
         ("spec.imagePreload.mode", "Opportunistic: pull and report, never wait"),
-        ("spec.replicas.max", "Replicas at full load"),
+        ("spec.replicas.max", "Maximum number of replicas"),
         ("status.conditions", "Ready first"),
     ],
 )

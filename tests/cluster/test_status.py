@@ -209,9 +209,7 @@ async def test_replicas_outlive_a_head_whose_state_is_on_a_volume(
 async def test_why_without_a_service_fails_in_one_line(namespace, kubectl_sdservice):
     answer = kubectl_sdservice("why", "nothing", "-n", namespace)
     assert (answer.returncode, answer.stdout) == (1, "")
-    assert answer.stderr.startswith(
-        f"sdservice: there is no StableDiffusionService nothing in namespace {namespace}"
-    )
+    assert answer.stderr.startswith(f"sdservice: namespace {namespace} has no StableDiffusionService nothing")
 
 
 async def test_a_start_ends_with_its_phases_on_record(

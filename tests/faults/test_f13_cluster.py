@@ -111,7 +111,7 @@ async def test_f19_nothing_of_ours_stands_between_users_and_the_api_server(serve
     await lane.kill()
     body = json.dumps(lane.resource(fresh_name()) | {"spec": {**SPEC, "replicas": {"min": 3, "max": 1}}})
     refused = await kubectl("apply", "-f", "-", stdin=body, check=False)
-    assert "min must not be above max" in refused.stderr
+    assert "min must not exceed max" in refused.stderr
     other = fresh_name()
     await lane.apply(other, SPEC)
     await lane.delete(name)

@@ -25,7 +25,7 @@ def test_scope(monkeypatch, environment, served):
     ("environment", "says"),
     [
         ({"WATCH_OWN_NAMESPACE": "true"}, "needs SDSERVICE_NAMESPACE"),
-        ({"WATCH_OWN_NAMESPACE": "true", "NAMESPACE": "a", "WATCH_NAMESPACES": "b"}, "exclude each other"),
+        ({"WATCH_OWN_NAMESPACE": "true", "NAMESPACE": "a", "WATCH_NAMESPACES": "b"}, "cannot both be set"),
     ],
 )
 def test_a_scope_that_says_two_things_is_refused(monkeypatch, environment, says):

@@ -59,7 +59,7 @@ def test_once_makes_the_picture_and_leaves_nothing(sdservice, tmp_path, looks):
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert out == f"{picture}: {picture.stat().st_size} bytes\n"
-    for phase in ("start Ray", "apply the Serve config", "start the application", "draw"):
+    for phase in ("start Ray", "apply the Serve config", "start the application", "generate"):
         assert f"{phase}: " in err
     _, shape, _ = looks(picture.read_bytes())
     assert shape[0] > 180

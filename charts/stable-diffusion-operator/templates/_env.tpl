@@ -1,6 +1,6 @@
 {{/* SPDX-License-Identifier: Apache-2.0
 
-The settings of sd_operator.settings; tests/chart/test_settings.py holds both lists to each other. */}}
+The settings of sd_operator.settings. tests/chart/test_settings.py checks that both lists agree. */}}
 
 {{- define "sdo.env" -}}
 - name: SDSERVICE_NAMESPACE

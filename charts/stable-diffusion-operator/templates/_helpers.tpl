@@ -10,7 +10,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* What is of the whole cluster carries the namespace in its name: two installations must not meet. */}}
+{{/* Names of cluster-wide objects contain the namespace, so that two installations do not conflict. */}}
 {{- define "sdo.clusterName" -}}
 {{ printf "%s-%s" .Release.Namespace (include "sdo.fullname" .) }}
 {{- end }}
@@ -20,7 +20,8 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* Not the operator's: services let in the operator's pods, and its own policy is not for this one. */}}
+{{/* The self-test has its own labels: services admit pods with the operator's labels, and the operator's NetworkPolicy must
+     not select this pod. */}}
 {{- define "sdo.selfTest" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}-self-test
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -51,7 +52,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
-{{/* The namespaces with a Role in each, as JSON; none where a ClusterRole serves all. */}}
+{{/* The watched namespaces, each with a Role, as JSON. The list is empty if a ClusterRole covers all namespaces. */}}
 {{- define "sdo.namespaces" -}}
 {{- if .Values.watchOwnNamespace -}}
 {{ list .Release.Namespace | toJson }}
@@ -64,7 +65,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- .Values.tests.namespace | default (first (include "sdo.namespaces" . | fromJsonArray) | default .Release.Namespace) -}}
 {{- end }}
 
-{{/* What Pod Security Standards `restricted` want, and a file system that nobody writes to. */}}
+{{/* Pod Security Standards `restricted`, and a read-only root file system. */}}
 {{- define "sdo.containerSecurity" -}}
 allowPrivilegeEscalation: false
 capabilities: {drop: [ALL]}

@@ -1,7 +1,7 @@
 {{/* SPDX-License-Identifier: Apache-2.0
 
-What the operator does in a namespace that it serves. tests/cluster/test_permissions.py holds these rules to what the API
-server's audit log says was asked for: nothing is missing, nothing is granted in vain. */}}
+Permissions of the operator in a watched namespace. tests/cluster/test_permissions.py compares these rules with the audit log of
+the API server: every permission is used, and none is missing. */}}
 
 {{- define "sdo.rules.namespace" -}}
 - apiGroups: [sdservice.dev]
@@ -13,12 +13,12 @@ server's audit log says was asked for: nothing is missing, nothing is granted in
 - apiGroups: [ray.io]
   resources: [rayservices]
   verbs: [get, list, watch, create, patch]
-# KubeRay makes them. The operator patches bounds and tolerations of running ones, and deletes one that was replaced before it
-# ever served, or whose place the next one needs.
+# KubeRay creates RayClusters. The operator patches the bounds and tolerations of running clusters. It deletes a cluster that was
+# replaced before it served, or whose capacity the next cluster needs.
 - apiGroups: [ray.io]
   resources: [rayclusters]
   verbs: [list, watch, patch, delete]
-# Preload pods, and placeholders of spare workers.
+# Preload pods, and placeholder pods for spare workers.
 - apiGroups: [apps]
   resources: [daemonsets, deployments]
   verbs: [get, list, watch, create, patch, delete]
@@ -28,18 +28,18 @@ server's audit log says was asked for: nothing is missing, nothing is granted in
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
-# Ray's token: read by its name, created once, never listed and never changed.
+# The Secret with Ray's token. The operator reads it by name and creates it once. It never lists or changes Secrets.
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create]
-# Why pods are not made is told by Events only.
+# Only Events have the reason why pods were not created.
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create]
-# The address of an upgrade in steps.
+# The address of the Gateway of an Incremental upgrade.
 - apiGroups: [gateway.networking.k8s.io]
   resources: [gateways]
   verbs: [get, list, watch]
@@ -51,16 +51,16 @@ server's audit log says was asked for: nothing is missing, nothing is granted in
 {{- end }}
 
 {{- define "sdo.rules.cluster" -}}
-# Which nodes hold which images.
+# The images on each node.
 - apiGroups: [""]
   resources: [nodes]
   verbs: [list]
-# So that a KubeRay installed later is noticed at once.
+# The operator detects a later installation of KubeRay at once.
 - apiGroups: [apiextensions.k8s.io]
   resources: [customresourcedefinitions]
   verbs: [list, watch]
 {{- if include "sdo.namespaces" . | fromJsonArray }}
-# kopf looks whether the listed ones exist.
+# kopf checks that the listed namespaces exist.
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [list, watch]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m sd_operator`: settings, logging, leadership, and kopf as the source of events.
+"""`python -m sd_operator`: starts the operator with settings, logging, leader election and kopf's watches.
 
-Crash-only: whatever ends unexpectedly ends the process, and a new one converges from live objects.
+The operator is crash-only: an unexpected end of any task ends the process, and a new process reconciles live objects.
 """
 
 import asyncio
@@ -42,15 +42,15 @@ _LEADERSHIP_LOST = 3
 
 
 async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
-    """Run until cancelled.
+    """Run the operator until it is cancelled.
 
     Args:
-        settings: all of them.
-        take_signals: has signals cancel it, called again whenever a library has taken them.
+        settings: the settings of the operator.
+        take_signals: installs signal handlers that cancel the operator. It is called again after a library replaced them.
 
     Raises:
-        LeadershipLost: another operator writes now.
-        ClusterUnavailable: there is no API server, or none has answered for ten minutes.
+        LeadershipLost: another operator is the leader now.
+        ClusterUnavailable: the API server does not exist, or has not answered for ten minutes.
     """
     metrics = Metrics()
     async with (
@@ -60,14 +60,14 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
         leadership = _leadership(connected, settings)
         cluster = connected.but(may_write=leadership.held)
         if settings.dashboard_url:
-            asks = serve_reader.directly(session, settings.dashboard_url, settings.proxy_url)
+            requests = serve_reader.directly(session, settings.dashboard_url, settings.proxy_url)
             probe = readiness_probe.directly(session)
         else:
-            asks, probe = (
+            requests, probe = (
                 serve_reader.through_api_server(cluster),
                 readiness_probe.through_api_server(cluster),
             )
-        serve = ServePoller(ServeReader(asks), metrics.polled("dashboard"))
+        serve = ServePoller(ServeReader(requests), metrics.polled("dashboard"))
         probes = ProbePoller(probe, counted=metrics.polled("service"))
         nodes = NodeReader(cluster, most_listed=settings.node_status_max_images)
         preloads = PreloadReader(cluster, nodes, settings.node_status_max_images)
@@ -83,15 +83,15 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
             per_second=settings.passes_per_second,
         )
 
-        def looked_at(key: Key) -> None:
-            """What a resync finds may be newer than what is remembered of shared DaemonSets."""
+        def resynced(key: Key) -> None:
+            """Discard cached shared DaemonSets, because the resync may have seen newer ones, and queue the service."""
             preloads.shared.changed(key.namespace)
             queue.add_routine(key)
 
         def pass_over(listed: ListedCluster) -> Work:
             return metrics.timed(reconciler.reading(listed).reconcile)
 
-        resync = Resync(cluster, queue, settings, pass_over, changed=looked_at)
+        resync = Resync(cluster, queue, settings, pass_over, changed=resynced)
         metrics.watch(leads=leadership.held, resync_age=resync.age_seconds, waiting=queue.waiting)
         if settings.metrics_port:
             metrics.serve(settings.metrics_port)
@@ -104,12 +104,12 @@ async def operate(settings: Settings, take_signals: Callable[[], None]) -> None:
                     group.create_task(queue.run(), name="work queue")
                     group.create_task(resync.run(), name="resync")
                     group.create_task(nodes.run(queue.add_routine, settings.resync_seconds), name="nodes")
-                    group.create_task(serve.run(queue.add, queue.add_routine), name="polls of dashboards")
-                    group.create_task(probes.run(queue.add), name="polls of services")
+                    group.create_task(serve.run(queue.add, queue.add_routine), name="dashboard polls")
+                    group.create_task(probes.run(queue.add), name="service polls")
                     register = partial(
                         handlers.registry, queue, reconciler.own_writes, preloads.shared, resync.soon
                     )
-                    # kopf handles every object that a watch reports when it begins: passes over lists come first.
+                    # kopf handles every object that a new watch lists. So the resync from lists comes first.
                     await resync.complete()
                     group.create_task(watch(settings, cluster, register, take_signals), name="watches")
             except ExceptionGroup as failed:
@@ -128,7 +128,7 @@ def _leadership(connected: Cluster, settings: Settings) -> leader_election.Leade
 
 
 async def _until_signal(settings: Settings) -> None:
-    """`operate`, which a signal cancels."""
+    """Run `operate`. SIGINT and SIGTERM cancel it."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def take_signals() -> None:
@@ -141,7 +141,7 @@ async def _until_signal(settings: Settings) -> None:
 
 
 def main() -> int:
-    """Exit code 0 after a signal, 1 when the cluster cannot be reached, 3 when another operator leads."""
+    """Run the operator. Exit code 0 after a signal, 1 if the cluster is not reachable, 3 if leadership is lost."""
     settings = Settings()
     log_format = kopf.LogFormat.JSON if settings.log_format == "json" else kopf.LogFormat.FULL
     kopf.configure(log_format=log_format)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP to a pod of a tenant: bounded in bytes and time, without redirects, cookies and compression.
+"""HTTP client for pods of tenants: bounded in bytes and time, without redirects, cookies and compression.
 
-Neither a gigabyte nor an endless body, neither silence nor a byte a second costs more than the bounds. A redirect is not
-followed: it would lead this process, with its place in the network, wherever the tenant likes. A cookie of one tenant
-would be sent to another, since by the API server's proxy all of them have one host.
+A tenant controls the pod, so the client does not trust it. A huge or endless body, silence, or one byte per second cost no
+more than the bounds. The client follows no redirects, because a tenant could send the operator to any address in its network.
+It stores no cookies: through the API server's proxy all tenants have the same host, so one tenant would get another's cookie.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ _PLAIN = frozenset({"", "identity"})
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer.
+    """An HTTP response.
 
     Attributes:
-        status: of HTTP.
-        body: of a refusal only the beginning.
-        secrets: what was sent and must not be quoted, should the pod repeat it.
+        status: the HTTP status.
+        body: the body; for an error status only the start.
+        secrets: secrets in the request. They are removed from texts, in case the pod repeats them.
     """
 
     status: int
@@ -43,31 +43,31 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The body as text, without what was sent."""
+        """The body as text, without the secrets of the request."""
         return _without(self.body.decode(errors="replace").strip(), self.secrets)
 
     def object(self) -> Json:
-        """The JSON object that it holds.
+        """The JSON object in the body.
 
         Raises:
-            RayUnavailable: it is a refusal, or holds anything else.
+            RayUnavailable: the status is not 200, or the body is not a JSON object.
         """
         self.check()
         return parse_object(self.body)
 
     def check(self) -> None:
-        """Accept a success.
+        """Check that the status is 200.
 
         Raises:
-            RayUnavailable: it is a refusal or a redirect; with its words, where these are plain text.
+            RayUnavailable: the status is an error or a redirect. The error has the body, if it is plain text.
         """
         if self.status != _OK:
-            words = self._words()
-            refuse(f"Ray answers {self.status}{': ' if words else ''}{words}")
+            message = self._message()
+            refuse(f"Ray answers {self.status}{': ' if message else ''}{message}")
 
-    def _words(self) -> str:
+    def _message(self) -> str:
         text = self.text
-        if text.startswith("{"):  # of the API server
+        if text.startswith("{"):  # a Status object of the API server
             with suppress(RayUnavailable):
                 text = str(parse_object(text.encode()).get("message", text))
         return "" if text.startswith("<") else one_line(text, 200)
@@ -77,7 +77,7 @@ class Answer:
 async def connections(
     timeout_seconds: float, connector: aiohttp.TCPConnector | None = None
 ) -> AsyncIterator[Session]:
-    """Connections to any number of pods, with a deadline on each request that names no other."""
+    """A session for any number of pods. Each request has this timeout, unless it sets its own."""
     async with aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=timeout_seconds),
@@ -98,20 +98,20 @@ async def request(
     most: int = MOST_BYTES,
     **more: Any,
 ) -> Answer:
-    """Send a request and read its answer within bounds.
+    """Send a request and read its response within bounds.
 
     Args:
-        session: of `connections`.
-        method: such as GET.
-        url: where to.
-        headers: to send.
-        seconds: from the start to the last byte.
-        most: bytes of a body that are read at most; 0: the status is enough.
-        more: arguments of aiohttp.
+        session: the session of `connections`.
+        method: HTTP method, such as GET.
+        url: URL of the request.
+        headers: headers of the request.
+        seconds: timeout from the start to the last byte.
+        most: maximum number of bytes of the body; 0: do not read the body.
+        more: further arguments for aiohttp.
 
     Raises:
-        RayTooSlow: there was no whole answer in time.
-        RayUnavailable: there was none, or a larger one.
+        RayTooSlow: the response was not complete in time.
+        RayUnavailable: there was no response, or its body was too large.
     """
     sent = {"Accept-Encoding": "identity", **headers}
     secrets = tuple(
@@ -126,10 +126,10 @@ async def request(
             ) as response,
         ):
             return Answer(response.status, await _body(response, most), secrets)
-    except TimeoutError as error:  # aiohttp's are of this kind too
+    except TimeoutError as error:  # includes the timeouts of aiohttp
         raise RayTooSlow(f"no answer from Ray within {seconds:g} s") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise RayUnavailable(_words(error, secrets)) from error
+        raise RayUnavailable(_message(error, secrets)) from error
 
 
 async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
@@ -139,14 +139,14 @@ async def _body(response: aiohttp.ClientResponse, most: int) -> bytes:
             return b""
         return await _read(response, most)
     except BaseException:
-        response.close()  # what is still to come is not waited for
+        response.close()  # without waiting for the rest of the body
         raise
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     is_refusal = response.status != _OK
     if not is_refusal and response.headers.get("Content-Encoding", "").strip().lower() not in _PLAIN:
-        refuse("Ray's answer is compressed, which was not asked for")
+        refuse("Ray's answer is compressed, although the request does not allow compression")
     found = bytearray()
     async for chunk in response.content.iter_any():
         found += chunk
@@ -158,11 +158,11 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     return bytes(found)
 
 
-def _words(error: Exception, secrets: tuple[str, ...]) -> str:
+def _message(error: Exception, secrets: tuple[str, ...]) -> str:
     if isinstance(error, aiohttp.ClientPayloadError):
-        return "Ray's answer is cut off: the connection was closed in the middle of it"
+        return "Ray's answer is incomplete: the connection was closed before the end"
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "no answer from Ray: the connection was closed before one"
+        return "no answer from Ray: the connection was closed before an answer"
     if isinstance(error, aiohttp.ClientResponseError):
         return "Ray's answer is not HTTP, or has headers that are too long"
     text = _without(str(error) or type(error).__name__, secrets)

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Long texts of others, shortened between two thoughts and never inside one (pure)."""
+"""Shortens long texts, if possible between sentences, clauses or words (pure)."""
 
 import re
 
 _MARK = "..."
 _BOUNDARIES = (re.compile(r"[.!?](?=\s)"), re.compile(r"[,;:](?=\s)"), re.compile(r"\s"))
-"""Where a text may be cut, the best first: after a sentence, after a clause, between two words."""
+"""Boundaries at which a text may be cut, the best first: after a sentence, after a clause, between two words."""
 
 
 def excerpt(text: str, limit: int) -> str:
-    """Return the start of a text, at most `limit` bytes of UTF-8; three dots show that something is missing.
+    """Return the start of a text, at most `limit` bytes of UTF-8. Three dots mark a shortened text.
 
-    A boundary in the second half of the room is used; a text without one is cut where the room ends.
+    The text is cut at a boundary in the second half of the limit. Without such a boundary it is cut at the limit.
     """
     if len(text.encode()) <= limit:
         return text
@@ -22,7 +22,7 @@ def excerpt(text: str, limit: int) -> str:
 
 
 def ending(text: str, limit: int) -> str:
-    """Return the end of a text, at most `limit` bytes of UTF-8; it starts with a sentence, a clause or a word."""
+    """Return the end of a text, at most `limit` bytes of UTF-8. It starts with a sentence, a clause or a word."""
     if len(text.encode()) <= limit:
         return text
     room = text.encode()[-(limit - len(_MARK) - 1) :].decode(errors="ignore")

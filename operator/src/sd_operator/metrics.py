@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operator measures, for Prometheus; the only importer of its client."""
+"""Prometheus metrics of the operator. Only this module imports the Prometheus client."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -17,58 +17,58 @@ Work = Callable[[Key], Awaitable[float | None]]
 
 
 class Metrics:
-    """Counters of this process; they start at zero with it, as Prometheus expects."""
+    """The metrics of this process. Counters start at zero with the process, as Prometheus expects."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._phases = Histogram(
             "sdservice_cold_start_phase_seconds",
-            "Time of a worker's start by phase: node, image, ray, weights, pipeline, compile, warmup, first_picture.",
+            "Duration of each phase of a worker start: node, image, ray, weights, pipeline, compile, warmup, first_picture.",
             ("phase",),
             buckets=_SECONDS,
             registry=self.registry,
         )
         self._total = Histogram(
             "sdservice_cold_start_seconds",
-            "Time from a worker's pod to a replica in it that can draw.",
+            "Time from the creation of a worker pod until its first replica is ready.",
             buckets=_SECONDS,
             registry=self.registry,
         )
 
         self._passes = Histogram(
             "sdservice_reconcile_seconds",
-            "Time of a pass over one service.",
+            "Duration of one reconcile of a service.",
             buckets=_PASS_SECONDS,
             registry=self.registry,
         )
         self._failures = Counter(
             "sdservice_reconcile_failures",
-            "Passes that failed and are tried again: unavailable (the API server) or unexpected (a defect).",
+            "Failed reconciles, which are retried, by cause: unavailable (the API server) or unexpected (a bug).",
             ("cause",),
             registry=self.registry,
         )
 
         self._polls = Counter(
             "sdservice_polls",
-            "Polls of pods of services: of the dashboard of a head or of a service itself, by what came of them: answered,"
-            " refused (no answer that can be used) or late.",
+            "Polls by target (dashboard: the Ray dashboard of a head; service: the service itself) and outcome: answered,"
+            " refused (no usable answer) or late (timeout).",
             ("of", "outcome"),
             registry=self.registry,
         )
 
     def polled(self, of: str) -> Callable[[str], None]:
-        """What is told of the outcome of each poll.
+        """A function that counts the outcome of each poll.
 
         Args:
-            of: what is polled: `dashboard` or `service`.
+            of: the target of the poll: `dashboard` or `service`.
         """
         return lambda outcome: self._polls.labels(of, outcome).inc()
 
     def timed(self, work: Work) -> Work:
-        """The same work, measured."""
+        """Wrap a reconcile function, to measure its duration and count its failures."""
 
         async def measured(key: Key) -> float | None:
-            began = time.monotonic()
+            started = time.monotonic()
             try:
                 return await work(key)
             except Exception as error:
@@ -76,32 +76,32 @@ class Metrics:
                 self._failures.labels(cause).inc()
                 raise
             finally:
-                self._passes.observe(time.monotonic() - began)
+                self._passes.observe(time.monotonic() - started)
 
         return measured
 
     def watch(
         self, *, leads: Callable[[], bool], resync_age: Callable[[], float], waiting: Callable[[], int]
     ) -> None:
-        """Tell these whenever they are asked for: whether we lead, seconds since the last LIST, keys that wait."""
+        """Register gauges that are read at each scrape: leadership, seconds since the last resync, length of the queue."""
         gauges = {
-            ("sdservice_leader", "Whether this operator holds the Lease, or needs none."): leads,
-            ("sdservice_resync_age_seconds", "Time since the last complete LIST."): resync_age,
-            ("sdservice_queue_depth", "Services that wait for a pass."): waiting,
+            ("sdservice_leader", "1 if this operator holds the Lease or needs none, otherwise 0."): leads,
+            ("sdservice_resync_age_seconds", "Time since the last complete resync (LIST)."): resync_age,
+            ("sdservice_queue_depth", "Number of services that wait for a reconcile."): waiting,
         }
         for (name, description), read in gauges.items():
             Gauge(name, description, registry=self.registry).set_function(read)
 
     def started(self, start: Start) -> None:
-        """A start is over."""
+        """Record a completed start of a worker."""
         self._total.observe(start.total)
         for phase, seconds in start.seconds.items():
             self._phases.labels(phase.value).observe(seconds)
 
     def drew(self, seconds: float) -> None:
-        """The first picture after a start was drawn."""
+        """Record the duration of the first picture after a start."""
         self._phases.labels(_FIRST_PICTURE).observe(seconds)
 
     def serve(self, port: int) -> None:
-        """Answer GET on this port, on a thread of its own, until the process ends."""
+        """Serve the metrics on this port, in a separate thread, until the process ends."""
         start_http_server(port, registry=self.registry)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every fixed name in one place: labels, field managers, and what the runtime is called inside Ray."""
+"""All fixed names: labels, field managers, names of objects, and names of the runtime in Ray."""
 
 from typing import NamedTuple
 
@@ -13,14 +13,14 @@ RAY_POD_LABEL = "ray.io/is-ray-node"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 PRELOAD = "preload"
 WARM = "warm"
-"""Values of the component label: `preload` on pods that keep images, `warm` on placeholders of spare workers."""
+"""Values of the component label: `preload` on preload pods, `warm` on placeholder pods for spare workers."""
 PRELOAD_LABEL = "sdservice.dev/preload"
-"""On a preload DaemonSet and its pods: the key of what they keep where; all services of a namespace that want it share it."""
+"""Label of a preload DaemonSet and its pods. Its value is a key of images and placement, which services of a namespace share."""
 CLUSTER_CONFIG_ANNOTATION = "sdservice.dev/cluster-config"
-"""Fingerprint of the cluster config; KubeRay copies it to the RayCluster that it makes from that config."""
+"""Annotation with the fingerprint of the cluster config. KubeRay copies it to the RayCluster that it creates from this config."""
 
 OPERATOR_LABELS = {"app.kubernetes.io/name": "stable-diffusion-operator"}
-"""Labels of the operator's own pods, as the Helm chart gives them."""
+"""Labels of the operator's own pods, as the Helm chart sets them."""
 
 APPLICATION = "imagine"
 INGRESS_DEPLOYMENT = "ingress"
@@ -28,17 +28,17 @@ MODEL_DEPLOYMENT = "model"
 IMPORT_PATH = "sd_runtime.app:build_app"
 PROXY_IMPORT_PATH = "sd_runtime.proxy:middlewares"
 HEAD_RESOURCE = "sdservice-head"
-"""Ray resource that only the head has; what carries it stays there."""
+"""Ray resource of the head only. An actor that requires it runs on the head."""
 RAY_GROUP_LABEL = "ray.io/node-group"
-"""Ray's label of a node with the group that KubeRay made it for."""
+"""Ray's node label with the name of the node's group in KubeRay."""
 HEAD_GROUP = "headgroup"
-"""KubeRay's name of the head's group."""
+"""Name of the head's group in KubeRay."""
 
 SERVE_PORT = 8000
 MODELS_FOLDER = "/models"
 CACHE_FOLDER = "/cache"
 WEIGHTS = "weights"
-"""The container that fills a cache which workers share; `weights-<group>` is the component label of its pods."""
+"""Container that fills a shared cache with weights. The component label of its pods is `weights-<group>`."""
 COMPILE_CACHE_VARIABLE = "SDSERVICE_COMPILE_CACHE"
 TOKEN_KEY = "auth_token"  # noqa: S105 - the key KubeRay reads in the Secret, not a secret
 
@@ -51,60 +51,60 @@ class Key(NamedTuple):
 
 
 def labels(name: str) -> dict[str, str]:
-    """Labels of every object that belongs to the service `name`."""
+    """Labels of every object of the service `name`."""
     return {NAME_LABEL: name, MANAGED_BY_LABEL: _US}
 
 
 def everything(name: str) -> dict[str, str]:
-    """The label that everything of the service carries: its children, and what KubeRay makes of them."""
+    """The label of all objects of a service, including the objects that KubeRay creates."""
     return {NAME_LABEL: name}
 
 
 def token_secret(name: str) -> str:
-    """Name of the Secret that holds Ray's token."""
+    """Name of the Secret with Ray's token."""
     return f"{name}-ray-token"
 
 
 def preload(key: str) -> str:
-    """Name of the DaemonSet that keeps images on nodes for all services of a namespace that want the same."""
+    """Name of the DaemonSet that keeps images on nodes, shared by the services of a namespace with the same key."""
     return f"sdservice-{PRELOAD}-{key}"
 
 
 def preload_labels(key: str) -> dict[str, str]:
-    """Labels of that DaemonSet and of its pods: they belong to no single service."""
+    """Labels of a shared preload DaemonSet and of its pods. They contain no name of a service."""
     return {MANAGED_BY_LABEL: _US, COMPONENT_LABEL: PRELOAD, PRELOAD_LABEL: key}
 
 
 def preloads() -> dict[str, str]:
-    """Labels by which the shared DaemonSets of a namespace are found."""
+    """Labels that select the shared preload DaemonSets of a namespace."""
     return {MANAGED_BY_LABEL: _US, COMPONENT_LABEL: PRELOAD}
 
 
 def weights(name: str, group: str) -> str:
-    """Name of the DaemonSet that fills the cache of a worker group; at most 47 + 9 + 15 characters."""
+    """Name of the DaemonSet that fills the cache of a worker group. It has at most 47 + 9 + 15 characters."""
     return f"{name}-{WEIGHTS}-{group}"
 
 
 def gateway(name: str) -> str:
-    """Name of the Gateway that KubeRay makes for upgrades in steps."""
+    """Name of the Gateway that KubeRay creates for Incremental upgrades."""
     return f"{name}-gateway"
 
 
 def network_policy(name: str) -> str:
-    """Name of the NetworkPolicy of all pods of the service."""
+    """Name of the NetworkPolicy for all pods of the service."""
     return f"{name}-pods"
 
 
 def warm(name: str) -> str:
-    """Name of what keeps places for spare workers."""
+    """Name of the Deployment of placeholder pods for spare workers."""
     return f"{name}-warm"
 
 
 def serve_service(name: str) -> str:
-    """Name of the Service that KubeRay makes for requests to a RayService; while they move in steps, to a RayCluster."""
+    """Name of the Service for requests to a RayService, or to a RayCluster during an Incremental upgrade."""
     return f"{name}-serve-svc"
 
 
 def serve_url(service: str, namespace: str) -> str:
-    """Address inside the cluster of such a Service."""
+    """URL of such a Service inside the cluster."""
     return f"http://{service}.{namespace}.svc:{SERVE_PORT}"

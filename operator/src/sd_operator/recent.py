@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Answers that many ask for at the same time: one request for all of them, and its answer for a few seconds."""
+"""A cache for shared reads: concurrent callers share one request, and its result is reused for a few seconds."""
 
 import asyncio
 import time
@@ -22,12 +22,12 @@ class _Entry(Generic[V]):
 
 
 class Recent(Generic[K, V]):
-    """Remembers by key what was read; holds nothing that another reading would not give.
+    """A cache by key. It contains only values that a new read would return too.
 
     Args:
-        seconds: how long an answer is good for.
-        clock: seconds that only grow.
-        most: keys to remember; what was asked for longest ago goes first.
+        seconds: how long a value is valid.
+        clock: a monotonic clock in seconds.
+        most: maximum number of keys. The least recently used key is removed first.
     """
 
     def __init__(
@@ -39,29 +39,29 @@ class Recent(Generic[K, V]):
         self._entries: dict[K, _Entry[V]] = {}
 
     async def get(self, key: K, read: Callable[[], Awaitable[V]], *, anew: bool = False) -> V:
-        """The answer for a key, read if there is none that is good.
+        """Return the value of a key. Read it if the cache has no valid value.
 
         Args:
-            key: what is asked about.
-            read: asks.
-            anew: an answer counts only if its reading began after this call.
+            key: the key.
+            read: reads the value.
+            anew: ignore a value whose read started before this call.
         """
-        asked, entry = self._clock(), self._entry(key)
+        called, entry = self._clock(), self._entry(key)
         async with entry.lock:
-            is_old = entry.read_at < (asked if anew else asked - self._seconds)
+            is_old = entry.read_at < (called if anew else called - self._seconds)
             if entry.value is None or is_old or entry.read_at <= entry.changed_at:
-                began = self._clock()
-                entry.value, entry.read_at = await read(), began
+                started = self._clock()
+                entry.value, entry.read_at = await read(), started
             return entry.value
 
     def changed(self, key: K) -> None:
-        """An answer whose reading began before now is good no more."""
+        """Invalidate the value of a key if its read started before now."""
         if key in self._entries:
             self._entries[key].changed_at = self._clock()
 
     def _entry(self, key: K) -> _Entry[V]:
         entry = self._entries.pop(key, None) or _Entry[V]()
-        self._entries[key] = entry  # the latest is the last
+        self._entries[key] = entry  # the most recently used key is the last
         idle = (each for each, found in self._entries.items() if not found.lock.locked())
         while len(self._entries) > self._most and (oldest := next(idle, key)) != key:
             del self._entries[oldest]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON that a tenant's pod wrote, read strictly: within bounds, of the expected shape, or refused with the reason (pure).
+"""Strict reading of JSON from a tenant's pod: within bounds and of the expected shape, otherwise an error (pure).
 
-A pod of a tenant may answer anything. Whatever is refused here counts as no answer, for that service alone.
+A tenant's pod can send any answer. A refused answer counts as no answer, and only for this service.
 """
 
 import json
@@ -14,23 +14,23 @@ from sd_operator.json_types import Json
 MOST_VALUES = 100_000
 MOST_DEPTH = 64
 MOST_COUNT = 100_000
-_MOST_WORDS = 300
+_LONGEST_MESSAGE = 300
 _LARGEST = 2**63
 _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
 
 
-def refuse(words: str) -> NoReturn:
-    """Raise the error of an answer that cannot be used.
+def refuse(message: str) -> NoReturn:
+    """Raise the error for an answer that cannot be used.
 
     Raises:
-        RayUnavailable: always; in one line of bounded length.
+        RayUnavailable: always. Its message is one line of bounded length.
     """
-    raise RayUnavailable(one_line(words))
+    raise RayUnavailable(one_line(message))
 
 
-def one_line(words: str, most: int = _MOST_WORDS) -> str:
-    """Text of a stranger as one printable line of bounded length."""
-    printable = "".join(each if each.isprintable() else " " for each in words[: 4 * most])
+def one_line(message: str, most: int = _LONGEST_MESSAGE) -> str:
+    """Convert an untrusted text to one printable line of bounded length."""
+    printable = "".join(each if each.isprintable() else " " for each in message[: 4 * most])
     line = " ".join(printable.split())
     return line if len(line) <= most else line[: most - 3] + "..."
 
@@ -39,7 +39,7 @@ def parse_object(body: bytes) -> Json:
     """The JSON object in the body of an answer.
 
     Raises:
-        RayUnavailable: it is something else, is not within the bounds, or holds a number that JSON does not know.
+        RayUnavailable: the body is not a JSON object, exceeds the bounds, or has a number that JSON does not allow.
     """
     try:
         text = body.decode()
@@ -51,58 +51,60 @@ def parse_object(body: bytes) -> Json:
     if start == "<":
         refuse("Ray's answer is not JSON but HTML or XML")
     if sum(map(text.count, ",[{")) > MOST_VALUES:
-        refuse(f"Ray's answer holds more than {MOST_VALUES} values")
+        refuse(f"Ray's answer has more than {MOST_VALUES} values")
     found = _parsed(text)
     if not isinstance(found, dict):
         refuse(f"Ray's answer is not a JSON object but {kind(found)}")
     for depth, value in _values(found):
         if depth > MOST_DEPTH:
-            refuse(f"Ray's answer is nested more than {MOST_DEPTH} deep")
+            refuse(f"Ray's answer has more than {MOST_DEPTH} levels")
         if isinstance(value, int | float) and not abs(value) < _LARGEST:
-            refuse("Ray's answer holds a number that is too large")
+            refuse("Ray's answer has a number that is too large")
     return found
 
 
 def kind(value: Any) -> str:
-    """What a JSON value is, in words."""
+    """The type of a JSON value, as a noun with its article."""
     return _KINDS.get(type(value), "a number")
 
 
 def mapping(value: Any, where: str, most: int = MOST_VALUES) -> Mapping[str, Any]:
-    """The object at a place in the answer; null is an empty one.
+    """The object at a place in the answer. null counts as an empty object.
 
     Raises:
-        RayUnavailable: it is something else, or has more entries than that.
+        RayUnavailable: the value is not an object, or has more than `most` entries.
     """
     if value is None:
         return {}
     if not isinstance(value, dict):
         refuse(f"in Ray's answer {where} is {kind(value)}, not an object")
     if len(value) > most:
-        refuse(f"in Ray's answer {where} has {len(value)} entries; {most} are read at most")
+        refuse(f"in Ray's answer {where} has {len(value)} entries; the maximum is {most}")
     return value
 
 
 def items(value: Any, where: str, most: int) -> list[Any]:
-    """The list at a place in the answer; null is an empty one.
+    """The list at a place in the answer. null counts as an empty list.
 
     Raises:
-        RayUnavailable: it is something else, or is longer than that.
+        RayUnavailable: the value is not a list, or has more than `most` entries.
     """
     if value is None:
         return []
     if not isinstance(value, list):
         refuse(f"in Ray's answer {where} is {kind(value)}, not a list")
     if len(value) > most:
-        refuse(f"in Ray's answer {where} has {len(value)} entries; {most} are read at most")
+        refuse(f"in Ray's answer {where} has {len(value)} entries; the maximum is {most}")
     return value
 
 
 def text(value: Any, where: str, most: int) -> str:
-    """The string at a place in the answer; null is an empty one. Of a longer one the end is kept, where tracebacks have their reason.
+    """The string at a place in the answer. null counts as an empty string.
+
+    Only the last `most` characters are kept, because a traceback ends with its reason.
 
     Raises:
-        RayUnavailable: it is something else.
+        RayUnavailable: the value is not a string.
     """
     if value is None:
         return ""
@@ -112,25 +114,25 @@ def text(value: Any, where: str, most: int) -> str:
 
 
 def clipped(value: str, most: int) -> str:
-    """The end of a string, without halves of surrogate pairs: nothing that is sent on may hold those."""
+    """The end of a string. Halves of surrogate pairs are replaced, because they cannot be encoded as UTF-8."""
     return value[-most:].encode("utf-8", "replace").decode()
 
 
 def object_or_empty(value: Any) -> Mapping[str, Any]:
-    """The object that a value is; an empty one where it is anything else."""
+    """The value if it is an object, otherwise an empty object."""
     return value if isinstance(value, dict) else {}
 
 
 def text_or_empty(value: Any, most: int) -> str:
-    """The end of the string that a value is; an empty one where it is anything else."""
+    """The end of the value if it is a string, otherwise an empty string."""
     return clipped(value, most) if isinstance(value, str) else ""
 
 
 def count(value: Any, where: str) -> int:
-    """The count at a place in the answer; null is 0.
+    """The count at a place in the answer. null counts as 0.
 
     Raises:
-        RayUnavailable: it is something else, or no count of anything that exists.
+        RayUnavailable: the value is not a whole number, or is outside 0 to `MOST_COUNT`.
     """
     if value is None:
         return 0
@@ -142,7 +144,7 @@ def count(value: Any, where: str) -> int:
 
 
 def is_within(value: Any, values: int, characters: int) -> bool:
-    """Whether a JSON value holds no more values and no more text than that, keys included."""
+    """Whether a JSON value has at most this many values and characters, including keys."""
     for _, each in _values(value):
         values -= 1
         if isinstance(each, str):
@@ -157,19 +159,19 @@ def is_within(value: Any, values: int, characters: int) -> bool:
 def _parsed(text: str) -> Any:
     try:
         return json.loads(
-            text, parse_constant=lambda name: refuse(f"Ray's answer holds {name}, which is not JSON")
+            text, parse_constant=lambda name: refuse(f"Ray's answer has {name}, which is not JSON")
         )
     except RecursionError:
-        refuse(f"Ray's answer is nested more than {MOST_DEPTH} deep")
+        refuse(f"Ray's answer has more than {MOST_DEPTH} levels")
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
-        refuse(f"Ray's answer is {'cut off' if cut else 'not JSON'}: {error.msg}")
-    except ValueError:  # more digits than Python converts
-        refuse("Ray's answer holds a number that is too large")
+        refuse(f"Ray's answer is {'incomplete' if cut else 'not JSON'}: {error.msg}")
+    except ValueError:  # the number has more digits than Python converts
+        refuse("Ray's answer has a number that is too large")
 
 
 def _values(root: Any) -> Iterator[tuple[int, Any]]:
-    """Each value below and including the root, with its depth; without recursion, whose depth has a bound."""
+    """The root and all values below it, each with its depth. The function is iterative, because recursion is limited."""
     waiting = [(1, root)]
     while waiting:
         depth, value = waiting.pop()

@@ -74,9 +74,7 @@ def test_only_what_cannot_reach_replicas_max_is_refused_for_it(spec):
             while free >= max(size, 1):
                 free -= max(size, 1)
                 held += shared if size else 1
-    reason = (
-        "" if fits and held >= spec["replicas"]["max"] else ("cannot hold" if fits else "no replica fits")
-    )
+    reason = "" if fits and held >= spec["replicas"]["max"] else ("too small" if fits else "no replica fits")
     if not reason:
         parsed(spec)
         return

@@ -60,10 +60,10 @@ def test_standard_input(sdservice, service):
     ("text", "says"),
     [
         ("a: [", "YAML"),
-        ("kind: Pod", "no document of kind StableDiffusionService"),
-        ("", "no document of kind StableDiffusionService"),
+        ("kind: Pod", "has no document of kind StableDiffusionService"),
+        ("", "has no document of kind StableDiffusionService"),
         ("- 1", "must be a mapping"),
-        ("kind: StableDiffusionService\nkind: Pod", "key 'kind' is given twice"),
+        ("kind: StableDiffusionService\nkind: Pod", "duplicate key 'kind'"),
     ],
     ids=["broken", "other kind", "empty", "list", "key twice"],
 )
@@ -106,5 +106,5 @@ def test_run_refuses_what_cannot_run_here(sdservice, service, file):
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1] == (
         "sdservice: spec.model.uri: got pvc://weights/sd21:"
-        " a PersistentVolumeClaim needs a cluster; use file:///path here"
+        " a local run cannot read a PersistentVolumeClaim: use file:///path"
     )

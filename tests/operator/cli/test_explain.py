@@ -53,7 +53,7 @@ def test_what_is_waited_for_since_when_and_what_to_do(told, waiting):
         == "imagine in namespace team is not ready: Unschedulable, for 60 min, 0/1 (1-1) replicas"
     )
     finding = found.findings[0]
-    assert finding.words == (
+    assert finding.message == (
         f"No replica of the model takes requests: worker pod w of group gpu, for 12 min: {WORDS}"
     )
     assert finding.advice.startswith("Add a node that fits")
@@ -76,7 +76,7 @@ def test_all_is_well(told, scene):
     found = told(scene.snapshot(serve=scene.serve()))
     assert found.good
     assert found.headline == "imagine in namespace team is ready: Serving, for 60 min, 1/1 (1-1) replicas"
-    assert [finding.words for finding in found.findings] == ["Serving from imagine-abcde."]
+    assert [finding.message for finding in found.findings] == ["Serving from imagine-abcde."]
     assert all(row.good for row in found.conditions)
 
 
@@ -102,7 +102,7 @@ def test_what_a_newer_operator_reports_is_shown_as_it_is(told, waiting):
         "Ready=False: GpuOnHoliday, as the operator reported",
         "Billed=True: Paid, as the operator reported",
     ]
-    assert (newer[0].words, newer[0].elapsed) == ("The GPU is away.", "60 s")
+    assert (newer[0].message, newer[0].elapsed) == ("The GPU is away.", "60 s")
     assert "older than the operator" in newer[0].advice
 
 
@@ -120,8 +120,8 @@ def test_a_status_of_a_newer_operator_is_read_as_far_as_it_can_be():
 
 def test_an_operator_that_is_behind_is_the_first_thing_to_know(told, scene):
     (finding, _) = told(scene.snapshot(serve=scene.serve()), live(generation=3, seen=2)).findings
-    assert finding.title == "The operator has not taken up the latest change"
-    assert finding.words == "status.observedGeneration is 2, the resource is at generation 3"
+    assert finding.title == "The operator has not processed the latest change"
+    assert finding.message == "The resource is at generation 3, and the stored status is of generation 2."
 
 
 def event(name, reason, at, message="m", kind="Warning"):
@@ -164,7 +164,7 @@ def test_of_many_starts_the_oldest_are_shown(told, starting):
     assert [each.title for each in told(starting(5)).starts] == [
         "Worker w0 is starting, for 90 s",
         "Worker w1 is starting, for 89 s",
-        "Worker w2 is starting, for 88 s (2 more start)",
+        "Worker w2 is starting, for 88 s (2 more workers are starting)",
     ]
 
 
@@ -218,7 +218,7 @@ def test_delays_that_do_not_fit_are_told_of_although_nothing_is_wrong(told, scen
     found = explain(live(), after, snapshot, (), scene.now)
     assert found.good
     assert [finding.title.split(":")[0] for finding in found.findings] == ["Ready", "ConfigApplied"]
-    assert "set autoscaling.idleWorkerSeconds to 600 or more" in found.findings[1].words
+    assert "set autoscaling.idleWorkerSeconds to 600 or more" in found.findings[1].message
 
 
 def test_the_latest_warning_of_each_kind_is_shown(told, scene):

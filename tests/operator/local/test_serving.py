@@ -37,7 +37,8 @@ def test_free_ports_differ():
 
 
 @pytest.mark.parametrize(
-    ("uri", "says"), [("pvc://styles/ink", "needs a cluster"), ("file:///nowhere/ink", "no such folder")]
+    ("uri", "says"),
+    [("pvc://styles/ink", "cannot read a PersistentVolumeClaim"), ("file:///nowhere/ink", "does not exist")],
 )
 async def test_a_lora_that_is_not_here_is_named(resource, uri, says):
     loras = [{"name": "oil", "uri": "hf://a/b", "revision": "0" * 40}, {"name": "ink", "uri": uri}]

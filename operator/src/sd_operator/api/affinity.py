@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Affinity as a Pod has it, every part of it typed and bounded: what is misspelt is told when it is applied."""
+"""Affinity as in a Pod. Every field is typed and bounded, so that `kubectl apply` refuses a misspelt field."""
 
 from typing import Annotated, Literal
 
@@ -14,14 +14,14 @@ _Weight = Annotated[int, Field(ge=1, le=100)]
 
 
 class NodeSelectorRequirement(Model):
-    """One demand on a node's label or field."""
+    """One requirement on a label or field of a node."""
 
-    key: LabelKey = Field(description="Label of a node, or a field of it in matchFields.")
+    key: LabelKey = Field(description="Label of a node; in matchFields, a field of the node.")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field(
-        description="How the node's value is compared with values."
+        description="How the value on the node is compared with `values`."
     )
     values: _Values | None = Field(
-        default=None, description="Values of In and NotIn; one whole number of Gt and Lt."
+        default=None, description="Values for In and NotIn; one whole number for Gt and Lt."
     )
 
 
@@ -29,95 +29,98 @@ Requirements = Annotated[tuple[NodeSelectorRequirement, ...], Field(max_length=1
 
 
 class NodeSelectorTerm(Model):
-    """Demands on a node, all of which it must meet."""
+    """Requirements on a node. The node must meet all of them."""
 
-    match_expressions: Requirements | None = Field(default=None, description="Demands on labels.")
-    match_fields: Requirements | None = Field(default=None, description="Demands on fields.")
+    match_expressions: Requirements | None = Field(default=None, description="Requirements on labels.")
+    match_fields: Requirements | None = Field(default=None, description="Requirements on fields.")
 
 
 class NodeSelector(Model):
-    """Terms of which a node must meet one."""
+    """A list of terms. A node must meet at least one of them."""
 
     node_selector_terms: Annotated[tuple[NodeSelectorTerm, ...], Field(min_length=1, max_length=16)] = Field(
-        description="Terms; one that is met suffices."
+        description="List of terms. A node must meet at least one of them."
     )
 
 
 class PreferredSchedulingTerm(Model):
-    """A wish, and how much it weighs."""
+    """A preference for nodes, with its weight."""
 
-    weight: _Weight = Field(description="Weight among the wishes.")
-    preference: NodeSelectorTerm = Field(description="The wish.")
+    weight: _Weight = Field(description="Weight of this preference, 1 to 100.")
+    preference: NodeSelectorTerm = Field(description="Requirements on the preferred nodes.")
 
 
 class NodeAffinity(Model):
-    """Which nodes a pod must or should run on."""
+    """The nodes that a pod must or should run on."""
 
     required_during_scheduling_ignored_during_execution: NodeSelector | None = Field(
-        default=None, description="What a node must meet."
+        default=None, description="Requirements that a node must meet."
     )
     preferred_during_scheduling_ignored_during_execution: (
         Annotated[tuple[PreferredSchedulingTerm, ...], Field(max_length=16)] | None
-    ) = Field(default=None, description="What a node should meet.")
+    ) = Field(default=None, description="Preferences that the scheduler tries to meet.")
 
 
 class LabelSelectorRequirement(Model):
-    """One demand on a label of a pod or namespace."""
+    """One requirement on a label of a pod or namespace."""
 
-    key: LabelKey = Field(description="Label.")
+    key: LabelKey = Field(description="Key of the label.")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
-        description="How the label's value is compared with values."
+        description="How the value of the label is compared with `values`."
     )
-    values: _Values | None = Field(default=None, description="Values of In and NotIn.")
+    values: _Values | None = Field(default=None, description="Values for In and NotIn.")
 
 
 class LabelSelector(Model):
-    """Demands on labels, all of which must be met; an empty selector takes everything."""
+    """Requirements on labels, all of which must be met. An empty selector matches everything."""
 
-    match_labels: Labels | None = Field(default=None, description="Labels and their values.")
+    match_labels: Labels | None = Field(default=None, description="Labels and their required values.")
     match_expressions: Annotated[tuple[LabelSelectorRequirement, ...], Field(max_length=16)] | None = Field(
-        default=None, description="Demands on labels."
+        default=None, description="Requirements on labels."
     )
 
 
 class PodAffinityTerm(Model):
-    """Pods, and what a node must share with theirs to be near to them."""
+    """A set of pods, and the node label that defines what "near" these pods means."""
 
-    label_selector: LabelSelector | None = Field(default=None, description="Which pods; absent: none.")
+    label_selector: LabelSelector | None = Field(
+        default=None, description="Labels of the pods. If unset, no pod matches."
+    )
     topology_key: LabelKey = Field(
-        description="Label of nodes; those of the same value are near to each other."
+        description="Label of nodes. Nodes with the same value are in the same place, such as a zone."
     )
     namespaces: Annotated[tuple[LabelValue, ...], Field(max_length=16)] | None = Field(
         default=None,
-        description="Namespaces of the pods; absent, and without namespaceSelector: that of the service.",
+        description="Namespaces of the pods. If neither this nor namespaceSelector is set: the namespace of the service.",
     )
     namespace_selector: LabelSelector | None = Field(
-        default=None, description="Namespaces of the pods by their labels, beside those in namespaces."
+        default=None,
+        description="Labels of the namespaces of the pods, in addition to `namespaces`.",
     )
     match_label_keys: _Keys | None = Field(
-        default=None, description="Labels whose values the pods must have in common with the new one."
+        default=None, description="Keys of labels whose values must equal those of the new pod."
     )
     mismatch_label_keys: _Keys | None = Field(
-        default=None, description="Labels whose values must differ from those of the new pod."
+        default=None, description="Keys of labels whose values must differ from those of the new pod."
     )
 
 
 class WeightedPodAffinityTerm(Model):
-    """A wish, and how much it weighs."""
+    """A preference to be near to or far from pods, with its weight."""
 
-    weight: _Weight = Field(description="Weight among the wishes.")
-    pod_affinity_term: PodAffinityTerm = Field(description="The wish.")
+    weight: _Weight = Field(description="Weight of this preference, 1 to 100.")
+    pod_affinity_term: PodAffinityTerm = Field(description="The pods.")
 
 
 class PodAffinity(Model):
-    """Which pods a pod must or should be near to, or far from."""
+    """The pods that a pod must or should be near to, or far from."""
 
     required_during_scheduling_ignored_during_execution: (
         Annotated[tuple[PodAffinityTerm, ...], Field(max_length=16)] | None
-    ) = Field(default=None, description="What a node must meet.")
+    ) = Field(default=None, description="Terms that must be met.")
     preferred_during_scheduling_ignored_during_execution: (
         Annotated[tuple[WeightedPodAffinityTerm, ...], Field(max_length=16)] | None
-    ) = Field(default=None, description="What a node should meet.")
+    ) = Field(default=None, description="Preferences that the scheduler tries to meet.")
 
 
 class Affinity(Model):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every part of the resource shares: strict, frozen models, and rules stated once for both readers.
+"""The base of all models of the resource: strict, frozen, with rules for the API server and for Python.
 
-The API server reads a rule as CEL from the generated CRD; `sdservice validate` and the operator run its
-Python twin. `tests/cluster/test_admission.py` sends the same broken examples through both.
+The API server evaluates a rule as CEL from the generated CRD. `sdservice validate` and the operator run the same
+rule in Python. `tests/cluster/test_admission.py` sends the same invalid examples through both.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ class Rule:
     """A rule over several fields of one object.
 
     Attributes:
-        cel: the rule for the API server, true when it is kept; `self` is the object.
-        holds: the same rule for Python; gets the validated model.
-        message: the rule and what to change, in one sentence. Static: a message computed from integers
-            exceeds the API server's cost budget.
-        field: path of the field to blame, relative to the object (`.min`); empty for the object itself.
+        cel: the rule for the API server. It is true for a valid object; `self` is the object.
+        holds: the same rule for Python. Its argument is the validated model.
+        message: the rule and what to change, in one sentence. The text is static, because a message computed from
+            integers exceeds the API server's cost budget.
+        field: path of the field that the error names, relative to the object (`.min`); empty for the object itself.
     """
 
     cel: str
@@ -41,7 +41,7 @@ def _rules_into_schema(schema: dict[str, Any], model: type["Model"]) -> None:
 
 
 class Model(BaseModel):
-    """A frozen part of the resource; camelCase outside, unknown fields refused."""
+    """A frozen part of the resource. Fields are camelCase in YAML and JSON; unknown fields are errors."""
 
     model_config = ConfigDict(
         frozen=True,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`spec.model.cache`: where downloaded weights and compiled code are kept."""
+"""`spec.model.cache`: the volume for downloaded weights and compiled code."""
 
 from typing import Annotated
 
@@ -20,49 +20,53 @@ _ONE_PLACE = Rule(
     holds=lambda c: (
         sum(each is not None for each in (c.persistent_volume_claim, c.size, c.node_directory)) <= 1
     ),
-    message="persistentVolumeClaim, size and nodeDirectory exclude each other; keep one",
+    message="only one of persistentVolumeClaim, size and nodeDirectory may be set: remove the others",
 )
 _CLASS_OF_A_VOLUME = Rule(
     cel="!has(self.storageClassName) || has(self.size)",
     holds=lambda c: c.storage_class_name is None or c.size is not None,
-    message="storageClassName is of the volume that size asks for; set size, or remove it",
+    message="storageClassName applies only to the volume that size creates: set size, or remove storageClassName",
     field=".storageClassName",
 )
 
 
 class CacheClaim(Model):
-    """A PersistentVolumeClaim of the namespace that all workers share."""
+    """A PersistentVolumeClaim in the namespace of the service, shared by all workers."""
 
-    claim_name: ObjectName = Field(description="Its name; it must allow every worker's node (ReadWriteMany).")
+    claim_name: ObjectName = Field(
+        description="Name of the claim. Workers on several nodes need access mode ReadWriteMany."
+    )
 
 
 class NodeDirectory(Model):
-    """A directory of each node, prepared by the platform team; which one is a setting of the operator."""
+    """A directory on each node, prepared by the platform team. A setting of the operator names the directory."""
 
 
 class ModelCache(Model):
-    """Where downloaded weights and compiled code are kept; by default with each worker pod, and gone with it.
+    """The volume for downloaded weights and compiled code. By default it is deleted with each worker pod.
 
-    One replica downloads, others that share the cache wait for it; what is whole is used without asking the hub.
+    One replica downloads a model, and other replicas with the same cache wait for it. A replica uses a complete
+    download without a request to the hub.
     """
 
     rules = (_ONE_PLACE, _CLASS_OF_A_VOLUME)
 
     persistent_volume_claim: CacheClaim | None = Field(
-        default=None, description="A claim that all workers share: one download for all, kept."
+        default=None,
+        description="A claim that all workers share. The weights are downloaded once and kept.",
     )
     size: Size | None = Field(
         default=None,
-        description="A volume of this size for each worker pod, in place of its node's own disk.",
+        description="Size of a volume for each worker pod, used instead of the disk of the node.",
     )
     storage_class_name: ObjectName | None = Field(
         default=None,
-        description="StorageClass of the volume that size asks for; absent: the cluster's default.",
+        description="StorageClass of the volume that `size` creates. If unset, the default of the cluster.",
     )
     node_directory: NodeDirectory | None = Field(
         default=None,
         description=(
-            "A directory of the node, shared by all workers that run there and kept: one download per node. Only"
-            " where the operator's settings name the directory."
+            "A directory of the node, shared by all workers on that node. The weights are downloaded once per node and kept."
+            " The settings of the operator must name the directory."
         ),
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How model replicas and workers depend on one another: what fits on a worker, and how many workers there may be.
+"""The bounds of workers: how many replicas fit on a worker, and how many workers a group may have.
 
-Ray Serve asks for replicas, Ray's autoscaler for workers; both bounds come from here, so that `replicas.max` can
-always be reached and `replicas.min` starts with the cluster.
+Ray Serve scales replicas, and Ray's autoscaler scales workers. The bounds of both come from this module. So the workers
+always suffice for `replicas.max`, and the cluster starts with enough workers for `replicas.min`.
 """
 
 import math
@@ -37,34 +37,35 @@ class Sized(Protocol):
 
     @property
     def upgrade(self) -> Upgrade:
-        """How many workers a replacement may add."""
+        """How many workers may be added while replicas are replaced."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Fewest and most workers of a group."""
+    """Minimum and maximum number of workers of a group."""
 
     low: int
     high: int
 
 
 def gpus_per_worker(spec: Sized, group: WorkerGroup) -> int:
-    """GPUs of one worker pod of the group; one replica's where the group does not say."""
+    """GPUs of one worker pod of the group. If gpusPerWorker is unset, the GPUs of one replica."""
     return spec.gpus_per_replica if group.gpus_per_worker is None else group.gpus_per_worker
 
 
 def replicas_per_worker(spec: Sized, group: WorkerGroup) -> int:
-    """Model replicas that fit on one worker of the group; a CPU worker holds one."""
+    """Model replicas that fit on one worker of the group. A CPU worker has one."""
     if spec.gpus_per_replica == 0:
         return 1
     return gpus_per_worker(spec, group) // spec.gpus_per_replica * spec.replicas_per_gpu
 
 
 def worker_bounds(spec: Sized) -> tuple[Bounds, ...]:
-    """Bounds of each group's workers, in the order of the groups; with room for the workers of a replacement.
+    """Minimum and maximum workers of each group, in the order of the groups, including the surge workers.
 
-    A group without a ceiling of its own may hold `replicas.max` alone. Groups without a floor keep, in their
-    order, what `replicas.min` needs beyond the floors that are given, each up to its ceiling.
+    A group without maxReplicas has a maximum that suffices for `replicas.max` in this group alone. Groups without
+    minReplicas share, in their order, the workers that `replicas.min` needs beyond the minReplicas of the other groups.
+    Each of them takes at most its maximum.
     """
     bounds = list(_bounds(spec))
     if more := _surge_workers(spec, bounds):
@@ -74,21 +75,24 @@ def worker_bounds(spec: Sized) -> tuple[Bounds, ...]:
 
 
 def _surging(spec: Sized) -> int:
-    """Index of the group that gets the workers of a replacement: the first without a ceiling of its own, or the first."""
+    """Index of the group that gets the surge workers: the first group without maxReplicas, otherwise the first group."""
     return next((index for index, group in enumerate(spec.worker_groups) if group.max_replicas is None), 0)
 
 
 def _surge_workers(spec: Sized, bounds: Iterable[Bounds]) -> int:
-    """Workers to add. Ceilings that the user gave count; a group without one holds `replicas.max` whatever others hold."""
+    """Number of surge workers to add.
+
+    If the group has maxReplicas, the capacity of all groups counts. A group without it suffices for `replicas.max` alone.
+    """
     group = spec.worker_groups[_surging(spec)]
     room = 0 if group.max_replicas is None else _held(spec, bounds) - spec.replicas.max
     return max(0, math.ceil((surge_replicas(spec) - room) / replicas_per_worker(spec, group)))
 
 
 def surge_replicas(spec: Sized) -> int:
-    """Replicas that have room beyond `replicas.max` while replicas are replaced; 0 where that is turned off.
+    """Replicas that may run beyond `replicas.max` while replicas are replaced; 0 if `upgrade.surgeWorkers` is 0.
 
-    Serve counts them in whole percent of the replicas that run, rounded up, so there is room for one percent.
+    Ray Serve counts them in whole percent of the running replicas, rounded up. So the result is at least one percent.
     """
     if spec.upgrade.surge_workers == 0:
         return 0
@@ -104,14 +108,14 @@ def _bounds(spec: Sized) -> tuple[Bounds, ...]:
     for group, low, count in zip(spec.worker_groups, lows, held, strict=True):
         high = group.max_replicas or max(math.ceil(spec.replicas.max / count), low or 0)
         if low is None:
-            low = min(math.ceil(max(0, missing) / count), high)  # noqa: PLW2901 - the floor that was left open
+            low = min(math.ceil(max(0, missing) / count), high)  # noqa: PLW2901 - the minimum that the group left open
             missing -= low * count
         bounds.append(Bounds(low, high))
     return tuple(bounds)
 
 
 def most_replicas(spec: Sized) -> int:
-    """Replicas that all workers together hold where no group can start another one."""
+    """Replicas that fit on all workers when every group has its maximum number of workers."""
     return _held(spec, worker_bounds(spec))
 
 
@@ -144,7 +148,7 @@ CAPACITY_RULES = (
             f" : {_WORKER_GPUS} >= self.gpusPerReplica)"
         ),
         holds=_replica_fits,
-        message="no replica fits on a worker: gpusPerWorker must be at least gpusPerReplica, and 0 when that is 0",
+        message="no replica fits on a worker: set gpusPerWorker to gpusPerReplica or more, and to 0 if gpusPerReplica is 0",
         field=".workerGroups",
     ),
     Rule(
@@ -156,11 +160,10 @@ CAPACITY_RULES = (
         ),
         holds=_reaches_max,
         message=(
-            "the worker groups together cannot hold replicas.max: a worker holds gpusPerWorker divided by"
-            " gpusPerReplica replicas, rounded down, a CPU worker one; raise maxReplicas or gpusPerWorker, or"
-            " lower replicas.max"
+            "the worker groups are too small for replicas.max: a worker runs gpusPerWorker / gpusPerReplica replicas, rounded"
+            " down, times replicasPerGpu, and a CPU worker runs one; raise maxReplicas or gpusPerWorker, or lower replicas.max"
         ),
         field=".workerGroups",
     ),
 )
-"""Rules of the Spec; the second is silent where the first speaks."""
+"""Rules of the Spec. The second rule passes where the first one fails, so that a user sees one message."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The CustomResourceDefinition, rewritten from pydantic's JSON Schema into a structural one (pure).
+"""The CustomResourceDefinition, with pydantic's JSON Schema rewritten into a structural schema (pure).
 
-A structural schema knows no `$ref`, no typed `anyOf`, no `null`, and its exclusive bounds are booleans:
+A structural schema has no `$ref`, no typed `anyOf` and no `null`, and its exclusive bounds are booleans:
 https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 """
 
@@ -79,7 +79,7 @@ def _version() -> Schema:
 def _root() -> Schema:
     return {
         "type": "object",
-        "description": "An image-generation service: prompts in, pictures out, on GPU workers of a RayService.",
+        "description": "An image-generation service. Its replicas run on the GPU workers of a RayService.",
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string", "description": f"Always {API_VERSION}."},
@@ -88,12 +88,12 @@ def _root() -> Schema:
             "spec": structural(Spec),
             "status": structural(Status),
         },
-        "x-kubernetes-validations": [{"rule": rule, "message": says} for rule, says in NAME_RULES.items()],
+        "x-kubernetes-validations": [{"rule": rule, "message": text} for rule, text in NAME_RULES.items()],
     }
 
 
 def structural(model: type[Model]) -> Schema:
-    """The structural schema of one model, references inlined."""
+    """The structural schema of one model, with references inlined."""
     schema = model.model_json_schema(by_alias=True)
     return _rewrite(schema, schema.get("$defs", {}))
 
@@ -114,7 +114,7 @@ def _rewrite(node: Schema, defs: dict[str, Schema]) -> Schema:
 
 
 def _inline(node: Schema, defs: dict[str, Schema]) -> Schema:
-    """Put the referenced model in place; what the field says itself (description, default) wins."""
+    """Replace a `$ref` by the referenced model. Keys of the field itself (description, default) take precedence."""
     if "$ref" not in node:
         return node
     own = {key: value for key, value in node.items() if key != "$ref"}
@@ -123,7 +123,7 @@ def _inline(node: Schema, defs: dict[str, Schema]) -> Schema:
 
 
 def _collapse_optional(node: Schema, defs: dict[str, Schema]) -> Schema:
-    """`X or null, default null` is a field that may be absent."""
+    """Turn `X or null, default null` into an optional field of type X."""
     variants = [variant for variant in node.get("anyOf", []) if variant.get("type") != "null"]
     if len(variants) == len(node.get("anyOf", [])):
         return node

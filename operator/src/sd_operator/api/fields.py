@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Field types that several parts of the resource share; every one is bounded."""
+"""Field types that several parts of the resource share. Every type has a maximum length or value."""
 
 import re
 from dataclasses import dataclass
@@ -13,52 +13,52 @@ JsonSchema = dict[str, Any]
 
 @dataclass(frozen=True)
 class Text:
-    """A rule for a string, stated as a sentence: CEL for the API server, a validator for us.
+    """A rule for a string with a readable message: CEL for the API server, a validator for Python.
 
-    A bare `pattern` in the schema would show the user nothing but the regular expression. The pattern must
-    mean the same to Python and to RE2 (no look-around, no back-references).
+    With a plain `pattern` in the schema, the error message would show only the regular expression. The pattern must
+    have the same meaning in Python and in RE2 (no look-around, no back-references).
 
     Attributes:
-        pattern: what the string must match; anchored where it says so.
-        says: the rule, and the message of its breach.
-        max_length: most characters.
+        pattern: regular expression that the string must match. It is anchored only by `^` and `$` in the pattern.
+        message: the rule as a sentence; also the error message.
+        max_length: maximum number of characters.
     """
 
     pattern: str
-    says: str
+    message: str
     max_length: int
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """A string that the rule is checked on."""
+        """A string schema with the rule as a validator."""
         return core_schema.no_info_after_validator_function(
             self._check, core_schema.str_schema(min_length=1, max_length=self.max_length, strict=True)
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
-        """The string with its rule as CEL."""
-        rule = {"rule": f"self.matches({_cel_string(self.pattern)})", "message": self.says}
+        """The string schema with the rule as CEL."""
+        rule = {"rule": f"self.matches({_cel_string(self.pattern)})", "message": self.message}
         return {**handler(schema), "x-kubernetes-validations": [rule]}
 
     def _check(self, value: str) -> str:
         if re.search(self.pattern, value) is None:
-            raise PydanticCustomError("pattern", "{says}", {"says": self.says})
+            raise PydanticCustomError("pattern", "{message}", {"message": self.message})
         return value
 
 
 @dataclass(frozen=True)
 class KeyedList:
-    """A list of objects told apart by one field, which no two may share; the API server merges it by that key."""
+    """A list of objects with a unique key field. The API server merges the list by this key."""
 
     key: str
     max_length: int
     min_length: int = 0
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """A tuple of bounded length whose keys differ."""
+        """A tuple of bounded length with unique keys."""
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
-        """The list as a map in the eyes of the API server."""
+        """The list as `x-kubernetes-list-type: map`."""
         bounds = {"maxItems": self.max_length} | ({"minItems": self.min_length} if self.min_length else {})
         keys = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [self.key]}
         return {**handler(schema), **bounds, **keys}
@@ -103,26 +103,28 @@ class Amount:
     """A Kubernetes quantity: a whole number, or a string of the given form."""
 
     pattern: str
-    says: str
+    message: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """A number or a string, not negative and of the right form."""
+        """A number or a string of the right form, not negative."""
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
-        """Int-or-string, as Kubernetes has quantities."""
+        """Int-or-string, as for quantities in Kubernetes."""
         return {"x-kubernetes-int-or-string": True, "maxLength": 32, "pattern": self.pattern}
 
     def _check(self, value: str | int) -> str | int:
         if re.search(self.pattern, str(value)) is None:
-            raise PydanticCustomError("quantity", "{says}", {"says": self.says})
+            raise PydanticCustomError("quantity", "{message}", {"message": self.message})
         return value
 
 
-Cpu = Annotated[str | int, Amount(r"^[0-9]+([.][0-9]+)?m?$", "must be CPU cores such as 4, 0.5 or 500m")]
+Cpu = Annotated[
+    str | int, Amount(r"^[0-9]+([.][0-9]+)?m?$", "must be a number of CPU cores such as 4, 0.5 or 500m")
+]
 Memory = Annotated[
     str | int,
-    Amount(r"^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$", "must be a quantity of memory such as 16Gi"),
+    Amount(r"^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$", "must be an amount of memory such as 16Gi"),
 ]
 
 LabelKey = Annotated[str, Field(min_length=1, max_length=316)]

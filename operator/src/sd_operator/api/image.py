@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`spec.image` and `spec.imagePreload`: the runtime image and how it gets to the nodes beforehand."""
+"""`spec.image` and `spec.imagePreload`: the runtime image, and its preload onto nodes."""
 
 from typing import Annotated, Literal
 
@@ -24,7 +24,7 @@ ImageReference = Annotated[
     str,
     Text(
         r"^[a-z0-9.:_-]+(/[a-z0-9._-]+)*(:[A-Za-z0-9_][-.A-Za-z0-9_]*|@sha256:[0-9a-f]{64})$",
-        "must be an image with its tag or digest, such as ghcr.io/owner/name:1.2",
+        "must be an image with a tag or digest, such as ghcr.io/owner/name:1.2",
         max_length=512,
     ),
 ]
@@ -41,34 +41,36 @@ class LocalObject(Model):
 
 
 class Image(Model):
-    """The runtime image of head and workers; absent fields: the image released with the operator."""
+    """The runtime image of head and workers. Unset fields default to the image released with the operator."""
 
     repository: Repository | None = Field(default=None, description="Repository, such as ghcr.io/owner/name.")
     tag: Tag | None = Field(default=None, description="Tag.")
-    digest: Digest | None = Field(default=None, description="Digest; it wins over the tag.")
+    digest: Digest | None = Field(default=None, description="Digest. If set, the tag is not used.")
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
-        default="IfNotPresent", description="When a node pulls the image; Always defeats every preload."
+        default="IfNotPresent",
+        description="When a node pulls the image. Always needs imagePreload.mode Disabled.",
     )
     pull_secrets: Annotated[tuple[LocalObject, ...], Field(max_length=8)] = Field(
-        default=(), description="Secrets of this namespace for private registries."
+        default=(), description="Secrets in the namespace of the service for private registries."
     )
     ray_version: RayVersion = Field(
-        default="2.60.0", description="Version of Ray inside the image; KubeRay derives its commands from it."
+        default="2.60.0",
+        description="Version of Ray in the image. KubeRay derives its commands from this version.",
     )
 
 
 class ImagePreload(Model):
-    """Bringing images to the nodes of the worker groups before a worker needs them.
+    """Pulling images to the nodes of the worker groups before a worker needs them.
 
-    A DaemonSet per worker group runs the images themselves, with tiny requests and no GPU, on the nodes that the
-    group selects. It helps nodes that exist; a node that an autoscaler adds pulls for pod and preload at once.
+    DaemonSets run the images, with tiny requests and no GPU, on the nodes that the worker groups select. This helps on
+    existing nodes. On a node that an autoscaler adds, the worker and the preload pod pull the image at the same time.
     """
 
     rules = (
         Rule(
             cel="self.mode != 'Disabled' || size(self.images) == 0",
             holds=lambda p: p.mode != "Disabled" or not p.images,
-            message="mode Disabled preloads nothing: remove images, or choose another mode",
+            message="mode Disabled preloads no images: remove images, or choose another mode",
             field=".images",
         ),
     )
@@ -76,23 +78,23 @@ class ImagePreload(Model):
     mode: Literal["Disabled", "Opportunistic", "Required", "External"] = Field(
         default="Opportunistic",
         description=(
-            "Opportunistic: pull and report, never wait. Required: a RayService gets a new image once all nodes there"
-            " are hold it. External: something else brings the images; nodes are asked whether it did. Disabled: none."
+            "Opportunistic: pull and report, never wait. Required: a change waits until all existing nodes have the new image."
+            " External: another tool puts the images on the nodes, and the operator only reports. Disabled: no preload."
         ),
     )
     timeout_seconds: int = Field(
         default=1800,
         ge=10,
         le=86400,
-        description="Seconds after which mode Required tells that the image is late; it goes on waiting.",
+        description="Seconds until mode Required reports that an image is late. The change continues to wait.",
     )
     images: Annotated[tuple[ImageReference, ...], Field(max_length=8)] = Field(
         default=(),
-        description="Further images to bring along, each kept by a container that runs its `sleep`.",
+        description="Additional images to preload. Each must contain the command `sleep`.",
     )
     warm_nodes: int = Field(
         default=0,
         ge=0,
         le=64,
-        description="Places for spare workers of the first group, kept free by pods that any worker evicts.",
+        description="Number of placeholder pods that reserve capacity for workers of the first group. A new worker evicts one.",
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`spec.model`: which weights, exactly which revision, and how to compute with them."""
+"""`spec.model`: the weights, their revision, and how the runtime loads them."""
 
 import re
 from typing import Annotated, Literal
@@ -76,12 +76,12 @@ class SecretKeyRef(Model):
 _PRESET_ALONE = Rule(
     cel="!has(self.preset) || !(has(self.uri) || has(self.revision) || has(self.variant))",
     holds=lambda m: m.preset is None or not (m.uri or m.revision or m.variant),
-    message="preset stands for uri, revision and variant; remove these, or remove preset",
+    message="preset already sets uri, revision and variant: remove these fields, or remove preset",
 )
 _ONE_SOURCE = Rule(
     cel="has(self.preset) || has(self.uri)",
     holds=lambda m: bool(m.preset or m.uri),
-    message="name a model: set uri (such as hf://owner/name) or preset (such as sd21)",
+    message="a model is required: set uri (such as hf://owner/name) or preset (such as sd21)",
 )
 _PINNED = Rule(
     cel=(
@@ -92,19 +92,19 @@ _PINNED = Rule(
         not (m.uri or "").startswith("hf://") or m.allow_mutable_revision or _is_commit(m.revision)
     ),
     message=(
-        "a Hugging Face model is pinned by its 40-character commit in revision;"
-        " set allowMutableRevision: true to follow a branch"
+        "a Hugging Face model needs a commit of 40 hexadecimal characters in revision;"
+        " set allowMutableRevision: true to use a branch or tag"
     ),
 )
 _REVISION_ONLY_HF = Rule(
     cel="!has(self.revision) || !has(self.uri) || self.uri.startsWith('hf://')",
     holds=lambda m: not m.revision or not m.uri or m.uri.startswith("hf://"),
-    message="revision selects a commit of a hf:// repository; remove it for other sources",
+    message="revision applies only to hf:// repositories: remove revision for other sources",
 )
 _FOLDER = Rule(
     cel="!has(self.uri) || !self.uri.matches('[.](safetensors|ckpt|gguf|dduf|bin|pth?)$')",
     holds=lambda m: not re.search(r"[.](safetensors|ckpt|gguf|dduf|bin|pth?)\Z", m.uri or ""),
-    message="a single-file checkpoint is not served; name a folder with a model_index.json, as diffusers saves a pipeline",
+    message="single-file checkpoints are not supported: name a folder with a model_index.json, as diffusers saves a pipeline",
     field=".uri",
 )
 _QUANTIZED_DTYPE = Rule(
@@ -118,27 +118,27 @@ _QUANTIZED_DTYPE = Rule(
 _LORA_PINNED = Rule(
     cel="!self.uri.startsWith('hf://') || (has(self.revision) && self.revision.matches('^[0-9a-f]{40}$'))",
     holds=lambda lora: not lora.uri.startswith("hf://") or _is_commit(lora.revision),
-    message="a Hugging Face LoRA is pinned by its 40-character commit in revision",
+    message="a Hugging Face LoRA needs a commit of 40 hexadecimal characters in revision",
     field=".revision",
 )
 _LORA_REVISION_ONLY_HF = Rule(
     cel="!has(self.revision) || self.uri.startsWith('hf://')",
     holds=lambda lora: not lora.revision or lora.uri.startswith("hf://"),
-    message="revision selects a commit of a hf:// repository; remove it for other sources",
+    message="revision applies only to hf:// repositories: remove revision for other sources",
     field=".revision",
 )
 
 
 class Lora(Model):
-    """Low-rank weights over those of the model, which a request can ask for by name."""
+    """A LoRA: low-rank weights that a request can add to the model by name."""
 
     rules = (_LORA_PINNED, _LORA_REVISION_ONLY_HF)
 
-    name: LoraName = Field(description="What requests call it (`lora`).")
+    name: LoraName = Field(description="Name of the LoRA in requests (field `lora`).")
     uri: LoraUri = Field(
         description=(
-            "Where it is: hf://owner/name or hf://owner/name/file.safetensors (Hugging Face), pvc://claim/path (a"
-            " PersistentVolumeClaim of this namespace, mounted read-only) or file:///path (inside the runtime image)."
+            "Location of the file: hf://owner/name or hf://owner/name/file.safetensors (Hugging Face), pvc://claim/path (a"
+            " PersistentVolumeClaim in the namespace of the service, mounted read-only) or file:///path (in the runtime image)."
         )
     )
     revision: Revision | None = Field(
@@ -148,7 +148,7 @@ class Lora(Model):
         default=1.0,
         ge=-4,
         le=4,
-        description="How much it changes a picture; 1 as it was trained, 0 not at all.",
+        description="Strength of the LoRA: 1 as trained, 0 no effect.",
     )
 
 
@@ -156,7 +156,7 @@ Loras = Annotated[tuple[Lora, ...], KeyedList("name", max_length=32)]
 
 
 class ModelSource(Model):
-    """The weights that the service draws with."""
+    """The model of the service."""
 
     rules = (_ONE_SOURCE, _PRESET_ALONE, _PINNED, _REVISION_ONLY_HF, _FOLDER, _QUANTIZED_DTYPE)
 
@@ -164,14 +164,14 @@ class ModelSource(Model):
         default=None,
         description=(
             "A known model at a pinned revision, with its usual picture size, steps and guidance."
-            " Stands in place of uri, revision and variant."
+            " Use it instead of uri, revision and variant."
         ),
     )
     uri: ModelUri | None = Field(
         default=None,
         description=(
-            "Where the weights are: hf://owner/name (Hugging Face), pvc://claim/path (a PersistentVolumeClaim"
-            " of this namespace, mounted read-only), file:///path (inside the runtime image) or"
+            "Location of the weights: hf://owner/name (Hugging Face), pvc://claim/path (a PersistentVolumeClaim"
+            " in the namespace of the service, mounted read-only), file:///path (in the runtime image) or"
             " bundled://shapes (the small model that ships with the runtime)."
         ),
     )
@@ -184,33 +184,36 @@ class ModelSource(Model):
         description="Allow a branch or tag as revision. Replicas started at different times may then differ.",
     )
     variant: Variant | None = Field(
-        default=None, description="Variant of the weight files, such as fp16; absent: the plain files."
+        default=None,
+        description="Variant of the weight files, such as fp16. If unset, the files without a variant.",
     )
     dtype: DType | None = Field(
         default=None,
         description=(
-            "Number format on GPUs; absent: bfloat16 where the GPU has it, else float16. A CPU always computes in"
-            " float32 and says so."
+            "Number format on GPUs. If unset: bfloat16 if the GPU supports it, otherwise float16. A CPU always computes in"
+            " float32."
         ),
     )
     quantization: Quantization | None = Field(
         default=None,
         description=(
-            "Number format of the weights of the UNet's attention blocks; absent: dtype. fp8 needs a GPU of compute"
-            " capability 8.9 or more (Ada, Hopper, Blackwell) and changes a picture a little."
+            "Number format of the linear layers in the UNet's attention blocks. If unset, dtype. fp8 needs a GPU of compute"
+            " capability 8.9 or more (Ada, Hopper, Blackwell) and changes pictures a little."
         ),
     )
     scheduler: Scheduler | None = Field(
-        default=None, description="Noise scheduler of every request; absent: the one in the model's folder."
+        default=None,
+        description="Noise scheduler for all requests. If unset, the scheduler in the folder of the model.",
     )
     token_secret_ref: SecretKeyRef | None = Field(
         default=None, description="Secret with the Hugging Face token for gated or private repositories."
     )
     loras: Loras = Field(
-        default=(), description="LoRAs that requests may ask for by name; a change restarts the replicas."
+        default=(),
+        description="LoRAs that requests can use by name. A change restarts the replicas.",
     )
     cache: ModelCache = Field(
-        default=ModelCache(), description="Where downloaded weights and compiled code are kept."
+        default=ModelCache(), description="Volume for downloaded weights and compiled code."
     )
 
 
@@ -219,7 +222,7 @@ def _is_commit(revision: str | None) -> bool:
 
 
 class KnownModel(Model):
-    """What a preset stands for."""
+    """The values that a preset sets."""
 
     uri: str
     revision: str | None = None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`spec.networkPolicy`: whether the pods of the service are closed to what they do not need."""
+"""`spec.networkPolicy`: whether the operator creates a NetworkPolicy for the pods of the service."""
 
 from pydantic import Field
 
@@ -7,12 +7,12 @@ from sd_operator.api.base import Model
 
 
 class NetworkPolicy(Model):
-    """A NetworkPolicy of the pods of the service: nothing goes in or out but what Ray, requests and weights need.
+    """A NetworkPolicy for the pods of the service. It allows only the traffic that Ray, requests and downloads need.
 
-    Policies add up: a further one that selects the label sdservice.dev/name opens what this one leaves closed.
+    To allow more, add a second policy that selects the label sdservice.dev/name.
     """
 
     enabled: bool = Field(
         default=True,
-        description="Make it. It has an effect where the cluster's network enforces NetworkPolicies.",
+        description="Create the NetworkPolicy. It takes effect only if the network of the cluster enforces NetworkPolicies.",
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The resource as a whole, and the one place where untyped input becomes a typed Spec."""
+"""The StableDiffusionService as a whole. `parse` is the only place that turns untyped input into a typed Spec."""
 
 import json
 import re
@@ -23,14 +23,14 @@ NAME_PATTERN = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 NAME_LIMIT = 47
 NAME_RULES = {
     f"size(self.metadata.name) <= {NAME_LIMIT}": (
-        f"metadata.name must be at most {NAME_LIMIT} characters: KubeRay adds suffixes to it; shorten the name"
+        f"metadata.name must be at most {NAME_LIMIT} characters, because KubeRay appends suffixes: shorten the name"
     ),
     f"self.metadata.name.matches('{NAME_PATTERN}')": (
-        "metadata.name must start with a letter and hold lower-case letters, digits and '-' only:"
-        " it becomes the name of a Service"
+        "metadata.name must start with a lower-case letter, contain only lower-case letters, digits and '-', and not end"
+        " with '-', because it becomes the name of a Service"
     ),
 }
-"""Rules on the name, CEL to message; stated at the root, where the API server lets us see metadata.name."""
+"""Rules for the name, from CEL to message. They are at the root, where CEL can read metadata.name."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,23 @@ class Resource:
 
 
 def parse_live(body: Mapping[str, Any]) -> Resource:
-    """`parse` for what the API server holds, which has checked it: fields that only a newer CRD knows are left out.
+    """`parse` for an object from the API server: ignores fields of a newer CRD.
 
-    The CRD is upgraded before the operator is, and a default of a new field is in every resource at once.
+    The API server has already validated the object. The CRD is upgraded before the operator, and then every resource
+    has the defaults of new fields at once.
     """
     return parse(body, extra="ignore")
 
 
 def parse(body: Mapping[str, Any], *, extra: Literal["forbid", "ignore"] = "forbid") -> Resource:
-    """Turn a StableDiffusionService, as YAML or the API server gives it, into a typed one.
+    """Turn a StableDiffusionService from YAML or from the API server into a typed Resource.
 
     Args:
         body: the whole object.
-        extra: what becomes of fields of the spec that are not known.
+        extra: whether unknown fields of the spec are errors (`forbid`) or are ignored.
 
     Raises:
-        InvalidResource: with every broken rule, its field, the value found and what is wanted.
+        InvalidResource: the resource breaks rules. The error has the field, the value and the rule of each.
     """
     metadata = body.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
@@ -68,7 +69,7 @@ def parse(body: Mapping[str, Any], *, extra: Literal["forbid", "ignore"] = "forb
     problems = [*_identity_problems(body, name)]
     spec = None
     try:
-        # By way of JSON: strict numbers and booleans as the API server has them, lists as tuples.
+        # Through JSON, so that numbers and booleans are strict, as in the API server, and lists become tuples.
         spec = Spec.model_validate_json(json.dumps(body.get("spec", {}), default=str), extra=extra)
     except ValidationError as error:
         problems += [problem for details in error.errors(include_url=False) for problem in _problems(details)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`spec`: everything a user may wish for, and the rules between its parts."""
+"""`spec`: all fields of a service, and the rules between them."""
 
 from typing import Annotated
 
@@ -42,7 +42,7 @@ Environment = Annotated[tuple[EnvVar, ...], KeyedList("name", max_length=32)]
 
 
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
-"""Prefix of annotations that the API server turns into fields of the pod's security context."""
+"""Prefix of annotations that the API server copies to fields of the pod's security context."""
 
 
 def _defaults_allowed(spec: "Spec") -> bool:
@@ -64,7 +64,7 @@ def _warmup_allowed(spec: "Spec") -> bool:
 
 
 class Spec(Model):
-    """What the user wants of one image-generation service."""
+    """The desired state of an image-generation service."""
 
     rules = (
         *CAPACITY_RULES,
@@ -72,15 +72,15 @@ class Spec(Model):
             cel="self.gpusPerReplica <= 1",
             holds=lambda s: s.gpus_per_replica <= 1,
             message=(
-                "must be 0 or 1: a replica computes on one GPU or on the CPU, and a second GPU would stand idle; raise"
-                " replicas.max for more throughput"
+                "must be 0 or 1: a replica uses one GPU or the CPU, and more GPUs would be idle; raise replicas.max for more"
+                " throughput"
             ),
             field=".gpusPerReplica",
         ),
         Rule(
             cel="self.replicasPerGpu == 1 || self.gpusPerReplica == 1",
             holds=lambda s: s.replicas_per_gpu == 1 or s.gpus_per_replica == 1,
-            message="sharing a GPU needs gpusPerReplica: 1; set it, or set replicasPerGpu: 1",
+            message="replicasPerGpu above 1 needs gpusPerReplica: 1: set gpusPerReplica to 1, or replicasPerGpu to 1",
             field=".replicasPerGpu",
         ),
         Rule(
@@ -93,7 +93,8 @@ class Spec(Model):
             cel="self.imagePreload.mode == 'Disabled' || self.image.pullPolicy != 'Always'",
             holds=lambda s: s.image_preload.mode == "Disabled" or s.image.pull_policy != "Always",
             message=(
-                "pullPolicy Always pulls again whatever was preloaded: use IfNotPresent, or imagePreload mode Disabled"
+                "with pullPolicy Always a node pulls the image again after the preload: set image.pullPolicy to IfNotPresent, or"
+                " imagePreload.mode to Disabled"
             ),
             field=".imagePreload",
         ),
@@ -127,77 +128,89 @@ class Spec(Model):
         Rule(
             cel=f"self.podAnnotations.all(key, !key.startsWith('{_APPARMOR}'))",
             holds=lambda s: not any(key.startswith(_APPARMOR) for key in s.pod_annotations),
-            message="annotations that change how the kernel confines the pods are not allowed: remove those of AppArmor",
+            message="AppArmor annotations are not allowed, because they change the confinement of the pods: remove them",
             field=".podAnnotations",
         ),
     )
 
-    model: ModelSource = Field(description="The weights that the service draws with.")
+    model: ModelSource = Field(description="The model of the service.")
     defaults: Defaults = Field(
-        default=Defaults(), description="What a request gets that does not say; absent: what the model says."
+        default=Defaults(),
+        description="Defaults for parameters that a request omits. If unset, the defaults of the model.",
     )
-    replicas: Replicas = Field(description="Bounds of the model replicas; Ray Serve scales between them.")
+    replicas: Replicas = Field(
+        description="Minimum and maximum number of model replicas. Ray Serve scales between them."
+    )
     gpus_per_replica: int = Field(
         default=1,
         ge=0,
         le=8,
-        description="GPUs of one model replica: 1, or 0 to compute on the CPU. More are refused.",
+        description="GPUs of one model replica: 1, or 0 to run on the CPU. Larger values are refused.",
     )
     replicas_per_gpu: int = Field(
-        default=1, ge=1, le=8, description="Model replicas that share one GPU and its memory."
+        default=1, ge=1, le=8, description="Number of model replicas that share one GPU and its memory."
     )
     gpu_resource_name: GpuResourceName = Field(
-        default="nvidia.com/gpu", description="Resource that stands for a GPU; its taint is tolerated."
+        default="nvidia.com/gpu",
+        description="Name of the GPU resource. Workers tolerate a taint with this key.",
     )
     worker_groups: WorkerGroups = Field(
         default=(WorkerGroup(name="gpu"),),
-        description="Pools of workers, in order of preference. Absent: one group named gpu.",
+        description="Groups of workers, in order of preference. If unset: one group named gpu.",
     )
-    head: Head = Field(default=Head(), description="The Ray head: controls, routes, and needs no GPU.")
+    head: Head = Field(
+        default=Head(),
+        description="The Ray head. It controls the cluster, routes requests and needs no GPU.",
+    )
     image: Image = Field(default=Image(), description="The runtime image of head and workers.")
     service_account_name: ObjectName | None = Field(
         default=None,
-        description="ServiceAccount of the worker pods, where the model source needs an identity.",
+        description="ServiceAccount of the worker pods, if the model source needs an identity.",
     )
-    pod_labels: Labels = Field(default={}, description="Further labels of the pods.")
-    pod_annotations: Annotations = Field(default={}, description="Further annotations of the pods.")
+    pod_labels: Labels = Field(default={}, description="Additional labels of the pods.")
+    pod_annotations: Annotations = Field(default={}, description="Additional annotations of the pods.")
     env: Environment = Field(default=(), description="Environment variables of head and workers.")
-    shared_memory: Memory = Field(default="2Gi", description="Shared memory of each pod; part of its memory.")
+    shared_memory: Memory = Field(
+        default="2Gi",
+        description="Size of /dev/shm in each pod. It counts towards the memory of the pod.",
+    )
     image_preload: ImagePreload = Field(
         default=ImagePreload(),
-        description="Pulling the runtime image to the nodes of the worker groups before a worker needs it.",
+        description="Pulling of images to the nodes of the worker groups before a worker needs them.",
     )
     autoscaling: Autoscaling = Field(
         default=Autoscaling(), description="When replicas and workers are added and removed."
     )
     batching: Batching = Field(
-        default=Batching(), description="How a replica draws several pictures in one pass."
+        default=Batching(), description="How a replica processes several pictures in one batch."
     )
     limits: Limits = Field(
-        default=Limits(), description="Bounds of a request; beyond them it is answered 400."
+        default=Limits(),
+        description="Limits of a request. A request above a limit is answered with status 400.",
     )
     optimizations: Optimizations = Field(
-        default=Optimizations(), description="Speed switches; off or on by measurement on one's own GPU."
+        default=Optimizations(),
+        description="Performance options. Benchmark on your GPU before you change them.",
     )
-    warmup: Warmup = Field(default=Warmup(), description="What a replica draws before it takes requests.")
-    provenance: Provenance = Field(
-        default=Provenance(), description="What a picture file says of its making."
+    warmup: Warmup = Field(
+        default=Warmup(), description="Pictures that a replica generates before it accepts requests."
     )
+    provenance: Provenance = Field(default=Provenance(), description="Metadata in picture files.")
     result_cache: ResultCache = Field(
-        default=ResultCache(), description="Pictures of seeded requests, kept to be answered again."
+        default=ResultCache(), description="Cache of pictures for repeated requests with a seed."
     )
     upgrade: Upgrade = Field(
         default=Upgrade(), description="What happens to the running cluster when its pods must change."
     )
     network_policy: NetworkPolicy = Field(
-        default=NetworkPolicy(), description="Whom the pods may talk to, and who may talk to them."
+        default=NetworkPolicy(), description="NetworkPolicy for the pods of the service."
     )
     suspend: bool = Field(
-        default=False, description="Give all pods back and keep the resource; false starts them again."
+        default=False, description="Delete all pods and keep the resource. false starts the pods again."
     )
 
     def source(self) -> ModelSource:
-        """The model with its preset written out."""
+        """The model, with the values of the preset filled in."""
         known = PRESETS.get(self.model.preset or "")
         if known is None:
             return self.model
@@ -206,20 +219,20 @@ class Spec(Model):
         )
 
     def weight_uris(self) -> tuple[str, ...]:
-        """Where model and LoRAs come from."""
+        """URIs of the model and of all LoRAs."""
         source = self.source()
         return (source.uri or "", *(lora.uri for lora in source.loras))
 
     def plain_env(self) -> dict[str, str]:
-        """Variables whose values are not secret, by name."""
+        """Values of the variables without a Secret, by name."""
         return {each.name: each.value for each in self.env if each.value is not None}
 
     def target_ongoing_requests(self) -> int:
-        """Requests per replica beyond which Ray Serve adds one: the user's wish, else as many as fill a batch."""
+        """Ongoing requests per replica above which Ray Serve adds a replica. The default fills a batch."""
         return self.autoscaling.target_ongoing_requests or self.batching.max_batch_size
 
     def request_defaults(self) -> Defaults:
-        """What a request gets that does not say: the user's wish, else the preset's."""
+        """Defaults for parameters that a request omits: those of the spec, otherwise those of the preset."""
         known = PRESETS.get(self.model.preset or "")
         if known is None:
             return self.defaults

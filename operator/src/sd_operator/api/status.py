@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`status`: what is true of the service, computed anew each time; the reasons are a closed list."""
+"""`status`: the observed state of the service, computed from scratch in each pass. The reasons are a closed list."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Text = Annotated[str, Field(max_length=1024)]
 
 
 class ConditionType(StrEnum):
-    """The aspects of a service that have a condition, in the order they are shown."""
+    """The types of conditions, in the order in which they are shown."""
 
     READY = "Ready"
     ACCEPTED = "Accepted"
@@ -28,7 +28,7 @@ class ConditionType(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a condition is what it is; one word a script can test."""
+    """The reason of a condition: one word that a script can test."""
 
     ACCEPTED = "Accepted"
     APPLICATION_DEPLOYING = "ApplicationDeploying"
@@ -94,26 +94,28 @@ class Reason(StrEnum):
 
 
 class Condition(Model):
-    """One aspect, true or false, why, and since when."""
+    """One condition of the service, with its reason, a message and the time of the last change."""
 
-    type: Annotated[str, Field(max_length=64)] = Field(description="The aspect.")
-    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
-    reason: Annotated[str, Field(max_length=64)] = Field(description="Why, in one word.")
-    message: Text = Field(description="Why, for a person.")
+    type: Annotated[str, Field(max_length=64)] = Field(description="Type of the condition.")
+    status: Literal["True", "False", "Unknown"] = Field(description="True, False or Unknown.")
+    reason: Annotated[str, Field(max_length=64)] = Field(description="Reason in one word, for scripts.")
+    message: Text = Field(description="Explanation for a person.")
     last_transition_time: Annotated[str, Field(max_length=32)] = Field(
-        description="Since when the status is what it is, in UTC.",
+        description="Time when the status last changed, in UTC.",
         json_schema_extra={"format": "date-time"},
     )
-    observed_generation: int = Field(ge=0, description="Generation of the resource this was computed from.")
+    observed_generation: int = Field(
+        ge=0, description="Generation of the resource that the condition was computed from."
+    )
 
 
 class ReplicaStatus(Model):
-    """Model replicas, as Ray Serve and the pods show them."""
+    """Numbers of model replicas, from Ray Serve and the pods."""
 
-    ready: int = Field(default=0, ge=0, description="Replicas that can draw now.")
-    desired: int = Field(default=0, ge=0, description="Replicas asked for now.")
-    min: int = Field(default=0, ge=0, description="Floor from the spec.")
-    max: int = Field(default=0, ge=0, description="Ceiling from the spec.")
+    ready: int = Field(default=0, ge=0, description="Replicas that can serve requests now.")
+    desired: int = Field(default=0, ge=0, description="Replicas that Ray Serve wants now.")
+    min: int = Field(default=0, ge=0, description="Minimum from the spec.")
+    max: int = Field(default=0, ge=0, description="Maximum from the spec.")
     summary: Annotated[str, Field(max_length=64)] = Field(default="", description="ready/desired (min-max).")
 
 
@@ -122,36 +124,38 @@ class WorkerStatus(Model):
 
     group: Annotated[str, Field(max_length=63)] = Field(description="Name of the group.")
     ready: int = Field(ge=0, description="Worker pods that are ready.")
-    desired: int = Field(ge=0, description="Worker pods there are.")
+    desired: int = Field(ge=0, description="Worker pods that exist.")
 
 
 class ImageStatus(Model):
-    """One image on the nodes."""
+    """Preload state of one image."""
 
-    image: Annotated[str, Field(max_length=512)] = Field(description="Its reference.")
+    image: Annotated[str, Field(max_length=512)] = Field(description="Reference of the image.")
     digest: Annotated[str, Field(max_length=128)] | None = Field(
-        default=None, description="What the reference means on most of the nodes."
+        default=None, description="Digest of the image on most of the nodes."
     )
-    nodes_ready: int = Field(default=0, ge=0, description="Nodes that hold it.")
-    nodes_matched: int = Field(default=0, ge=0, description="Nodes that it should be on.")
-    nodes_unknown: int = Field(default=0, ge=0, description="Nodes that do not tell; only in mode External.")
-    message: Text | None = Field(default=None, description="What is in the way, for a person.")
+    nodes_ready: int = Field(default=0, ge=0, description="Nodes that have the image.")
+    nodes_matched: int = Field(default=0, ge=0, description="Nodes that should have the image.")
+    nodes_unknown: int = Field(
+        default=0, ge=0, description="Nodes that do not report all of their images. Only in mode External."
+    )
+    message: Text | None = Field(default=None, description="The problem, for a person.")
 
 
 class PreloadStatus(Model):
-    """How far the images are on the nodes; nodes that are not ready or are cordoned do not count."""
+    """Preload state of the images. Nodes that are not ready or are cordoned do not count."""
 
-    nodes_ready: int = Field(default=0, ge=0, description="Nodes that hold all images.")
+    nodes_ready: int = Field(default=0, ge=0, description="Nodes that have all images.")
     nodes_matched: int = Field(default=0, ge=0, description="Nodes that the worker groups select.")
     summary: Annotated[str, Field(max_length=64)] = Field(default="", description="nodesReady/nodesMatched.")
     waiting_since: Annotated[str, Field(max_length=32)] | None = Field(
         default=None,
-        description="Since when a change waits for the first of the images, in UTC; absent: nothing waits.",
+        description="Time since which a change waits for the runtime image, in UTC. Unset if no change waits.",
         json_schema_extra={"format": "date-time"},
     )
     images: Annotated[tuple[ImageStatus, ...], KeyedList("image", max_length=16)] = Field(
         default=(),
-        description="Each image, the runtime image first, and last those that serve until a change is through.",
+        description="State of each image: the runtime image first; last, images in use until a change is complete.",
     )
 
 
@@ -159,53 +163,55 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class ColdStart(Model):
-    """The last start of a worker, from its pod to a replica that can draw: the phases, in order, add up to the total."""
+    """The last start of a worker, from the pod to the first ready replica. The phases, in order, add up to the total."""
 
     worker: Annotated[str, Field(max_length=63)] = Field(description="Name of the worker pod.")
     ready_at: Annotated[str, Field(max_length=32)] = Field(
-        description="When its first replica could draw, in UTC.",
+        description="Time when the first replica of the worker was ready, in UTC.",
         json_schema_extra={"format": "date-time"},
     )
-    total_seconds: Seconds = Field(description="From the pod's creation until its first replica could draw.")
-    node_seconds: Seconds = Field(description="Until the pod had a node.")
+    total_seconds: Seconds = Field(
+        description="Seconds from the creation of the pod until its first replica was ready."
+    )
+    node_seconds: Seconds = Field(description="Seconds until the pod had a node.")
     image_seconds: Seconds = Field(
-        description="From there until its first container ran: volumes, and the pull of the image."
+        description="Seconds until the first container ran: volumes and image pull."
     )
     ray_seconds: Seconds = Field(
-        description="Until the replica turned to the weights: the wait for the head, Ray, Serve's placing, imports."
+        description="Seconds until the replica started to load weights: head, Ray, placement by Ray Serve, imports."
     )
     weights_seconds: Seconds = Field(
-        description="Until the weights were there: download, or a look at the cache."
+        description="Seconds until the weights were complete: download, or check of the cache."
     )
-    pipeline_seconds: Seconds = Field(description="Until the pipeline was on its device.")
+    pipeline_seconds: Seconds = Field(description="Seconds until the pipeline was on its device.")
     compile_seconds: Seconds = Field(
-        default=0, description="Compiling and capturing; 0 where neither is asked for."
+        default=0, description="Seconds for compilation and CUDA graphs; 0 if both are off."
     )
     warmup_seconds: Seconds = Field(
-        default=0, description="Drawing the sizes of `warmup`; 0 where there are none."
+        default=0, description="Seconds to generate the pictures of `warmup`; 0 without shapes."
     )
     first_picture_seconds: Seconds | None = Field(
         default=None,
-        description="What its first picture took once a request came; not part of the total. Absent if none came within ten minutes.",
+        description="Seconds for the first requested picture; not part of the total. Unset if none was requested in ten minutes.",
     )
 
 
 class WarmStatus(Model):
-    """Places kept for spare workers."""
+    """Placeholder pods that reserve capacity for spare workers."""
 
-    ready: int = Field(default=0, ge=0, description="Places that are kept now.")
-    desired: int = Field(default=0, ge=0, description="Places asked for.")
+    ready: int = Field(default=0, ge=0, description="Placeholder pods that run now.")
+    desired: int = Field(default=0, ge=0, description="Placeholder pods from the spec.")
     summary: Annotated[str, Field(max_length=64)] = Field(default="", description="ready/desired.")
-    message: Text | None = Field(default=None, description="What is in the way, for a person.")
+    message: Text | None = Field(default=None, description="The problem, for a person.")
 
 
 class ModelStatus(Model):
-    """The weights in use."""
+    """The model in use."""
 
-    uri: Text = Field(description="Where they come from.")
+    uri: Text = Field(description="Location of the weights.")
     revision: Annotated[str, Field(max_length=255)] | None = Field(
         default=None,
-        description="The commit that replicas have loaded; before they report it, the revision of the spec.",
+        description="The commit that replicas have loaded. Until a replica reports it, the revision of the spec.",
     )
     batching: Literal["step", "none"] | None = Field(
         default=None,
@@ -218,48 +224,50 @@ Conditions = Annotated[tuple[Condition, ...], KeyedList("type", max_length=16)]
 
 
 class Status(Model):
-    """What is true of the service."""
+    """The observed state of the service."""
 
-    observed_generation: int = Field(default=0, ge=0, description="Generation this status was computed from.")
-    conditions: Conditions = Field(default=(), description="The aspects of the service, Ready first.")
+    observed_generation: int = Field(
+        default=0, ge=0, description="Generation of the resource that the status was computed from."
+    )
+    conditions: Conditions = Field(default=(), description="Conditions of the service, Ready first.")
     url: Text | None = Field(
         default=None,
-        description="Where requests go: the Service inside the cluster, or the Gateway of `upgrade.strategy: Incremental`.",
+        description="URL for requests: the Service inside the cluster, or the Gateway with `upgrade.strategy: Incremental`.",
     )
-    replicas: ReplicaStatus | None = Field(default=None, description="Model replicas.")
+    replicas: ReplicaStatus | None = Field(default=None, description="Numbers of model replicas.")
     selector: Annotated[str, Field(max_length=512)] | None = Field(
         default=None, description="Label selector of the worker pods, for the scale subresource."
     )
     workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=8)] = Field(
         default=(), description="Workers of each group."
     )
-    preload: PreloadStatus | None = Field(default=None, description="How far the images are on the nodes.")
-    warm_nodes: WarmStatus | None = Field(default=None, description="Places kept for spare workers.")
-    cold_start: ColdStart | None = Field(
-        default=None, description="How long the last start of a worker took."
+    preload: PreloadStatus | None = Field(default=None, description="Preload state of the images.")
+    warm_nodes: WarmStatus | None = Field(
+        default=None, description="Placeholder pods that reserve capacity for spare workers."
     )
-    model: ModelStatus | None = Field(default=None, description="The weights in use.")
+    cold_start: ColdStart | None = Field(default=None, description="Duration of the last start of a worker.")
+    model: ModelStatus | None = Field(default=None, description="The model in use.")
     image: Annotated[str, Field(max_length=512)] | None = Field(
-        default=None, description="The runtime image asked for."
+        default=None, description="The runtime image in use."
     )
     ray_service: Annotated[str, Field(max_length=63)] | None = Field(
-        default=None, description="The RayService of this resource."
+        default=None, description="Name of the RayService of this service."
     )
     active_ray_cluster: Annotated[str, Field(max_length=63)] | None = Field(
-        default=None, description="The RayCluster that serves now."
+        default=None, description="Name of the RayCluster that serves now."
     )
 
 
 def recorded_status(live: Mapping[str, Any]) -> Status:
-    """The status on record of a live resource, without the fields of another version that this one cannot read."""
-    told = live.get("status") or {}
+    """The stored status of a live resource, without fields of another version that this version cannot read."""
+    stored = live.get("status") or {}
     try:
-        return Status.model_validate_json(json.dumps(told))
+        return Status.model_validate_json(json.dumps(stored))
     except ValidationError as error:
         unreadable = {each["loc"][0] for each in error.errors() if each["loc"]}
     try:
         return Status.model_validate_json(
-            json.dumps({key: value for key, value in told.items() if key not in unreadable})
+            json.dumps({key: value for key, value in stored.items() if key not in unreadable})
         )
     except ValidationError:
         return Status()

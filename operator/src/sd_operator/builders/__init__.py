@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One file per object we want; each function is pure and returns the object as a literal."""
+"""Builders of Kubernetes objects: one file per object. Each function is pure and returns the object as a literal."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An object in the form in which Kubernetes' Go types write it, so that nothing rewrites it afterwards.
+"""Converts an object to the form in which Kubernetes' Go types write it, so that no other program rewrites it.
 
-The API server reads and writes its own kinds through Go types, and KubeRay updates a RayService through its own when it
-adds its finalizer. Both leave out what is empty (`omitempty`) and write quantities in one form. An object that is sent in
-another form would seem to have drifted, and would be applied once more.
+The API server reads and writes its own kinds through Go types. KubeRay updates a RayService through its own Go types when
+it adds its finalizer. Both omit empty fields (`omitempty`) and write quantities in one form. An object in another form
+would look like drift, and the operator would apply it again.
 """
 
 import functools
@@ -14,7 +14,7 @@ from typing import Any
 from sd_operator.json_types import Json
 
 _MAPS = {"labels", "annotations", "nodeSelector", "matchLabels"}
-"""Maps with keys of users: written as they are, and left out where they are empty; an empty object elsewhere means something."""
+"""Maps with keys from users. They are kept as they are, and omitted if empty. Elsewhere an empty object has a meaning."""
 _PARAMETERS = "rayStartParams"
 _AMOUNTS = {"requests", "limits"}
 _OPTIONAL_TEXTS = {"value", "effect"}
@@ -25,15 +25,15 @@ _BINARY = ("", "Ki", "Mi", "Gi", "Ti")
 
 
 def canonical(body: Json) -> Json:
-    """The same object: without what is empty and optional, and with its quantities in the form of Kubernetes."""
+    """The same object without empty optional fields, and with quantities in the form of Kubernetes."""
     found: Json = _canonical(body)
     return found
 
 
 def completed(cluster: Json) -> Json:
-    """A RayCluster's spec with the empty structs that KubeRay's types always write.
+    """The spec of a RayCluster with the empty structs that KubeRay's types always write.
 
-    Lists of a RayService are owned as a whole: whoever adds an empty struct to one takes the list away from its owner.
+    A field manager owns a list of a RayService as a whole. If KubeRay adds an empty struct to a list, it becomes the owner.
 
     Args:
         cluster: the spec in canonical form.
@@ -57,9 +57,9 @@ def _completed_volume(volume: Json) -> Json:
     return {**volume, "ephemeral": {**volume["ephemeral"], "volumeClaimTemplate": claim}}
 
 
-@functools.lru_cache(maxsize=4096)  # services share their amounts
+@functools.lru_cache(maxsize=4096)  # most services use the same amounts
 def quantity(value: str | int) -> str:
-    """An amount in the form of Kubernetes: the largest unit that needs no fraction.
+    """Format an amount as Kubernetes does, in the largest unit that needs no fraction.
 
     >>> [quantity(each) for each in ("0.5", "1024Mi", "1.5Gi", 4)]
     ['500m', '1Gi', '1536Mi', '4']

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metadata that makes an object ours: name, labels, and the owner whose deletion takes it along."""
+"""Metadata of the operator's objects: name, labels and owner. Objects are deleted together with their owner."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sd_operator.api.resource import API_VERSION
 
 
 def owned_metadata(resource: Resource, name: str) -> dict[str, Any]:
-    """Metadata of an object owned by the resource; without a uid (`render`) it has no owner."""
+    """Metadata of an object that the resource owns. Without a uid (in `render`) the object has no owner."""
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": resource.namespace,
@@ -21,7 +21,7 @@ def owned_metadata(resource: Resource, name: str) -> dict[str, Any]:
 
 
 def owner_reference(resource: Resource) -> dict[str, Any]:
-    """The reference by which garbage collection finds our objects, operator running or not."""
+    """The owner reference. Garbage collection uses it to delete the objects, even while the operator does not run."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -33,7 +33,7 @@ def owner_reference(resource: Resource) -> dict[str, Any]:
 
 
 def user_reference(resource: Resource) -> dict[str, Any]:
-    """The reference of one of several services that share an object: it goes when the last of them goes."""
+    """The owner reference for an object that several services share. The object is deleted with the last service."""
     reference = owner_reference(resource)
-    # At most one owner may control an object, and none of those that share it blocks the deletion of another one.
+    # Only one owner may be the controller, and a shared object must not block the deletion of a service.
     return {key: reference[key] for key in ("apiVersion", "kind", "name", "uid")}

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The NetworkPolicy of all pods of a service: closed but for the flows that Ray, requests and weights need.
+"""Builds the NetworkPolicy for all pods of a service. It allows only the traffic of Ray, requests and downloads.
 
-The dashboard takes code to run, so it is open to KubeRay and the operator alone, token or not. Hosts cannot be named in a
-NetworkPolicy: the API server, which the head's autoscaler asks, and the hub that weights come from are opened by port.
+Ray's dashboard executes code that it receives. So it is open only to KubeRay and the operator, even though it needs a
+token. A NetworkPolicy cannot contain host names. So the API server (for the head's autoscaler) and the hub (for weights)
+are opened by port.
 """
 
 import re
@@ -20,18 +21,18 @@ KIND = "NetworkPolicy"
 
 _DNS = 53
 _DASHBOARD = 8265
-_METRICS = 8080  # KubeRay has Ray export its metrics there
+_METRICS = 8080  # KubeRay configures Ray to export its metrics on this port
 _HTTPS = 443
 _REDIS = 6379
 _SCHEME_PORTS = {"http": 80, "https": 443, "redis": _REDIS, "rediss": _REDIS}
-_ON_THE_WAY = re.compile("HF_ENDPOINT|HTTPS?_PROXY|OTEL_EXPORTER_[A-Z0-9_]*ENDPOINT")
-"""Variables that name a host which the pods have to reach."""
+_HOST_VARIABLES = re.compile("HF_ENDPOINT|HTTPS?_PROXY|OTEL_EXPORTER_[A-Z0-9_]*ENDPOINT")
+"""Variables with the address of a host that the pods must reach."""
 _KUBERAY = {"app.kubernetes.io/component": "kuberay-operator"}
 _ANY_NAMESPACE: Json = {"namespaceSelector": {}}
 
 
 def network_policy(resource: Resource, settings: Settings) -> Json:
-    """The policy; policies add up, so a user's own may open more."""
+    """The NetworkPolicy. Policies are additive, so a policy of a user can allow more."""
     spec = resource.spec
     own = {"podSelector": {"matchLabels": naming.everything(resource.name)}}
     return {
@@ -42,7 +43,7 @@ def network_policy(resource: Resource, settings: Settings) -> Json:
             **own,
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
-                # Ray's processes talk on ports they choose.
+                # Ray's processes communicate on ports that they choose at random.
                 {"from": [own]},
                 {"ports": _tcp([naming.SERVE_PORT])},
                 {"ports": _tcp([_DASHBOARD]), **_dashboard_peers(settings)},
@@ -58,7 +59,7 @@ def network_policy(resource: Resource, settings: Settings) -> Json:
 
 
 def _dashboard_peers(settings: Settings) -> Json:
-    """Who may ask the dashboard; anyone where it is asked through the API server, which no selector describes."""
+    """Peers for the dashboard. Access through the API server needs any peer, because no selector matches the API server."""
     if not settings.dashboard_url:
         return {}
     operator = naming.OPERATOR_LABELS
@@ -68,32 +69,34 @@ def _dashboard_peers(settings: Settings) -> Json:
 
 
 def _pods(namespace: str, labels: Mapping[str, str]) -> Json:
-    """Pods of a namespace; of any where it is empty."""
+    """Pods in a namespace; in any namespace if `namespace` is empty."""
     named = {"matchLabels": {"kubernetes.io/metadata.name": namespace}} if namespace else {}
     return {"namespaceSelector": named, "podSelector": {"matchLabels": dict(labels)}}
 
 
 def _outward(spec: Spec, settings: Settings) -> list[int]:
-    """Ports of the API server, of Redis, and of where weights come from, each once."""
+    """Ports of the API server, of Redis and of the sources of weights, each once."""
     ports = [*settings.api_server_ports]
     store = spec.head.store()
     if isinstance(store, Redis):
         ports.append(_port(store.address, _REDIS))
     if any(uri.startswith("hf://") for uri in spec.weight_uris()):
         ports.append(_HTTPS)
-    ports += [_port(value, _HTTPS) for name, value in spec.plain_env().items() if _ON_THE_WAY.fullmatch(name)]
+    ports += [
+        _port(value, _HTTPS) for name, value in spec.plain_env().items() if _HOST_VARIABLES.fullmatch(name)
+    ]
     return sorted(set(ports))
 
 
 def _port(address: str, otherwise: int) -> int:
-    """The port of `host:port` or of a URL, or the usual one of its scheme."""
+    """The port of `host:port` or of a URL; otherwise the default port of its scheme."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
         return parts.port or _SCHEME_PORTS.get(parts.scheme, otherwise)
     except ValueError:
-        return otherwise  # not a number; whoever connects says so
+        return otherwise  # the port is not a number; the client reports the error
 
 
 def _tcp(ports: Iterable[int]) -> list[Json]:
-    # The protocol is said: left to the API server's default it would seem to differ.
+    # The protocol is the API server's default. Without it, the live object would differ from the desired one.
     return [{"port": port, "protocol": "TCP"} for port in ports]

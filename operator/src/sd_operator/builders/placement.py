@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Node selectors, tolerations and affinity of a pod, in the words of the Pod API."""
+"""Builds node selectors, tolerations and affinity of a pod, in the form of the Pod API."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -9,7 +9,7 @@ from sd_operator.api import Spec, Toleration, WorkerGroup
 from sd_operator.api.affinity import Affinity
 from sd_operator.json_types import Json
 
-# Karpenter and EKS managed node groups name the same thing differently; a node has one of the two labels.
+# Karpenter and EKS managed node groups use different labels for the capacity type. A node has one of the two labels.
 _CAPACITY_LABELS = {
     "on-demand": (
         ("karpenter.sh/capacity-type", "on-demand"),
@@ -25,10 +25,10 @@ class GpuNodeLabel(NamedTuple):
     """A label that only nodes with GPUs carry.
 
     Attributes:
-        key: of the label.
-        vendor: domain of the resources that such a node offers, such as amd.com; empty: those of any vendor.
-        head_avoids: the head prefers nodes without it. This is part of the head's pod: to change it is a new cluster for
-            every service, so labels that come later are for preload alone.
+        key: key of the label.
+        vendor: domain of the resources on such a node, such as amd.com; empty: any vendor.
+        head_avoids: the head prefers nodes without this label. The preference is part of the head's pod, and a change
+            starts a new cluster for every service. So labels that are added later are used only for preload.
     """
 
     key: str
@@ -49,13 +49,13 @@ GPU_NODE_LABELS = (
     GpuNodeLabel("feature.node.kubernetes.io/amd-gpu", "amd.com"),  # AMD's GPU operator
     GpuNodeLabel("intel.feature.node.kubernetes.io/gpu", "gpu.intel.com"),  # Intel's device plugins
 )
-"""The one list of well-known labels of GPU nodes; SDSERVICE_GPU_NODE_LABELS adds to it."""
+"""The well-known labels of GPU nodes. SDSERVICE_GPU_NODE_LABELS adds further labels."""
 _NOT_ANY_MORE = ["false", "0"]
-"""Values by which a label says that the node has no GPU: the NVIDIA GPU operator leaves it behind as `false`."""
+"""Values of a label that mean that the node has no GPU. The NVIDIA GPU operator sets `false` instead of removing a label."""
 
 
 def head_placement(spec: Spec) -> Json:
-    """Placement of the head; it prefers nodes without GPUs, which a head would keep from being given back."""
+    """Placement of the head. The head prefers nodes without GPUs, because it would prevent the removal of an idle GPU node."""
     head = spec.head
     return {
         key: value
@@ -70,16 +70,16 @@ def head_placement(spec: Spec) -> Json:
 
 
 def worker_placement(spec: Spec, group: WorkerGroup) -> Json:
-    """Placement of a worker pod; the taint of the GPU resource is always accepted."""
-    wanted = tolerations(group.tolerations)
+    """Placement of a worker pod. A worker always tolerates the taint of the GPU resource."""
+    tolerated = tolerations(group.tolerations)
     gpu_taint = {"key": spec.gpu_resource_name, "operator": "Exists", "effect": "NoSchedule"}
-    if spec.gpus_per_replica and gpu_taint not in wanted:
-        wanted.append(gpu_taint)
+    if spec.gpus_per_replica and gpu_taint not in tolerated:
+        tolerated.append(gpu_taint)
     return {
         key: value
         for key, value in {
             "nodeSelector": group.node_selector,
-            "tolerations": wanted,
+            "tolerations": tolerated,
             "affinity": _with_capacity(affinity(group.affinity), group.capacity_type),
             "runtimeClassName": group.runtime_class_name,
             "priorityClassName": group.priority_class_name,
@@ -89,7 +89,7 @@ def worker_placement(spec: Spec, group: WorkerGroup) -> Json:
 
 
 def selects_nodes(placement: Json) -> bool:
-    """Whether a placement says on which nodes a pod runs; how they are paid for says nothing of what they offer."""
+    """Whether a placement selects nodes. The capacity type does not count, because it does not describe the hardware."""
     capacity = {key for labels in _CAPACITY_LABELS.values() for key, _ in labels}
     required = (placement.get("affinity", {}).get("nodeAffinity") or {}).get(REQUIRED) or {}
     return bool(placement.get("nodeSelector")) or any(
@@ -100,17 +100,17 @@ def selects_nodes(placement: Json) -> bool:
 
 
 def on_gpu_nodes(placement: Json, resource: str, more: Sequence[str] = ()) -> Json:
-    """The same placement on nodes that carry a label of GPU nodes.
+    """The same placement, restricted to nodes with a label of GPU nodes.
 
     Args:
-        placement: nodeSelector, affinity and tolerations as a Pod has them.
-        resource: name of the resource that the nodes are to offer, such as nvidia.com/gpu.
-        more: further labels of GPU nodes, as `key` or `key=value`.
+        placement: nodeSelector, affinity and tolerations, as in a Pod.
+        resource: name of the resource that the nodes must have, such as nvidia.com/gpu.
+        more: additional labels of GPU nodes, as `key` or `key=value`.
     """
     vendor = resource.partition("/")[0]
     known = [each.key for each in GPU_NODE_LABELS if each.vendor in {"", vendor}]
-    demands = [_carries(label) for label in dict.fromkeys((*known, *more))]
-    return {**placement, "affinity": _crossed(placement.get("affinity", {}), demands)}
+    alternatives = [_carries(label) for label in dict.fromkeys((*known, *more))]
+    return {**placement, "affinity": _crossed(placement.get("affinity", {}), alternatives)}
 
 
 def _carries(label: str) -> list[Json]:
@@ -120,17 +120,17 @@ def _carries(label: str) -> list[Json]:
     return [{"key": key, "operator": "Exists"}, {"key": key, "operator": "NotIn", "values": _NOT_ANY_MORE}]
 
 
-def tolerations(wanted: tuple[Toleration, ...]) -> list[Json]:
-    """Tolerations as a Pod has them."""
-    return [toleration.model_dump(by_alias=True, exclude_none=True) for toleration in wanted]
+def tolerations(specified: tuple[Toleration, ...]) -> list[Json]:
+    """Tolerations, as in a Pod."""
+    return [toleration.model_dump(by_alias=True, exclude_none=True) for toleration in specified]
 
 
-def affinity(wanted: Affinity | None) -> Json:
-    """Affinity as a Pod has it; empty when there is none."""
-    return {} if wanted is None else wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
+def affinity(specified: Affinity | None) -> Json:
+    """Affinity, as in a Pod; empty without affinity."""
+    return {} if specified is None else specified.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _off_gpu_nodes(wanted: Json) -> Json:
+def _off_gpu_nodes(specified: Json) -> Json:
     preference = {
         "weight": 100,
         "preference": {
@@ -141,33 +141,33 @@ def _off_gpu_nodes(wanted: Json) -> Json:
             ]
         },
     }
-    node_affinity = wanted.get("nodeAffinity", {})
+    node_affinity = specified.get("nodeAffinity", {})
     preferences = [*node_affinity.get(_PREFERRED, []), preference]
-    return {**wanted, "nodeAffinity": {**node_affinity, _PREFERRED: preferences}}
+    return {**specified, "nodeAffinity": {**node_affinity, _PREFERRED: preferences}}
 
 
-def _with_capacity(wanted: Json, capacity_type: str | None) -> Json:
-    """Cross the user's node terms with the labels of the capacity type.
+def _with_capacity(specified: Json, capacity_type: str | None) -> Json:
+    """Combine the user's node terms with the labels of the capacity type.
 
-    Terms of a node selector are ORed and the expressions in one are ANDed, so "the user's terms and either
-    label" is every pair of them.
+    Terms of a node selector are ORed, and the expressions in a term are ANDed. So "one of the user's terms, and one of
+    the two labels" needs a term for every pair.
     """
     if capacity_type is None:
-        return wanted
+        return specified
     labels = _CAPACITY_LABELS[capacity_type]
-    return _crossed(wanted, [[{"key": key, "operator": "In", "values": [value]}] for key, value in labels])
+    return _crossed(specified, [[{"key": key, "operator": "In", "values": [value]}] for key, value in labels])
 
 
-def _crossed(wanted: Json, demands: Sequence[list[Json]]) -> Json:
-    """The affinity with each of its node terms crossed with each of these lists of expressions."""
-    node_affinity = dict(wanted.get("nodeAffinity", {}))
+def _crossed(specified: Json, alternatives: Sequence[list[Json]]) -> Json:
+    """The affinity with a node term for every pair of a present term and a list of expressions."""
+    node_affinity = dict(specified.get("nodeAffinity", {}))
     required = node_affinity.get(REQUIRED) or {}
     terms = required.get("nodeSelectorTerms") or [{}]
     node_affinity[REQUIRED] = {
         **required,
         "nodeSelectorTerms": [
             {**term, "matchExpressions": [*term.get("matchExpressions", []), *expressions]}
-            for term, expressions in product(terms, demands)
+            for term, expressions in product(terms, alternatives)
         ],
     }
-    return {**wanted, "nodeAffinity": node_affinity}
+    return {**specified, "nodeAffinity": node_affinity}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pod templates of head and workers: restricted by Pod Security Standards, no token, shared memory.
+"""Builds the pod templates of head and workers: Pod Security Standards `restricted`, and shared memory.
 
-KubeRay adds the `ray start` command, probes, ports and volumes of its own; the Ray container must be first.
+KubeRay adds the `ray start` command, probes, ports and its own volumes. The Ray container must be the first container.
 """
 
 import math
@@ -29,7 +29,7 @@ _THREADS = "OMP_NUM_THREADS"
 
 
 def image(spec: Spec, settings: Settings) -> str:
-    """Reference of the runtime image; a digest wins over a tag."""
+    """Reference of the runtime image. A digest takes precedence over a tag."""
     repository = spec.image.repository or settings.runtime_repository
     if spec.image.digest:
         return f"{repository}@{spec.image.digest}"
@@ -37,11 +37,11 @@ def image(spec: Spec, settings: Settings) -> str:
 
 
 def head_template(resource: Resource, settings: Settings) -> Json:
-    """Pod template of the head: routes and controls, computes nothing."""
+    """Pod template of the head. The head routes requests and controls the cluster, and runs no model."""
     spec = resource.spec
     container = _container(spec, settings, "ray-head", spec.head.resources, gpus=0)
     container["ports"] = [
-        # The protocol is part of a port's identity; left to the API server's default it would seem to differ.
+        # The protocol is part of a port's key. Without it, the live object would differ, because the API server adds it.
         {"name": name, "containerPort": port, "protocol": "TCP"}
         for name, port in (
             ("gcs-server", 6379),
@@ -52,7 +52,7 @@ def head_template(resource: Resource, settings: Settings) -> Json:
     ]
     container["env"] += termination.head_variables()
     container["lifecycle"] = termination.head_lifecycle(spec)
-    # The head keeps the token that KubeRay's autoscaler sidecar needs.
+    # The head keeps its ServiceAccount token, because KubeRay's autoscaler sidecar needs it.
     pod: Json = {**head_placement(spec), "terminationGracePeriodSeconds": termination.grace_seconds(spec)}
     if isinstance(spec.head.store(), StateVolume):
         pod["securityContext"] = volume_security(USER_ID)
@@ -60,7 +60,7 @@ def head_template(resource: Resource, settings: Settings) -> Json:
 
 
 def worker_template(resource: Resource, settings: Settings, group: WorkerGroup) -> Json:
-    """Pod template of a worker: one Ray node with its GPUs."""
+    """Pod template of a worker. A worker is one Ray node with its GPUs."""
     spec = resource.spec
     container = _container(spec, settings, "ray-worker", group.resources, gpus=gpus_per_worker(spec, group))
     container["env"] += [
@@ -84,7 +84,7 @@ def worker_template(resource: Resource, settings: Settings, group: WorkerGroup) 
 
 
 def security_context() -> Json:
-    """Container security as Pod Security Standards `restricted` want it."""
+    """Container security context for Pod Security Standards `restricted`."""
     return {
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
@@ -94,8 +94,8 @@ def security_context() -> Json:
     }
 
 
-def _container(spec: Spec, settings: Settings, name: str, wanted: Resources, gpus: int) -> Json:
-    amounts: Json = {"cpu": str(wanted.cpu), "memory": str(wanted.memory)}
+def _container(spec: Spec, settings: Settings, name: str, resources: Resources, gpus: int) -> Json:
+    amounts: Json = {"cpu": str(resources.cpu), "memory": str(resources.memory)}
     if gpus:
         amounts[spec.gpu_resource_name] = str(gpus)
     return {
@@ -124,7 +124,7 @@ def _template(resource: Resource, container: Json, pod: Json) -> Json:
 
 
 def _claims(spec: Spec) -> dict[str, str]:
-    """Names of volumes by the claims that model and LoRAs are read from."""
+    """Names of volumes, by the claims of model and LoRAs."""
     claims = [
         uri.removeprefix("pvc://").split("/", 1)[0] for uri in spec.weight_uris() if uri.startswith("pvc://")
     ]
@@ -148,7 +148,7 @@ def _model_mounts(spec: Spec) -> list[Json]:
 
 
 def _threads(spec: Spec, group: WorkerGroup) -> list[Json]:
-    """Threads of a replica on the CPU: all cores of its worker. Ray would allow one, by the actor's num_cpus."""
+    """Threads of a CPU replica: all cores of its worker. Ray would allow one thread, because of the actor's num_cpus."""
     if spec.gpus_per_replica or any(each.name == _THREADS for each in spec.env):
         return []
     cpu = str(group.resources.cpu)
@@ -157,7 +157,7 @@ def _threads(spec: Spec, group: WorkerGroup) -> list[Json]:
 
 
 def _secret_variables(spec: Spec) -> list[Json]:
-    """Variables of `spec.env` whose values are in Secrets, by reference."""
+    """Variables of `spec.env` with values in Secrets, by reference."""
     return [
         {"name": each.name, "valueFrom": each.value_from.model_dump(by_alias=True)}
         for each in spec.env
@@ -166,7 +166,7 @@ def _secret_variables(spec: Spec) -> list[Json]:
 
 
 def model_token(spec: Spec) -> list[Json]:
-    """The variable with the hub's token, by reference; none where there is no Secret."""
+    """The variable with the token of the hub, by reference; empty without a Secret."""
     secret = spec.model.token_secret_ref
     if secret is None:
         return []

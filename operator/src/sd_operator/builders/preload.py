@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DaemonSets that keep images on the nodes of worker groups, and those that fill caches there.
+"""Builds the DaemonSets that keep images on the nodes of worker groups, and the DaemonSets that fill caches there.
 
-A container runs each image itself: the kubelet's garbage collection takes an image that no container uses
-(https://kubernetes.io/docs/concepts/architecture/garbage-collection, and the `pause` trick of puller DaemonSets does not
-help: https://github.com/kubernetes/kubernetes/issues/68930). It asks for no GPU and next to no CPU, so it fits beside a
-worker that fills its node.
+A container runs each image, because the kubelet's garbage collection removes images that no container uses
+(https://kubernetes.io/docs/concepts/architecture/garbage-collection; the `pause` trick of puller DaemonSets does not
+help: https://github.com/kubernetes/kubernetes/issues/68930). The container requests no GPU and almost no CPU, so it fits
+beside a worker that fills its node.
 
-All services of a namespace that want the same images on the same nodes share one DaemonSet, whose name is a hash of both:
-a hundred services would else take a hundred of a node's 110 pods. Another image is another DaemonSet, so that the former
-one stays while its image serves. A cache is one service's, and so is the DaemonSet that fills it.
+All services of a namespace with the same images on the same nodes share one DaemonSet. Its name is a hash of images and
+placement. Otherwise a hundred services would take a hundred of the 110 pods of a node. A new image gets a new DaemonSet, so
+that the former DaemonSet stays while its image is in use. A cache belongs to one service, and so does the DaemonSet that
+fills it.
 """
 
 import hashlib
@@ -34,22 +35,22 @@ from sd_operator.json_types import Json
 from sd_operator.settings import Settings
 
 SLEEP = ["sleep", "2147483647"]
-"""68 years, in words that every `sleep` knows; busybox learned `infinity` late."""
+"""Sleep for 68 years. Every `sleep` accepts a number; old versions of busybox do not accept `infinity`."""
 TINY = {"requests": {"cpu": "1m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}}
 
-_FETCHED = "/tmp/fetched"  # noqa: S108 - of the container alone
+_FETCHED = "/tmp/fetched"  # noqa: S108 - a private file of the container
 _FETCH = f'python -m sd_runtime.prefetch "$0" && touch {_FETCHED} && exec "$@"'
 _DOWNLOADING = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 _WHERE = ("nodeSelector", "tolerations", "affinity", "runtimeClassName")
 
 
 def preload_images(spec: Spec, settings: Settings) -> tuple[str, ...]:
-    """References of all images to bring along, the runtime image first."""
+    """References of all images to preload, the runtime image first."""
     return tuple(dict.fromkeys((image(spec, settings), *spec.image_preload.images)))
 
 
 def preload_daemon_sets(resource: Resource, settings: Settings) -> list[Json]:
-    """The shared DaemonSets that a service wants, one for each placement; as if it were the only one that wants them."""
+    """The shared DaemonSets of a service, one for each placement. Other services that share them are not considered."""
     spec = resource.spec
     placements = (_of_group(spec, group, settings) for group in spec.worker_groups)
     built = (_daemon_set(resource, settings, each) for each in placements if each is not None)
@@ -57,7 +58,7 @@ def preload_daemon_sets(resource: Resource, settings: Settings) -> list[Json]:
 
 
 def weights_daemon_sets(resource: Resource, settings: Settings) -> list[Json]:
-    """The DaemonSets that fill the cache of a service beforehand, one per worker group; none where nothing is to be filled."""
+    """The DaemonSets that fill the cache of a service in advance, one per worker group; empty if no cache must be filled."""
     spec = resource.spec
     if not is_filled_beforehand(spec):
         return []
@@ -68,14 +69,14 @@ def weights_daemon_sets(resource: Resource, settings: Settings) -> list[Json]:
 
 
 def brings_images(spec: Spec) -> bool:
-    """Whether preload pods bring images for any worker group."""
+    """Whether preload pods pull images for any worker group."""
     if spec.image_preload.mode in {"Disabled", "External"}:
         return False
     return any(_of_group(spec, group, None) is not None for group in spec.worker_groups)
 
 
 def relies_on_gpu_labels(spec: Spec) -> bool:
-    """Whether images of a worker group go where labels say that GPUs are, since the group itself selects no nodes."""
+    """Whether a worker group selects no nodes, so that its images are preloaded on nodes with labels of GPU nodes."""
     return any(
         gpus_per_worker(spec, group) and not selects_nodes(worker_placement(spec, group))
         for group in spec.worker_groups
@@ -85,16 +86,16 @@ def relies_on_gpu_labels(spec: Spec) -> bool:
 def preload_placement(
     worker: Json, resource: str, settings: Settings | None, *, anywhere: bool
 ) -> Json | None:
-    """Where images are preloaded for workers; None: nowhere.
+    """Placement of the preload pods for workers; None: no preload.
 
-    It is where the workers select nodes to run; without a selector of their own, nodes with GPUs; and for workers without
-    GPUs nowhere, unless it is asked for. Of wishes and of what workers are to other pods nothing is taken over.
+    If the workers select nodes, it is these nodes. If they select none, it is all GPU nodes. For workers without GPUs and
+    selector there is no preload, unless `anywhere` is set. Preferences and pod affinity of the workers are ignored.
 
     Args:
-        worker: the worker's nodeSelector, affinity and so on, as a Pod has them.
-        resource: name of the GPU resource that a worker asks for; empty: none.
-        settings: with further labels of GPU nodes; None: none are known.
-        anywhere: preload for workers without GPUs and selector on every node that they tolerate.
+        worker: the worker's nodeSelector, affinity and other fields, as in a Pod.
+        resource: name of the GPU resource that a worker requests; empty: none.
+        settings: settings with additional labels of GPU nodes; None: no additional labels.
+        anywhere: for workers without GPUs and selector, preload on every node whose taints they tolerate.
     """
     where = {key: worker[key] for key in _WHERE if worker.get(key)}
     required = (where.pop("affinity", {}).get("nodeAffinity") or {}).get(REQUIRED)
@@ -125,7 +126,7 @@ def _daemon_set(resource: Resource, settings: Settings, where: Json) -> Json:
 
 
 def _key(images: Iterable[str], pull_policy: str, secrets: Iterable[str], where: Json) -> str:
-    """A short hash of all by which two services share a DaemonSet or do not."""
+    """A short hash of everything that two services must have in common to share a DaemonSet."""
     shared = json.dumps([list(images), pull_policy, list(secrets), where], sort_keys=True)
     return hashlib.sha256(shared.encode()).hexdigest()[:10]
 
@@ -151,7 +152,7 @@ def _object(metadata: Json, selector: dict[str, str], labels: dict[str, str], po
         "metadata": metadata,
         "spec": {
             "selector": {"matchLabels": selector},
-            # All nodes at once: each pulls for itself, and nothing is served from here.
+            # Update all nodes at once: each node pulls for itself, and these pods serve no requests.
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}},
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
@@ -164,14 +165,14 @@ def _image_pod(spec: Spec, settings: Settings, where: Json) -> Json:
         **_pod(spec, settings, where),
         "containers": [
             _container(naming.PRELOAD, runtime, spec.image.pull_policy),
-            # Said outright, since for :latest the API server would choose Always.
+            # The pull policy is explicit, because for :latest the API server would choose Always.
             *(_container(f"image-{number}", each, "IfNotPresent") for number, each in enumerate(others)),
         ],
     }
 
 
 def _pod(spec: Spec, settings: Settings, where: Json) -> Json:
-    """All but the containers. What workers are to other pods does not count for one pod per node."""
+    """The pod without its containers. Pod affinity of the workers is ignored, because there is one pod per node."""
     pod: Json = {
         **where,
         "automountServiceAccountToken": False,
@@ -186,16 +187,16 @@ def _pod(spec: Spec, settings: Settings, where: Json) -> Json:
 
 
 def _weights(spec: Spec, runtime: str) -> Json:
-    """Fills the cache that workers share, then sleeps; if it cannot, the kubelet tries again with its back-off."""
+    """The container that fills a shared cache and then sleeps. After a failure the kubelet restarts it with back-off."""
     config = runtime_config(spec)
-    wanted = json.dumps({"model": config["model"], "loras": config["loras"]}, sort_keys=True)
+    sources = json.dumps({"model": config["model"], "loras": config["loras"]}, sort_keys=True)
     variables = spec.plain_env() | cache_variables()
     return {
         "name": naming.WEIGHTS,
         "image": runtime,
         "imagePullPolicy": spec.image.pull_policy,
-        "command": ["sh", "-c", _FETCH, wanted, *SLEEP],
-        # Ready once the weights are there; where they cannot be had, the last line of the log says why.
+        "command": ["sh", "-c", _FETCH, sources, *SLEEP],
+        # Ready when the weights are complete. After a failure, the last line of the log has the reason.
         "readinessProbe": {"exec": {"command": ["test", "-e", _FETCHED]}, "periodSeconds": 2},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "env": [*env(variables), *model_token(spec)],

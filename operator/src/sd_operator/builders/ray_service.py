@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The RayService: KubeRay turns it into a head, workers and Services, and PUTs the Serve config.
+"""Builds the RayService. KubeRay creates a head, workers and Services from it, and PUTs the Serve config to Ray.
 
-What KubeRay refuses or silently ignores is avoided here: no name for the head Service, no `labels` in
-rayStartParams, an explicit autoscaler version beside group priorities.
+The builder avoids values that KubeRay refuses or silently ignores: no name for the head Service, no `labels` in
+rayStartParams, and an explicit autoscaler version together with group priorities.
 """
 
 import json
@@ -27,15 +27,15 @@ STRATEGIES = {
     "Incremental": "NewClusterWithIncrementalUpgrade",
     "InPlaceOnly": "None",
 }
-_DELETION_DELAY_SECONDS = 60  # KubeRay's own
-# A worker that is not running after this time is deleted and asked for again, for ever; Ray's 300 s are less than
-# a large image takes on a new node (ray-project/kuberay#4226).
+_DELETION_DELAY_SECONDS = 60  # KubeRay's default
+# Ray's autoscaler deletes a worker that does not run after this time, and requests it again, forever. Ray's default of
+# 300 s is shorter than the pull of a large image on a new node (ray-project/kuberay#4226).
 _ALLOCATE_TIMEOUT = {"name": "RAY_AUTOSCALER_RECONCILE_ALLOCATE_STATUS_TIMEOUT_S", "value": "3600"}
 
 
 def ray_service(resource: Resource, settings: Settings) -> Json:
-    """The RayService of a resource; it has the resource's name."""
-    # KubeRay compares clusters in this form too: 0.5 and 500m are one and the same to it.
+    """The RayService of a resource. It has the same name as the resource."""
+    # KubeRay compares clusters in the canonical form too: 0.5 and 500m are equal for it.
     spec, cluster = resource.spec, canonical(_ray_cluster(resource, settings))
     annotations = {naming.CLUSTER_CONFIG_ANNOTATION: fingerprint(cluster)}
     body = {
@@ -45,10 +45,10 @@ def ray_service(resource: Resource, settings: Settings) -> Json:
         "spec": {
             "serveConfigV2": serve_config_text(spec),
             "upgradeStrategy": _upgrade_strategy(spec),
-            # At zero only the head can take a request and wake the service.
+            # At zero replicas, only the head can receive a request and wake the service.
             "excludeHeadPodFromServeSvc": spec.replicas.min > 0,
             **({"suspend": True} if spec.suspend else {}),
-            # After an upgrade the old cluster finishes what it has begun.
+            # After an upgrade, the old cluster has this time to finish its requests.
             "rayClusterDeletionDelaySeconds": _deletion_delay_seconds(spec),
             "rayClusterConfig": completed(cluster),
         },
@@ -66,7 +66,7 @@ def _ray_cluster(resource: Resource, settings: Settings) -> Json:
             "idleTimeoutSeconds": spec.autoscaling.idle_worker_seconds,
             "imagePullPolicy": spec.image.pull_policy,
             "env": [_ALLOCATE_TIMEOUT],
-            # KubeRay gives its sidecar none, and a namespace that enforces `restricted` would refuse the head.
+            # KubeRay sets no security context for its sidecar, and a namespace that enforces `restricted` would refuse the head.
             "securityContext": security_context(),
         },
         "authOptions": {"mode": "token", "secretName": naming.token_secret(resource.name)},
@@ -84,9 +84,10 @@ def _ray_cluster(resource: Resource, settings: Settings) -> Json:
 
 
 def _head_start_params() -> dict[str, str]:
-    """No CPU to give away; and what pins the ingress to the head at zero, always there: else 0 <-> 1 is a new cluster.
+    """Parameters of `ray start` for the head: no CPU for actors, and the resource that pins the ingress to the head.
 
-    KubeRay puts the value into a shell command: the JSON needs quotes around it.
+    The ingress needs the resource only at zero replicas. It is always set, because a change between 0 and 1 replicas would
+    otherwise start a new cluster. KubeRay puts the value into a shell command, so the JSON needs quotes.
     """
     resources = f"'{json.dumps({naming.HEAD_RESOURCE: 1})}'"
     return {"num-cpus": "0", "dashboard-host": "0.0.0.0", "resources": resources}  # noqa: S104 - KubeRay dials the pod
@@ -97,8 +98,8 @@ def _worker_group(
 ) -> Json:
     spec = resource.spec
     gpus = gpus_per_worker(spec, group)
-    # One CPU slot per replica, whatever the pod's cores: GPUs decide how many replicas fit. KubeRay finds GPUs by
-    # a resource name that ends in `gpu`; a slice such as nvidia.com/mig-1g.5gb has to be told.
+    # One Ray CPU per replica, regardless of the pod's cores, because GPUs decide how many replicas fit. KubeRay detects
+    # only resources whose name ends in `gpu`. For a slice such as nvidia.com/mig-1g.5gb, num-gpus must be explicit.
     parameters = {"num-cpus": str(replicas_per_worker(spec, group))} | (
         {"num-gpus": str(gpus)} if gpus else {}
     )
@@ -109,8 +110,8 @@ def _worker_group(
         "minReplicas": bounds.low,
         "maxReplicas": bounds.high,
         "numOfHosts": 1,
-        # Counted down from the most groups there may be: one that is appended changes no other, so KubeRay adds it to
-        # the running cluster.
+        # Priorities count down from the maximum number of groups. So an appended group does not change the other groups,
+        # and KubeRay adds it to the running cluster.
         "priority": priority,
         "rayStartParams": parameters,
         "template": worker_template(resource, settings, group),
@@ -118,7 +119,7 @@ def _worker_group(
 
 
 def _fault_tolerance(store: Redis | StateVolume | None) -> Json:
-    """`gcsFaultToleranceOptions`; empty where the state is the head's alone."""
+    """`gcsFaultToleranceOptions`; empty if the head stores the state itself."""
     match store:
         case None:
             return {}
@@ -128,7 +129,7 @@ def _fault_tolerance(store: Redis | StateVolume | None) -> Json:
                 storage["storageClassName"] = store.storage_class_name
             return {"backend": "rocksdb", "storage": storage}
         case Redis():
-            # No backend: KubeRay's default, and a later change to `rocksdb` is no change of a field that may not change.
+            # `backend` is unset, which means Redis. It is immutable once set, so a later change to `rocksdb` stays possible.
             options: Json = {"redisAddress": store.address}
             if store.password_secret_ref is not None:
                 reference = {"name": store.password_secret_ref.name, "key": store.password_secret_ref.key}
@@ -137,7 +138,7 @@ def _fault_tolerance(store: Redis | StateVolume | None) -> Json:
 
 
 def _deletion_delay_seconds(spec: Spec) -> int:
-    """At zero replicas a request may have begun by waiting for one."""
+    """Seconds until KubeRay deletes an old cluster. With replicas.min 0, a request may also wait for a cold start first."""
     waking = spec.limits.cold_start_timeout_seconds if spec.replicas.min == 0 else 0
     return max(_DELETION_DELAY_SECONDS, grace_seconds(spec) + waking)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Serve config: what KubeRay PUTs to Ray, and `sdservice run` to a Ray on this machine.
+"""Builds the Serve config. KubeRay PUTs it to Ray, and `sdservice run` PUTs it to a Ray on this machine.
 
-`args` and `user_config` are the whole interface to the runtime image (sd_runtime.config); tests/contract holds
-both sides to it. A change of `args` or `ray_actor_options` restarts replicas, `user_config` reaches running ones.
+`args` and `user_config` are the complete interface to the runtime image (sd_runtime.config). tests/contract checks both
+sides. A change of `args` or `ray_actor_options` restarts replicas. A change of `user_config` reaches running replicas.
 """
 
 import json
@@ -16,18 +16,20 @@ from sd_operator.api.capacity import most_replicas
 from sd_operator.json_types import Json
 
 _LEAST_GRACE_SECONDS = 30
-_HANDOVER_SECONDS = 10  # Serve looks every two seconds whether a replica has finished; then the files travel
+_HANDOVER_SECONDS = (
+    10  # Serve checks every two seconds whether a replica has finished; then the pictures are transferred
+)
 _INGRESS_ONGOING_REQUESTS = 1000
-# A line of each request is written by the ingress, with more in it.
+# The ingress writes its own log line for each request, with more details.
 _LOGGING = {"enable_access_log": False}
 
 
 def serve_config(spec: Spec, *, in_place: bool = False) -> Json:
-    """The config of the one application, as Ray's ServeDeploySchema reads it.
+    """The config with the one application, in the form of Ray's ServeDeploySchema.
 
     Args:
-        spec: the spec.
-        in_place: a replica stops before its successor starts, whatever room there is.
+        spec: the spec of the service.
+        in_place: an old replica stops before its successor starts, even if there is capacity for both.
     """
     return {
         "proxy_location": "EveryNode",
@@ -47,23 +49,23 @@ def serve_config(spec: Spec, *, in_place: bool = False) -> Json:
 
 
 def serve_config_text(spec: Spec, *, in_place: bool = False) -> str:
-    """The config as a RayService carries it."""
+    """The config as YAML text, as in a RayService."""
     return _yaml(json.dumps(serve_config(spec, in_place=in_place)))
 
 
 @lru_cache(1024)
 def _yaml(config: str) -> str:
-    """A Serve config, given as JSON, as YAML: of all that a pass computes, this takes longest."""
+    """Convert a Serve config from JSON to YAML. The cache helps, because this is the slowest computation of a reconcile."""
     return yaml.dump(json.loads(config), Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 def has_surge(spec: Spec) -> bool:
-    """Whether a new replica of the model may start before an old one stops."""
+    """Whether a new model replica may start before an old replica stops."""
     return _surge_percent(spec) > 0
 
 
 def runtime_config(spec: Spec) -> Json:
-    """`args` of the application: what a replica is built from."""
+    """`args` of the application. A change restarts the replicas."""
     source = spec.source()
     model = {
         "uri": source.uri,
@@ -82,7 +84,7 @@ def runtime_config(spec: Spec) -> Json:
 
 
 def live_config(spec: Spec) -> Json:
-    """`user_config` of both deployments: what a running replica takes over."""
+    """`user_config` of both deployments. Running replicas apply a change without a restart."""
     limits = spec.limits.model_dump(exclude={"max_queued_requests"})
     return {
         "limits": limits,
@@ -97,16 +99,16 @@ def live_config(spec: Spec) -> Json:
 def _ingress(spec: Spec) -> Json:
     actor: Json = {"num_cpus": 0}
     if spec.replicas.min == 0:
-        # At zero the workers are gone; what holds a waking request must be on the head.
+        # At zero replicas there are no workers. So the ingress, which holds a waking request, must run on the head.
         actor["resources"] = {naming.HEAD_RESOURCE: 0.001}
     elif spec.head.store() is not None:
-        # Every request passes the ingress: on the head it would be lost with the head, though the workers serve on.
+        # Every request passes the ingress. On the head it would be lost with the head, although the workers continue to serve.
         actor["label_selector"] = {naming.RAY_GROUP_LABEL: f"!{naming.HEAD_GROUP}"}
     return {
         "name": naming.INGRESS_DEPLOYMENT,
         "num_replicas": 1,
         "max_ongoing_requests": _INGRESS_ONGOING_REQUESTS,
-        # It needs nothing, so the new one can always come up first; the old one holds what waits for a new model.
+        # The ingress needs no resources, so a new one can always start first. The old one keeps its waiting requests.
         "max_surge_percent": 100,
         "graceful_shutdown_timeout_s": grace_seconds(spec) + spec.limits.cold_start_timeout_seconds,
         "ray_actor_options": actor,
@@ -135,21 +137,21 @@ def _model(spec: Spec, surge_percent: int) -> Json:
 
 
 def _gpu_share(spec: Spec) -> float:
-    """GPUs of one replica. Rounded down: Ray counts to 1e-4, and shares of one GPU must add up to one."""
+    """GPUs of one replica. A share is rounded down to 1e-4, Ray's precision, so that all shares of a GPU fit on it."""
     if spec.replicas_per_gpu == 1:
         return spec.gpus_per_replica
     return int(10000 / spec.replicas_per_gpu) / 10000
 
 
 def grace_seconds(spec: Spec) -> int:
-    """How long a replica that is asked to go may still draw: its longest request, handed over."""
+    """Seconds that a stopping replica has to finish: its longest request, and the transfer of the result."""
     return max(_LEAST_GRACE_SECONDS, spec.limits.timeout_seconds + _HANDOVER_SECONDS)
 
 
 def _surge_percent(spec: Spec) -> int:
-    """Replicas that may start before old ones stop, of those that run: what the workers hold beyond replicas.max.
+    """New replicas that may start before old ones stop, in percent: the capacity of the workers beyond replicas.max.
 
-    More than that would wait for a place for ever, and the change with it.
+    Further replicas would wait for capacity forever, and the change would never complete.
     """
     return min(100, 100 * (most_replicas(spec) - spec.replicas.max) // spec.replicas.max)
 

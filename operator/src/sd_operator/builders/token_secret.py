@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Secret with Ray's token: created once, never changed, gone with the resource.
+"""Builds the Secret with Ray's token. It is created once, never changed, and deleted with the resource.
 
-Left to itself KubeRay makes a new token per RayCluster, so every upgrade would change it. The token is drawn by
-the caller, so that this stays pure; `render` prints the Secret without data.
+By default KubeRay creates a new token for each RayCluster, so every upgrade would change the token. The caller generates
+the token, so that this module stays pure. `render` prints the Secret without data.
 """
 
 import base64
@@ -15,7 +15,7 @@ from sd_operator.builders.metadata import owned_metadata
 
 
 def token_secret(resource: Resource, token: str | None) -> dict[str, Any]:
-    """The Secret; without a token it has no data."""
+    """The Secret. Without a token it has no data."""
     secret: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -28,6 +28,6 @@ def token_secret(resource: Resource, token: str | None) -> dict[str, Any]:
 
 
 def token_of(secret: Mapping[str, Any] | None) -> str:
-    """The token in a live Secret; empty where there is none."""
+    """The token in a live Secret; empty without a Secret or token."""
     data = (secret or {}).get("data") or {}
     return base64.b64decode(data.get(naming.TOKEN_KEY, "")).decode()

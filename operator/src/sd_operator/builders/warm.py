@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Placeholders that keep places for spare workers: pods of low priority that any worker evicts.
+"""Builds the placeholder pods that reserve capacity for spare workers. Their priority is low, so any worker evicts them.
 
-They ask for what a worker of the first group asks for, so a node autoscaler keeps that much room, and buys it anew once
-a worker has taken it (https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption).
+A placeholder requests the same resources as a worker of the first group. So a node autoscaler keeps this capacity, and
+adds it again after a worker has taken it
+(https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption).
 """
 
 from sd_operator import naming
@@ -17,7 +18,7 @@ from sd_operator.settings import Settings
 
 
 def warm_deployment(resource: Resource, settings: Settings) -> Json:
-    """The Deployment of the placeholders."""
+    """The Deployment of the placeholder pods."""
     selector = {naming.NAME_LABEL: resource.name, naming.COMPONENT_LABEL: naming.WARM}
     return {
         "apiVersion": "apps/v1",
@@ -26,7 +27,7 @@ def warm_deployment(resource: Resource, settings: Settings) -> Json:
         "spec": {
             "replicas": resource.spec.image_preload.warm_nodes,
             "selector": {"matchLabels": selector},
-            # None beside the others: a place more would be a node more.
+            # No surge during an update, because an additional placeholder could add a node.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": "100%"}},
             "template": {
                 "metadata": {"labels": {**naming.labels(resource.name), **selector}},
@@ -56,7 +57,7 @@ def _pod(resource: Resource, settings: Settings) -> Json:
         "priorityClassName": settings.warm_priority_class,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 0,  # a worker waits for it
+        "terminationGracePeriodSeconds": 0,  # a worker waits until the evicted pod is gone
         "containers": [container],
     }
     if spec.image.pull_secrets:

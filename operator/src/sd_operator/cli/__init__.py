@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sdservice`: what a user does from a terminal. The commands are thin; the work is elsewhere."""
+"""The command line `sdservice`. The commands only parse arguments and print; other packages do the work."""
 
 import sys
 
@@ -10,7 +10,7 @@ from sd_operator.errors import InvalidResource, SdServiceError
 
 app = typer.Typer(
     name="sdservice",
-    help="Image generation on Kubernetes: check, render, run and explain StableDiffusionServices.",
+    help="Image generation on Kubernetes: validate, render, run and explain StableDiffusionServices.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,7 +26,7 @@ FAILURE, INVALID = 1, 3
 
 
 def main() -> None:
-    """Run a command; exit 0, 1 (failure), 2 (usage), 3 (invalid input) or 130 (interrupted)."""
+    """Run a command. Exit codes: 0, 1 (failure), 2 (usage), 3 (invalid input) and 130 (interrupted)."""
     try:
         app()
     except InvalidResource as error:

@@ -8,6 +8,6 @@ from sd_operator.cli.render import as_yaml
 
 
 def crd() -> None:
-    """Print the CustomResourceDefinition; `sdservice crd | kubectl apply --server-side -f -` installs it."""
+    """Print the CustomResourceDefinition. To install it: `sdservice crd | kubectl apply --server-side -f -`."""
     typer.echo("# Generated from sd_operator.api by `make generate`; edits are lost.")
     typer.echo(as_yaml([custom_resource_definition()]), nl=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading the StableDiffusionServices of YAML files, several documents each, `-` for standard input."""
+"""Reads StableDiffusionServices from YAML files with one or more documents; `-` is standard input."""
 
 import sys
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from sd_operator.errors import InvalidResource, Problem, SdServiceError
 
 @dataclass(frozen=True)
 class Document:
-    """One YAML document and where it stands."""
+    """One YAML document, and its place in the input for messages."""
 
     place: str
     body: dict[str, Any]
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key given twice, as the API server does; YAML alone would keep the last and lose the first."""
+    """A YAML loader that refuses duplicate keys, as the API server does. PyYAML would silently keep the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -30,22 +30,22 @@ class _StrictLoader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                    None, None, f"duplicate key {key!r}: remove one of them", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
 def services(path: str, namespace: str | None = None) -> list[Document]:
-    """The StableDiffusionServices of a file; documents of other kinds are passed over.
+    """The StableDiffusionServices of a file. Documents of other kinds are ignored.
 
     Raises:
-        InvalidResource: not YAML, or no StableDiffusionService in it.
+        InvalidResource: the file is not YAML, or has no StableDiffusionService.
         SdServiceError: the file cannot be read.
     """
     found = [document for document in _documents(path) if document.body.get("kind") == KIND]
     if not found:
-        raise InvalidResource(path, (Problem("kind", None, f"no document of kind {KIND} in {path}"),))
+        raise InvalidResource(path, (Problem("kind", None, f"{path} has no document of kind {KIND}"),))
     for document in found:
         metadata = document.body.setdefault("metadata", {})
         if namespace is not None and isinstance(metadata, dict):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a service is in the state it is in, for a person: what it waits for, for how long, what to do (pure).
+"""Explains the state of a service to a person: what it waits for, for how long, and what to do (pure).
 
-It is computed from live objects by the same rules as the status, so it is right while the operator is down, and says
-when the status on record is old.
+The explanation is computed from live objects, by the same rules as the status. So it is correct while the operator is
+down, and it reports that the stored status is outdated.
 """
 
 import re
@@ -24,31 +24,31 @@ _STARTS = 3
 _TYPES, _REASONS = frozenset(ConditionType), frozenset(Reason)
 _GOOD = {ConditionType.UPGRADING.value: "False", ConditionType.SUSPENDED.value: "False"}
 _BEHIND = (
-    "status.observedGeneration is {seen}, the resource is at generation {generation}",
-    "If this lasts longer than seconds, the operator is not running or may not write: look at its pod and its logs.",
+    "The resource is at generation {generation}, and the stored status is of generation {seen}.",
+    "If this lasts longer than a few seconds, the operator does not run or cannot write the status: check its pod and logs.",
 )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a person should know.
+    """One fact that a person should know.
 
     Attributes:
-        title: in a few words.
-        words: what was said about it, times as elapsed time.
-        advice: what to do; empty where time does it.
-        elapsed: how long it has been so, such as `12 min`; empty where nothing tells.
+        title: the fact in a few words.
+        message: the details, with times as elapsed time.
+        advice: what to do; empty if the service recovers by itself.
+        elapsed: how long the fact has been true, such as `12 min`; empty if unknown.
     """
 
     title: str
-    words: str
+    message: str
     advice: str = ""
     elapsed: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: its cells, and whether it is as it should be; None where nobody knows yet."""
+    """A line of a table: its cells, and whether the state is good; None if this is not known yet."""
 
     cells: tuple[str, ...]
     good: bool | None
@@ -56,7 +56,7 @@ class Row:
 
 @dataclass(frozen=True)
 class StartBar:
-    """The start of a worker: its title, its phases with seconds in order, and which of them runs now, if any."""
+    """The start of a worker: a title, the phases in order with their seconds, and the phase that runs now, if any."""
 
     title: str
     seconds: Mapping[Phase, float]
@@ -65,7 +65,7 @@ class StartBar:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The state of one service; `starts` are those of workers that start now, or else the last one."""
+    """The state of one service. `starts` has the worker starts in progress, or the last one if there are none."""
 
     headline: str
     good: bool
@@ -83,8 +83,8 @@ def explain(
 
     Args:
         live: the resource.
-        status: its status as it should read now, computed on top of the one on record.
-        snapshot: what was observed of it.
+        status: its current status, computed from the stored status and the live objects.
+        snapshot: the observed state of the service.
         events: Events about the resource and its objects.
         now: the time, UTC.
     """
@@ -106,40 +106,41 @@ def explain(
 
 
 def _behind(live: Json, status: Status) -> list[Finding]:
-    """The status on record is of an older spec: nobody works on it."""
+    """A finding if the stored status is of an older generation, so the operator has not processed the last change."""
     seen, generation = (live.get("status") or {}).get("observedGeneration", 0), status.observed_generation
     if seen >= generation:
         return []
-    words, advice = _BEHIND
+    message, advice = _BEHIND
     return [
         Finding(
-            "The operator has not taken up the latest change",
-            words.format(seen=seen, generation=generation),
+            "The operator has not processed the latest change",
+            message.format(seen=seen, generation=generation),
             advice,
         )
     ]
 
 
 def _findings(status: Status, now: datetime) -> list[Finding]:
-    """Ready first, then what else a person can act on and says something new."""
+    """The condition Ready, then other conditions with an advice that is not shown yet."""
     found: list[Finding] = []
     for condition in status.conditions:
-        told = _meaning(condition.reason)
-        worth_telling = condition.type == ConditionType.READY or told.advice
-        words = _SINCE.sub(lambda since: f"for {_elapsed(since[1], now)}", condition.message)
-        if worth_telling and all(told.advice != each.advice or not told.advice for each in found):
-            title = f"{condition.type}: {told.meaning}"
-            found.append(Finding(title, words, told.advice, _elapsed(condition.last_transition_time, now)))
+        reason = _meaning(condition.reason)
+        is_shown = condition.type == ConditionType.READY or reason.advice
+        message = _SINCE.sub(lambda since: f"for {_elapsed(since[1], now)}", condition.message)
+        if is_shown and all(reason.advice != each.advice or not reason.advice for each in found):
+            title = f"{condition.type}: {reason.meaning}"
+            elapsed = _elapsed(condition.last_transition_time, now)
+            found.append(Finding(title, message, reason.advice, elapsed))
     return found
 
 
 def _meaning(reason: str) -> Meaning:
-    """What a reason means; one of another version speaks for itself."""
+    """The meaning of a reason. For a reason of another version, the reason itself."""
     return REASONS[Reason(reason)] if reason in _REASONS else Meaning(reason)
 
 
 def _of_a_newer_operator(live: Json, now: datetime) -> Iterable[Finding]:
-    """Conditions on record whose type or reason this version does not know, in the words of the operator that wrote them."""
+    """Findings for stored conditions of an unknown type or reason, with the message of the operator that wrote them."""
     for condition in (live.get("status") or {}).get("conditions") or []:
         kind, reason = str(condition.get("type", "")), str(condition.get("reason", ""))
         if kind in _TYPES and reason in _REASONS:
@@ -147,8 +148,8 @@ def _of_a_newer_operator(live: Json, now: datetime) -> Iterable[Finding]:
         yield Finding(
             f"{kind}={condition.get('status', 'Unknown')}: {reason}, as the operator reported",
             str(condition.get("message", "")),
-            "This sdservice is older than the operator and does not know what this means. Install the sdservice of the"
-            " operator's release, or read its docs/reasons.md.",
+            "This version of sdservice is older than the operator and does not know this reason. Install the sdservice of the"
+            " operator's release, or read docs/reasons.md of that release.",
             _elapsed(str(condition.get("lastTransitionTime", "")), now),
         )
 
@@ -158,13 +159,13 @@ def _is_good(condition: Condition) -> bool:
 
 
 def _bars(status: Status, snapshot: Snapshot, now: datetime) -> Iterable[StartBar]:
-    """The oldest of the starts under way, or else the last one."""
+    """The oldest worker starts in progress, or the last start if there are none."""
     last = status.cold_start
-    over = last.worker if last else ""  # also where Ray cannot be asked now
+    over = last.worker if last else ""  # this start is over, even if Ray does not answer now
     found = [start for start in starts(snapshot, now) if start.running and start.worker != over]
     for start in found[:_STARTS]:
         more = (
-            f" ({len(found) - _STARTS} more start)"
+            f" ({len(found) - _STARTS} more workers are starting)"
             if len(found) > _STARTS and start is found[_STARTS - 1]
             else ""
         )
@@ -172,8 +173,8 @@ def _bars(status: Status, snapshot: Snapshot, now: datetime) -> Iterable[StartBa
         yield StartBar(title, start.seconds, start.running)
     if last is not None and not found:
         picture = last.first_picture_seconds
-        drawn = "" if picture is None else f"; its first picture took {picture:.1f} s"
-        title = f"Last start: worker {last.worker}, {_duration(last.total_seconds)}, {_elapsed(last.ready_at, now)} ago{drawn}"
+        first = "" if picture is None else f"; its first picture took {picture:.1f} s"
+        title = f"Last start: worker {last.worker}, {_duration(last.total_seconds)}, {_elapsed(last.ready_at, now)} ago{first}"
         yield StartBar(title, of_record(last).seconds)
 
 
@@ -190,7 +191,7 @@ def _pod_rows(snapshot: Snapshot) -> Iterable[Row]:
 
 
 def _event_rows(events: Iterable[Json], now: datetime) -> Iterable[Row]:
-    """The latest warnings, one of each kind and object."""
+    """The latest warnings, one for each object and reason."""
     latest: dict[tuple[str, str], tuple[str, Json]] = {}
     for event in events:
         stamp = times.of_event(event)
@@ -201,12 +202,12 @@ def _event_rows(events: Iterable[Json], now: datetime) -> Iterable[Row]:
     for stamp, event in newest[:_EVENTS]:
         involved = event["involvedObject"]
         subject = f"{involved.get('kind', '')}/{involved.get('name', '')}"
-        words = " ".join(event.get("message", "").split())
-        yield Row((_elapsed(stamp, now), event.get("reason", ""), subject, words), good=False)
+        message = " ".join(event.get("message", "").split())
+        yield Row((_elapsed(stamp, now), event.get("reason", ""), subject, message), good=False)
 
 
 def _elapsed(stamp: str, now: datetime) -> str:
-    """`45 s`, `12 min`, `3 h 5 min` or `2 d 4 h` from a time in UTC until now."""
+    """The time from a UTC timestamp until now, such as `45 s`, `12 min`, `3 h 5 min` or `2 d 4 h`."""
     try:
         then = times.parsed(stamp)
     except ValueError:
@@ -217,7 +218,7 @@ def _elapsed(stamp: str, now: datetime) -> str:
 def _duration(length: float) -> str:
     seconds = max(0, int(length))
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if minutes < 2:  # noqa: PLR2004 - two minutes in seconds still read well
+    if minutes < 2:  # noqa: PLR2004 - times below two minutes are shown in seconds
         return f"{seconds} s"
     if hours < 2:  # noqa: PLR2004 - likewise
         return f"{minutes} min"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sdservice render`: the objects the operator would make, as YAML to read, diff or apply by hand."""
+"""`sdservice render`: prints the objects that the operator would create, as YAML to read, diff or apply by hand."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from sd_operator.settings import Settings
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes long strings as they are, and every object in full: aliases are hard to read."""
+    """A YAML dumper for people: multi-line strings as blocks, and no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
@@ -30,22 +30,23 @@ _Dumper.add_representer(str, _block)
 def render(
     file: Annotated[str, typer.Argument(help="YAML file; - reads standard input.", show_default=False)],
     namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Namespace of services that name none.")
+        str | None,
+        typer.Option("--namespace", "-n", help="Namespace for services without metadata.namespace."),
     ] = None,
 ) -> None:
-    """Print the RayService and every other object of each StableDiffusionService.
+    """Print the RayService and all other objects that the operator creates for each StableDiffusionService.
 
-    The token Secret is printed without data; without the operator, fill in its key auth_token.
+    The token Secret is printed without data. To apply the objects without the operator, set its key auth_token.
     """
     for document in services(file, namespace):
         typer.echo(as_yaml(objects(parse(document.body), Settings())), nl=False)
 
 
 def objects(resource: Resource, settings: Settings) -> list[dict[str, Any]]:
-    """Every object of a resource, in the order they are applied."""
+    """All objects of a resource, in the order in which they are applied."""
     return [token_secret(resource, token=None), *desired(resource, settings)]
 
 
 def as_yaml(bodies: list[dict[str, Any]]) -> str:
-    """YAML documents, each begun by a separator."""
+    """YAML documents, each after a separator."""
     return "".join("---\n" + yaml.dump(body, Dumper=_Dumper, sort_keys=False, width=110) for body in bodies)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sdservice run`: the service on this machine, without a cluster and without a GPU."""
+"""`sdservice run`: runs the service on this machine, without a cluster. A GPU is not required."""
 
 import asyncio
 import sys
@@ -25,7 +25,7 @@ _INTERRUPTED = 130
 
 
 class Phases:
-    """Shows phases as they pass: a spinner with its seconds in a terminal, plain lines otherwise."""
+    """Shows the phases of the start: a spinner with elapsed seconds in a terminal, plain lines elsewhere."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -42,7 +42,7 @@ class Phases:
             self._progress.start()
 
     def begin(self, name: str) -> None:
-        """End the phase before, and show this one."""
+        """End the previous phase, and show the new one."""
         self._finish()
         self._current, self._began = name, time.monotonic()
         if self._progress is None:
@@ -51,7 +51,7 @@ class Phases:
             self._progress.add_task(name, total=1)
 
     def close(self) -> None:
-        """End the last phase and give the terminal back."""
+        """End the last phase and restore the terminal."""
         self._finish()
         if self._progress is not None:
             self._progress.stop()
@@ -71,12 +71,16 @@ class Phases:
 def run(  # noqa: PLR0917 - typer's parameters are the command line
     file: Annotated[str, typer.Argument(help="YAML file; - reads standard input.", show_default=False)],
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8000,
-    once: Annotated[str | None, typer.Option(metavar="PROMPT", help="Make one picture and exit.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File of that picture.")] = Path("out.png"),
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of that picture.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all there is on a failure.")] = False,
+    once: Annotated[str | None, typer.Option(metavar="PROMPT", help="Generate one picture and exit.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the picture of --once.")] = Path(
+        "out.png"
+    ),
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed for the picture of --once.")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="On a failure, also print details such as logs.")
+    ] = False,
 ) -> None:
-    """Serve the first StableDiffusionService of FILE on this machine until Ctrl-C."""
+    """Run the first StableDiffusionService of FILE on this machine until Ctrl-C."""
     resource = parse(services(file)[0].body)
     work = _once(resource, port, once, output, seed) if once is not None else _serve(resource, port)
     try:
@@ -108,13 +112,13 @@ async def _serve(resource: Resource, port: int) -> None:
         typer.echo(f"  URL       {service.url}")
         typer.echo(f"  picture   curl -o out.png '{service.url}/imagine?{example}'")
         typer.echo(f"  API docs  {service.url}/docs")
-        typer.echo("Ctrl-C stops it.")
+        typer.echo("Press Ctrl-C to stop the service.")
         await service.watch()
 
 
 async def _once(resource: Resource, port: int, prompt: str, output: Path, seed: int | None) -> None:
     async with _running(resource, port) as (service, phases):
-        phases.begin("draw")
+        phases.begin("generate")
         query = {"prompt": prompt} | ({} if seed is None else {"seed": str(seed)})
         timeout = resource.spec.limits.timeout_seconds + 10
         try:
@@ -123,7 +127,7 @@ async def _once(resource: Resource, port: int, prompt: str, output: Path, seed: 
             raise LocalRunFailed(str(error)) from error
         if code != _OK:
             raise LocalRunFailed(
-                f"the service answers {code}: {_message(body)}", body.decode(errors="replace")
+                f"the service answered with status {code}: {_message(body)}", body.decode(errors="replace")
             )
     _write(output, body)
     typer.echo(f"{output}: {len(body)} bytes")

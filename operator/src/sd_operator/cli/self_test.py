@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sdservice self-test`: does the operator act? What `helm test` runs, with the permission to do this and no more."""
+"""`sdservice self-test`: checks that the operator acts on a service. `helm test` runs it with minimal permissions."""
 
 import asyncio
 import secrets
@@ -21,16 +21,14 @@ _POLL_SECONDS = 1.0
 
 def self_test(
     namespace: Annotated[
-        str, typer.Option("--namespace", "-n", help="A namespace that the operator serves.")
+        str, typer.Option("--namespace", "-n", help="A namespace that the operator watches.")
     ] = "default",
-    timeout_seconds: Annotated[
-        float, typer.Option(help="Seconds after which the operator is given up.")
-    ] = 120.0,
+    timeout_seconds: Annotated[float, typer.Option(help="Seconds to wait for the operator.")] = 120.0,
 ) -> None:
-    """Create a suspended service, wait until the operator has acted on it, and delete it.
+    """Create a suspended service, wait until the operator accepts it, and delete it.
 
-    It starts no pod. Exit code 0 where the operator accepts the service, 1 where it is not heard of in time or says
-    what it lacks, such as KubeRay.
+    The test starts no pod. Exit code 0: the operator accepts the service. Exit code 1: the operator does not answer in
+    time, or reports what is missing, such as KubeRay.
     """
     typer.echo(asyncio.run(_run(namespace, timeout_seconds)))
 
@@ -39,7 +37,7 @@ async def _run(namespace: str, timeout_seconds: float) -> str:
     async with connect(_REQUEST_SECONDS) as cluster:
         created = await cluster.create(_suspended(namespace), _MANAGER)
         if created is None:
-            raise SdServiceError("a service of the name of this test exists already; try again")
+            raise SdServiceError("a service with the name of this test already exists: run the test again")
         try:
             return await judged(cluster, created, timeout_seconds)
         finally:
@@ -49,36 +47,38 @@ async def _run(namespace: str, timeout_seconds: float) -> str:
 async def judged(
     cluster: Cluster, created: Json, timeout_seconds: float, poll_seconds: float = _POLL_SECONDS
 ) -> str:
-    """What the operator said of a service, once it said that it takes it.
+    """Wait until the operator accepts the service, and return a message for the user.
 
     Args:
-        cluster: where it is.
+        cluster: the cluster of the service.
         created: the service.
         timeout_seconds: how long to wait for the operator.
-        poll_seconds: pause between two looks.
+        poll_seconds: seconds between two polls.
 
     Raises:
-        SdServiceError: it said nothing in time, or that it cannot act.
+        SdServiceError: the operator did not answer in time, or it does not accept the service.
     """
     metadata = created["metadata"]
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         live = await cluster.get(SERVICE, metadata["namespace"], metadata["name"]) or {}
-        told = live.get("status") or {}
-        if told.get("observedGeneration") == metadata["generation"]:
-            accepted = next(each for each in told["conditions"] if each["type"] == "Accepted")
+        reported = live.get("status") or {}
+        if reported.get("observedGeneration") == metadata["generation"]:
+            accepted = next(each for each in reported["conditions"] if each["type"] == "Accepted")
             if accepted["status"] != "True":
-                raise SdServiceError(f"the operator cannot act: {accepted['reason']}: {accepted['message']}")
-            return f"the operator acts on services of namespace {metadata['namespace']}"
+                raise SdServiceError(
+                    f"the operator does not accept the test service: {accepted['reason']}: {accepted['message']}"
+                )
+            return f"the operator acts on services in namespace {metadata['namespace']}"
         await asyncio.sleep(poll_seconds)
     raise SdServiceError(
-        f"the operator has not acted on a service of namespace {metadata['namespace']} within {timeout_seconds:.0f} s:"
-        " does it run, and does it serve this namespace? Its logs say more"
+        f"the operator has not acted on a service in namespace {metadata['namespace']} within {timeout_seconds:.0f} s:"
+        " check that its pod runs, that it watches this namespace, and its logs"
     )
 
 
 def _suspended(namespace: str) -> Json:
-    """The smallest service: suspended, so that it starts nothing, and without pods for images."""
+    """A minimal service: suspended, so that no pod starts, and without preload pods."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of a worker as text: a line per phase, each bar where the one before ends."""
+"""Draws the start of a worker as text: one line per phase, and each bar starts where the previous bar ends."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,12 @@ _COLUMNS = 40
 
 
 def chart(start: StartBar) -> Iterator[str]:
-    """Phase, bar and seconds; the phase that runs now is marked."""
+    """Lines with phase, bar and seconds. The phase that runs now is marked."""
     total = sum(start.seconds.values()) or 1.0
     names = max(len(phase) for phase in start.seconds)
     gone = 0.0
     for phase, seconds in start.seconds.items():
-        # At least one column: a phase that took no time was gone through all the same.
+        # At least one column, so that a very short phase is visible too.
         begin = min(_COLUMNS - 1, round(_COLUMNS * gone / total))
         length = max(1, round(_COLUMNS * (gone + seconds) / total) - begin)
         bar = " " * begin + ("▒" if phase == start.running else "█") * length

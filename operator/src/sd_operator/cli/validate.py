@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sdservice validate`: the API server's checks, and the field, the value and the rule in one line each."""
+"""`sdservice validate`: runs the checks of the API server, and prints field, value and rule in one line per error."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ def validate(
         list[str], typer.Argument(help="YAML files; - reads standard input.", show_default=False)
     ],
 ) -> None:
-    """Check StableDiffusionServices without a cluster. Exit code 3 if one is invalid."""
+    """Check StableDiffusionServices without a cluster. Exit code 3 if a service is invalid."""
     failures: list[InvalidResource] = []
     for path in files:
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sdservice why`, and `kubectl sdservice why`: what a service waits for, for how long, and what to do."""
+"""`sdservice why` and `kubectl sdservice why`: explain what a service waits for, for how long, and what to do."""
 
 import asyncio
 import shutil
@@ -58,19 +58,22 @@ _MARKS = {True: ("✓", typer.colors.GREEN), False: ("✗", typer.colors.RED), N
 def why(
     name: Annotated[str, typer.Argument(help="Name of the StableDiffusionService.", show_default=False)],
     namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Its namespace; default: that of the context.")
+        str | None,
+        typer.Option(
+            "--namespace", "-n", help="Namespace of the service. Default: the namespace of the context."
+        ),
     ] = None,
-    context: Annotated[str | None, typer.Option(help="Context of the kubeconfig.")] = None,
+    context: Annotated[str | None, typer.Option(help="Context in the kubeconfig.")] = None,
     node_status_max_images: Annotated[
         int,
         typer.Option(
             min=-1,
             envvar="SDSERVICE_NODE_STATUS_MAX_IMAGES",
-            help="Images that the kubelets list at most, as the operator is told; -1: all.",
+            help="nodeStatusMaxImages of the kubelets; the same value as in the operator's settings. -1: no limit.",
         ),
     ] = _MOST_IMAGES,
 ) -> None:
-    """Explain the state of a StableDiffusionService from live objects. Reads only; needs no operator."""
+    """Explain the state of a StableDiffusionService from live objects. The command only reads and needs no operator."""
     explanation = asyncio.run(_explain(name, namespace, context, node_status_max_images))
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line in lines(explanation, width):
@@ -84,46 +87,46 @@ async def _explain(
     async with connect(_TIMEOUT_SECONDS, context=context) as cluster:
         live = await cluster.get(SERVICE, namespace, name)
         if live is None:
-            raise SdServiceError(f"there is no StableDiffusionService {name} in namespace {namespace}")
+            raise SdServiceError(f"namespace {namespace} has no StableDiffusionService {name}")
         return await gather(cluster, live, datetime.now(UTC), node_status_max_images)
 
 
 async def gather(
     cluster: Cluster, live: Json, now: datetime, node_status_max_images: int = _MOST_IMAGES
 ) -> Explanation:
-    """Read everything about a resource, and explain it.
+    """Read all objects of a service, and explain its state.
 
     Args:
         cluster: the API server.
         live: the resource.
         now: the time, UTC.
-        node_status_max_images: how many images the kubelets list at most; -1: all.
+        node_status_max_images: maximum number of images that a kubelet lists; -1: no limit.
     """
     recorded = recorded_status(live)
     observer = _observer(cluster, node_status_max_images)
-    computed, snapshot = await _look(observer, live, recorded, now)
+    computed, snapshot = await _assess(observer, live, recorded, now)
     return explain(live, computed, snapshot, await _events(cluster, live, snapshot), now)
 
 
-async def _look(observer: Observer, live: Json, recorded: Status, now: datetime) -> tuple[Status, Snapshot]:
-    """The status as it should read now, and what it was computed from."""
+async def _assess(observer: Observer, live: Json, recorded: Status, now: datetime) -> tuple[Status, Snapshot]:
+    """The current status, and the snapshot that it was computed from."""
     assessor = Assessor(observer, lambda: now)
     try:
         resource = parse_live(live)
     except InvalidResource as error:
         return await assessor.of_refused(live, status.not_accepted(error), None, recorded)
-    told = _told_refusal(live, recorded)
-    if told is None:
+    refusal = _recorded_refusal(live, recorded)
+    if refusal is None:
         try:
             situation = await _situation(observer, resource, recorded, now)
             return await assessor.of_accepted(resource, situation, recorded)
         except KubeRayMissing as error:
-            told = status.not_accepted(error)
-    return await assessor.of_refused(live, told, resource.spec, recorded)
+            refusal = status.not_accepted(error)
+    return await assessor.of_refused(live, refusal, resource.spec, recorded)
 
 
-def _told_refusal(live: Json, recorded: Status) -> ConditionState | None:
-    """What only the operator can know: that it may not write something, or that a name is taken."""
+def _recorded_refusal(live: Json, recorded: Status) -> ConditionState | None:
+    """The stored state of Accepted, if only the operator can find it out: a refused write or a name conflict."""
     if recorded.observed_generation != live["metadata"]["generation"]:
         return None
     for each in recorded.conditions:
@@ -141,40 +144,43 @@ def _observer(cluster: Cluster, node_status_max_images: int) -> Observer:
 
 
 async def _situation(observer: Observer, resource: Resource, recorded: Status, now: datetime) -> Situation:
-    """What there is of a service: its live objects, and what the operator does about them by the status on record."""
+    """The live objects of a service, and the pending changes of the operator according to the stored status."""
     key, cluster = Key(resource.namespace, resource.name), observer.cluster
     ray_service = await cluster.get(RAY_SERVICE, key.namespace, key.name)
-    asked = DesiredImages(resource.spec, (_image_asked_for(recorded), *resource.spec.image_preload.images))
+    desired = DesiredImages(resource.spec, (_desired_image(recorded), *resource.spec.image_preload.images))
     children = await observer.children(key, resource.uid, ray_service)
-    wanted = serve_config_text(resource.spec)
+    config = serve_config_text(resource.spec)
     return Situation(
         children=children,
         ray_clusters=await cluster.list(RAY_CLUSTER, key.namespace, naming.labels(resource.name)),
         token=await observer.token(key, resource.uid),
-        asked=asked,
-        held=await _held(observer, resource, children, asked, recorded, now=now),
-        in_place=replaces_in_place(resource, wanted, ray_service, recorded, now),
+        asked=desired,
+        held=await _on_hold(observer, resource, children, desired, recorded, now=now),
+        in_place=replaces_in_place(resource, config, ray_service, recorded, now),
     )
 
 
-async def _held(
+async def _on_hold(
     observer: Observer,
     resource: Resource,
     children: LiveChildren,
-    asked: DesiredImages,
+    desired: DesiredImages,
     recorded: Status,
     *,
     now: datetime,
 ) -> status.Held | None:
-    """A change that waits: that it does is on record, whether it still has to for its image or weights is computed."""
+    """The change that is on hold, if any.
+
+    The stored status has the fact that a change waits. Whether it still waits for an image or weights is computed.
+    """
     if recorded.observed_generation != resource.generation:
         return None
-    live, told = children.ray_service, {each.reason: each for each in recorded.conditions}
+    live, reasons = children.ray_service, {each.reason: each for each in recorded.conditions}
     running = of_ray_service(live, preloads=True) if live else None
-    if others := told.get(Reason.WAITING_FOR_OTHERS):
+    if others := reasons.get(Reason.WAITING_FOR_OTHERS):
         return status.Held(ConditionState("False", Reason.WAITING_FOR_OTHERS, others.message), running)
-    if Reason.WAITING_FOR_IMAGES in told:
-        state = await observer.preloads.read(children.daemon_sets, [], asked)
+    if Reason.WAITING_FOR_IMAGES in reasons:
+        state = await observer.preloads.read(children.daemon_sets, [], desired)
         found = hold(resource.spec, state, recorded, now)
         return status.Held(waiting_for_images(found), running, found) if found else None
     gate = RolloutGate(observer.cluster, observer, Rollout(), lambda: now)
@@ -186,8 +192,8 @@ async def _held(
     )
 
 
-def _image_asked_for(recorded: Status) -> str:
-    """The runtime image by the status on record; while a change waits, `image` there is the one that runs."""
+def _desired_image(recorded: Status) -> str:
+    """The desired runtime image, from the stored status. While a change waits, `image` there is the running one."""
     images = recorded.preload.images if recorded.preload else ()
     return images[0].image if images else recorded.image or ""
 
@@ -208,7 +214,7 @@ def lines(explanation: Explanation, width: int | None) -> Iterator[str]:
 
     Args:
         explanation: what to show.
-        width: columns of the terminal, None where the output goes elsewhere: then lines are not wrapped.
+        width: columns of the terminal; None if the output is not a terminal: then lines are not wrapped.
     """
     mark, colour = _MARKS[explanation.good]
     yield typer.style(f"{mark} {explanation.headline}", fg=colour, bold=True)
@@ -216,7 +222,7 @@ def lines(explanation: Explanation, width: int | None) -> Iterator[str]:
         elapsed = f" (for {finding.elapsed})" if finding.elapsed else ""
         yield ""
         yield typer.style(f"{finding.title}{elapsed}", bold=True)
-        yield from _wrapped(finding.words, width, "  ")
+        yield from _wrapped(finding.message, width, "  ")
         if finding.advice:
             yield from _wrapped(f"→ {finding.advice}", width, "  ", "    ")
     for start in explanation.starts:
@@ -229,7 +235,7 @@ def lines(explanation: Explanation, width: int | None) -> Iterator[str]:
 
 
 def _table(title: str, header: tuple[str, ...], rows: Sequence[Row], width: int | None) -> Iterator[str]:
-    """Columns padded to their widest cell; the last one is wrapped below itself."""
+    """A table with padded columns. The text of the last column is wrapped within its column."""
     if not rows:
         return
     cells = [header, *(row.cells for row in rows)]

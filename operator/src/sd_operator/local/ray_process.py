@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Ray of our own on this machine: own folder, own ports, own session, and ended to the last process.
+"""Starts and stops a private Ray on this machine, with its own folder, ports and session.
 
-`ray stop` would end every Ray of the user; here each process is known by the session it was started in.
+`ray stop` would stop every Ray of the user. Here, the processes to stop are found by the session that they belong to.
 """
 
 import importlib.util
@@ -22,11 +22,11 @@ import psutil
 from sd_operator import naming
 from sd_operator.errors import LocalRunFailed
 
-_STOP_SECONDS = 4.0  # some of Ray's processes ignore SIGTERM; none of them holds anything worth more
+_STOP_SECONDS = 4.0  # some of Ray's processes ignore SIGTERM; they have no state to save
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that are free now; held together while they are drawn, so that no two are equal."""
+    """Loopback ports that are free now. All sockets stay open until the end, so that the ports differ."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -38,7 +38,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on the loopback port."""
+    """Whether a server can listen on the loopback port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -53,8 +53,8 @@ class RayProcess:
     """A running `ray start --head --block`.
 
     Attributes:
-        folder: Ray's folder for this run, logs included; removed at the end.
-        token: the token every request to the dashboard must carry.
+        folder: Ray's folder for this run, including logs. `stop` removes it.
+        token: the token that every request to the dashboard needs.
         dashboard: URL of the dashboard.
     """
 
@@ -65,23 +65,24 @@ class RayProcess:
     output: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        """Where `ray start` writes what it has to say."""
+        """Set the file for the output of `ray start`."""
         self.output = self.folder / "ray-start.log"
 
     def check(self) -> None:
-        """Raise LocalRunFailed, with what Ray said, if Ray has ended."""
+        """Raise LocalRunFailed, with the output of Ray, if Ray has ended."""
         if self.process.poll() is not None:
             raise LocalRunFailed(
-                f"Ray ended with exit code {self.process.returncode}", self.output.read_text(errors="replace")
+                f"Ray ended with exit code {self.process.returncode}; run with --verbose to see its output",
+                self.output.read_text(errors="replace"),
             )
 
     def stop(self) -> None:
-        """End every process of the session and remove the folder."""
+        """Stop every process of the session and remove the folder."""
         ours = _session(self.process.pid)
         for each in ours:
             _signal(each, signal.SIGTERM)
         _, alive = psutil.wait_procs(ours, timeout=_STOP_SECONDS)
-        # What came up meanwhile, or would not go.
+        # Processes that started meanwhile, or that ignored SIGTERM.
         for each in {*alive, *_session(self.process.pid)}:
             _signal(each, signal.SIGKILL)
         psutil.wait_procs(alive, timeout=_STOP_SECONDS)
@@ -90,19 +91,21 @@ class RayProcess:
 
 
 def start(*, gpus: int, cpus: int, environment: Mapping[str, str]) -> RayProcess:
-    """Start Ray's head on loopback with token authentication on.
+    """Start Ray's head on the loopback interface, with token authentication.
 
     Args:
-        gpus: logical GPUs that Ray is told of; the engine looks for real ones itself.
-        cpus: logical CPUs, one per replica at least.
-        environment: further variables of Ray and of the replicas.
+        gpus: logical GPUs for Ray. The engine detects real GPUs itself.
+        cpus: logical CPUs for Ray, at least one per replica.
+        environment: additional variables for Ray and the replicas.
 
     Raises:
         LocalRunFailed: Ray is not installed.
     """
     if importlib.util.find_spec("ray") is None or importlib.util.find_spec("sd_runtime") is None:
-        raise LocalRunFailed("the runtime is not installed here: pip install 'sd-runtime[serve]'")
-    # Short: Ray's sockets lie below it, and a socket path has 107 characters at most.
+        raise LocalRunFailed(
+            "the runtime is not installed on this machine: run pip install 'sd-runtime[serve]'"
+        )
+    # A short path: Ray's sockets are below it, and a socket path has at most 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="sds-"))
     token = secrets.token_hex(32)
     gcs, dashboard, agent, agent_grpc, client, metrics = free_ports(6)
@@ -113,7 +116,7 @@ def start(*, gpus: int, cpus: int, environment: Mapping[str, str]) -> RayProcess
         *(f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={agent_grpc}"),
         *(f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}"),
         *("--min-worker-port=0", "--max-worker-port=0"),
-        # Nothing scales here, and nobody reads the logs of others: two processes less.
+        # Without autoscaling and without forwarding of logs, Ray runs two processes fewer.
         *("--no-monitor", "--include-log-monitor=false"),
         *(f"--num-gpus={gpus}", f"--num-cpus={cpus}", f'--resources={{"{naming.HEAD_RESOURCE}": 1}}'),
     ]
@@ -126,7 +129,7 @@ def start(*, gpus: int, cpus: int, environment: Mapping[str, str]) -> RayProcess
 
 
 def _session(leader: int) -> list[psutil.Process]:
-    """Processes of the session that `leader` began; Ray's children stay in it, orphans included."""
+    """Processes of the session that `leader` started. Ray's children stay in this session, including orphans."""
     found = []
     for pid in psutil.pids():
         try:

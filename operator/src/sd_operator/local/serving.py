@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service of a resource on this machine: the Serve config of the RayService, applied as KubeRay does.
+"""Runs a service on this machine: starts Ray and applies the Serve config of the RayService, as KubeRay does.
 
-Only `http_options` differ from what the RayService carries.
+Only `proxy_location` and `http_options` differ from the config in the RayService.
 """
 
 import asyncio
@@ -28,25 +28,25 @@ from sd_operator.ray.traceback import reason
 T = TypeVar("T")
 
 _POLL_SECONDS = 0.1
-_LOOK_SECONDS = 2.0  # to tell of its applications takes Serve time that their start needs
+_CHECK_SECONDS = 2.0  # a status request takes Serve time that the start of the application needs
 _START_SECONDS = 300.0
 _REST_SECONDS = 120.0  # the first PUT starts Serve
 _OK = 200
 
 Phase = Callable[[str], None]
-"""Told when a phase begins: `start Ray`, `apply`, `start the application`, `load the model`."""
+"""Called when a phase starts: `start Ray`, `apply the Serve config`, `start the application`, `load the model`."""
 
 
 @dataclass(frozen=True)
 class LocalService:
-    """A service that answers on this machine."""
+    """A running service on this machine."""
 
     url: str
     readiness: dict[str, Any]
     ray: ray_process.RayProcess
 
     async def watch(self) -> None:
-        """Return never while all is well.
+        """Check Ray every second. The method never returns.
 
         Raises:
             LocalRunFailed: Ray has ended.
@@ -57,10 +57,10 @@ class LocalService:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """What some work around `serve` comes to; Ctrl-C and SIGTERM cancel it, so that no process of Ray stays.
+    """Run a coroutine that uses `serve`. Ctrl-C and SIGTERM cancel it, so that no process of Ray stays.
 
     Raises:
-        CancelledError: it was interrupted, and has cleaned up.
+        CancelledError: the user interrupted the run, and all processes have stopped.
     """
 
     async def main() -> T:
@@ -74,10 +74,10 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def serve(resource: Resource, port: int, phase: Phase) -> AsyncIterator[LocalService]:
-    """Bring the service up, hand it over once a picture can be made, and end every process of it afterwards.
+    """Start the service, yield it when it is ready for requests, and stop all of its processes afterwards.
 
     Raises:
-        LocalRunFailed: it did not come up; the message says why.
+        LocalRunFailed: the service did not start. The message has the reason.
     """
     _check_runs_here(resource, port)
     phase("start Ray")
@@ -93,7 +93,9 @@ async def serve(resource: Resource, port: int, phase: Phase) -> AsyncIterator[Lo
             try:
                 await dashboard.apply(local_config(resource, port))
             except RayUnavailable as error:
-                raise LocalRunFailed("Ray refuses the Serve config", str(error)) from error
+                raise LocalRunFailed(
+                    "Ray refused the Serve config; run with --verbose to see its answer", str(error)
+                ) from error
             phase("start the application")
             url = f"http://127.0.0.1:{port}"
             readiness = await _until_ready(resource, ray, dashboard, url, phase)
@@ -103,7 +105,7 @@ async def serve(resource: Resource, port: int, phase: Phase) -> AsyncIterator[Lo
 
 
 def local_config(resource: Resource, port: int) -> dict[str, Any]:
-    """The Serve config of the RayService, on one loopback port."""
+    """The Serve config of the RayService, on one port of the loopback interface."""
     return serve_config(resource.spec) | {
         "proxy_location": "HeadOnly",
         "http_options": {"host": "127.0.0.1", "port": port},
@@ -117,33 +119,33 @@ def _check_runs_here(resource: Resource, port: int) -> None:
         _check_is_here(f"spec.model.loras[{index}].uri", lora.uri)
     if source.token_secret_ref is not None and "HF_TOKEN" not in os.environ:
         raise LocalRunFailed(
-            "spec.model.tokenSecretRef: there are no Secrets here; set HF_TOKEN in the environment"
+            "spec.model.tokenSecretRef: a local run cannot read Secrets: set HF_TOKEN in the environment"
         )
     if not ray_process.is_free(port):
-        raise LocalRunFailed(f"port {port} of 127.0.0.1 is in use; choose another one with --port")
+        raise LocalRunFailed(f"port {port} of 127.0.0.1 is in use: choose another port with --port")
 
 
 def _check_is_here(field: str, uri: str, *, folder: bool = False) -> None:
     path = Path(uri.removeprefix("file://"))
     if uri.startswith("pvc://"):
         raise LocalRunFailed(
-            f"{field}: got {uri}: a PersistentVolumeClaim needs a cluster; use file:///path here"
+            f"{field}: got {uri}: a local run cannot read a PersistentVolumeClaim: use file:///path"
         )
     if uri.startswith("file://") and not (path.is_dir() if folder else path.exists()):
-        raise LocalRunFailed(f"{field}: got {uri}: there is no such folder on this machine")
+        raise LocalRunFailed(f"{field}: got {uri}: this path does not exist on this machine")
 
 
 def _gpus(resource: Resource) -> int:
-    """Logical GPUs to offer: enough for the floor of replicas, one at least."""
+    """Number of logical GPUs for Ray: enough for replicas.min, at least one."""
     spec = resource.spec
     share = spec.gpus_per_replica / spec.replicas_per_gpu
     return max(1, math.ceil(share * max(1, spec.replicas.min)))
 
 
 def _environment(resource: Resource) -> dict[str, str]:
-    """Variables of Ray and the replicas; Ray alone would give a replica one thread, by its num_cpus."""
+    """Variables of Ray and the replicas. By default Ray gives a replica one thread, because of its num_cpus."""
     threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1))}
-    # What every process of Serve imports anyway; so those that Ray starts beforehand do it while others start.
+    # Every process of Serve imports this module. Workers that Ray starts in advance then import it early, in parallel.
     early = {"RAY_preload_python_modules": naming.IMPORT_PATH.partition(":")[0]}
     return {**threads, **early, **ray_variables(resource.spec)}
 
@@ -171,10 +173,10 @@ async def _until_ready(
     url: str,
     phase: Phase,
 ) -> dict[str, Any]:
-    """Poll application and `/readyz` until a picture can be made; return the body of `/readyz`."""
+    """Poll the application and `/readyz` until the service is ready, and return the body of `/readyz`."""
     limit = resource.spec.limits.cold_start_timeout_seconds
     deadline = time.monotonic() + limit
-    loading, look_at = False, time.monotonic()
+    loading, next_check = False, time.monotonic()
     while True:
         ray.check()
         code, body = await ray_dashboard.get_json(f"{url}/readyz")
@@ -183,19 +185,19 @@ async def _until_ready(
         if not loading and body.get("phase") == "loading":
             phase("load the model")
             loading = True
-        if time.monotonic() >= look_at:
+        if time.monotonic() >= next_check:
             await _check(dashboard, deadline, limit)
-            look_at = time.monotonic() + _LOOK_SECONDS
+            next_check = time.monotonic() + _CHECK_SECONDS
         await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _check(dashboard: ray_dashboard.RayDashboard, deadline: float, limit: int) -> None:
-    """Raise LocalRunFailed where the application has failed, or takes longer than its limit in seconds."""
+    """Raise LocalRunFailed if the application has failed, or if the deadline has passed. `limit` is in seconds."""
     state = await dashboard.application()
     if state.status in FAILED:
         raise LocalRunFailed(f"the application is {state.status}: {reason(state.words())}", state.words())
     if time.monotonic() > deadline:
         raise LocalRunFailed(
-            f"not ready within spec.limits.coldStartTimeoutSeconds ({limit} s); the application is {state.status}",
+            f"the service was not ready within spec.limits.coldStartTimeoutSeconds ({limit} s); the application is {state.status}",
             state.words(),
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Helm chart from outside: the models its values follow, the files generated from them, and what it renders."""
+"""Models of the chart's values, the files generated from them, and the rendered chart for tests."""
 
 from sd_testkit.chart.account import Account, role_rules, service_account
 from sd_testkit.chart.render import CHART, helm, rendered, template

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator's ServiceAccount as the chart makes it, for an operator that runs beside the cluster."""
+"""The operator's ServiceAccount as the chart creates it, for an operator that runs outside the cluster."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _KINDS = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBi
 
 @dataclass(frozen=True)
 class Account:
-    """A ServiceAccount and a kubeconfig by which a program proves to be it."""
+    """A ServiceAccount, and a kubeconfig with which a program authenticates as this account."""
 
     namespace: str
     name: str
@@ -25,7 +25,7 @@ class Account:
 
     @property
     def user(self) -> str:
-        """What the API server calls it."""
+        """User name of the account in the API server."""
         return f"system:serviceaccount:{self.namespace}:{self.name}"
 
 
@@ -48,13 +48,13 @@ def role_rules(bodies: list[Json]) -> list[Json]:
 def service_account(
     control_plane: ControlPlane, folder: Path, *, namespace: str = "sdservice-system", **values: Any
 ) -> Account:
-    """Create what the chart grants the operator under these values, and nothing else of the chart.
+    """Create the ServiceAccount and the RBAC objects of the chart for these values, and nothing else of the chart.
 
     Args:
-        control_plane: where.
-        folder: where the kubeconfig is put.
-        namespace: of the release; made if it is not there.
-        **values: of the chart.
+        control_plane: the cluster.
+        folder: folder for the kubeconfig.
+        namespace: namespace of the release. It is created if it does not exist.
+        **values: values of the chart.
     """
     bodies = [
         body
@@ -69,7 +69,7 @@ def service_account(
 
 
 def token_kubeconfig(control_plane: ControlPlane, namespace: str, name: str, folder: Path) -> Path:
-    """A kubeconfig with a token of a ServiceAccount, good for a working day."""
+    """A kubeconfig with a token of a ServiceAccount. The token is valid for 10 hours."""
     token = control_plane.kubectl("create", "token", name, "-n", namespace, "--duration=10h").stdout.strip()
     config = yaml.safe_load(control_plane.kubeconfig.read_text())
     for user in config["users"]:

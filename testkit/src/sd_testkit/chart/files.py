@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`values.yaml` and `values.schema.json`, written from the models (pure).
+"""Generates `values.yaml` and `values.schema.json` from the models (pure).
 
-Helm reads JSON Schema 2020-12 with its definitions, so the schema is pydantic's own, with titles left out.
+Helm reads JSON Schema 2020-12 with definitions, so the schema is that of pydantic, without the titles.
 """
 
 import json
@@ -22,7 +22,7 @@ _HEAD = (
 
 
 def values_schema() -> str:
-    """JSON Schema of the values, which Helm checks on install, upgrade, lint and template."""
+    """JSON Schema of the values. Helm validates against it on install, upgrade, lint and template."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **_untitled(Values.model_json_schema(by_alias=True)),
@@ -31,7 +31,7 @@ def values_schema() -> str:
 
 
 def values_yaml() -> str:
-    """All values with their defaults, each below what it means."""
+    """All values with their defaults. The description of each value stands above it as a comment."""
     return "\n".join((*_HEAD, *_lines(Values(), 0))) + "\n"
 
 
@@ -58,7 +58,7 @@ def _inline(value: Any) -> str:
 
 
 def _untitled(node: Any) -> Any:
-    """The schema without the titles that pydantic makes of names; a property may be called title."""
+    """The schema without the titles that pydantic derives from names. A property named `title` stays."""
     if isinstance(node, list):
         return [_untitled(each) for each in node]
     if not isinstance(node, dict):

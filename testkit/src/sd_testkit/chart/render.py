@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running helm, and what the chart renders."""
+"""Runs helm and renders the chart."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def helm(
     check: bool = True,
     timeout: float = 300,
 ) -> subprocess.CompletedProcess[str]:
-    """Run helm; without a kubeconfig it knows no cluster, whatever the environment says."""
+    """Run helm. Without a kubeconfig helm has no cluster, regardless of the environment."""
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig or os.devnull)}
     result = subprocess.run(
         [ensure("helm"), *arguments],
@@ -44,16 +44,16 @@ def template(
     namespace: str = _NAMESPACE,
     chart: Path = CHART,
 ) -> str:
-    """What `helm install` would send, hooks included, as YAML documents.
+    """The objects that `helm install` would send, including hooks, as YAML documents.
 
     Raises:
-        RuntimeError: the values are refused, or a template fails; with helm's words.
+        RuntimeError: helm refuses the values, or a template fails. The error has helm's message.
     """
     given = ("--namespace", namespace, "--values", "-")
     return helm("template", release, chart, *given, stdin=yaml.safe_dump(values or {})).stdout
 
 
 def rendered(values: Json | None = None, *, namespace: str = _NAMESPACE) -> list[Json]:
-    """The same as objects."""
+    """The objects that `helm install` would send, as dicts."""
     documents = yaml.load_all(template(values, namespace=namespace), Loader=yaml.CSafeLoader)
     return [body for body in documents if body]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be set when the chart is installed; source of `values.yaml` and `values.schema.json`.
+"""The values of the chart; source of `values.yaml` and `values.schema.json`.
 
-Bounds of the operator's settings are not repeated here: `tests/chart/test_settings.py` holds the defaults to them, and
-the operator says at its start what it does not take.
+Bounds of the operator's settings are not repeated here. `tests/chart/test_settings.py` checks the defaults against them,
+and the operator reports an invalid setting when it starts.
 """
 
 from typing import Annotated, Any, Literal
@@ -26,7 +26,7 @@ Free = dict[str, Any]
 
 
 class Part(BaseModel):
-    """Camel case outside; a value that is not known is refused."""
+    """Base of all values. Keys are camelCase in YAML; an unknown key is an error."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, alias_generator=to_camel, validate_by_name=True
@@ -34,13 +34,13 @@ class Part(BaseModel):
 
 
 class Reference(Part):
-    """An object of the same namespace."""
+    """An object in the namespace of the release."""
 
-    name: Name = Field(description="Its name.")
+    name: Name = Field(description="Name of the object.")
 
 
 class Image(Part):
-    """The operator's own image."""
+    """Image of the operator."""
 
     repository: str = Field(
         default="ghcr.io/sdservice/operator",
@@ -51,59 +51,63 @@ class Image(Part):
         default="",
         pattern="^([A-Za-z0-9_][-.A-Za-z0-9_]*)?$",
         max_length=128,
-        description="Tag; empty: the chart's appVersion.",
+        description="Tag. If empty, the appVersion of the chart.",
     )
     digest: str = Field(
-        default="", pattern="^(sha256:[0-9a-f]{64})?$", description="sha256:...; it wins over the tag."
+        default="",
+        pattern="^(sha256:[0-9a-f]{64})?$",
+        description="Digest, sha256:... If set, the tag is not used.",
     )
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
-        default="IfNotPresent", description="IfNotPresent, Always or Never."
+        default="IfNotPresent", description="Pull policy: IfNotPresent, Always or Never."
     )
     pull_secrets: list[Reference] = Field(
-        default=[], description="Secrets of the operator's namespace for a private registry: [{name: ...}]."
+        default=[],
+        description="Secrets in the namespace of the release for a private registry: [{name: ...}].",
     )
 
 
 class Crd(Part):
-    """The CustomResourceDefinition; upgraded with the release, which Helm does not do with a folder crds/."""
+    """The CustomResourceDefinition. It is a template, because Helm does not upgrade a folder crds/."""
 
     install: bool = Field(
         default=True,
-        description="Install and upgrade it; false where something else does, such as an administrator.",
+        description="Install and upgrade the CustomResourceDefinition. Set false if an administrator installs it.",
     )
 
 
 class Rbac(Part):
-    """Permissions of the operator, and of users."""
+    """Permissions of the operator and of users."""
 
     create: bool = Field(
-        default=True, description="Create the operator's Roles; false where an administrator does."
+        default=True, description="Create the operator's Roles. Set false if an administrator creates them."
     )
     cluster_reads: bool = Field(
         default=True,
         description=(
-            "Also with watched namespaces: read nodes (preload tells which hold the image), CustomResourceDefinitions"
-            " (a KubeRay installed later is noticed at once) and namespaces. All belong to the whole cluster."
+            "Allow the operator to read objects of the whole cluster even if watchNamespaces is set: nodes (to report which have"
+            " the image), CustomResourceDefinitions (to detect a later KubeRay installation at once) and namespaces."
         ),
     )
     aggregate: bool = Field(
         default=True,
-        description="Let the cluster's roles view, edit and admin include StableDiffusionServices.",
+        description="Add StableDiffusionServices to the cluster roles view, edit and admin.",
     )
 
 
 class ServiceAccount(Part):
-    """The identity of the operator."""
+    """ServiceAccount of the operator."""
 
-    create: bool = Field(default=True, description="Create it.")
+    create: bool = Field(default=True, description="Create the ServiceAccount.")
     name: OptionalName = Field(
-        default="", description="Its name; empty: that of the release, or `default` if none is created."
+        default="",
+        description="Name of the ServiceAccount. If empty: the name of all objects, or `default` if create is false.",
     )
-    annotations: Labels = Field(default={}, description="Annotations.")
+    annotations: Labels = Field(default={}, description="Annotations of the ServiceAccount.")
 
 
 class Runtime(Part):
-    """The image of services that name none."""
+    """Default runtime image, for services without spec.image."""
 
     repository: str = Field(
         default="ghcr.io/sdservice/worker", description="Repository, without tag and digest."
@@ -112,44 +116,48 @@ class Runtime(Part):
         default="",
         pattern="^([A-Za-z0-9_][-.A-Za-z0-9_]*)?$",
         max_length=128,
-        description="Tag; empty: the chart's appVersion.",
+        description="Tag. If empty, the appVersion of the chart.",
     )
 
 
 class Preload(Part):
-    """Pods that keep images on nodes."""
+    """Preload pods, which keep images on nodes."""
 
     priority_class_name: OptionalName = Field(
-        default="", description="Their PriorityClass; empty: the cluster's default."
+        default="",
+        description="PriorityClass of the preload pods. If empty, the default of the cluster.",
     )
     gpu_node_labels: Annotated[list[NodeLabel], Field(max_length=32)] = Field(
         default=[],
-        description="Labels of nodes with GPUs beside the well-known ones, each as key or key=value: the image of a worker"
-        " group without a selector of its own is preloaded there.",
+        description="Labels of GPU nodes in addition to the well-known ones, as key or key=value. Images for worker groups"
+        " without a node selector are preloaded on these nodes.",
     )
     node_status_max_images: int = Field(
-        default=50, ge=-1, description="nodeStatusMaxImages of the kubelets; -1: they list all images."
+        default=50,
+        ge=-1,
+        description="nodeStatusMaxImages in the configuration of the kubelets. -1: the kubelets list all images.",
     )
 
 
 class WarmPriorityClass(Part):
-    """The PriorityClass of placeholders of spare workers; belongs to the whole cluster."""
+    """PriorityClass of the placeholder pods. It is a cluster-wide object."""
 
-    create: bool = Field(default=True, description="Create it.")
-    name: Name = Field(default="sdservice-warm", description="Its name.")
+    create: bool = Field(default=True, description="Create the PriorityClass.")
+    name: Name = Field(default="sdservice-warm", description="Name of the PriorityClass.")
     value: int = Field(
         default=-10,
         ge=-1000000000,
         le=0,
-        description="Below that of every worker; -10 is the lowest that cluster-autoscaler still adds nodes for.",
+        description="Priority, lower than that of every worker. cluster-autoscaler adds no nodes for a priority below -10.",
     )
 
 
 class Warm(Part):
-    """Placeholders that keep places for spare workers (spec.imagePreload.warmNodes)."""
+    """Placeholder pods, which reserve capacity for spare workers (spec.imagePreload.warmNodes)."""
 
     image: str = Field(
-        default="", description="Image of the placeholders, such as a pause image; empty: the runtime image."
+        default="",
+        description="Image of the placeholder pods, such as a pause image. If empty, the runtime image.",
     )
     priority_class: WarmPriorityClass = Field(
         default=WarmPriorityClass(), description=str(WarmPriorityClass.__doc__)
@@ -157,136 +165,152 @@ class Warm(Part):
 
 
 class Ray(Part):
-    """How the operator asks Ray, and where KubeRay is."""
+    """Connections of the operator to Ray, and the namespace of KubeRay."""
 
     kuberay_namespace: OptionalName = Field(
         default="",
-        description="Namespace of KubeRay, whose operator may ask dashboards; empty: pods of its label in any namespace.",
+        description="Namespace of KubeRay. NetworkPolicies allow its operator to connect to Ray's dashboards. If empty, any"
+        " namespace.",
     )
     through_api_server: bool = Field(
         default=False,
         description=(
-            "Ask dashboards and services through the API server's proxy instead of directly; for clusters whose network"
-            " keeps the operator from pods. It needs the permission to get services/proxy."
+            "Connect to Ray's dashboards and to services through the proxy of the API server. Use this if the network blocks"
+            " connections from the operator to pods. The operator then needs the permission to get services/proxy."
         ),
     )
 
 
 class Reconciling(Part):
-    """Pace of the operator."""
+    """Concurrency, rates and intervals of reconciliation."""
 
-    workers: int = Field(default=8, ge=1, le=64, description="Services reconciled at the same time.")
+    workers: int = Field(
+        default=8, ge=1, le=64, description="Number of services that are reconciled at the same time."
+    )
     rollout_at_once: int = Field(
         default=1,
         ge=1,
         le=10000,
-        description="Services that get a new cluster at the same time because the operator gives pods something else, such as"
-        " a new default image; edits do not wait.",
+        description="Number of services that get a new cluster at the same time when the operator itself changes their pods, such"
+        " as with a new default image. Edits of a service do not wait.",
     )
     passes_per_second: float = Field(
         default=100,
         gt=0,
         le=10000,
-        description="Services reconciled per second over time; twice as many at once. Services that a start finds as they should"
-        " be do not count.",
+        description="Average number of services reconciled per second. A burst may have twice as many. Services that need no"
+        " change when the operator starts do not count.",
     )
     resync_seconds: int = Field(
-        default=300, ge=1, le=3600, description="Seconds between two looks for changes that no watch told of."
+        default=300,
+        ge=1,
+        le=3600,
+        description="Seconds between two resyncs, which find changes that the watches missed.",
     )
     full_resync_seconds: int = Field(
-        default=21600, ge=1, le=86400, description="Seconds between two passes over every service."
+        default=21600,
+        ge=1,
+        le=86400,
+        description="Seconds between two full resyncs, which reconcile every service.",
     )
     request_timeout_seconds: int = Field(
-        default=20, ge=1, le=30, description="Seconds until a request to the API server is given up."
+        default=20, ge=1, le=30, description="Timeout of a request to the API server, in seconds."
     )
     retry_base_seconds: float = Field(
-        default=0.5, gt=0, le=60, description="Pause after a first failure of a service; it doubles."
+        default=0.5,
+        gt=0,
+        le=60,
+        description="Seconds until the first retry after a failure of a service. The delay doubles with each failure.",
     )
     retry_cap_seconds: int = Field(
-        default=60, ge=1, le=3600, description="Longest pause between two tries, in seconds."
+        default=60, ge=1, le=3600, description="Maximum delay between two retries, in seconds."
     )
 
 
 class Amounts(Part):
-    """CPU and memory."""
+    """Amounts of CPU and memory."""
 
-    cpu: Quantity | None = Field(default=None, description="CPUs.")
+    cpu: Quantity | None = Field(default=None, description="CPU cores.")
     memory: Quantity | None = Field(default=None, description="Memory.")
 
 
 class Resources(Part):
     """CPU and memory of the operator's container."""
 
-    requests: Amounts = Field(
-        default=Amounts(cpu="50m", memory="128Mi"), description="What is set aside for it."
-    )
+    requests: Amounts = Field(default=Amounts(cpu="50m", memory="128Mi"), description="Resource requests.")
     limits: Amounts = Field(
         default=Amounts(cpu="2", memory="512Mi"),
-        description="What it may use at most: 10,000 services take some 250 MB.",
+        description="Resource limits. The operator uses about 250 MB for 10,000 services.",
     )
 
 
 class DisruptionBudget(Part):
-    """The PodDisruptionBudget; made where there are two replicas, since with one it would only block drains."""
+    """PodDisruptionBudget of the operator. It is created only with two replicas; with one it would block node drains."""
 
-    enabled: bool = Field(default=True, description="Make it.")
+    enabled: bool = Field(default=True, description="Create the PodDisruptionBudget.")
 
 
 class Pod(Part):
-    """The operator's pods."""
+    """Pods of the operator."""
 
-    labels: Labels = Field(default={}, description="Further labels.")
-    annotations: Labels = Field(default={}, description="Further annotations.")
-    node_selector: Labels = Field(default={}, description="Nodes they may run on.")
-    tolerations: list[Free] = Field(default=[], description="Taints they bear.")
-    affinity: Free = Field(default={}, description="Affinity.")
-    priority_class_name: OptionalName = Field(default="", description="PriorityClass.")
+    labels: Labels = Field(default={}, description="Additional labels.")
+    annotations: Labels = Field(default={}, description="Additional annotations.")
+    node_selector: Labels = Field(default={}, description="Labels that a node must have.")
+    tolerations: list[Free] = Field(default=[], description="Taints that the pods tolerate.")
+    affinity: Free = Field(default={}, description="Affinity, as in a Pod.")
+    priority_class_name: OptionalName = Field(default="", description="PriorityClass of the pods.")
     termination_grace_period_seconds: int = Field(
-        default=30, ge=1, description="Seconds to finish what has begun."
+        default=30, ge=1, description="Seconds that a pod has to finish its work before it is killed."
     )
 
 
 class PodMonitor(Part):
-    """Objects for the Prometheus operator, whose kinds must be there (monitoring.coreos.com/v1)."""
+    """PodMonitors for the Prometheus operator. The cluster must have its kinds (monitoring.coreos.com/v1)."""
 
-    enabled: bool = Field(default=False, description="Make a PodMonitor of the operator's pods.")
+    enabled: bool = Field(default=False, description="Create a PodMonitor for the pods of the operator.")
     services: bool = Field(
         default=False,
-        description="Make one of the pods of all services too (port metrics of KubeRay's containers).",
+        description="Create a PodMonitor for the pods of all services (port `metrics` of KubeRay's containers).",
     )
     labels: Labels = Field(
-        default={}, description="Further labels, by which a Prometheus selects PodMonitors."
+        default={}, description="Additional labels, by which a Prometheus selects PodMonitors."
     )
-    interval: Interval = Field(default="30s", description="Time between two scrapes.")
+    interval: Interval = Field(default="30s", description="Interval between two scrapes.")
 
 
 class Alerts(Part):
-    """Alerts as a PrometheusRule (monitoring.coreos.com/v1)."""
+    """Alerts, as a PrometheusRule (monitoring.coreos.com/v1)."""
 
-    enabled: bool = Field(default=False, description="Make it.")
-    labels: Labels = Field(default={}, description="Further labels, by which a Prometheus selects rules.")
+    enabled: bool = Field(default=False, description="Create the PrometheusRule.")
+    labels: Labels = Field(default={}, description="Additional labels, by which a Prometheus selects rules.")
     cold_start_seconds: int = Field(
         default=900,
         ge=1,
-        description="Start of a worker that is called slow: the 90th percentile of 6 hours.",
+        description="Alert if the 90th percentile of worker starts in 6 hours takes longer than this, in seconds.",
     )
     failing_percent: int = Field(
-        default=5, ge=1, le=100, description="Share of requests answered 5xx that is called failing."
+        default=5,
+        ge=1,
+        le=100,
+        description="Alert if more than this percentage of the requests of a service is answered with 5xx.",
     )
 
 
 class Dashboards(Part):
-    """Grafana dashboards as a ConfigMap that Grafana's sidecar reads."""
+    """Grafana dashboards, as a ConfigMap for Grafana's sidecar."""
 
-    enabled: bool = Field(default=False, description="Make it.")
+    enabled: bool = Field(default=False, description="Create the ConfigMap.")
     labels: Labels = Field(
-        default={"grafana_dashboard": "1"}, description="Labels by which the sidecar finds it."
+        default={"grafana_dashboard": "1"},
+        description="Labels by which the sidecar finds the ConfigMap.",
     )
-    annotations: Labels = Field(default={}, description="Annotations, such as the folder in Grafana.")
+    annotations: Labels = Field(
+        default={}, description="Annotations of the ConfigMap, such as the folder in Grafana."
+    )
 
 
 class Monitoring(Part):
-    """What is watched, and how it is told."""
+    """Monitoring: PodMonitors, alerts and dashboards."""
 
     pod_monitor: PodMonitor = Field(default=PodMonitor(), description=str(PodMonitor.__doc__))
     alerts: Alerts = Field(default=Alerts(), description=str(Alerts.__doc__))
@@ -294,24 +318,27 @@ class Monitoring(Part):
 
 
 class NetworkPolicy(Part):
-    """Whom the operator's pods may talk to, and who may talk to them."""
+    """NetworkPolicy for the pods of the operator."""
 
-    enabled: bool = Field(default=True, description="Make it.")
+    enabled: bool = Field(default=True, description="Create the NetworkPolicy.")
     metrics_from: list[Free] = Field(
         default=[{"namespaceSelector": {}}],
-        description="Who may scrape the metrics: peers of a NetworkPolicy.",
+        description="Peers that may scrape the metrics, as in a NetworkPolicy.",
     )
 
 
 class Tests(Part):
-    """`helm test`: makes a suspended service, waits until the operator has acted on it, and deletes it."""
+    """`helm test` creates a suspended service, waits until the operator accepts it, and deletes it."""
 
     namespace: OptionalName = Field(
         default="",
-        description="Where; empty: the first watched namespace, or that of the release.",
+        description="Namespace of the test service. If empty: the first watched namespace, or the namespace of the release.",
     )
     timeout_seconds: int = Field(
-        default=120, ge=1, le=3600, description="Seconds after which the operator is given up."
+        default=120,
+        ge=1,
+        le=3600,
+        description="Seconds until the test fails without an answer of the operator.",
     )
 
 
@@ -321,7 +348,7 @@ class Values(Part):
     fullname_override: Annotated[str, Field(pattern="^([a-z0-9]([-a-z0-9]*[a-z0-9])?)?$", max_length=40)] = (
         Field(
             default="",
-            description="Name of all objects; empty: that of the release with the chart's.",
+            description="Name of all objects. If empty: the name of the release followed by the name of the chart.",
         )
     )
     image: Image = Field(default=Image(), description=str(Image.__doc__))
@@ -329,18 +356,19 @@ class Values(Part):
         default=1,
         ge=1,
         le=2,
-        description="Pods of the operator; with 2 one works, and the other takes over within 20 s of its loss.",
+        description="Number of pods of the operator. With 2, one pod is active, and the other takes over within 20 s.",
     )
     leader_election: bool = Field(
         default=True,
-        description="Hold a Lease while working. False only with one replica: two that write would write everything twice.",
+        description="Use a Lease, so that only one pod is active. False is allowed only with one replica.",
     )
     watch_namespaces: list[Name] = Field(
         default=[],
-        description="Namespaces to serve, with a Role in each; they must exist. Empty: all, with a ClusterRole.",
+        description="Namespaces to watch. They must exist, and each gets a Role. If empty: all namespaces, with a ClusterRole.",
     )
     watch_own_namespace: bool = Field(
-        default=False, description="Serve the release's namespace only; excludes watchNamespaces."
+        default=False,
+        description="Watch only the namespace of the release. It cannot be combined with watchNamespaces.",
     )
     crd: Crd = Field(default=Crd(), description=str(Crd.__doc__))
     rbac: Rbac = Field(default=Rbac(), description=str(Rbac.__doc__))
@@ -353,12 +381,14 @@ class Values(Part):
         default="",
         pattern="^(/[^/]+)*$",
         description=(
-            "Directory of the nodes that services may keep weights in (spec.model.cache.nodeDirectory), a hostPath."
-            " Empty: none may."
+            "Directory of the nodes in which services may store weights (spec.model.cache.nodeDirectory), a hostPath."
+            " If empty, services cannot use nodeDirectory."
         ),
     )
     reconciling: Reconciling = Field(default=Reconciling(), description=str(Reconciling.__doc__))
-    log_format: Literal["plain", "json"] = Field(default="json", description="plain or json.")
+    log_format: Literal["plain", "json"] = Field(
+        default="json", description="Format of the logs: plain or json."
+    )
     resources: Resources = Field(default=Resources(), description=str(Resources.__doc__))
     pod: Pod = Field(default=Pod(), description=str(Pod.__doc__))
     pod_disruption_budget: DisruptionBudget = Field(
@@ -368,13 +398,15 @@ class Values(Part):
         default=[443, 6443],
         min_length=1,
         description=(
-            "Ports of the API server, as pods reach it: that of its Service, and its own. NetworkPolicies open them to the"
-            " operator and to Ray's heads."
+            "Ports on which pods reach the API server: the port of its Service and the port of its endpoints. NetworkPolicies"
+            " open them for the operator and for Ray's heads."
         ),
     )
     network_policy: NetworkPolicy = Field(default=NetworkPolicy(), description=str(NetworkPolicy.__doc__))
     monitoring: Monitoring = Field(default=Monitoring(), description=str(Monitoring.__doc__))
     tests: Tests = Field(default=Tests(), description=str(Tests.__doc__))
     global_: Free = Field(
-        default={}, alias="global", description="Helm gives a chart the global values of its parent."
+        default={},
+        alias="global",
+        description="Global values of a parent chart. This chart does not use them.",
     )

@@ -99,7 +99,7 @@ async def refuse_invalid(user: User) -> None:
         await user.apply(replicas={"min": 3, "max": 2})
     except ApiException as error:
         _expect(error.status == _INVALID, f"refused with {error.status}")
-        _expect("min must not be above max" in str(error.body), f"no rule in {error.body}")
+        _expect("min must not exceed max" in str(error.body), f"no rule in {error.body}")
     else:
         raise AssertionError("min above max was accepted")
     await user.until_condition("Ready", "True", "Serving")
