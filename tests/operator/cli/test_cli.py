@@ -73,6 +73,14 @@ def test_what_is_not_a_service_exits_3(sdservice, text, says):
     assert says in result.stderr
 
 
+def test_a_file_that_cannot_be_read_hides_no_other_error(sdservice, service, file):
+    result = sdservice("validate", "no-such-file.yaml", file(service(spec={"gpusPerReplica": 9})))
+    assert result.returncode == 3
+    assert "cannot read no-such-file.yaml" in result.stderr
+    assert "document 1: spec.gpusPerReplica" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_missing_file_exits_1_in_one_line(sdservice):
     result = sdservice("validate", "no-such-file.yaml")
     assert result.returncode == 1

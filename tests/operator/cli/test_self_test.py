@@ -32,7 +32,8 @@ def test_the_service_is_valid_and_starts_nothing():
 
 
 async def test_an_operator_that_accepts_passes():
-    cluster = Answers(None, {}, told("True", "Accepted", ""))
+    unfinished = {"status": {"observedGeneration": 1, "conditions": []}}
+    cluster = Answers(None, {}, unfinished, told("True", "Accepted", ""))
     assert "team" in await judged(cluster, CREATED, 30, poll_seconds=0)
 
 

@@ -6,6 +6,7 @@ import sys
 import typer
 
 from sd_operator.cli import crd, render, run, self_test, validate, why
+from sd_operator.cli.exits import FAILURE, INVALID, error_lines
 from sd_operator.errors import InvalidResource, SdServiceError
 
 app = typer.Typer(
@@ -22,17 +23,12 @@ app.command("run")(run.run)
 app.command("why")(why.why)
 app.command("self-test")(self_test.self_test)
 
-FAILURE, INVALID = 1, 3
-
 
 def main() -> None:
     """Run a command. Exit codes: 0, 1 (failure), 2 (usage), 3 (invalid input) and 130 (interrupted)."""
     try:
         app()
-    except InvalidResource as error:
-        for problem in error.problems:
-            typer.echo(f"{error.name}: {problem}", err=True)
-        sys.exit(INVALID)
     except SdServiceError as error:
-        typer.echo(f"sdservice: {error}", err=True)
-        sys.exit(FAILURE)
+        for line in error_lines(error):
+            typer.echo(line, err=True)
+        sys.exit(INVALID if isinstance(error, InvalidResource) else FAILURE)

@@ -63,8 +63,9 @@ async def judged(
     while time.monotonic() < deadline:
         live = await cluster.get(SERVICE, metadata["namespace"], metadata["name"]) or {}
         reported = live.get("status") or {}
-        if reported.get("observedGeneration") == metadata["generation"]:
-            accepted = next(each for each in reported["conditions"] if each["type"] == "Accepted")
+        conditions = {each["type"]: each for each in reported.get("conditions") or []}
+        if reported.get("observedGeneration") == metadata["generation"] and "Accepted" in conditions:
+            accepted = conditions["Accepted"]
             if accepted["status"] != "True":
                 raise SdServiceError(
                     f"the operator does not accept the test service: {accepted['reason']}: {accepted['message']}"
