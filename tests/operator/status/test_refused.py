@@ -126,7 +126,7 @@ def test_without_a_ray_service_of_ours_nothing_serves(scene, before, error, reas
 def test_what_may_not_be_read_is_unknown_and_the_rest_as_last_told(scene, before):
     after = status.unseen(refusal(Refused("no DaemonSets")), "no RayServices", before, scene.now)
     assert told(after) == told(before) | {"Ready": ("Unknown", "Refused"), "Accepted": ("False", "Refused")}
-    assert after.conditions[0].message == "What runs cannot be read: no RayServices"
+    assert after.conditions[0].message == "The operator cannot read what runs: no RayServices"
     assert [each.observed_generation for each in after.conditions] == [4, 4, 3, 3, 3, 3, 3, 3]
     assert after.replicas == before.replicas
     assert status.look_again_seconds(after) == 30

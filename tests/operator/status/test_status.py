@@ -78,7 +78,7 @@ def test_starting_names_cluster_and_time(resource):
     assert (found.status, found.reason) == ("False", "Starting")
     assert (
         found.message
-        == "RayCluster imagine-new is starting since 2026-01-01T00:00:00Z; the application is DEPLOYING."
+        == "RayCluster imagine-new has been starting since 2026-01-01T00:00:00Z; the application is DEPLOYING."
     )
 
 

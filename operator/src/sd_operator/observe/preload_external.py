@@ -36,7 +36,7 @@ def of_nodes(spec: Spec, images: Iterable[str], pods: Iterable[Json], view: View
     """
     images = list(images)
     if view.nodes is None:
-        hidden = "the operator may not read nodes: allow it to get and list them"
+        hidden = "it may not read nodes. Allow the operator to get and list nodes"
         return PreloadState(tuple(map(ImageState, images)), hidden=hidden)
     matching = {name: node for name, node in view.nodes.items() if _takes_workers(node, spec)}
     slow = dict(filter(None, map(_slow_start, pods)))
