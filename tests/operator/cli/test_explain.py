@@ -218,7 +218,7 @@ def test_delays_that_do_not_fit_are_told_of_although_nothing_is_wrong(told, scen
     found = explain(live(), after, snapshot, (), scene.now)
     assert found.good
     assert [finding.title.split(":")[0] for finding in found.findings] == ["Ready", "ConfigApplied"]
-    assert "set autoscaling.idleWorkerSeconds to 600 or more" in found.findings[1].words
+    assert "Set autoscaling.idleWorkerSeconds to 600 or more" in found.findings[1].words
 
 
 def test_the_latest_warning_of_each_kind_is_shown(told, scene):

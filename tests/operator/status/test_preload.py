@@ -226,7 +226,9 @@ def test_a_serving_image_that_is_lost_counts(scene):
     snapshot = scene.snapshot(preload=preload(former=(lost,)))
     found = scene.conditions(snapshot)["ImagesPreloaded"]
     assert (found.status, found.reason) == ("False", "ImageLost")
-    assert found.message.endswith("still runs, is on 1/2 nodes: node b: image r/i:1 was there and is not any more.")
+    assert found.message.endswith(
+        "still runs, is on 1/2 nodes: node b: image r/i:1 was there and is not any more."
+    )
 
 
 def test_a_daemon_set_that_may_not_be_made_is_told_in_the_api_servers_words(scene):

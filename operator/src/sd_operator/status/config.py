@@ -35,7 +35,9 @@ def config_applied(effective: EffectiveSpec, snapshot: Snapshot, *, in_place: bo
 def _config_applied(effective: EffectiveSpec, snapshot: Snapshot) -> ConditionState:
     view = snapshot.ray_service
     if is_suspended(effective, view):
-        return ConditionState("False", Reason.SUSPENDED, "The service is suspended, so Ray runs no configuration.")
+        return ConditionState(
+            "False", Reason.SUSPENDED, "The service is suspended, so Ray runs no configuration."
+        )
     if view is None or not view.up_to_date:
         return ConditionState(
             "False", Reason.CONFIG_PENDING, "KubeRay has not processed the latest RayService yet."
@@ -47,7 +49,9 @@ def _config_applied(effective: EffectiveSpec, snapshot: Snapshot) -> ConditionSt
         return _as_kuberay_reports(view, application)
     if reading.state.config is None:
         return ConditionState(
-            "False", Reason.CONFIG_PENDING, f"RayCluster {cluster} has no Serve configuration yet{application.age}."
+            "False",
+            Reason.CONFIG_PENDING,
+            f"RayCluster {cluster} has no Serve configuration yet{application.age}.",
         )
     found = differences(effective.config, reading.state)
     if found:
@@ -61,7 +65,9 @@ def _settled(view: RayServiceView, application: Known) -> ConditionState:
     if application.status == "DEPLOY_FAILED":
         return ConditionState("False", Reason.APPLICATION_FAILED, application.reason)
     if application.status not in {"RUNNING", "UNHEALTHY"}:
-        message = f"Ray has accepted the configuration; the application is {application.status}{application.age}."
+        message = (
+            f"Ray has accepted the configuration; the application is {application.status}{application.age}."
+        )
         return ConditionState("False", Reason.APPLICATION_DEPLOYING, message)
     if view.pending:
         message = f"RayCluster {view.pending} runs the configuration but does not serve yet." + (
@@ -80,6 +86,8 @@ def _as_kuberay_reports(view: RayServiceView, application: Known) -> ConditionSt
         )
     settled = _settled(view, application)
     if settled.status == "True":
-        message = f"KubeRay sent the configuration of this spec to Ray; the operator has not read it back.{unread}"
+        message = (
+            f"KubeRay sent the configuration of this spec to Ray; the operator has not read it back.{unread}"
+        )
         return ConditionState("True", Reason.APPLICATION_RUNNING, message)
     return settled

@@ -67,7 +67,9 @@ def model_available(effective: EffectiveSpec, snapshot: Snapshot) -> ConditionSt
     cluster = view.pending if view and view.pending else serving_cluster(snapshot)
     application = known(snapshot, cluster)
     if is_suspended(effective, view):
-        return ConditionState("Unknown", Reason.SUSPENDED, "The service is suspended, so no replica loads the model.")
+        return ConditionState(
+            "Unknown", Reason.SUSPENDED, "The service is suspended, so no replica loads the model."
+        )
     problem = model_problem(application.words)
     if problem is not None:
         return problem
@@ -91,7 +93,9 @@ def _loaded(report: StartReport | None) -> ConditionState:
         which = (
             f"the LoRA {names[0]}" if len(names) == 1 else f"{len(names)} LoRAs ({', '.join(names[:_SHOWN])})"
         )
-        return ConditionState("True", Reason.LORA_REFUSED, f"{message} The replica runs without {which}: {words}")
+        return ConditionState(
+            "True", Reason.LORA_REFUSED, f"{message} The replica runs without {which}: {words}"
+        )
     if report is not None and report.warnings:
         more = len(report.warnings) - 1
         others = f" ({more} more in the log of the replica)" if more else ""

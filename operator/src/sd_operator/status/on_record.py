@@ -99,7 +99,9 @@ class Record:
 
     def _model(self, state: ConditionState, before: ConditionState) -> ConditionState:
         wait = self._wait(self._newest)
-        is_reported = wait is _Wait.START and state.status == "False"  # KubeRay reports a problem with the model
+        is_reported = (
+            wait is _Wait.START and state.status == "False"
+        )  # KubeRay reports a problem with the model
         if self.effective.suspend or is_reported or not self._is_same_spec:
             return state
         return self._marked(state, before, self._newest)

@@ -136,9 +136,7 @@ def _found(state: PreloadState) -> ConditionState:
     if state.nodes_ready + unknown < state.nodes_matched:
         return ConditionState("False", Reason.PULLING, f"{nodes}{_missing(state)}.")
     if unknown:
-        message = (
-            f"{nodes}; {unknown} more cannot be checked, because a kubelet lists only its largest images, and none at first."
-        )
+        message = f"{nodes}; {unknown} more cannot be checked, because a kubelet lists only its largest images, and none at first."
         return ConditionState("Unknown", Reason.IMAGES_UNSEEN, message)
     several = [each.image for each in state.images if each.digests > 1]
     versions = (

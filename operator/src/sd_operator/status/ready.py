@@ -65,7 +65,9 @@ def ready(effective: EffectiveSpec, snapshot: Snapshot, now: datetime) -> Condit
         return state
     state = _first(scene, _WHILE_IT_SERVES) or _serving(scene)
     if snapshot.answers and state.status == "False":
-        return ConditionState("True", Reason.DEGRADED, f"Replicas in RayCluster {cluster} still answer. {state.message}")
+        return ConditionState(
+            "True", Reason.DEGRADED, f"Replicas in RayCluster {cluster} still answer. {state.message}"
+        )
     return state
 
 
@@ -81,7 +83,11 @@ def denied(effective: EffectiveSpec, snapshot: Snapshot, now: datetime) -> Condi
 
 def _is_suspended(scene: _Scene) -> ConditionState | None:
     if is_suspended(scene.effective, scene.view):
-        return ConditionState("False", Reason.SUSPENDED, "The service is suspended. Set spec.suspend to false to start it again.")
+        return ConditionState(
+            "False",
+            Reason.SUSPENDED,
+            "The service is suspended. Set spec.suspend to false to start it again.",
+        )
     return None
 
 
@@ -158,7 +164,9 @@ def _is_unknown(scene: _Scene) -> ConditionState | None:
         return None
     unread = f"; {application.unread}" if application.unread else ""
     status = application.status
-    state = f"The Serve application is {status}" if status else "Ray has not reported the Serve application yet"
+    state = (
+        f"The Serve application is {status}" if status else "Ray has not reported the Serve application yet"
+    )
     message = f"{state}{unread}"
     return _blocked(scene, message) or ConditionState("False", Reason.APPLICATION_DEPLOYING, f"{message}.")
 

@@ -132,7 +132,9 @@ REASONS = {
         "There is no such model, revision, folder or file.",
         "Correct spec.model.uri and revision. A private repository needs spec.model.tokenSecretRef.",
     ),
-    Reason.MODEL_NOT_LOADED: Meaning("The service has zero replicas, so no replica has loaded the model. The next request loads it."),
+    Reason.MODEL_NOT_LOADED: Meaning(
+        "The service has zero replicas, so no replica has loaded the model. The next request loads it."
+    ),
     Reason.MODEL_UNAVAILABLE: Meaning(
         "The weights could not be downloaded or loaded.",
         "Read the error in the message. Check the network, proxy and egress rules, the disk space, and the model folder.",
@@ -156,7 +158,8 @@ REASONS = {
         "No node matches the worker groups now, so nothing is preloaded. The message names the labels of matching nodes."
     ),
     Reason.NO_REPLICAS: Meaning(
-        "No replica accepts requests.", "Wait: a replica is starting, and a large model takes minutes to load."
+        "No replica accepts requests.",
+        "Wait: a replica is starting, and a large model takes minutes to load.",
     ),
     Reason.PODS_REFUSED: Meaning(
         "The API server refuses the pods.",
@@ -223,7 +226,9 @@ REASONS = {
         "A change of the model is on hold until its weights are fetched. The running replicas stay unchanged.",
         "If this state lasts, read the log of the weights pods of the service, or revert the change.",
     ),
-    Reason.WAKING: Meaning("A request woke the service from zero replicas. The request waits until a replica runs."),
+    Reason.WAKING: Meaning(
+        "A request woke the service from zero replicas. The request waits until a replica runs."
+    ),
 }
 
 

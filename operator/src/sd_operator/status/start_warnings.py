@@ -27,7 +27,9 @@ def delays(applied: ConditionState, start: ColdStart | None, effective: Effectiv
     found = list(_too_short(start, effective))
     if not found:
         return applied
-    message = f"{applied.message} The last start of a worker took {start.total_seconds:.0f} s. {' '.join(found)}"
+    message = (
+        f"{applied.message} The last start of a worker took {start.total_seconds:.0f} s. {' '.join(found)}"
+    )
     return ConditionState("True", Reason.DELAYS_TOO_SHORT, message)
 
 
