@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Observe, decide, apply, report: one level-triggered pass over one resource.
 
-It is the same pass for create, edit, child event, resync and restart; every step starts from live objects, so it
-may be cut off anywhere and run again.
+The pass is the same for create, edit, child event, resync and restart. Every step starts from live objects, so a pass may
+be interrupted anywhere and run again.
 """
 
 import asyncio
@@ -61,12 +61,12 @@ Json = dict[str, Any]
 
 
 class Found(NamedTuple):
-    """What there is of a resource.
+    """The live objects of a resource.
 
     Attributes:
         secret: the Secret with Ray's token.
-        ray_clusters: made by KubeRay, which gives them the labels of their RayService.
-        needs_token: False where the Secret was not read, since it is there and no pod of Ray is asked anything.
+        ray_clusters: the RayClusters that KubeRay created, with the labels of their RayService.
+        needs_token: False if the Secret was not read, because it exists and no Ray pod is polled.
     """
 
     children: Children
@@ -76,9 +76,9 @@ class Found(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """The children after they were applied, Ray's token, why the RayService was left as it was, and refused helpers.
+    """The result of an apply: the live children, Ray's token, the change on hold, and refused helper objects.
 
-    `in_place`: replicas are replaced where they are, although the spec lets new ones start first.
+    `in_place`: replicas are replaced in place, although the spec lets new replicas start first.
     """
 
     children: Children
@@ -88,7 +88,7 @@ class Applied(NamedTuple):
     refused: dict[Identity, PodProblem]
 
     def situation(self, resource: Resource, ray_clusters: list[Json], asked: DesiredImages) -> Situation:
-        """What there is of the resource now; of its children by what they are for, since others may carry our labels."""
+        """The live objects of the resource, without foreign objects that have the same labels."""
         own = {
             key: live
             for key, live in self.children.items()
@@ -106,13 +106,13 @@ class Applied(NamedTuple):
 
 @dataclass(frozen=True)
 class Reconciler:
-    """Everything that acts, as arguments: the cluster, the settings, what it observes with, the clock, the source of tokens, the metrics.
+    """Reconciles one service per pass. Everything with an effect is an argument: client, observer, clock, token source, metrics.
 
     Attributes:
-        own_writes: told of each child that is written.
-        rollout: who may have another cluster because of the operator.
-        untold: what was done and has no Event yet, since something failed before.
-        spares_token: the Secret is read only where the pass depends on it.
+        own_writes: records each child that is written.
+        rollout: limits the upgrades that the operator itself causes.
+        untold: notes without an Event yet, because a step failed before.
+        spares_token: read the Secret only if the pass depends on it.
     """
 
     cluster: Cluster
@@ -127,17 +127,17 @@ class Reconciler:
     spares_token: bool = False
 
     def reading(self, cluster: ListedCluster) -> "Reconciler":
-        """The same, for one pass over the service of which lists have shown what there is."""
+        """The same reconciler for one pass over a service whose objects were listed before."""
         return replace(self, cluster=cluster, observer=self.observer.reading(cluster), spares_token=True)
 
     async def reconcile(self, key: Key) -> float | None:
         """Bring the children and the status of one resource in line with its spec.
 
         Returns:
-            Seconds after which to look again although nothing is heard; None where events tell all there is.
+            Seconds until the next pass if no event arrives before; None if events are enough.
 
         Raises:
-            ClusterUnavailable: the API server is away or busy; the queue comes again.
+            ClusterUnavailable: the API server is unavailable or overloaded; the queue retries.
         """
         live = await self.cluster.get(SERVICE, key.namespace, key.name)
         if live is None or "deletionTimestamp" in live["metadata"]:
@@ -145,7 +145,7 @@ class Reconciler:
             self.rollout.through(key)
             self.untold.pop(key, None)
             self.observer.preloads.shared.waits(key, waits=False)
-            return None  # garbage collection takes the children
+            return None  # garbage collection deletes the children
         before, notes = recorded_status(live), self.untold.setdefault(key, [])
         assessor = Assessor(self.observer, self.clock)
         try:
@@ -178,7 +178,7 @@ class Reconciler:
         return status.look_again_seconds(after)
 
     async def _read(self, resource: Resource) -> Found:
-        """What there is of a resource, all asked for at once; waiting for one answer after the other is most of a pass."""
+        """Read the live objects of a resource in parallel; reading them one by one would be most of a pass."""
         namespace, labels = resource.namespace, naming.labels(resource.name)
         needs_token = not self.spares_token or await self._needs_token(resource)
         daemon_sets, deployments, policy, ray_service, secret, ray_clusters = await asyncio.gather(
@@ -196,20 +196,20 @@ class Reconciler:
         return await self.cluster.get(SECRET, resource.namespace, naming.token_secret(resource.name))
 
     async def _needs_token(self, resource: Resource) -> bool:
-        """Whether there are pods of Ray, which are asked with the token; or no RayService yet, before which it is made."""
+        """Whether the pass needs the token: for polls of Ray pods, or because the Secret must exist before the RayService."""
         pods = await self.cluster.list(POD, resource.namespace, naming.everything(resource.name))
         if any(naming.RAY_POD_LABEL in each["metadata"]["labels"] for each in pods):
             return True
         return await self.cluster.get(RAY_SERVICE, resource.namespace, resource.name) is None
 
     async def _apply(self, resource: Resource, found: Found, before: Status, notes: list[Note]) -> Applied:
-        """Apply what differs, delete what is ours and no longer wanted; a RayService may have to wait.
+        """Apply children that differ and delete own children that are no longer desired; a RayService may be on hold.
 
         Args:
-            resource: what is wanted.
-            found: what there is.
-            before: the status on record.
-            notes: gets what was written, also where something fails in the middle.
+            resource: the resource.
+            found: its live objects.
+            before: the recorded status.
+            notes: receives a note of each write, even if a later write fails.
         """
         preloads = self.observer.preloads.shared
         writer = ChildWriter(self.cluster, preloads, self.own_writes, resource.uid, resource.name)
@@ -231,7 +231,7 @@ class Reconciler:
                 held = await self._held(resource, body, live, before, preloads=preloads, fillers=fillers)
                 if held is not None:
                     continue
-                body, is_in_place = await self._staged(resource, body, live, found.ray_clusters, before)  # noqa: PLW2901 - what of it may be applied now
+                body, is_in_place = await self._staged(resource, body, live, found.ray_clusters, before)  # noqa: PLW2901 - the part that may be applied now
             brought = await writer.bring(body, live)
             if brought is not None:
                 children[child] = brought
@@ -250,7 +250,7 @@ class Reconciler:
         preloads: list[Json | None],
         fillers: list[Json | None],
     ) -> status.Held | None:
-        """Why the RayService is left as it is for now; None where it is not."""
+        """The hold on a change of the RayService; None if it may be applied now."""
         gate = RolloutGate(self.cluster, self.observer, self.rollout, self.clock)
         asked = self._asked(resource)
         held = await gate.held(resource, body, live, before, preloads=preloads, asked=asked)
@@ -259,7 +259,7 @@ class Reconciler:
     async def _staged(
         self, resource: Resource, wanted: Json, live: Json | None, ray_clusters: list[Json], before: Status
     ) -> tuple[Json, bool]:
-        """What of the RayService may be applied now, and whether replicas are replaced where they are."""
+        """The part of the RayService that may be applied now, and whether replicas are replaced in place."""
         pods = list[Json]()
         if removes_head(wanted, live):
             pods = await self.cluster.list(POD, resource.namespace, naming.everything(resource.name))
@@ -276,7 +276,10 @@ class Reconciler:
         children: Children,
         writer: ChildWriter,
     ) -> None:
-        """Delete what is ours and no longer wanted; what keeps an image that still runs stays until another one keeps it."""
+        """Delete own children that are no longer desired.
+
+        A DaemonSet that keeps an image which still runs stays until another DaemonSet keeps this image.
+        """
         unwanted = {
             child: live
             for child, live in children.items()
@@ -296,10 +299,10 @@ class Reconciler:
                 await writer.drop(live)
 
     async def _ensure_token(self, resource: Resource, live: Json | None) -> str:
-        """Create the Secret with Ray's token where there is none; an existing one is never written.
+        """Create the Secret with Ray's token if there is none; an existing Secret is never written.
 
         Returns:
-            The stored token: that of another writer where it was faster.
+            The stored token, even if another writer was faster.
         """
         name = naming.token_secret(resource.name)
         if live is None:
@@ -308,7 +311,7 @@ class Reconciler:
                 return token
             live = await self.cluster.get(SECRET, resource.namespace, name)
         if live is None:
-            raise ClusterUnavailable(f"Secret {name} came and went meanwhile")
+            raise ClusterUnavailable(f"Secret {name} was created and deleted during the pass")
         if not belongs_to(live, resource.uid):
             raise conflict(live, SECRET.name, resource.name)
         return token_of(live)
@@ -318,9 +321,9 @@ class Reconciler:
 
 
 async def _nothing() -> None:
-    """Stands for a read that is not needed."""
+    """A placeholder for a read that is not needed."""
 
 
 def _is_ours(live: Json, resource: Resource) -> bool:
-    """Whether a child may be deleted, or left: it is controlled by the resource, or shared with it."""
+    """Whether the pass may delete or leave a child: the resource controls it, or is one of its users."""
     return belongs_to(live, resource.uid) if is_shared(live) else owner(live) == resource.uid
