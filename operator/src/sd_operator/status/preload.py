@@ -74,7 +74,7 @@ def preloaded(effective: EffectiveSpec, snapshot: Snapshot, hold: Hold | None = 
         return ConditionState("True", Reason.DISABLED, _NOTHING)
     state = snapshot.preload
     if state.hidden:
-        return ConditionState("Unknown", Reason.IMAGES_UNSEEN, f"The operator cannot see which nodes hold the images: {state.hidden}.")  # fmt: skip
+        return ConditionState("Unknown", Reason.IMAGES_UNSEEN, f"The operator cannot see which nodes have the images: {state.hidden}.")  # fmt: skip
     found = _found(state)
     if hold is None:
         return _with_former(found, state)
@@ -140,7 +140,7 @@ def _found(state: PreloadState) -> ConditionState:
         return ConditionState("Unknown", Reason.IMAGES_UNSEEN, message)
     several = [each.image for each in state.images if each.digests > 1]
     versions = (
-        f" Nodes hold different versions of {several[0]}. Set a digest, or a tag that never changes."
+        f" Nodes have different versions of {several[0]}. Set a digest, or a tag that never changes."
         if several
         else ""
     )
@@ -178,7 +178,7 @@ def _no_nodes(state: PreloadState) -> str:
 
 
 def _image(image: ImageState, unmade: int) -> ImageStatus:
-    versions = f"The nodes hold {image.digests} different digests of this image." if image.digests > 1 else ""
+    versions = f"The nodes have {image.digests} different digests of this image." if image.digests > 1 else ""
     message = _described(image.problems) if image.problems else versions
     return ImageStatus(
         image=image.image,

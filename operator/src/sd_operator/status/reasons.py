@@ -84,7 +84,7 @@ REASONS = {
     ),
     Reason.IMAGES_PRESENT: Meaning("The image is on all matching nodes."),
     Reason.IMAGES_UNSEEN: Meaning(
-        "The operator cannot see whether nodes hold the images.",
+        "The operator cannot see whether nodes have the images.",
         "Allow the operator to get and list nodes. If kubelets list too few images, raise their nodeStatusMaxImages and"
         " set SDSERVICE_NODE_STATUS_MAX_IMAGES to the same value.",
     ),
