@@ -38,7 +38,9 @@ def concerns(resource: Resource, wanted: Json, live: Json | None, before: Status
     if any(each.reason == Reason.WAITING_FOR_IMAGES for each in before.conditions):
         return False  # an edit that was on hold, or an upgrade that has its slot already
     desired, current = ((each["metadata"].get("annotations") or {}) for each in (wanted, live))
-    return bool(desired.get(naming.CLUSTER_CONFIG_ANNOTATION) != current.get(naming.CLUSTER_CONFIG_ANNOTATION))
+    return bool(
+        desired.get(naming.CLUSTER_CONFIG_ANNOTATION) != current.get(naming.CLUSTER_CONFIG_ANNOTATION)
+    )
 
 
 class Rollout:
