@@ -154,4 +154,4 @@ def test_a_change_whose_weights_cannot_be_had_leaves_the_former_ones_serving(sce
     assert (
         found["ModelAvailable"] == found["ConfigApplied"] == found["Upgrading"] == ("False", "ModelNotFound")
     )
-    assert status.look_again_seconds(computed) is not None
+    assert status.requeue_seconds(computed) is not None

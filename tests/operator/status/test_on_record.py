@@ -194,6 +194,6 @@ def test_a_config_that_was_just_handed_over_does_not_differ_before_ray_was_asked
     pending = computed(before, up_to_date=False)
     assert told(pending, "ConfigApplied")[1] == "ConfigPending"
     assert computed(pending, due=True) == pending
-    assert status.look_again_seconds(pending) == 30
+    assert status.requeue_seconds(pending) == 30
     assert told(computed(pending), "ConfigApplied")[1] == "ConfigDiffers"
     assert told(computed(before, due=True), "ConfigApplied")[1] == "ConfigDiffers"

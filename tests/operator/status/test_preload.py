@@ -162,10 +162,10 @@ def test_a_late_image_is_told_once_with_its_cause_and_an_event(held):
 
 
 def test_what_waits_is_looked_at_again_since_a_deadline_is_time(held, scene, resource):
-    assert status.look_again_seconds(held()) == 30
+    assert status.requeue_seconds(held()) == 30
     later = scene.now + timedelta(seconds=1)
     well = status.compute(resource(), scene.snapshot(scene.view, serve=scene.serve(), preload=preload()), "r/i:2", Status(), later)  # fmt: skip
-    assert status.look_again_seconds(well) is None
+    assert status.requeue_seconds(well) is None
 
 
 def test_since_when_a_change_waits_is_on_record(held, scene):

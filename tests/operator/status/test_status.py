@@ -159,7 +159,7 @@ def test_long_messages_are_clipped(resource):
 
 
 def look_again(resource, snapshot, now=NOW):
-    return status.look_again_seconds(status.compute(resource, snapshot, "image:1", Status(), now))
+    return status.requeue_seconds(status.compute(resource, snapshot, "image:1", Status(), now))
 
 
 def test_what_time_alone_may_change_is_looked_at_again(resource):

@@ -150,8 +150,8 @@ SAMPLES = [
     str(failure(RAY_SERVICE, 500, b'{"message": "request is too large"}', None)),
     str(failure(RAY_SERVICE, 500, b'{"message": "failed calling webhook"}', None)),
     *(each.message for each in changes([OBJECT], [OBJECT], [OBJECT])),
-    removed(OBJECT, place_is_needed=True).message,
-    removed(OBJECT, place_is_needed=False).message,
+    removed(OBJECT, capacity_is_needed=True).message,
+    removed(OBJECT, capacity_is_needed=False).message,
     replaced_in_place(60).message,
 ]
 

@@ -114,9 +114,9 @@ class Cluster:
     ) -> list[Json]:
         """Objects of a namespace (None: all namespaces) that have these labels and field values, from the watch cache.
 
-        The API server's watch cache is a moment old. For the newest objects the API server would wait until etcd confirms,
-        ten times a second, that the cache has missed nothing, as soon as anything else is written in the cluster. An object
-        may therefore be gone or changed. Writes are safe: they are applied, tested or bound to a uid, and fail visibly.
+        The API server's watch cache is a moment old. A read of the newest objects would wait until the cache knows that it has
+        missed nothing. The cache learns this ten times a second, as soon as anything else is written in the cluster. A found
+        object may therefore be gone or changed. Writes are safe: they are applied, tested or bound to a uid, and fail visibly.
         """
         selectors = {"labelSelector": labels or {}, "fieldSelector": fields or {}}
         query = {

@@ -43,7 +43,7 @@ class Known:
 
     @property
     def target(self) -> int:
-        """Replicas of the model that Serve's target asks for; 0 if the counts are unknown."""
+        """Serve's target number of model replicas; 0 if the counts are unknown."""
         found = self.reading.state.deployments.get(naming.MODEL_DEPLOYMENT) if self.reading else None
         return found.target if found else 0
 

@@ -88,13 +88,13 @@ def lacks_a_node(snapshot: Snapshot) -> bool:
     )
 
 
-def removable(ray_service: Json, ray_clusters: Iterable[Json], *, place_is_needed: bool) -> Iterator[Json]:
+def removable(ray_service: Json, ray_clusters: Iterable[Json], *, capacity_is_needed: bool) -> Iterator[Json]:
     """Old clusters that may be deleted now, before KubeRay's delay has passed.
 
     Args:
         ray_service: the RayService, read after the clusters.
         ray_clusters: all RayClusters of the service.
-        place_is_needed: pods of the active or the pending cluster find no node.
+        capacity_is_needed: pods of the active or the pending cluster find no node.
     """
     if (ray_service["spec"].get("upgradeStrategy") or {}).get("type") == _IN_STEPS:
         return  # the pending cluster receives requests before it is the active one
@@ -108,7 +108,7 @@ def removable(ray_service: Json, ray_clusters: Iterable[Json], *, place_is_neede
         if "deletionTimestamp" in live["metadata"]:
             continue
         never_served = not active or (serving is not None and _created(live) > _created(serving))
-        if never_served or (place_is_needed and not _may_hold_requests(live)):
+        if never_served or (capacity_is_needed and not _may_hold_requests(live)):
             yield live
 
 

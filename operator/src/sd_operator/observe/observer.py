@@ -68,7 +68,7 @@ class Observer:
         self.probes.forget(key)
         self.nodes.depends(key, None)
 
-    async def look(
+    async def snapshot(
         self,
         key: Key,
         children: LiveChildren,
@@ -92,11 +92,11 @@ class Observer:
         upgrade = upgrade_state(ray_service, by_name.get(snapshot.active), pods)
         self.nodes.depends(key, _node_dependency(children.daemon_sets, asked))
         heads = ((name, snapshot.head(name)) for name in snapshot.clusters)
-        places = [
+        targets = [
             DashboardTarget(key.namespace, name, head.uid, token, head.ready) for name, head in heads if head
         ]
         around = _around_ray(snapshot)
-        seen = await self.serve.ask(key, places) if self.waits else self.serve.seen(key, places, around)
+        seen = await self.serve.ask(key, targets) if self.waits else self.serve.seen(key, targets, around)
         snapshot = replace(snapshot, serve=seen.readings, silent=seen.silences)
         return replace(
             snapshot,
@@ -136,7 +136,7 @@ class Observer:
             self.forget(key)
             return None
         children = await self.children(key, uid, ray_service)
-        snapshot = await self.look(key, children, ray_clusters, await self.token(key, uid), None)
+        snapshot = await self.snapshot(key, children, ray_clusters, await self.token(key, uid), None)
         return of_ray_service(ray_service, preloads=bool(children.daemon_sets)), snapshot
 
     async def children(self, key: Key, uid: str, ray_service: Json | None) -> LiveChildren:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 _MOST_CAUSES = 100
 
 
-class Lane(Enum):
+class Speed(Enum):
     """The speed class of a target, which has its own queue and slots."""
 
     NEW = "new"
@@ -36,11 +36,11 @@ class Lane(Enum):
     @property
     def slots(self) -> int:
         """Maximum of polls at a time."""
-        return 16 if self is Lane.QUICK else 32
+        return 16 if self is Speed.QUICK else 32
 
 
 @dataclass(frozen=True)
-class Pace:
+class Timing:
     """The deadlines of polls and the pauses between them, in seconds.
 
     Attributes:
@@ -61,12 +61,12 @@ class Pace:
     missed: float = 10.0
     longest: float = 60.0
 
-    def of(self, lane: Lane) -> float:
+    def of(self, speed: Speed) -> float:
         """The deadline of a poll."""
-        return self.slow if lane is Lane.SLOW else self.quick
+        return self.slow if speed is Speed.SLOW else self.quick
 
 
-_PACE = Pace()
+_TIMING = Timing()
 
 
 @dataclass(eq=False)
@@ -81,7 +81,7 @@ class _Target:
         again: whether another poll was requested during a running one.
     """
 
-    lane: Lane
+    speed: Speed
     pause: float
     misses: int = 0
     answers: bool = False
@@ -114,7 +114,7 @@ class Poller(Generic[T]):
         failed: called for each poll without an answer, with the reason in one line.
         every: seconds between two polls of a target that answers.
         counted: called at the end of each poll with `answered`, `refused`, or `late` for one that ran into its deadline.
-        pace: the deadlines and pauses.
+        timing: the deadlines and pauses.
         clock: monotonic seconds.
     """
 
@@ -125,18 +125,18 @@ class Poller(Generic[T]):
         *,
         every: float,
         counted: Callable[[str], None] = lambda _: None,
-        pace: Pace = _PACE,
+        timing: Timing = _TIMING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._poll = poll
         self._failed = failed
         self._every = every
         self._counted = counted
-        self._pace = pace
+        self._timing = timing
         self._clock = clock
         self._targets: dict[T, _Target] = {}
-        self._lanes: dict[Lane, asyncio.PriorityQueue[_Turn[T]]] = {
-            lane: asyncio.PriorityQueue() for lane in Lane
+        self._queues: dict[Speed, asyncio.PriorityQueue[_Turn[T]]] = {
+            speed: asyncio.PriorityQueue() for speed in Speed
         }
         self._numbers = itertools.count()
         self._causes: set[tuple[str, str]] = set()
@@ -148,17 +148,17 @@ class Poller(Generic[T]):
             target: the target.
             settles: whether the target changes a lot at first, so that it is polled often.
         """
-        state = self._targets[target] = _Target(Lane.NEW, self._pace.settling if settles else self._every)
+        state = self._targets[target] = _Target(Speed.NEW, self._timing.settling if settles else self._every)
         self._put(target, state)
 
     def ask(self, target: T) -> None:
         """Poll a watched target at once, because it may have changed, and often for a while."""
         state = self._targets[target]
-        state.pause = self._pace.settling
+        state.pause = self._timing.settling
         if state.runs:
             state.again = True
         elif not state.waits:
-            self._put_in(state.started + self._pace.least - self._clock(), target, state)
+            self._put_in(state.started + self._timing.least - self._clock(), target, state)
 
     def forget(self, target: T) -> None:
         """Stop polling a target."""
@@ -169,32 +169,32 @@ class Poller(Generic[T]):
     async def now(self, target: T) -> None:
         """Poll a target once with the slow deadline, whether it is watched or not, and wait for the end."""
         try:
-            await self._poll(target, self._pace.slow)
+            await self._poll(target, self._timing.slow)
         except Exception as error:  # noqa: BLE001 - as below
             self._failed(target, self._words(target, error))
 
     async def run(self) -> None:
         """Poll until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for lane in Lane:
-                for _ in range(lane.slots):
-                    group.create_task(self._work(lane))
+            for speed in Speed:
+                for _ in range(speed.slots):
+                    group.create_task(self._work(speed))
 
-    async def _work(self, lane: Lane) -> None:
+    async def _work(self, speed: Speed) -> None:
         while True:
-            turn = await self._lanes[lane].get()
+            turn = await self._queues[speed].get()
             if self._targets.get(turn.target) is turn.state:  # otherwise it was forgotten meanwhile
-                await self._take(turn.target, turn.state, lane)
+                await self._take(turn.target, turn.state, speed)
 
-    async def _take(self, target: T, state: _Target, lane: Lane) -> None:
+    async def _take(self, target: T, state: _Target, speed: Speed) -> None:
         state.waits, state.runs, state.again = False, True, False
         state.started = self._clock()
         try:
-            await self._poll(target, self._pace.of(lane))
+            await self._poll(target, self._timing.of(speed))
         except RayTooSlow as error:
             self._counted("late")
-            if lane is not Lane.SLOW:
-                state.runs, state.lane = False, Lane.SLOW
+            if speed is not Speed.SLOW:
+                state.runs, state.speed = False, Speed.SLOW
                 self._put(target, state)
                 return
             state.misses, state.answers = state.misses + 1, False
@@ -208,18 +208,18 @@ class Poller(Generic[T]):
             state.misses, state.answers = 0, True
         state.runs = False
         took = self._clock() - state.started
-        state.lane = Lane.QUICK if took < self._pace.quick else Lane.SLOW
+        state.speed = Speed.QUICK if took < self._timing.quick else Speed.SLOW
         if self._targets.get(target) is state:
             self._put_in(self._pause_after(state, took), target, state)
 
     def _pause_after(self, state: _Target, took: float) -> float:
         """Seconds until the next poll, with jitter."""
         if state.again:
-            return self._pace.least - took
+            return self._timing.least - took
         if state.misses:
-            longest = min(self._pace.longest, self._pace.missed * 2.0 ** min(state.misses - 1, 10))
+            longest = min(self._timing.longest, self._timing.missed * 2.0 ** min(state.misses - 1, 10))
             return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-        pause = min(state.pause, self._every if state.answers else self._pace.refused)
+        pause = min(state.pause, self._every if state.answers else self._timing.refused)
         state.pause = min(2 * state.pause, self._every)
         return pause * random.uniform(0.8, 1.0)  # noqa: S311 - likewise
 
@@ -233,8 +233,8 @@ class Poller(Generic[T]):
     def _put(self, target: T, state: _Target) -> None:
         state.stop_timer()
         state.waits = True
-        rank = int(state.lane is Lane.SLOW and not state.answers)
-        self._lanes[state.lane].put_nowait(_Turn(rank, next(self._numbers), target, state))
+        rank = int(state.speed is Speed.SLOW and not state.answers)
+        self._queues[state.speed].put_nowait(_Turn(rank, next(self._numbers), target, state))
 
     def _words(self, target: T, error: Exception) -> str:
         """Why there was no answer, in one line; an unexpected error is logged once for each line that raises it."""

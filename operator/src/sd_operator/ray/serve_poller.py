@@ -45,7 +45,7 @@ class _Head:
     """
 
     key: Key
-    place: DashboardTarget
+    target: DashboardTarget
     since: datetime
     from_start: bool
     awaited: datetime | None
@@ -102,35 +102,35 @@ class ServePoller:
         self._changed: Callable[[Key], None] = lambda _: None
         self._started: Callable[[Key], None] = lambda _: None
 
-    def seen(self, key: Key, places: list[DashboardTarget], around: Hashable) -> Seen:
+    def seen(self, key: Key, targets: list[DashboardTarget], around: Hashable) -> Seen:
         """The last answers of a resource's dashboards; exactly these are polled until the next call for the resource.
 
         Args:
             key: the resource.
-            places: its dashboards.
+            targets: its dashboards.
             around: a value of the other known facts; if it has changed, the dashboards are polled at once.
         """
         before, now = self._heads.get(key), self._clock()
         has_changed = before is not None and self._around.get(key) != around
         former = dict(before or {})
         heads = {}
-        for place in places:
-            known = former.pop(place.cluster, None)
-            if known is not None and known.place.head_uid == place.head_uid:
-                heads[place.cluster] = self._keep(known, place, now, has_changed=has_changed)
+        for target in targets:
+            known = former.pop(target.cluster, None)
+            if known is not None and known.target.head_uid == target.head_uid:
+                heads[target.cluster] = self._keep(known, target, now, has_changed=has_changed)
             else:
                 self._drop(known)
-                heads[place.cluster] = self._add(key, place, now, from_start=before is None)
+                heads[target.cluster] = self._add(key, target, now, from_start=before is None)
         for each in former.values():
             self._drop(each)
         self._heads[key], self._around[key] = heads, around
         return _seen(heads, now)
 
-    async def ask(self, key: Key, places: list[DashboardTarget]) -> Seen:
+    async def ask(self, key: Key, targets: list[DashboardTarget]) -> Seen:
         """Poll the dashboards of a resource once and wait for the answers, a few seconds at most."""
         heads = {
-            place.cluster: _Head(key, place, self._clock(), from_start=False, awaited=None)
-            for place in places
+            target.cluster: _Head(key, target, self._clock(), from_start=False, awaited=None)
+            for target in targets
         }
         self._heads[key] = heads
         await asyncio.gather(*map(self._poller.now, heads.values()))
@@ -153,14 +153,14 @@ class ServePoller:
         self._changed, self._started = changed, started
         await self._poller.run()
 
-    def _add(self, key: Key, place: DashboardTarget, now: datetime, *, from_start: bool) -> _Head:
-        head = _Head(key, place, now, from_start=from_start, awaited=now)
+    def _add(self, key: Key, target: DashboardTarget, now: datetime, *, from_start: bool) -> _Head:
+        head = _Head(key, target, now, from_start=from_start, awaited=now)
         self._poller.watch(head, settles=not from_start)
         return head
 
-    def _keep(self, head: _Head, place: DashboardTarget, now: datetime, *, has_changed: bool) -> _Head:
-        if head.place != place:
-            head.place, head.awaited = place, now
+    def _keep(self, head: _Head, target: DashboardTarget, now: datetime, *, has_changed: bool) -> _Head:
+        if head.target != target:
+            head.target, head.awaited = target, now
             self._poller.ask(head)
         elif has_changed:
             head.asked = now
@@ -173,7 +173,7 @@ class ServePoller:
             self._poller.forget(head)
 
     async def _poll(self, head: _Head, seconds: float) -> None:
-        memory = await self._reader.read(head.place, head.memory, seconds)
+        memory = await self._reader.read(head.target, head.memory, seconds)
         is_first = head.memory.reading is None and head.from_start and not head.failure
         before = head.facts(self._clock())
         head.memory, head.failure, head.awaited, head.asked = memory, "", None, None
@@ -198,7 +198,7 @@ class ServePoller:
             changed(head.key)
 
     def _is_polled(self, head: _Head) -> bool:
-        return self._heads.get(head.key, {}).get(head.place.cluster) is head
+        return self._heads.get(head.key, {}).get(head.target.cluster) is head
 
 
 def _seen(heads: Mapping[str, _Head], now: datetime) -> Seen:

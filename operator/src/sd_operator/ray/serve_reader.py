@@ -64,12 +64,12 @@ def directly(session: Session, dashboard_url: str, proxy_url: str) -> Asks:
         proxy_url: address of a head's proxy, with the same placeholders.
     """
 
-    async def serve(place: DashboardTarget, seconds: float) -> dict[str, Any]:
-        address = dashboard_url.format(cluster=place.cluster, namespace=place.namespace)
-        return await RayDashboard(session, address, place.token, seconds).details()
+    async def serve(target: DashboardTarget, seconds: float) -> dict[str, Any]:
+        address = dashboard_url.format(cluster=target.cluster, namespace=target.namespace)
+        return await RayDashboard(session, address, target.token, seconds).details()
 
-    async def starts(place: DashboardTarget, seconds: float) -> dict[str, Any]:
-        address = proxy_url.format(cluster=place.cluster, namespace=place.namespace)
+    async def starts(target: DashboardTarget, seconds: float) -> dict[str, Any]:
+        address = proxy_url.format(cluster=target.cluster, namespace=target.namespace)
         return await ask_starts(session, address, seconds)
 
     return Asks(serve, starts)
@@ -78,18 +78,18 @@ def directly(session: Session, dashboard_url: str, proxy_url: str) -> Asks:
 def through_api_server(cluster: Cluster) -> Asks:
     """Requests through the API server's service proxy, which work outside the cluster too."""
 
-    async def serve(place: DashboardTarget, seconds: float) -> dict[str, Any]:
+    async def serve(target: DashboardTarget, seconds: float) -> dict[str, Any]:
         # The API server uses the header Authorization itself; Ray accepts this one too.
-        headers = {"X-Ray-Authorization": f"Bearer {place.token}"}
-        service = f"{place.cluster}-head-svc:dashboard"
+        headers = {"X-Ray-Authorization": f"Bearer {target.token}"}
+        service = f"{target.cluster}-head-svc:dashboard"
         answer = await cluster.get_through_service(
-            place.namespace, service, APPLICATIONS, headers, seconds=seconds
+            target.namespace, service, APPLICATIONS, headers, seconds=seconds
         )
         return answer.object()
 
-    async def starts(place: DashboardTarget, seconds: float) -> dict[str, Any]:
-        service = f"{place.cluster}-head-svc:serve"
-        answer = await cluster.get_through_service(place.namespace, service, STARTS, {}, seconds=seconds)
+    async def starts(target: DashboardTarget, seconds: float) -> dict[str, Any]:
+        service = f"{target.cluster}-head-svc:serve"
+        answer = await cluster.get_through_service(target.namespace, service, STARTS, {}, seconds=seconds)
         return answer.object()
 
     return Asks(serve, starts)
@@ -120,30 +120,30 @@ class ServeReader:
         self._asks = asks
         self.clock = clock
 
-    async def read(self, place: DashboardTarget, before: Memory, seconds: float) -> Memory:
+    async def read(self, target: DashboardTarget, before: Memory, seconds: float) -> Memory:
         """Poll a head once.
 
         Args:
-            place: the dashboard.
+            target: the dashboard.
             before: its remembered answers.
             seconds: deadline for Serve's state; start reports have one second more.
 
         Raises:
             SdServiceError: there was no answer, or an unreadable one.
         """
-        state = read(await self._asks.serve(place, seconds))
+        state = read(await self._asks.serve(target, seconds))
         now = self.clock()
         state = carry_over(state, before.reading.state if before.reading else None)
         running = {name: now for name, each in state.models.items() if each.running}
         since = running | {name: at for name, at in before.running_since.items() if name in running}
         known = before.reading.starts if before.reading else {}
         young = {name for name, at in since.items() if now - at < _ASKED_FOR}
-        starts = await self._starts(place, state, known, young)
+        starts = await self._starts(target, state, known, young)
         return Memory(Reading(state, now, starts=starts), since)
 
     async def _starts(
         self,
-        place: DashboardTarget,
+        target: DashboardTarget,
         state: ServeState,
         known: Mapping[str, StartReport],
         young: AbstractSet[str],
@@ -151,7 +151,7 @@ class ServeReader:
         """The start reports of the model's replicas; they are read only if one of them is not complete.
 
         Args:
-            place: the dashboard.
+            target: the dashboard.
             state: Serve's state, with the current replicas.
             known: their earlier reports.
             young: replicas that have been running for less than ten minutes.
@@ -161,8 +161,8 @@ class ServeReader:
         if all(name in kept and kept[name].is_complete for name in open_starts):
             return kept
         try:
-            found = read_starts(await self._asks.starts(place, _STARTS_SECONDS))
+            found = read_starts(await self._asks.starts(target, _STARTS_SECONDS))
         except SdServiceError as error:
-            logger.debug("%s/%s: %s", place.namespace, place.cluster, error)
+            logger.debug("%s/%s: %s", target.namespace, target.cluster, error)
             return kept
         return kept | {name: found[name] for name in open_starts if name in found}

@@ -63,7 +63,9 @@ class Assessor:
             ClusterUnavailable: the API server is unavailable or overloaded.
         """
         key, now = Key(resource.namespace, resource.name), self.clock()
-        snapshot = await self.observer.look(key, found.children, found.ray_clusters, found.token, found.asked)
+        snapshot = await self.observer.snapshot(
+            key, found.children, found.ray_clusters, found.token, found.asked
+        )
         snapshot = with_refusals(snapshot, found.refused, resource.spec.image_preload.warm_nodes)
 
         def compute(seen: Snapshot) -> Status:

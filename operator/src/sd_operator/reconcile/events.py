@@ -102,9 +102,9 @@ def adjusted(ray_cluster: dict[str, Any], patch: Iterable[dict[str, Any]]) -> No
     return Note("Adjusted", f"Adjusted {_named(ray_cluster)}: {', '.join(fields)}")
 
 
-def removed(ray_cluster: dict[str, Any], *, place_is_needed: bool) -> Note:
+def removed(ray_cluster: dict[str, Any], *, capacity_is_needed: bool) -> Note:
     """A note for a RayCluster that was deleted before KubeRay's delay had passed."""
-    why = "the next cluster needs its capacity" if place_is_needed else "no request has reached it"
+    why = "the next cluster needs its capacity" if capacity_is_needed else "no request has reached it"
     return Note("Deleted", f"Deleted the replaced {_named(ray_cluster)}: {why}")
 
 

@@ -61,6 +61,6 @@ class RayClusterWriter:
             return
         pods = await self.cluster.list(POD, key.namespace, naming.everything(key.name))
         needed = lacks_a_node(observe(ray_service, pods, ray_clusters))
-        for live in removable(ray_service, ray_clusters, place_is_needed=needed):
+        for live in removable(ray_service, ray_clusters, capacity_is_needed=needed):
             await self.cluster.delete(RAY_CLUSTER, live)
-            self.notes.append(removed(live, place_is_needed=needed))
+            self.notes.append(removed(live, capacity_is_needed=needed))

@@ -175,7 +175,7 @@ class Reconciler:
         await reporter.report(live, before, after, notes)
         self.untold.pop(key, None)
         reporter.measure(snapshot, before, after)
-        return status.look_again_seconds(after)
+        return status.requeue_seconds(after)
 
     async def _read(self, resource: Resource) -> Found:
         """Read the live objects of a resource in parallel; reading them one by one would be most of a pass."""

@@ -4,8 +4,8 @@
 KubeRay and Ray act on some fields immediately, even if the serving cluster was created from another spec. Such a field is
 changed in a later pass, once nothing depends on its former value:
 
-- `excludeHeadPodFromServeSvc` removes the head from the Service. The head of a service at zero replicas is the only pod
-  that accepts requests, so it stays until a worker accepts them (KubeRay v1.7.0, updateHeadPodServeLabel).
+- `excludeHeadPodFromServeSvc` removes the head from the Service (KubeRay v1.7.0, updateHeadPodServeLabel). The head of a
+  service at zero replicas is the only pod that accepts requests, so it stays until a worker accepts them.
 - `rayClusterDeletionDelaySeconds` starts when a cluster stops serving. It is not shortened while a cluster runs that may
   need the longer delay (cleanUpRayClusterInstance).
 - `max_surge_percent` lets a new replica start before an old one stops. It becomes 0 if no node became available for the

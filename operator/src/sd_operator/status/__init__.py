@@ -236,7 +236,7 @@ def _status(
     )
 
 
-def look_again_seconds(status: Status) -> float | None:
+def requeue_seconds(status: Status) -> float | None:
     """Seconds until the next pass if no event arrives before; None if no such pass is needed.
 
     A pass is needed while time alone may change the status. It is also needed if the cause is an object that the operator
