@@ -39,7 +39,7 @@ def test_what_the_former_service_of_this_name_left_is_waited_for(kind):
     assert isinstance(found, WaitingForDeletion)
     assert f"{kind} imagine belongs to the former, deleted service of this name" in str(found)
     assert f"has been terminating since {GONE}" in str(found)
-    assert ("whether KubeRay runs" in str(found)) == (kind == "RayService")
+    assert ("check that KubeRay runs" in str(found)) == (kind == "RayService")
 
 
 def test_the_garbage_collector_may_not_have_come_to_it_yet():

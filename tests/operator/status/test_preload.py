@@ -136,7 +136,7 @@ def test_while_a_change_waits_the_status_tells_of_what_runs(held):
     message = {each.type: each.message for each in found.conditions}["ImagesPreloaded"]
     assert (
         message
-        == "The image is on 1/2 matching nodes. The change stays on hold until the image is on all of them;"
+        == "The image is on 1/2 matching nodes. The change stays on hold until the image is on all matching nodes;"
         " the deadline is 2026-01-02T03:30:00Z."
     )
 

@@ -85,7 +85,7 @@ def preloaded(effective: EffectiveSpec, snapshot: Snapshot, hold: Hold | None = 
         waits = ConditionState(
             "False",
             reason,
-            f"{cause} The change stays on hold until the image is on all of them; the deadline is {hold.until}.",
+            f"{cause} The change stays on hold until the image is on all matching nodes; the deadline is {hold.until}.",
         )
         return _with_former(waits, state)
     late = (
