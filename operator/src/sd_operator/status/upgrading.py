@@ -37,7 +37,7 @@ def upgrading(effective: EffectiveSpec, snapshot: Snapshot) -> ConditionState:
             " set upgrade.strategy: NewCluster."
         )
         return ConditionState("False", Reason.CHANGES_IGNORED, message)
-    message = f"KubeRay is about to start a second RayCluster, because {view.active} differs from the spec: {state.behind}."
+    message = f"KubeRay is about to start a second RayCluster, because RayCluster {view.active} differs from the spec: {state.behind}."
     if effective.strategy == "Incremental":
         message += (
             " If the second cluster does not appear, enable KubeRay's feature gate RayServiceIncrementalUpgrade and"
