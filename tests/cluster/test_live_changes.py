@@ -119,7 +119,7 @@ async def test_a_second_cluster_that_cannot_fit_is_told(serving, apply, service,
     apply(service(spec={"replicas": {"max": 1}, "workerGroups": [{"name": "gpu", "gpusPerWorker": 16}]}))
     await eventually(lambda: condition("Upgrading") == ("True", "ShortOfGpus"))
     told = next(each for each in get("sdservice")["status"]["conditions"] if each["type"] == "Upgrading")
-    assert "1 of its 1 worker pods have found no node with enough nvidia.com/gpu" in told["message"]
+    assert "No node has had enough nvidia.com/gpu for 1 of its 1 worker pods" in told["message"]
     assert condition("Ready") == ("True", "Serving")
 
 

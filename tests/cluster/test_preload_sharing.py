@@ -175,8 +175,8 @@ async def test_the_image_that_serves_stays_while_a_change_waits_and_until_its_cl
     await eventually(lambda: images() == ["example.org/worker:1", "missing.example/worker:2"])
     operator.stop()
     operator.start()
-    await eventually(lambda: "is kept on" in told("ImagesPreloaded")[2])
-    assert "Image example.org/worker:1, which a cluster still runs, is kept on" in told("ImagesPreloaded")[2]
+    await eventually(lambda: "which a cluster still runs, is on" in told("ImagesPreloaded")[2])
+    assert "Image example.org/worker:1, which a cluster still runs, is on" in told("ImagesPreloaded")[2]
     listed = [each["image"] for each in get("sdservice")["status"]["preload"]["images"]]
     assert listed == ["missing.example/worker:2", "example.org/worker:1"]
     assert held <= {each["metadata"]["uid"] for each in preload_pods()}, "not for a moment without"

@@ -137,7 +137,7 @@ async def test_the_running_configuration_is_read_back_through_the_api_server(
     await put(changed)
     await eventually(lambda: told("ConfigApplied")[:2] == ("False", "ConfigDiffers"), within=150)
     assert told("ConfigApplied")[2] == (
-        "deployments.model.user_config.limits.max_steps: asked 100, Ray runs 1"
+        "deployments.model.user_config.limits.max_steps: the spec has 100, Ray runs 1"
     )
     await put(config)
     await eventually(lambda: told("ConfigApplied")[:2] == ("True", "ApplicationRunning"), within=150)

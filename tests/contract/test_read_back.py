@@ -66,4 +66,4 @@ def test_a_key_that_ray_drops_without_a_word_is_named(resource, place, key):
     sent = serve_config(resource().spec)
     place(sent["applications"][0])[key] = 3
     (found,) = differences(sent, taken_over(sent))
-    assert str(found).endswith(f"{key}: asked 3, Ray does not take this key")
+    assert str(found).endswith(f"{key}: the spec has 3, Ray does not accept this key")

@@ -41,7 +41,7 @@ SAYS = {
     "target a huge number": "model.target_num_replicas is not a count from 0 to 100000",
     "target a string": "model.target_num_replicas is a string, not a count",
     "many replicas": "has 20000 entries; the maximum is 5000",
-    "a large config": "the configuration is larger than any that was applied",
+    "a large config": "the configuration is larger than any that the operator applies",
     "a gigabyte": "Ray's answer is larger than 4 MiB",
     "an endless body": "Ray's answer is larger than 4 MiB",
     "a byte a second": f"no answer from Ray within {SECONDS} s",

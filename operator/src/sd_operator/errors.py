@@ -1,33 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error this distribution raises on purpose.
+"""Every error that this distribution raises on purpose.
 
     SdServiceError
-    ├── InvalidResource     a user's resource breaks a rule; retrying changes nothing
-    ├── NameConflict        an object of our name is not ours; never touched
-    ├── WaitingForDeletion  an object of our name is on its way out; the name is free afterwards
-    ├── KubeRayMissing      the cluster does not know the kind RayService
-    ├── KubeRayTooOld       its RayService lacks a field that we need
-    ├── Refused             the API server refused a write for good (403, 422); needs a person
-    ├── ClusterUnavailable  the API server is away, overloaded or in conflict; try again
-    ├── LeadershipLost      another operator writes now; this process ends
-    ├── RayUnavailable      Ray's dashboard did not answer, or not as expected
-    │   └── RayTooSlow      it did not within the time given
-    └── LocalRunFailed      `sdservice run` could not bring the service up on this machine
+    ├── InvalidResource     a user's resource breaks a rule; a retry changes nothing
+    ├── NameConflict        an object with a name that the operator needs is not the operator's; it is never changed
+    ├── WaitingForDeletion  an object with a name that the operator needs is being deleted; the name is free afterwards
+    ├── KubeRayMissing      the cluster has no kind RayService
+    ├── KubeRayTooOld       the cluster's RayService lacks a field that the operator needs
+    ├── Refused             the API server refused a request permanently (403, 422); a person must act
+    ├── ClusterUnavailable  the API server is unavailable, overloaded or in conflict; the operator retries
+    ├── LeadershipLost      another operator holds the Lease; this process ends
+    ├── RayUnavailable      Ray's dashboard did not answer, or gave an unexpected answer
+    │   └── RayTooSlow      Ray's dashboard did not answer in time
+    └── LocalRunFailed      `sdservice run` could not start the service on this machine
 
-They are translated in two places only: `reconcile` turns the first six into conditions,
-`work_queue` turns ClusterUnavailable into back-off, `__main__` and `cli` turn all of them into one line.
+The errors are translated in few places only. `reconcile` turns the first six into conditions. `work_queue` turns
+ClusterUnavailable into back-off. `__main__` and `cli` turn every error into one line.
 """
 
 from dataclasses import dataclass
 
 
 class SdServiceError(Exception):
-    """Base of all of them: the message is one line, fit for a user."""
+    """Base of all errors; its message is one line for a user."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One broken rule: where, what was found, what is wanted."""
+    """One broken rule: the field, its value, and the rule."""
 
     field: str
     value: str | None
@@ -49,19 +49,19 @@ class InvalidResource(SdServiceError):
 
 
 class NameConflict(SdServiceError):
-    """An object that we would have to write has another owner."""
+    """An object that the operator would have to write has another owner."""
 
 
 class WaitingForDeletion(SdServiceError):
-    """An object that we would have to write is still being removed, such as one of the former service of this name."""
+    """An object that the operator would have to write is still being deleted, such as one of a deleted service."""
 
 
 class KubeRayMissing(SdServiceError):
-    """The API server serves no RayService: KubeRay is not installed."""
+    """The API server has no kind RayService: KubeRay is not installed."""
 
 
 class KubeRayTooOld(SdServiceError):
-    """The cluster's RayService has no such field as we write: KubeRay, or only its CRD, is too old."""
+    """The cluster's RayService lacks a field that the operator writes: KubeRay, or only its CRD, is too old."""
 
 
 class Refused(SdServiceError):
@@ -69,7 +69,7 @@ class Refused(SdServiceError):
 
 
 class ClusterUnavailable(SdServiceError):
-    """The API server did not answer, or asked us to come again."""
+    """The API server did not answer, or requested a retry."""
 
     def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
         self.retry_after_seconds = retry_after_seconds
@@ -77,7 +77,7 @@ class ClusterUnavailable(SdServiceError):
 
 
 class LeadershipLost(SdServiceError):
-    """The Lease is not ours any more: whatever we know may be old, so the process ends."""
+    """This process no longer holds the Lease; its knowledge may be outdated, so it ends."""
 
 
 class RayUnavailable(SdServiceError):
@@ -85,11 +85,11 @@ class RayUnavailable(SdServiceError):
 
 
 class RayTooSlow(RayUnavailable):
-    """Ray's dashboard did not answer in time; it may, given more."""
+    """Ray's dashboard did not answer in time; it may answer within a longer time."""
 
 
 class LocalRunFailed(SdServiceError):
-    """The service did not come up on this machine; `details` is what `--verbose` adds."""
+    """The service did not start on this machine; `--verbose` adds `details` to the message."""
 
     def __init__(self, message: str, details: str = "") -> None:
         self.details = details

@@ -141,7 +141,7 @@ def test_quantities_in_kuberays_words_are_the_same(config):
     limits |= {"cpu": "500m", "memory": "1Gi"}
     live["spec"]["headGroupSpec"]["rayStartParams"]["more"] = "1"
     assert runs_other_config(service(wanted), live)
-    assert differences(wanted, live) == "something that it still has"
+    assert differences(wanted, live) == "a field that the spec no longer has"
 
 
 def test_a_cluster_without_a_fingerprint_is_taken_as_it_is(config):

@@ -54,7 +54,7 @@ def test_what_is_waited_for_since_when_and_what_to_do(told, waiting):
     )
     finding = found.findings[0]
     assert finding.message == (
-        f"No replica of the model takes requests: worker pod w of group gpu, for 12 min: {WORDS}"
+        f"No replica of the model accepts requests: worker pod w of group gpu, for 12 min: {WORDS}"
     )
     assert finding.advice.startswith("Add a node that fits")
     assert [row.cells for row in found.pods] == [("h", "headgroup", "ready"), ("w", "gpu", "Unschedulable")]
@@ -76,7 +76,7 @@ def test_all_is_well(told, scene):
     found = told(scene.snapshot(serve=scene.serve()))
     assert found.good
     assert found.headline == "imagine in namespace team is ready: Serving, for 60 min, 1/1 (1-1) replicas"
-    assert [finding.message for finding in found.findings] == ["Serving from imagine-abcde."]
+    assert [finding.message for finding in found.findings] == ["RayCluster imagine-abcde serves requests."]
     assert all(row.good for row in found.conditions)
 
 
@@ -218,7 +218,7 @@ def test_delays_that_do_not_fit_are_told_of_although_nothing_is_wrong(told, scen
     found = explain(live(), after, snapshot, (), scene.now)
     assert found.good
     assert [finding.title.split(":")[0] for finding in found.findings] == ["Ready", "ConfigApplied"]
-    assert "set autoscaling.idleWorkerSeconds to 600 or more" in found.findings[1].message
+    assert "Set autoscaling.idleWorkerSeconds to 600 or more" in found.findings[1].message
 
 
 def test_the_latest_warning_of_each_kind_is_shown(told, scene):

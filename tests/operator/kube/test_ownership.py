@@ -34,14 +34,14 @@ def test_what_the_former_service_of_this_name_left_is_waited_for(kind):
     found = conflict(live(GONE), kind, "imagine")
     assert isinstance(found, WaitingForDeletion)
     assert f"{kind} imagine belongs to the former, deleted service of this name" in str(found)
-    assert f"is being removed since {GONE}" in str(found)
-    assert ("whether KubeRay runs" in str(found)) == (kind == "RayService")
+    assert f"has been terminating since {GONE}" in str(found)
+    assert ("check that KubeRay runs" in str(found)) == (kind == "RayService")
 
 
 def test_the_garbage_collector_may_not_have_come_to_it_yet():
     found = conflict(live(), "Secret", "imagine")
     assert isinstance(found, WaitingForDeletion)
-    assert "is not removed yet" in str(found)
+    assert "is not deleted yet" in str(found)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def names(found):
 
 
 def gone(live, clusters, *, needed=False):
-    return names(removable(live, clusters, place_is_needed=needed))
+    return names(removable(live, clusters, capacity_is_needed=needed))
 
 
 def test_what_the_status_does_not_name_is_old():

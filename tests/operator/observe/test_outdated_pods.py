@@ -83,4 +83,4 @@ def test_a_condition_tells_of_them(scene):
     snapshot = scene.snapshot(upgrade=UpgradeState(outdated="2 of 3 pods, in image"))
     found = scene.conditions(snapshot)["Upgrading"]
     assert (found.status, found.reason) == ("False", "ChangesIgnored")
-    assert "2 of 3 pods, in image, still run the former spec" in found.message
+    assert "Pods that still run the former spec: 2 of 3 pods, in image." in found.message

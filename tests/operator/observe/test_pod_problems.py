@@ -140,7 +140,7 @@ def test_pods_that_end_again_and_again_are_a_crash_loop():
     assert of_events(events, NOW) == PodProblem(
         Reason.CRASH_LOOPING,
         "worker pods",
-        "2 ended within 10 minutes, last with OOMKilled (exit code 137)",
+        "2 pods ended within 10 minutes, the last one with OOMKilled (exit code 137)",
         "2026-01-02T03:04:00Z",
     )
 

@@ -96,7 +96,7 @@ def test_nodes_that_are_waited_for_are_named_with_what_they_do():
     assert state([daemon_set(NEW, desired=5)], pods).waiting == (
         "node b has been pulling since 2026-01-02T03:01:00Z",
         "node c is pulling",
-        "node d has not got its preload pod yet",
+        "node d does not have its preload pod yet",
         "node e still has the former preload pod",
     )
 

@@ -125,8 +125,8 @@ def test_it_reports_how_far_the_weights_are():
     state = fetching_weights(Fetching(1, 3))
     assert (state.status, state.reason) == ("False", "WaitingForWeights")
     assert state.message == (
-        "The weights of the last change are fetched on 1 of 3 nodes. The change is applied when they are on all of them;"
-        " what runs goes on."
+        "The weights of the last change are on 1 of 3 nodes. The change is applied when they are on all of these nodes."
+        " The running replicas stay unchanged until then."
     )
 
 
@@ -138,7 +138,7 @@ def test_weights_that_cannot_be_had_say_why(filling):
     state = fetching_weights(found)
     assert (state.status, state.reason) == ("False", "ModelNotFound")
     assert state.message == (
-        "The weights of the last change cannot be fetched, so it is not applied: model.uri: got 'hf://owner/none': there is"
+        "The weights of the last change cannot be fetched, so the change is not applied: model.uri: got 'hf://owner/none': there is"
         " no such repository"
     )
 
@@ -154,4 +154,4 @@ def test_a_change_whose_weights_cannot_be_had_leaves_the_former_ones_serving(sce
     assert (
         found["ModelAvailable"] == found["ConfigApplied"] == found["Upgrading"] == ("False", "ModelNotFound")
     )
-    assert status.look_again_seconds(computed) is not None
+    assert status.requeue_seconds(computed) is not None

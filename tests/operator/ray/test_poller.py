@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sd_operator.errors import RayTooSlow, RayUnavailable
-from sd_operator.ray.poller import Lane, Pace, Poller
+from sd_operator.ray.poller import Poller, Speed, Timing
 
 SILENT = 200
 TAKES = {"silent": 3600.0, "slow": 2.0, "quick": 0.01}
-PACE = Pace()
+PACE = Timing()
 
 
 class World:
@@ -100,7 +100,7 @@ def test_two_hundred_silent_targets_delay_no_quick_one(play):
             assert await world.asked("quick-1") < PACE.least + 0.05
 
     world = play(scene)
-    assert world.most["silent"] == Lane.NEW.slots + Lane.SLOW.slots, "no more at a time"
+    assert world.most["silent"] == Speed.NEW.slots + Speed.SLOW.slots, "no more at a time"
     assert all(len(world.failed[f"silent-{number}"]) >= 1 for number in range(SILENT))
     assert world.outcomes["answered"] == len(world.answered["quick-1"])
     assert world.outcomes["late"] >= 2 * SILENT, "after a second, and after five"
@@ -110,7 +110,7 @@ def test_a_quick_target_that_is_new_waits_a_second_for_each_round_of_new_ones(pl
     async def scene(world):
         world.watch_silent_ones()
         world.poller.watch("quick-1", settles=False)
-        await asyncio.sleep(SILENT / Lane.NEW.slots * PACE.quick + 1)
+        await asyncio.sleep(SILENT / Speed.NEW.slots * PACE.quick + 1)
 
     assert play(scene).answered["quick-1"]
 

@@ -44,7 +44,9 @@ def test_a_differing_key_is_named_with_both_values(asked):
     def change(application):
         application["deployments"][1]["user_config"]["limits"]["max_steps"] = 1
 
-    assert told(asked, change) == ["deployments.model.user_config.limits.max_steps: asked 100, Ray runs 1"]
+    assert told(asked, change) == [
+        "deployments.model.user_config.limits.max_steps: the spec has 100, Ray runs 1"
+    ]
 
 
 def test_a_key_that_ray_does_not_take_is_named(asked):
@@ -53,15 +55,17 @@ def test_a_key_that_ray_does_not_take_is_named(asked):
         del application["args"]["warmup"]
 
     assert told(asked, change) == [
-        "args.warmup: asked [], Ray does not take this key",
-        "deployments.model.max_queued_requests: asked 64, Ray does not take this key",
+        "args.warmup: the spec has [], Ray does not accept this key",
+        "deployments.model.max_queued_requests: the spec has 64, Ray does not accept this key",
     ]
 
 
 def test_http_options_are_compared(asked):
     state = running(asked)
     state.server["http_options"]["port"] = 1
-    assert [str(each) for each in differences(asked, state)] == ["http_options.port: asked 8000, Ray runs 1"]
+    assert [str(each) for each in differences(asked, state)] == [
+        "http_options.port: the spec has 8000, Ray runs 1"
+    ]
 
 
 def test_numbers_are_compared_by_value_and_long_values_cut(asked):
@@ -70,7 +74,7 @@ def test_numbers_are_compared_by_value_and_long_values_cut(asked):
         application["import_path"] = "x" * 200
 
     (difference,) = told(asked, change)
-    assert difference.startswith('import_path: asked "sd_runtime.app:build_app", Ray runs "xxx')
+    assert difference.startswith('import_path: the spec has "sd_runtime.app:build_app", Ray runs "xxx')
     assert len(difference) < 150
 
 
@@ -87,6 +91,6 @@ def test_misspelt_keys_show_as_a_real_ray_drops_them(root):
     assert model["name"] == "model"
     model["max_ongoing_reqests"] = 3
     assert [str(each) for each in differences(sent, state)] == [
-        "deployments.model.autoscaling_config.target_num: asked 3, Ray does not take this key",
-        "deployments.model.max_ongoing_reqests: asked 3, Ray does not take this key",
+        "deployments.model.autoscaling_config.target_num: the spec has 3, Ray does not accept this key",
+        "deployments.model.max_ongoing_reqests: the spec has 3, Ray does not accept this key",
     ]

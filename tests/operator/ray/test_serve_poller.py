@@ -172,7 +172,7 @@ async def test_an_answer_that_does_not_come_is_awaited_for_ten_seconds(ray):
     ray.later(9)
     assert ray.see().failure == ""
     ray.later(2)
-    assert ray.see().failure == "its turn has not come yet"
+    assert ray.see().failure == "the first poll has not started yet"
 
 
 async def test_a_head_that_becomes_ready_may_answer_now(ray):

@@ -52,7 +52,7 @@ def test_children_are_named_in_one_note():
     other = {"kind": "DaemonSet", "metadata": {"name": "a"}}
     assert [note.message for note in changes([child, other], [child])] == [
         "Applied RayService imagine, DaemonSet a",
-        "Deleted RayService imagine, no longer wanted",
+        "Deleted RayService imagine, which the spec no longer needs",
     ]
     assert changes([], []) == []
 

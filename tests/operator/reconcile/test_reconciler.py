@@ -133,9 +133,8 @@ async def test_with_required_it_waits_and_says_so(api, reconciler):
     await pass_.reconcile(KEY)
     assert kinds(cluster) == {"NetworkPolicy"}
     assert told(cluster, "Ready")[:2] == ("False", "WaitingForImages")
-    assert (
-        "no DaemonSets here. The change waits for it; the deadline is" in told(cluster, "ImagesPreloaded")[2]
-    )
+    message = told(cluster, "ImagesPreloaded")[2]
+    assert "no DaemonSets here. The change stays on hold until the image is on all matching nodes" in message
     preload = cluster.objects[SERVICE.name, "imagine"]["status"]["preload"]
     assert (preload["waitingSince"], [each["image"] for each in preload["images"]]) == (
         "2026-01-02T03:04:05Z",

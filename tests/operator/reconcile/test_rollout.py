@@ -92,7 +92,8 @@ def test_who_waits_is_told_and_looked_at_again(scene, resource):
     assert told["Ready"] == ("True", "Serving")
     assert told["ConfigApplied"] == told["Upgrading"] == ("False", "WaitingForOthers")
     assert (
-        "2 other services get it first" in {each.type: each.message for each in after.conditions}["Upgrading"]
+        "on hold until 2 other services have finished"
+        in {each.type: each.message for each in after.conditions}["Upgrading"]
     )
-    assert status.look_again_seconds(after) == 30
+    assert status.requeue_seconds(after) == 30
     assert not status.is_upgrading(after)

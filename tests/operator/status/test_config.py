@@ -26,7 +26,7 @@ def test_a_difference_names_the_key(scene, resource):
     found = scene.conditions(snapshot, resource(limits={"maxSteps": 7}))["ConfigApplied"]
     assert (found.status, found.reason) == ("False", "ConfigDiffers")
     assert found.message == (
-        "deployments.ingress.user_config.limits.max_steps: asked 7, Ray runs 100 (1 more differ)"
+        "deployments.ingress.user_config.limits.max_steps: the spec has 7, Ray runs 100 (1 more differ)"
     )
 
 
@@ -55,7 +55,8 @@ def test_a_new_cluster_is_the_one_that_gets_it(scene, resource, upgrading):
     found = scene.conditions(both, spec)["ConfigApplied"]
     assert (found.status, found.reason) == ("False", "NewClusterStarting")
     assert found.message == (
-        "imagine-new runs it and is not serving yet; imagine-abcde serves with the former one."
+        "RayCluster imagine-new runs the configuration but does not serve yet."
+        " RayCluster imagine-abcde still serves with the former configuration."
     )
 
 
@@ -69,7 +70,9 @@ def test_only_the_new_cluster_is_compared(scene, resource, upgrading):
 def test_without_rays_answer_kuberays_word_has_to_do_and_is_named(scene):
     found = scene.conditions(scene.snapshot())["ConfigApplied"]
     assert (found.status, found.reason) == ("True", "ApplicationRunning")
-    assert found.message == "KubeRay handed the configuration of this spec to Ray; it was not read back."
+    assert found.message == (
+        "KubeRay sent the configuration of this spec to Ray; the operator has not read it back."
+    )
 
 
 def test_suspended_runs_nothing(scene, resource):

@@ -71,7 +71,7 @@ def test_a_lora_that_cannot_be_used_leaves_the_service_ready_and_is_named(scene,
     assert (found.status, found.reason) == ("True", "LoraRefused")
     assert (
         found.message
-        == "A replica has loaded the model. It runs without the LoRA ink: loras: ink: got 'x': no"
+        == "A replica has loaded the model. The replica runs without the LoRA ink: loras: ink: got 'x': no"
     )
     assert scene.told("Ready", snapshot) == ("True", "Serving")
 

@@ -80,7 +80,7 @@ def test_after_two_minutes_of_silence_kuberays_word_counts(scene, recorded, afte
 def test_silence_is_told_with_its_age_and_with_what_came(scene, recorded, after):
     found = after(recorded(), REFUSED)
     mark = "(On record when the operator started at 2026-01-02T03:04:05Z; Ray's dashboard has not answered since: Ray answers 302)"
-    assert told(found) == ("True", "Serving", f"Serving from imagine-abcde. {mark}")
+    assert told(found) == ("True", "Serving", f"RayCluster imagine-abcde serves requests. {mark}")
     assert told(found, "ConfigApplied")[2].startswith("Ray runs the configuration of this spec. (On record ")
     assert told(found, "ModelAvailable")[2].startswith("A replica has loaded the model. (On record ")
     again = after(found, REFUSED)
@@ -99,7 +99,8 @@ def test_what_kuberay_reported_is_not_kept_as_if_ray_had(scene, after):
     """A dashboard that never answers: a restart of the operator writes nothing."""
     by_word = after(Status(), REFUSED, from_start=False)
     assert told(by_word)[2] == (
-        "Serving from imagine-abcde, as KubeRay reports; Ray's dashboard does not answer (Ray answers 302)."
+        "RayCluster imagine-abcde serves requests, as KubeRay reports;"
+        " Ray's dashboard does not answer (Ray answers 302)."
     )
     for failure in (AWAITED, REFUSED):
         assert after(by_word, failure) == by_word
@@ -162,7 +163,8 @@ def test_a_service_that_is_asked_itself_stays_ready_until_it_has_said_no(scene, 
 def test_what_came_is_told_where_ray_has_not_answered_lately(scene):
     seen = scene.snapshot(serve=Reading(scene.serve(), scene.now, fresh=False, failure="Ray answers 302"))
     assert scene.conditions(seen)["Ready"].message == (
-        "Serving from imagine-abcde, as Ray told at 2026-01-02T03:04:05Z; it has not answered since (Ray answers 302)."
+        "RayCluster imagine-abcde serves requests, as Ray reported at 2026-01-02T03:04:05Z;"
+        " Ray has not answered since (Ray answers 302)."
     )
 
 
@@ -192,6 +194,6 @@ def test_a_config_that_was_just_handed_over_does_not_differ_before_ray_was_asked
     pending = computed(before, up_to_date=False)
     assert told(pending, "ConfigApplied")[1] == "ConfigPending"
     assert computed(pending, due=True) == pending
-    assert status.look_again_seconds(pending) == 30
+    assert status.requeue_seconds(pending) == 30
     assert told(computed(pending), "ConfigApplied")[1] == "ConfigDiffers"
     assert told(computed(before, due=True), "ConfigApplied")[1] == "ConfigDiffers"

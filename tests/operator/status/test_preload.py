@@ -136,7 +136,8 @@ def test_while_a_change_waits_the_status_tells_of_what_runs(held):
     message = {each.type: each.message for each in found.conditions}["ImagesPreloaded"]
     assert (
         message
-        == "The image is on 1/2 matching nodes. The change waits for it; the deadline is 2026-01-02T03:30:00Z."
+        == "The image is on 1/2 matching nodes. The change stays on hold until the image is on all matching nodes;"
+        " the deadline is 2026-01-02T03:30:00Z."
     )
 
 
@@ -156,15 +157,15 @@ def test_a_late_image_is_told_once_with_its_cause_and_an_event(held):
     condition = {each.type: each for each in late.conditions}["ImagesPreloaded"]
     assert (condition.status, condition.reason) == ("False", "DeadlineExceeded")
     assert "1800 s (imagePreload.timeoutSeconds)" in condition.message
-    assert condition.message.endswith("; the change is held on. node b: image r/i:2: not found.")
+    assert condition.message.endswith(". The change stays on hold. node b: image r/i:2: not found.")
     assert [note.reason for note in flips(early, late)] == ["DeadlineExceeded"]
 
 
 def test_what_waits_is_looked_at_again_since_a_deadline_is_time(held, scene, resource):
-    assert status.look_again_seconds(held()) == 30
+    assert status.requeue_seconds(held()) == 30
     later = scene.now + timedelta(seconds=1)
     well = status.compute(resource(), scene.snapshot(scene.view, serve=scene.serve(), preload=preload()), "r/i:2", Status(), later)  # fmt: skip
-    assert status.look_again_seconds(well) is None
+    assert status.requeue_seconds(well) is None
 
 
 def test_since_when_a_change_waits_is_on_record(held, scene):
@@ -186,8 +187,8 @@ def test_the_nodes_that_are_waited_for_are_named(held):
 
 
 ADVICE = (
-    "Give the worker group a nodeSelector, or have the operator know the label of your GPU nodes"
-    " (SDSERVICE_GPU_NODE_LABELS; preload.gpuNodeLabels of the chart)."
+    "Set a nodeSelector on the worker group, or add the label of your GPU nodes to"
+    " SDSERVICE_GPU_NODE_LABELS (preload.gpuNodeLabels of the chart)."
 )
 LABELS = "one of the labels nvidia.com/gpu.present, accelerator"
 
@@ -195,10 +196,10 @@ LABELS = "one of the labels nvidia.com/gpu.present, accelerator"
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (PreloadState(sought=("pool=l4",)), "No node that is ready has pool=l4. The image is preloaded as soon as one comes."),
+        (PreloadState(sought=("pool=l4",)), "No ready node has pool=l4. The image is preloaded as soon as a matching node joins."),
         (
             PreloadState(sought=(LABELS,), by_gpu_labels=True, unlabelled=("a", "b", "c", "d")),
-            f"No node that is ready has {LABELS}. GPUs of this kind are on a, b, c and 1 more. {ADVICE}",
+            f"No ready node has {LABELS}. GPUs of this kind are on a, b, c and 1 more. {ADVICE}",
         ),
     ],
     ids=["selector", "labels"],
@@ -215,7 +216,7 @@ LOST = PodProblem(Reason.IMAGE_LOST, "node b", "image r/i:1 was there and is not
 def test_what_serves_until_a_change_is_through_is_told_too(held):
     found = held(state=preload(image(A), former=(SERVING,)))
     message = {each.type: each.message for each in found.conditions}["ImagesPreloaded"]
-    assert message.endswith("Image r/i:1, which a cluster still runs, is kept on 2/2 nodes.")
+    assert message.endswith("Image r/i:1, which a cluster still runs, is on 2/2 nodes.")
     assert [(each.image, each.nodes_ready) for each in found.preload.images] == [("r/i:2", 1), ("r/i:1", 2)]
     assert found.preload.summary == "1/2", "counts are of what is to come"
 
@@ -225,7 +226,9 @@ def test_a_serving_image_that_is_lost_counts(scene):
     snapshot = scene.snapshot(preload=preload(former=(lost,)))
     found = scene.conditions(snapshot)["ImagesPreloaded"]
     assert (found.status, found.reason) == ("False", "ImageLost")
-    assert found.message.endswith("is kept on 1/2 nodes: node b: image r/i:1 was there and is not any more.")
+    assert found.message.endswith(
+        "still runs, is on 1/2 nodes: node b: image r/i:1 was there and is not any more."
+    )
 
 
 def test_a_daemon_set_that_may_not_be_made_is_told_in_the_api_servers_words(scene):

@@ -40,7 +40,8 @@ def test_replicas_that_still_answer_are_degraded_not_gone(scene, state):
     found = scene.conditions(snapshot)["Ready"]
     assert (found.status, found.reason) == ("True", "Degraded")
     assert found.message == (
-        f"Serving from imagine-abcde; 3 of 4 replicas answer, and the application is {state}: ValueError: one is sick"
+        "RayCluster imagine-abcde serves requests. 3 of 4 replicas answer, and the application is"
+        f" {state}: ValueError: one is sick"
     )
 
 
@@ -52,8 +53,8 @@ def test_a_second_cluster_that_fails_is_a_change_that_failed(scene, state):
     found = scene.conditions(scene.snapshot(view, serve=scene.serve()))["Ready"]
     assert (found.status, found.reason) == ("True", "Degraded")
     assert found.message == (
-        "Serving from imagine-abcde, as before the last change, which failed: imagine-new is"
-        f" {state}: no such model"
+        "RayCluster imagine-abcde serves requests. The last change failed, so the former version stays in use."
+        f" The application of RayCluster imagine-new is {state}: no such model"
     )
 
 
@@ -122,11 +123,12 @@ def test_where_ray_leaves_it_open_the_services_own_word_counts(scene, unheard, n
 def test_the_services_own_word_hides_no_cause(scene, unheard):
     found = scene.conditions(scene.but(unheard["no head"], answers=True))["Ready"]
     assert found.message == (
-        "Replicas in imagine-abcde still answer. The head pod of imagine-abcde is gone or not ready."
+        "Replicas in RayCluster imagine-abcde still answer."
+        " The head pod of RayCluster imagine-abcde is gone or not ready."
     )
     failed = scene.but(unheard["another version could not be built"], answers=True)
     assert scene.conditions(failed)["Ready"].message == (
-        "Replicas in imagine-abcde still answer. The Serve application is DEPLOY_FAILED: ValueError: x"
+        "Replicas in RayCluster imagine-abcde still answer. The Serve application is DEPLOY_FAILED: ValueError: x"
     )
 
 
@@ -170,7 +172,7 @@ def test_silence_of_the_dashboard_flips_nothing_and_its_age_is_told(scene):
     found = scene.conditions(snapshot)["Ready"]
     assert (found.status, found.reason) == ("True", "Serving")
     assert found.message == (
-        "Serving from imagine-abcde, as Ray told at 2026-01-02T03:04:05Z; it has not answered since."
+        "RayCluster imagine-abcde serves requests, as Ray reported at 2026-01-02T03:04:05Z; Ray has not answered since."
     )
 
 
@@ -194,7 +196,7 @@ def test_a_pods_trouble_is_the_reason(scene):
     found = scene.conditions(scene.snapshot(serve=scene.serve(model=0, target=1), pods=pods))["Ready"]
     assert (found.status, found.reason) == ("False", "Unschedulable")
     assert found.message == (
-        "No replica of the model takes requests: worker pod w of group gpu, since 2026-01-02T03:00:00Z:"
+        "No replica of the model accepts requests: worker pod w of group gpu, since 2026-01-02T03:00:00Z:"
         " 0/3 nodes are available"
     )
 
@@ -216,8 +218,8 @@ def test_at_zero_the_limits_are_told(scene, zero):
         "Ready"
     ]
     assert (found.status, found.reason) == ("True", "ScaledToZero")
-    assert "is held up to 600 s (limits.coldStartTimeoutSeconds)" in found.message
-    assert "then answered 503" in found.message
+    assert "The next request waits up to 600 s (limits.coldStartTimeoutSeconds)" in found.message
+    assert "then it is answered with 503." in found.message
 
 
 def test_waking_is_ready_until_a_held_request_would_be_given_up(scene, zero):

@@ -126,10 +126,10 @@ def test_without_a_ray_service_of_ours_nothing_serves(scene, before, error, reas
 def test_what_may_not_be_read_is_unknown_and_the_rest_as_last_told(scene, before):
     after = status.unseen(refusal(Refused("no DaemonSets")), "no RayServices", before, scene.now)
     assert told(after) == told(before) | {"Ready": ("Unknown", "Refused"), "Accepted": ("False", "Refused")}
-    assert after.conditions[0].message == "What runs cannot be read: no RayServices"
+    assert after.conditions[0].message == "The operator cannot read what runs: no RayServices"
     assert [each.observed_generation for each in after.conditions] == [4, 4, 3, 3, 3, 3, 3, 3]
     assert after.replicas == before.replicas
-    assert status.look_again_seconds(after) == 30
+    assert status.requeue_seconds(after) == 30
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,11 @@ def test_what_may_not_be_read_is_unknown_and_the_rest_as_last_told(scene, before
 )
 def test_when_it_is_looked_at_again(scene, refused, error, lost, seconds):
     snapshot = scene.snapshot(pods=(scene.worker,)) if lost else None
-    assert status.look_again_seconds(refused(error, snapshot=snapshot)) == seconds
+    assert status.requeue_seconds(refused(error, snapshot=snapshot)) == seconds
 
 
 def test_nothing_to_look_at_waits_for_an_edit(scene):
-    assert status.look_again_seconds(status.refused(refusal(BROKEN), None, Status(), scene.now)) is None
+    assert status.requeue_seconds(status.refused(refusal(BROKEN), None, Status(), scene.now)) is None
 
 
 def test_nothing_changed_is_nothing_to_write(resource, scene, refused):

@@ -41,9 +41,9 @@ def test_what_a_replaced_cluster_still_holds_is_named_and_until_when(scene):
     found = scene.conditions(scene.snapshot(pods=pods, old_clusters=kept))["Schedulable"]
     assert found.message == (
         "worker pod w, since 2026-01-02T03:00:00Z: 0/3 nodes are available."
-        " RayCluster imagine-old, which was replaced, still has 2 pods; KubeRay deletes it"
+        " The replaced RayCluster imagine-old still has 2 pods; KubeRay deletes the cluster"
         " rayClusterDeletionDelaySeconds after it stopped serving."
-        " RayCluster imagine-older, which was replaced, still has 1 pod that finishes its requests, until"
+        " The replaced RayCluster imagine-older still has 1 pod that finishes its requests, until"
         " 2026-01-02T03:06:05Z at the latest."
     )
 

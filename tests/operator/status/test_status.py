@@ -78,7 +78,7 @@ def test_starting_names_cluster_and_time(resource):
     assert (found.status, found.reason) == ("False", "Starting")
     assert (
         found.message
-        == "RayCluster imagine-new is starting since 2026-01-01T00:00:00Z; the application is DEPLOYING."
+        == "RayCluster imagine-new has been starting since 2026-01-01T00:00:00Z; the application is DEPLOYING."
     )
 
 
@@ -159,7 +159,7 @@ def test_long_messages_are_clipped(resource):
 
 
 def look_again(resource, snapshot, now=NOW):
-    return status.look_again_seconds(status.compute(resource, snapshot, "image:1", Status(), now))
+    return status.requeue_seconds(status.compute(resource, snapshot, "image:1", Status(), now))
 
 
 def test_what_time_alone_may_change_is_looked_at_again(resource):

@@ -40,8 +40,8 @@ def test_one_cluster_that_is_as_wanted_is_up_to_date(told):
 def test_a_second_cluster_is_named(told):
     state, reason, message = told(BOTH)
     assert (state, reason) == ("True", "NewClusterStarting")
-    assert "imagine-new" in message
-    assert "imagine-old serves until it is ready" in message
+    assert "imagine-new is starting" in message
+    assert "imagine-old serves until then" in message
 
 
 def test_a_second_cluster_that_fails_says_so_and_who_serves(told):
@@ -49,7 +49,7 @@ def test_a_second_cluster_that_fails_says_so_and_who_serves(told):
     state, reason, message = told(view)
     assert (state, reason) == ("True", "UpgradeFailed")
     assert "out of memory" in message
-    assert "imagine-old serves on as before; mend the spec, or take the change back" in message
+    assert "imagine-old continues to serve. Fix the spec, or revert the change." in message
 
 
 NUMBERS = count()
@@ -70,14 +70,14 @@ def test_workers_of_the_second_cluster_that_find_no_gpu_are_counted(told):
     state, reason, message = told(BOTH, pods=[worker(), first, worker(NO_GPU), worker()])
     assert (state, reason) == ("True", "ShortOfGpus")
     since = first.problem.since
-    assert f"2 of its 4 worker pods have found no node with enough nvidia.com/gpu since {since}." in message
-    assert "imagine-old serves until it is ready" in message
+    assert f"No node has had enough nvidia.com/gpu for 2 of its 4 worker pods since {since}." in message
+    assert "imagine-old serves until then" in message
 
 
 def test_other_names_of_gpus_are_read_as_well(told):
     told_of = told(BOTH, pods=[worker("0/1 nodes are available: 1 Insufficient gpu.intel.com/i915.")])
     assert told_of[1] == "ShortOfGpus"
-    assert "enough gpu.intel.com/i915 since" in told_of[2]
+    assert "enough gpu.intel.com/i915 for 1 of its 1 worker pods since" in told_of[2]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_what_waits_for_something_else_is_no_shortage_of_gpus(told, pod):
 
 
 def test_traffic_that_moves_in_steps_is_counted(told):
-    assert "imagine-new takes 25 % of the requests" in told(BOTH, UpgradeState(traffic_percent=25))[2]
+    assert "imagine-new receives 25 % of the requests" in told(BOTH, UpgradeState(traffic_percent=25))[2]
 
 
 def test_what_in_place_only_leaves_out_is_named(told):
@@ -104,7 +104,7 @@ def test_what_in_place_only_leaves_out_is_named(told):
     state, reason, message = told(SERVING, behind, upgrade={"strategy": "InPlaceOnly"})
     assert (state, reason) == ("False", "ChangesIgnored")
     assert "containers[ray-head].image" in message
-    assert "serving configuration of the spec reaches them" in message
+    assert "Only the serving configuration of the spec is applied to them." in message
 
 
 def test_a_change_that_kuberay_has_not_seen_yet_is_on_its_way(told):

@@ -43,7 +43,7 @@ def test_an_image_with_another_ray_is_told_with_both_versions(scene, started, re
         "Accepted"
     ]
     assert (found.status, found.reason) == ("False", "RayVersionDiffers")
-    assert "contains Ray 2.58.0, and spec.image.rayVersion is 2.60.0" in found.message
+    assert "contains Ray 2.58.0, but spec.image.rayVersion is 2.60.0" in found.message
     assert "Set spec.image.rayVersion: 2.58.0" in found.message
     assert scene.told("Ready", started(("2.58.0", ""))) == ("True", "Serving"), "it runs all the same"
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs for as long as the process does: watches, the queue of services, the leader lease and the health endpoints."""
+"""The long-running parts of the process: watches, the work queue, resync, leader election and the health endpoints."""

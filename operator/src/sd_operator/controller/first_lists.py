@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lists of a start: every service and its children, each kind by pages instead of service by service.
+"""Lists all services and their children after a start, in batches instead of service by service.
 
-After a start nothing is known, so every service gets a pass, and a pass that reads for itself sends eight requests. Here
-a hundred services share them. The services come by pages; the children of a page are found by the label that names their
-service, in the namespace of the services, so that one batch is in memory while the next one is read.
+After a start every service gets a pass, and a pass that reads for itself sends eight requests. Here up to a hundred
+services share these requests. The services are listed page by page. The children of a page are found by the label with the
+name of their service. One batch is in memory while the next one is read.
 """
 
 import asyncio
@@ -24,28 +24,28 @@ _KINDS = tuple({**{watched.kind: None for watched in CHILDREN}, POD: None})
 
 
 async def batches(cluster: Cluster, namespace: str | None) -> AsyncIterator[dict[Key, Objects]]:
-    """The services of a namespace (None: of all) and what belongs to each, a batch at a time, as new as etcd.
+    """The services of a namespace (None: all namespaces) with their children, batch by batch, as new as etcd.
 
-    A kind that may not be listed, or that is not installed, is missing from the objects.
+    A kind that is not installed, or that the operator may not list, is missing from the objects.
 
     Args:
-        cluster: where they are read.
-        namespace: of the services.
+        cluster: the client of the API server.
+        namespace: namespace of the services.
     """
     async for page in cluster.pages(SERVICE, namespace):
-        for place, services in groupby(page, key=lambda each: str(each["metadata"]["namespace"])):
-            yield await _with_children(cluster, place, list(services))
+        for home, services in groupby(page, key=lambda each: str(each["metadata"]["namespace"])):
+            yield await _with_children(cluster, home, list(services))
 
 
 def listed(
     cluster: Cluster, key: Key, objects: Objects, charge: Callable[[], Awaitable[None]]
 ) -> ListedCluster:
-    """The API server for a pass over one service of a batch.
+    """A client for a pass over one service of a batch.
 
     Args:
-        cluster: the API server.
-        key: which service.
-        objects: what the batch shows of it.
+        cluster: the client of the API server.
+        key: the service.
+        objects: its objects in the batch.
         charge: awaited before the first request that the pass sends.
     """
     return ListedCluster(cluster, key.namespace, naming.everything(key.name), objects, charge)
@@ -65,11 +65,11 @@ async def _with_children(cluster: Cluster, namespace: str, services: list[Json])
 async def _by_service(
     cluster: Cluster, kind: Kind, namespace: str, selector: str
 ) -> Mapping[str, list[Json]] | None:
-    """Objects of a kind by the name of their service; None where they cannot be listed."""
+    """Objects of a kind by the name of their service; None if they cannot be listed."""
     try:
         return _grouped(await cluster.list_newest(kind, namespace, selector))
     except (KubeRayMissing, Refused):
-        return None  # a pass that asks for them tells of it
+        return None  # a pass that reads this kind reports the error
 
 
 def _grouped(objects: Iterable[Json]) -> Mapping[str, list[Json]]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table of contents of what kopf tells us: an event of a resource or of its child puts a key in the queue.
+"""The kopf handlers: an event of a resource or of its child puts a key into the queue.
 
-kopf is an event source here and no more: its state machine loses changes on errors, writes annotations and
-finalizers, and never resyncs. Handlers neither raise nor wait for the API server.
+kopf is only an event source here. Its state machine loses changes on errors, writes annotations and finalizers, and never
+resyncs. Handlers neither raise nor wait for the API server.
 """
 
 import asyncio
@@ -20,10 +20,10 @@ from sd_operator.kube.watched_kinds import CHILDREN, Watched, is_shared, keys
 from sd_operator.naming import Key
 
 ECHO_SECONDS = 0.1
-"""The event of a write may come before the answer to it."""
+"""The event of a write may arrive before the answer to the write."""
 
 SETTLE_SECONDS = 0.2
-"""Children change in bursts (a pod alone a dozen times while it starts); one pass answers a burst."""
+"""Children change in bursts (one pod changes a dozen times while it starts); one pass handles a burst."""
 
 
 def registry(
@@ -33,33 +33,33 @@ def registry(
     watch_began: Callable[[], None],
     children: Iterable[Watched] = CHILDREN,
 ) -> kopf.OperatorRegistry:
-    """The handlers of the operator, which put keys into the queue; not for what it has written itself.
+    """The handlers of the operator, which put keys into the queue; events of the operator's own writes are ignored.
 
     Args:
-        queue: where keys go.
-        own_writes: what the operator wrote.
-        shared: told of each change of what services share.
-        watch_began: called for each child that was there when its watch began; resync finds which of them have changed.
-        children: the kinds to watch beside the resource itself.
+        queue: the queue for the keys.
+        own_writes: the operator's own writes.
+        shared: the shared DaemonSets; notified of each change of one of them.
+        watch_began: called for each child that existed when its watch started; resync finds out which of them have changed.
+        children: the kinds to watch in addition to the resource itself.
     """
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
     async def login(**known: Any) -> kopf.ConnectionInfo | None:
-        # Both read their file anew, so a rotated token is picked up.
+        # Both read their file again, so a rotated token is used.
         return kopf.login_with_service_account(**known) or kopf.login_with_kubeconfig(**known)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)
     async def service_changed(
         namespace: str | None, name: str, meta: Mapping[str, Any], status: Mapping[str, Any], **_: Any
     ) -> None:
-        # Our own status writes come back as events, with nothing in them to act on.
+        # Own status writes arrive as events too, and need no pass.
         if status.get("observedGeneration") != meta.get("generation"):
             queue.add(Key(namespace or "", name))
 
     async def child_changed(meta: Mapping[str, Any], event: Mapping[str, Any], **_: Any) -> None:
         if event["type"] is None:
-            watch_began()  # it was there before; resync finds whether it has changed meanwhile
+            watch_began()  # the child existed before; resync finds out whether it has changed meanwhile
             return
         if await is_echo(event["type"], meta, own_writes):
             return
@@ -78,12 +78,12 @@ def registry(
 
 
 async def is_echo(change: str, metadata: Mapping[str, Any], own_writes: OwnWrites) -> bool:
-    """Whether an event tells of nothing but our own write; looked at once the answer to that must have come.
+    """Whether an event shows only the operator's own write; decided once the answer to that write must have arrived.
 
     Args:
         change: type of the event.
-        metadata: of the object.
-        own_writes: what we wrote.
+        metadata: metadata of the object.
+        own_writes: the operator's own writes.
     """
     if change == "DELETED":
         return False
@@ -92,15 +92,15 @@ async def is_echo(change: str, metadata: Mapping[str, Any], own_writes: OwnWrite
 
 
 def settings(*, scans: bool = True) -> kopf.OperatorSettings:
-    """How kopf behaves: deadlines on everything, pauses that do not run out, and nothing written by it.
+    """The settings of kopf: deadlines for all requests, endless retries, and no writes by kopf.
 
     Args:
-        scans: whether it watches kinds and namespaces; where it may not, it would ask for ever and watch nothing.
+        scans: whether kopf watches kinds and namespaces. Without the permission it would retry forever and watch nothing.
     """
     chosen = kopf.OperatorSettings()
     chosen.scanning.disabled = not scans
     chosen.posting.enabled = False
-    # Ten minutes after it has ended, it would kill the process.
+    # By default kopf would kill the process ten minutes after its end.
     chosen.process.ultimate_exiting_timeout = None
     chosen.persistence.diffbase_storage = _NoDiffs()
     chosen.networking.request_timeout = 30
@@ -108,7 +108,7 @@ def settings(*, scans: bool = True) -> kopf.OperatorSettings:
     chosen.networking.error_backoffs = _EndlessBackoff()
     chosen.watching.connect_timeout = 10
     chosen.watching.reconnect_backoff = 1.0
-    # Few objects in memory at a time: lists come by pages, and who was told of an object forgets it soon.
+    # Few objects in memory at a time: lists are paged, and idle per-object workers end soon.
     chosen.watching.chunk_size = 50
     chosen.queueing.idle_timeout = 0.05
     for child in CHILDREN:  # those without labels are watched without a selector
@@ -118,7 +118,7 @@ def settings(*, scans: bool = True) -> kopf.OperatorSettings:
 
 
 class _NoDiffs(kopf.DiffBaseStorage):
-    """Nothing is kept of earlier states: our handlers see events only, and kopf would copy each object for a diff."""
+    """Stores no earlier states: the handlers need events only, and kopf would copy each object for a diff."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         return kopf.BodyEssence({})
@@ -131,9 +131,9 @@ class _NoDiffs(kopf.DiffBaseStorage):
 
 
 class _EndlessBackoff:
-    """Pauses between tries that never run out; kopf iterates anew for each request.
+    """An endless sequence of pauses between retries; kopf starts a new iteration for each request.
 
-    A finite list ends the process when an API server is away for longer than its sum.
+    With a finite list the process would end if an API server is unavailable for longer than its sum.
     """
 
     def __iter__(self) -> Iterator[float]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What probes are told: whether this process gets anywhere, not only whether it answers.
+"""The health endpoints: they report whether this process makes progress, not only whether it answers.
 
-/readyz asks whether it ever did, so that an installation that cannot reach its API server shows; /healthz whether it still does.
-A leader is judged by its last complete LIST, one that stands by by its last look at the Lease. An API server that is away
-makes neither unhealthy for ten minutes: restarting us would not bring it back.
+/readyz fails until the API server has answered once, so that an installation without access to its API server is visible.
+/healthz fails if the progress stops. A leader is judged by its last complete LIST, a standby by its last read of the Lease.
+An unavailable API server makes neither of them unhealthy for ten minutes, because a restart would not help.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -21,12 +21,12 @@ Report = tuple[bool, dict[str, object]]
 
 @dataclass(frozen=True)
 class Health:
-    """What the probe is told.
+    """The health of this process.
 
     Attributes:
-        leadership: whether we lead, and when that was last asked.
+        leadership: whether this process leads, and when it last read the Lease.
         resync: when the last LIST was complete.
-        resync_seconds: how often there should be one.
+        resync_seconds: regular seconds between two LISTs.
     """
 
     leadership: Leadership
@@ -34,11 +34,11 @@ class Health:
     resync_seconds: float
 
     def is_ready(self) -> bool:
-        """Whether the API server has answered what we have to know before we can work, or stand by."""
+        """Whether the API server has answered everything that this process needs to work, or to stand by."""
         return self.resync.is_complete() if self.leadership.held() else self.leadership.is_known()
 
     def report(self) -> Report:
-        """Whether we are alive, and by what that is judged."""
+        """Whether this process is alive, and a JSON object with the role and the age that decides it."""
         if self.leadership.held():
             age, longest = self.resync.age_seconds(), self.resync_seconds + GIVE_UP_SECONDS + _GRACE_SECONDS
             return age < longest, {"role": "leader", "lastResyncSeconds": round(age, 1)}
@@ -53,17 +53,17 @@ async def serving(
     """Answer GET /healthz and /readyz: 200 or 503 with a JSON object.
 
     Args:
-        port: where; 0: nowhere.
-        report: whether we are alive, and the object.
-        is_ready: whether we can work or stand by.
+        port: the port; 0: do not serve.
+        report: returns whether the process is alive, and the object.
+        is_ready: returns whether the process can work or stand by.
     """
     if not port:
         yield
         return
 
     async def healthz(_: web.Request) -> web.Response:
-        alive, told = report()
-        return web.json_response(told, status=200 if alive else 503)
+        alive, details = report()
+        return web.json_response(details, status=200 if alive else 503)
 
     async def readyz(_: web.Request) -> web.Response:
         return web.json_response(report()[1], status=200 if is_ready() else 503)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of several operators writes: the one that holds the Lease.
+"""Leader election: only the operator that holds the Lease writes.
 
-A Lease keeps two of us from doing the same work; it is not what makes two writers safe. That is server-side apply and
-the uid in every delete: a request that was sent just before the Lease was lost may still arrive.
+The Lease keeps two operators from doing the same work, but it does not make two writers safe: a request that was sent just
+before the Lease was lost may still arrive. Server-side apply and the uid in every delete make such a request safe.
 
-Time is measured by this process alone, from when it saw the Lease change, so that clocks which differ do no harm. The
-holder stops writing well before another may take over:
+Each process measures time by its own clock, from when it saw the Lease change, so different clocks do no harm. The holder
+stops writing well before another operator may take over:
 
     renews every 3 s     writes until 10 s after the last renewal     others take over after 15 s
 """
@@ -37,30 +37,30 @@ class Leadership(Protocol):
     """The right to write."""
 
     def held(self) -> bool:
-        """Whether we may write now."""
+        """Whether this process may write now."""
 
     def is_known(self) -> bool:
-        """Whether the API server has told who holds it."""
+        """Whether the API server has reported the holder."""
 
     def attempt_age_seconds(self) -> float:
-        """Seconds since the API server last told who holds it."""
+        """Seconds since the API server last reported the holder."""
 
     async def acquire(self) -> None:
-        """Wait until it is ours."""
+        """Wait until this process leads."""
 
     async def keep(self) -> None:
-        """Keep it until cancelled.
+        """Keep the leadership until cancelled.
 
         Raises:
-            LeadershipLost: somebody else has it, or nobody could tell for ten minutes.
+            LeadershipLost: another operator has it, or it could not be renewed for ten minutes.
         """
 
     async def release(self) -> None:
-        """Give it up, so that another need not wait."""
+        """Release the leadership, so that another operator need not wait."""
 
 
 class Alone:
-    """Leadership where there is one operator and no Lease."""
+    """Leadership of a single operator, without a Lease."""
 
     def held(self) -> bool:
         """Return True."""
@@ -97,14 +97,14 @@ class Lease:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Hold nothing yet.
+        """Create the leadership without holding the Lease.
 
         Args:
-            cluster: with a request timeout well below `_WRITE_SECONDS`.
-            namespace: where the Lease is.
-            identity: who we are. A container that is started anew in the same pod has the same, and goes on at once.
-            clock: seconds that only ever grow.
-            now: the time that is written for people to read.
+            cluster: a client with a request timeout well below `_WRITE_SECONDS`.
+            namespace: namespace of the Lease.
+            identity: identity of this operator. A restarted container of the same pod has the same and continues at once.
+            clock: monotonic seconds.
+            now: the time to write into the Lease, for people.
         """
         self._cluster = cluster
         self._namespace = namespace
@@ -113,41 +113,46 @@ class Lease:
         self._now = now
         self._held_until = float("-inf")
         self._renewed_at = float("-inf")
-        self._looked_at = clock()
-        self._has_looked = False
+        self._read_at = clock()
+        self._has_read = False
         self._live: Json | None = None
         self._others_held_it = False
         self._changed_at = clock()
-        self._said = ""
+        self._logged = ""
 
     def held(self) -> bool:
-        """Whether we may write: we renewed it less than ten seconds ago."""
+        """Whether this process may write: it renewed the Lease less than ten seconds ago."""
         return self._clock() < self._held_until
 
     def is_known(self) -> bool:
-        """Whether the API server has told who holds it."""
-        return self._has_looked
+        """Whether the API server has reported the holder."""
+        return self._has_read
 
     def attempt_age_seconds(self) -> float:
-        """Seconds since the API server last told who holds it."""
-        return self._clock() - self._looked_at
+        """Seconds since the API server last reported the holder."""
+        return self._clock() - self._read_at
 
     async def acquire(self) -> None:
-        """Wait until the Lease is given up, absent for as long as one lasts or from the beginning, ours, or unchanged for as long as it says; then take it."""
+        """Wait until the Lease is released, missing, expired or already ours, then acquire it.
+
+        A Lease that another operator held and that is missing now counts as free after the duration of a Lease.
+        """
         while True:
             try:
                 if await self._take():
-                    logger.info("holding the Lease %s/%s as %s", self._namespace, NAME, self._identity)
+                    logger.info(
+                        "this operator holds the Lease %s/%s as %s", self._namespace, NAME, self._identity
+                    )
                     return
             except SdServiceError as error:
-                self._say(str(error))
+                self._log(str(error))
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def keep(self) -> None:
-        """Renew it until cancelled.
+        """Renew the Lease until cancelled.
 
         Raises:
-            LeadershipLost: somebody else holds it, or it could not be renewed for ten minutes.
+            LeadershipLost: another operator holds it, or it could not be renewed for ten minutes.
         """
         while True:
             await asyncio.sleep(_RENEW_SECONDS if self.held() else _RETRY_SECONDS)
@@ -157,75 +162,74 @@ class Lease:
                 self._held_until = float("-inf")
                 raise
             except SdServiceError as error:
-                self._say(f"not renewed: {error}")
+                self._log(f"cannot renew the Lease: {error}")
                 if self._clock() - self._renewed_at > _GIVE_UP_SECONDS:
                     raise LeadershipLost("the Lease could not be renewed for ten minutes") from error
 
     async def release(self) -> None:
-        """Give it up where it is ours; who waits for it takes it at once. A failure is no harm: it expires."""
+        """Release the Lease if it is ours, so that a standby acquires it at once; if this fails, the Lease expires."""
         if self._live is None or not self.held():
             return
         self._held_until = float("-inf")
         try:
             await self._cluster.replace(self._body(self._live, holder="", duration=1), _MANAGER)
         except SdServiceError as error:
-            logger.warning("the Lease is not given up: %s", error)
+            logger.warning("cannot release the Lease, which expires instead: %s", error)
 
     async def _take(self) -> bool:
-        asked = self._clock()
-        live = await self._look()
+        started = self._clock()
+        live = await self._read()
         if not self._is_free(live):
-            self._say(
-                f"standing by: {_holder(live) if live else 'who held the Lease that is gone'} may write"
-            )
+            holder = _holder(live) if live else "the former holder of the deleted Lease"
+            self._log(f"standing by: {holder} may write")
             return False
-        return await self._write(live, asked)
+        return await self._write(live, started)
 
     async def _renew(self) -> None:
-        asked = self._clock()
-        if self._live is not None and await self._write(self._live, asked):
-            self._looked_at = asked
+        started = self._clock()
+        if self._live is not None and await self._write(self._live, started):
+            self._read_at = started
             return
-        live = await self._look()  # it was edited or deleted under our hands
+        live = await self._read()  # another client has edited or deleted the Lease
         if live is not None and _holder(live) != self._identity:
             raise LeadershipLost(f"{_holder(live) or 'nobody'} holds the Lease now")
-        await self._write(live, asked)
+        await self._write(live, started)
 
-    async def _look(self) -> Json | None:
+    async def _read(self) -> Json | None:
         live = await self._cluster.get(LEASE, self._namespace, NAME)
-        self._looked_at = self._clock()
-        self._has_looked = True
+        self._read_at = self._clock()
+        self._has_read = True
         if (live and _version(live)) != (self._live and _version(self._live)):
-            self._changed_at = self._looked_at
+            self._changed_at = self._read_at
         self._live = live
         self._others_held_it |= live is not None and _holder(live) not in {"", self._identity}
         return live
 
     def _is_free(self, live: Json | None) -> bool:
         if live is None:
-            # Who held it writes on until it wants to renew it.
+            # The former holder continues to write until its next renewal.
             return not self._others_held_it or self._clock() - self._changed_at > DURATION_SECONDS
         holder = _holder(live)
         lasts = (live.get("spec") or {}).get("leaseDurationSeconds") or DURATION_SECONDS
         return not holder or holder == self._identity or self._clock() - self._changed_at > lasts
 
-    async def _write(self, live: Json | None, asked: float) -> bool:
-        """Write that it is ours over what was read; False where another was faster.
+    async def _write(self, live: Json | None, started: float) -> bool:
+        """Write this operator as holder over the Lease that was read; False if another client was faster.
 
-        It counts from when it was asked for, not from the answer.
+        The duration counts from the start of the request, not from the answer.
         """
         body = self._body(live)
         write = self._cluster.create if live is None else self._cluster.replace
         written = await write(body, _MANAGER)
         if written is None:
             return False
-        self._live, self._renewed_at = written, asked
-        self._held_until = asked + _WRITE_SECONDS
-        self._said = ""
+        self._live, self._renewed_at = written, started
+        self._held_until = started + _WRITE_SECONDS
+        self._logged = ""
         return True
 
     def _body(self, live: Json | None, holder: str | None = None, duration: int = DURATION_SECONDS) -> Json:
-        """The Lease as we write it; with the version it was read at, so that one of two who write fails."""
+        """The Lease to write, with the version that was read, so that one of two concurrent writes fails."""
         before = (live or {}).get("spec") or {}
         holder = self._identity if holder is None else holder
         stays = before.get("holderIdentity") == holder
@@ -246,15 +250,15 @@ class Lease:
             },
         }
 
-    def _say(self, message: str) -> None:
-        """Log what is new; the same every two seconds helps nobody."""
-        if message != self._said:
+    def _log(self, message: str) -> None:
+        """Log a message once; the tries repeat every two seconds."""
+        if message != self._logged:
             logger.warning("Lease %s/%s: %s", self._namespace, NAME, message)
-            self._said = message
+            self._logged = message
 
 
 def _transitions(live: Json | None, *, stays: bool) -> int:
-    """How often the Lease has changed hands: 0 for a new one, and where somebody has cleared the field."""
+    """How often the Lease has changed its holder: 0 for a new one, and after a person has cleared the field."""
     counted = ((live or {}).get("spec") or {}).get("leaseTransitions")
     if counted is None:
         return 0 if live is None or stays else 1

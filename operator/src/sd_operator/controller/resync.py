@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The periodic LIST: what the watches lost, reordered or never reported is found here.
+"""The periodic LIST, which finds changes that the watches lost, reordered or never reported.
 
-It compares versions with those of the last time and asks for a pass over what differs, so that a cluster in which
-nothing happens costs a few requests however many resources it holds. What no version tells of, such as a deleted
-Secret, waits for the full pass over everything, which is rare.
+Each resync compares versions with those of the last one, and starts a pass over each service that differs. A quiet cluster
+therefore costs a few requests, however many resources it has. A change without a version, such as a deleted Secret, waits
+for the full resync over everything, which is rare.
 
-The first one after a start reads whole objects, a batch of services at a time, and their passes work from these. The
-watches begin after it. What changed before they began is not in their events: each time one has begun, versions are
-compared soon.
+The first resync after a start reads whole objects, a batch of services at a time, and their passes use these objects. The
+watches start after it. Their events do not contain what changed before they started, so versions are compared soon after
+the start of each watch.
 """
 
 import asyncio
@@ -32,27 +32,27 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 5.0
 GIVE_UP_SECONDS = 600.0
 BATCH_SECONDS = 10.0
-"""Longest wait for the passes of a batch; those that are left read for themselves."""
+"""Longest wait for the passes of a batch; the passes that are left then read for themselves."""
 SETTLE_SECONDS = 2.0
-"""A watch that begins reports every object there is; versions are compared once that is over."""
+"""A watch that starts reports every existing object; versions are compared once these reports have ended."""
 
 Kinds = frozenset[str] | None
-"""Names of the kinds of children that there are; None before one was looked for."""
+"""Names of the kinds of children that can be listed; None before the first LIST."""
 
 
 class Resync:
     """Puts resources into the queue.
 
-    All of them at the start, every `full_resync_seconds`, and when KubeRay has come or gone; every `resync_seconds` those
-    that differ from the last time, themselves or their children.
+    At the start, every `full_resync_seconds`, and when KubeRay was installed or removed, these are all resources. Every
+    `resync_seconds` these are the resources that differ from the last resync, or whose children differ.
 
     Args:
-        cluster: where they are listed.
-        queue: where they are put.
-        settings: what is served, and how often.
+        cluster: the client of the API server.
+        queue: the queue for the resources.
+        settings: the served namespaces and the intervals.
         pass_over: makes the work of one pass that reads from these lists.
-        clock: seconds.
-        changed: called with each service that differs from the last time; by default it is put into the queue.
+        clock: monotonic seconds.
+        changed: called with each service that differs from the last resync; by default it is put into the queue.
     """
 
     def __init__(
@@ -87,18 +87,18 @@ class Resync:
         await self._complete.wait()
 
     def age_seconds(self) -> float:
-        """Seconds since the last complete LIST, or batch of the first one; what the liveness probe reports."""
+        """Seconds since the last complete LIST, or batch of the first one; the liveness probe reports it."""
         return self._clock() - self._last_good
 
     def soon(self) -> None:
-        """Compare versions once this has not been called for two seconds: a watch has begun, and reports what there is."""
+        """Compare versions once two seconds have passed without another call: a watch has started and reports objects."""
         self._watch_began.set()
 
     async def run(self) -> None:
-        """Resync until cancelled; a failed LIST is tried again soon.
+        """Resync until cancelled; a failed LIST is retried soon.
 
         Raises:
-            SdServiceError: none has succeeded for ten minutes more than there should have been between two.
+            SdServiceError: no LIST has succeeded for ten minutes longer than the regular interval.
         """
         while True:
             try:
@@ -106,13 +106,13 @@ class Resync:
             except SdServiceError as error:
                 if self.age_seconds() > self._settings.resync_seconds + GIVE_UP_SECONDS:
                     raise
-                logger.warning("resync: %s; again in %.0f s", error, RETRY_SECONDS)
+                logger.warning("the resync failed: %s; next try in %.0f s", error, RETRY_SECONDS)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 await self._pause()
 
     async def _pause(self) -> None:
-        """Wait for the time of the next resync, or until a watch has begun."""
+        """Wait for the time of the next resync, or until a watch has started."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._watch_began.wait(), self._settings.resync_seconds)
         while self._watch_began.is_set():
@@ -140,7 +140,7 @@ class Resync:
             self._full_at = self._clock() + self._settings.full_resync_seconds
 
     async def _first(self) -> tuple[Mapping[Key, int], Kinds]:
-        """Have a pass over every service, from lists; versions and kinds as `_versions` has them, no kinds without a service."""
+        """Start a pass over every service, from lists; return versions and kinds as `_versions`, without services no kinds."""
         versions, kinds = dict[Key, int](), set[str]()
 
         async def look(namespace: str | None) -> None:
@@ -154,7 +154,7 @@ class Resync:
                     versions[key] = _version(objects)
                     kinds.update(kind.name for kind in objects if kind is not SERVICE)
                 self._last_good = self._clock()
-            # No label of theirs names a service, so the batches do not show them.
+            # These objects have no label with a service's name, so the batches do not contain them.
             await self._join(versions, kinds, (SHARED, *OPTIONAL), namespace)
 
         await self._in_each_namespace(look)
@@ -162,7 +162,7 @@ class Resync:
         return versions, frozenset(kinds) if versions else None
 
     async def _versions(self) -> tuple[Mapping[Key, int], frozenset[str]]:
-        """Of each resource, a number that changes with any version of it or of its children; and the kinds that there are."""
+        """A number for each resource that changes with any version of it or its children; and the kinds that can be listed."""
         versions, kinds = defaultdict[Key, int](int), set[str]()
 
         async def look(namespace: str | None) -> None:
@@ -174,17 +174,17 @@ class Resync:
         return dict(versions), frozenset(kinds)
 
     async def _in_each_namespace(self, look: Callable[[str | None], Awaitable[None]]) -> None:
-        """Look at each served namespace.
+        """Call `look` for each served namespace; a refused namespace does not affect the others.
 
         Raises:
-            Refused: no namespace may be listed; one that may not keeps none of the others.
+            Refused: no namespace may be listed.
         """
         namespaces, refused = self._settings.served_namespaces or (None,), list[Refused]()
         for namespace in namespaces:
             try:
                 await look(namespace)
             except Refused as error:
-                logger.warning("resync: %s", error)
+                logger.warning("the resync leaves out namespace %s: %s", namespace or "*", error)
                 refused.append(error)
         if len(refused) == len(namespaces):
             raise refused[0]
@@ -192,17 +192,17 @@ class Resync:
     async def _join(
         self, versions: dict[Key, int], kinds: set[str], which: Iterable[Watched], namespace: str | None
     ) -> None:
-        """Let the versions of children into those of their resources; `kinds` get those that can be listed."""
+        """Add the versions of children to those of their resources, and the kinds that can be listed to `kinds`."""
         for watched in which:
             try:
                 await self._join_children(versions, watched, namespace)
             except (KubeRayMissing, Refused) as error:
-                logger.debug("resync: %s", error)  # a pass tells of it
+                logger.debug("the resync leaves out a kind: %s", error)  # a pass reports the error
             else:
                 kinds.add(watched.kind.name)
 
     async def _join_children(self, versions: dict[Key, int], watched: Watched, namespace: str | None) -> None:
-        """Let the versions of children of one kind into those of their resources."""
+        """Add the versions of children of one kind to those of their resources."""
         async for live in self._cluster.metadata(watched.kind, namespace, watched.selector):
             for key in keys(live):
                 if key in versions:
@@ -210,7 +210,7 @@ class Resync:
 
 
 def _version(objects: Objects) -> int:
-    """The number of one resource by its objects, as `Resync` has it by their metadata."""
+    """The version number of one resource, computed from its objects as `Resync` computes it from their metadata."""
     (service,) = objects[SERVICE]
     version = _fingerprint(SERVICE, service["metadata"])
     for watched in CHILDREN:
@@ -221,13 +221,13 @@ def _version(objects: Objects) -> int:
 
 
 def _fingerprint(kind: Kind, metadata: Json) -> int:
-    # Numbers that are joined by exclusive or do not depend on the order of a list.
+    # Exclusive or joins these numbers, so the order of a list does not matter.
     version = _shared_version(metadata) if is_shared(metadata) else metadata["resourceVersion"]
     return hash((kind.name, metadata["uid"], version))
 
 
 def _shared_version(metadata: Json) -> str:
-    """Changes with what an object asks for and with its status, but not with the services that come to share it."""
+    """A version that changes with spec and status of a shared object, but not with its users."""
     reported = (
         each.get("time", "")
         for each in metadata.get("managedFields") or []

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""kopf, begun and ended: it watches until one watch meets an error, and is begun anew then.
+"""Runs kopf's watches, and restarts all of them if one watch fails.
 
-`kopf.operator` would end by itself then, with every task of the process that is younger than it; it ends its own in an
-order in which some wait for others that are gone already; and it keeps the signals. So its parts are used here.
+`kopf.operator` is not used, because it ends itself after such an error, and every task of the process that is younger. It
+also ends its own tasks in an order in which some wait for others that are gone already, and it keeps the signals.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from sd_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# A kind went; or the API server told of an error within a stream, broke off within a line, or took no token.
+# A kind was removed; or the API server reported an error in a stream, broke off in a line, or refused the token.
 _ENDED = (APIError, WatchingError, AccessError, LoginError, JSONDecodeError)
-_WATCHER = "watcher for "  # so kopf names the tasks that watch a kind; it leaves them behind where one fails
+_WATCHER = "watcher for "  # start of the names of kopf's watch tasks, which kopf leaves behind if one fails
 _PAUSE_SECONDS = 2.0
 _END_SECONDS = 30.0
 
@@ -39,30 +39,30 @@ async def watch(
     register: Callable[[tuple[Watched, ...]], kopf.OperatorRegistry],
     take_signals: Callable[[], None],
 ) -> None:
-    """Have kopf put what changes into the queue, until cancelled.
+    """Run kopf's watches until cancelled; the handlers put changed services into the queue.
 
     Args:
-        settings: what is served.
-        cluster: has the kinds that are watched.
-        register: the handlers of these kinds.
+        settings: the served namespaces.
+        cluster: the client of the API server.
+        register: makes the handlers of the watched kinds.
         take_signals: called whenever kopf has taken the signals of the process.
 
     Raises:
-        RuntimeError: kopf has failed in a way that is not known, or does not end.
+        RuntimeError: kopf failed with an unknown error, or did not stop.
     """
     while True:
         try:
             children = await watchable(cluster, settings.served_namespaces)
         except ClusterUnavailable as away:
-            logger.warning("watches do not start yet: %s", away)
+            logger.warning("the watches cannot start yet: %s; next try in %.0f s", away, _PAUSE_SECONDS)
             await asyncio.sleep(_PAUSE_SECONDS)
             continue
         error = await _until_one_ends(settings, register(children), take_signals)
         if not isinstance(error, _ENDED):
-            raise RuntimeError("kopf has ended") from error  # noqa: TRY004 - nobody gave us a wrong type
-        logger.warning("a watch has ended (%s); all of them begin anew", str(error) or type(error).__name__)
+            raise RuntimeError("kopf has ended") from error  # noqa: TRY004 - this is no argument of a wrong type
+        logger.warning("a watch failed (%s); all watches restart", str(error) or type(error).__name__)
         await asyncio.sleep(_PAUSE_SECONDS)
-        logger.info("watching anew")
+        logger.info("all watches restart now")
 
 
 async def _until_one_ends(
@@ -84,13 +84,13 @@ async def _until_one_ends(
 
 
 async def _end(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """End what watches, and nothing that this waits for: those tasks end with it."""
+    """End kopf's tasks and watchers; tasks for which they wait end with them."""
     watchers = [each for each in asyncio.all_tasks() if each.get_name().startswith(_WATCHER)]
     for each in (*tasks, *watchers):
         each.cancel()
     done, left = await asyncio.wait({*tasks, *watchers}, timeout=_END_SECONDS)
     if left:
-        raise RuntimeError(f"kopf does not end: {', '.join(each.get_name() for each in left)}")
+        raise RuntimeError(f"tasks of kopf do not stop: {', '.join(each.get_name() for each in left)}")
     for each in done:
         if not each.cancelled():
-            each.exception()  # looked at, or asyncio tells of it
+            each.exception()  # retrieved, so that asyncio does not log it

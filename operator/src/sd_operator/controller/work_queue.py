@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keyed queue: many events become one piece of work, and one key is worked on by one worker at a time.
+"""The work queue by key: many events become one pass, and one key is handled by one worker at a time.
 
-A key added while it is being worked on is worked on once more afterwards, so no event is lost. A key that fails
-comes back after a pause of its own that doubles, so one poisoned resource does not slow the others. Work may ask to
-be done again after a while; whatever comes first, that time or an event, does it. Of what is looked at again and again
-without an event the pauses grow, so that a thousand resources that wait for the same thing do not fill the queue. What is
-looked at without an event, such as every resource after a start, waits until no event does; a token bucket spreads it. Work that has
-read beforehand what it needs takes no token: the bucket bounds what the API server is asked.
+- A key that is added during its pass gets another pass afterwards, so no event is lost.
+- A key that fails is retried after its own pause, which doubles, so one broken resource does not slow the others.
+- A pass may request the next one after a while; an event that comes first starts it earlier.
+- Without events, the requeue interval grows to five minutes. A thousand resources that wait for the same thing therefore do
+  not fill the queue.
+- A pass without an event, such as that of every resource after a start, waits until no key with an event waits.
+- A token bucket spreads the passes. A pass that has read its objects beforehand takes no token, because the bucket limits
+  requests to the API server.
 """
 
 import asyncio
@@ -24,13 +26,13 @@ from sd_operator.naming import Key
 logger = logging.getLogger(__name__)
 
 _SAVED_SECONDS = 2.0
-_LOOKS_GROW = 1.25  # each pause is then a fifth of the time waited so far
-_LONGEST_LOOK_SECONDS = 300.0
+_REQUEUES_GROW = 1.25  # each pause is then a fifth of the time waited so far
+_LONGEST_REQUEUE_SECONDS = 300.0
 _EVENT, _ROUTINE = 0, 1  # in this order
 
 
 class TokenBucket:
-    """So many at a rate, and at once what two seconds of quiet have saved."""
+    """A token bucket: a constant rate, and a burst of at most two seconds' tokens."""
 
     def __init__(self, per_second: float, clock: Callable[[], float]) -> None:
         self._rate = per_second
@@ -38,8 +40,8 @@ class TokenBucket:
         self._full_at = float("-inf")
 
     async def take(self) -> None:
-        """Wait for a token; who asks first gets the first."""
-        # When the bucket will be full again tells how much is in it.
+        """Wait for a token; waiting callers get tokens in their order."""
+        # The time at which the bucket is full again determines its current level.
         self._full_at = max(self._full_at, self._clock()) + 1 / self._rate
         wait = self._full_at - self._clock() - _SAVED_SECONDS
         if wait > 0:
@@ -51,7 +53,7 @@ class TokenBucket:
 
 
 Work = Callable[[Key], Awaitable[float | None]]
-"""Works on a key; returns the seconds after which to do it again although nothing happened, None for never."""
+"""Handles a key; returns the seconds until the next pass if no event arrives before, None for no such pass."""
 
 
 class WorkQueue:
@@ -80,34 +82,34 @@ class WorkQueue:
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
-        self._visits: dict[Key, asyncio.TimerHandle] = {}
-        self._looks: dict[Key, float] = {}  # the latest pause, where no event came since
+        self._requeue_timers: dict[Key, asyncio.TimerHandle] = {}
+        self._requeues: dict[Key, float] = {}  # the latest pause, where no event came since
         self._prepared: dict[Key, Work] = {}
         self._prepared_taken = asyncio.Event()
 
     def add(self, key: Key) -> None:
-        """Ask for the key to be worked on soon, since something has happened; never blocks, never raises.
+        """Request a pass soon, after an event; never blocks, never raises.
 
-        A pause after a failure is kept: events of a failing key do not make it spin.
+        A pause after a failure stays in effect, so events of a failing key do not cause a busy loop.
         """
-        self._looks.pop(key, None)
+        self._requeues.pop(key, None)
         self._prepared.pop(key, None)
         self._put(key, _EVENT)
 
     def add_routine(self, key: Key) -> None:
-        """Ask for the key to be worked on once no event waits."""
+        """Request a pass once no key with an event waits."""
         self._put(key, _ROUTINE)
 
     def add_prepared(self, key: Key, work: Work) -> None:
-        """Ask for the key to be worked on once no event waits, by work that has read beforehand what it needs.
+        """Request a pass once no key with an event waits, by work that has read its objects beforehand.
 
-        It takes no token. An event that comes first is newer than what was read: then the queue's own work is done.
+        This work takes no token. If an event comes first, it is newer than these objects, so the queue's own work runs.
         """
         if self._put(key, _ROUTINE):
             self._prepared[key] = work
 
     async def prepared_left(self, most: int, seconds: float) -> None:
-        """Wait until at most so much prepared work is left; after so long, the queue's own work replaces what is left."""
+        """Wait until at most `most` prepared passes are left; after `seconds`, the queue's own work replaces them."""
         deadline = self._clock() + seconds
         while len(self._prepared) > most and (wait := deadline - self._clock()) > 0:
             self._prepared_taken.clear()
@@ -121,7 +123,7 @@ class WorkQueue:
         await self._bucket.take()
 
     def _put(self, key: Key, rank: int) -> bool:
-        """Let a key wait for a worker; False where it does already, or where something else brings it back."""
+        """Put a key into the queue; False if it is there already, is running, or has a pending retry."""
         if key in self._running:
             self._again.add(key)
         elif key not in self._timers and rank < self._waiting.get(key, math.inf):
@@ -131,21 +133,21 @@ class WorkQueue:
         return False
 
     def add_later(self, key: Key, seconds: float) -> None:
-        """Ask for the key to be worked on after a while, since something has happened.
+        """Request a pass after a while, after an event.
 
-        Whatever else asks meanwhile is answered by that. Pauses between passes that grew without an event start small again.
+        This pass also covers all requests that arrive meanwhile. The requeue interval starts small again.
         """
-        self._looks.pop(key, None)
+        self._requeues.pop(key, None)
         self._prepared.pop(key, None)
         if key not in self._timers and key not in self._waiting:
             self._come_again_in(seconds, key)
 
     def waiting(self) -> int:
-        """How many keys wait to be worked on; those that pause after a failure do not count."""
+        """Number of keys that wait for a worker; keys that pause after a failure do not count."""
         return len(self._waiting)
 
     def idle(self) -> bool:
-        """Nothing waits, runs or is to be tried again; a later look that work asked for does not count."""
+        """Whether no key waits, runs or has a pending retry; a requeue that a pass requested does not count."""
         return not (self._waiting or self._running or self._timers)
 
     async def run(self) -> None:
@@ -156,7 +158,7 @@ class WorkQueue:
 
     async def _worker(self) -> None:
         while True:
-            await self._bucket.take()  # before there is a key: the most urgent one is taken then
+            await self._bucket.take()  # before the key, so that the most urgent key is taken then
             key = await self._next()
             work = self._take_prepared(key) or self._work
             self._running.add(key)
@@ -174,7 +176,7 @@ class WorkQueue:
     async def _next(self) -> Key:
         while True:
             rank, _, key = await self._ready.get()
-            if self._waiting.get(key) == rank:  # else it has been taken for an event meanwhile
+            if self._waiting.get(key) == rank:  # otherwise an event has moved it forward meanwhile
                 del self._waiting[key]
                 return key
 
@@ -186,32 +188,32 @@ class WorkQueue:
         return work
 
     async def _try(self, key: Key, work: Work) -> float | None:
-        """Work once; return the pause in seconds before the next try, None after success."""
-        visit = self._visits.pop(key, None)
-        if visit is not None:
-            visit.cancel()
+        """Run one pass; return the pause in seconds before the retry, None after success."""
+        timer = self._requeue_timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
         try:
-            look_again = await work(key)
+            requeue_seconds = await work(key)
         except SdServiceError as error:
-            # ClusterUnavailable; or not even the status could be written, since the namespace is on its way out.
+            # ClusterUnavailable; or the status could not be written, because the namespace is being deleted.
             pause = getattr(error, "retry_after_seconds", None) or self._pause(key)
-            logger.warning("%s/%s: %s; again in %.1f s", *key, error, pause)
+            logger.warning("%s/%s: %s; next try in %.1f s", *key, error, pause)
             return pause
         except Exception:
             pause = self._pause(key)
-            logger.exception("%s/%s: unexpected error; again in %.1f s", *key, pause)
+            logger.exception("%s/%s: unexpected error; next try in %.1f s", *key, pause)
             return pause
         self._failures.pop(key, None)
-        if look_again is None:
-            self._looks.pop(key, None)
+        if requeue_seconds is None:
+            self._requeues.pop(key, None)
         else:
-            self._look_in(look_again, key)
+            self._requeue_in(requeue_seconds, key)
         return None
 
-    def _look_in(self, seconds: float, key: Key) -> None:
-        longer = min(self._looks.get(key, 0.0) * _LOOKS_GROW, _LONGEST_LOOK_SECONDS)
-        pause = self._looks[key] = max(seconds, longer)
-        self._visits[key] = asyncio.get_running_loop().call_later(pause, self._put, key, _ROUTINE)
+    def _requeue_in(self, seconds: float, key: Key) -> None:
+        longer = min(self._requeues.get(key, 0.0) * _REQUEUES_GROW, _LONGEST_REQUEUE_SECONDS)
+        pause = self._requeues[key] = max(seconds, longer)
+        self._requeue_timers[key] = asyncio.get_running_loop().call_later(pause, self._put, key, _ROUTINE)
 
     def _pause(self, key: Key) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
@@ -222,7 +224,7 @@ class WorkQueue:
     def _come_again_in(self, seconds: float, key: Key) -> None:
         earlier = self._timers.get(key)
         if earlier is not None:
-            earlier.cancel()  # an event meanwhile does not shorten the pause after a failure
+            earlier.cancel()  # an event does not shorten the pause after a failure
         self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._come_again, key)
 
     def _come_again(self, key: Key) -> None:

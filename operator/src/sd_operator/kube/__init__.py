@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API server behind six methods; the only package that imports kubernetes."""
+"""The client of the API server; the only package that imports kubernetes."""
 
 from sd_operator.kube.client import Cluster
 from sd_operator.kube.connection import connect, default_namespace

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read, apply, patch, create and delete, with a deadline on each request and errors of our own."""
+"""The client of the API server: read, apply, patch, create and delete, with deadlines and the operator's own errors."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,7 +20,7 @@ Operations = list[Json]
 _GONE = 404
 _CONFLICT = 409
 _UNPROCESSABLE = 422
-_APPLY = "application/apply-patch+yaml; charset=utf-8"  # spelt so, the client library sends text as it is
+_APPLY = "application/apply-patch+yaml; charset=utf-8"  # with this spelling the client library sends text unchanged
 _NOT_AS_IT_IS = (0x7F, *range(0x80, 0xA0), 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF)
 _ESCAPED = {code: f"\\u{code:04x}" for code in _NOT_AS_IT_IS}
 _JSON_PATCH = "application/json-patch+json"
@@ -30,10 +30,9 @@ _UNTIL_IT_LEADS = 2.0
 
 
 class Cluster:
-    """The API server, as the operator uses it.
+    """A client of the API server.
 
-    Every method raises ClusterUnavailable (try again), Refused (ask a person), KubeRayMissing or
-    KubeRayTooOld.
+    Every method may raise ClusterUnavailable (retry), Refused (a person must act), KubeRayMissing or KubeRayTooOld.
     """
 
     def __init__(
@@ -49,28 +48,28 @@ class Cluster:
         self._services = services or ServiceProxy(api)
 
     def parts(self) -> tuple[ApiClient, float, Callable[[], bool]]:
-        """What another client of the same API server is made of: connections, deadline, and what is asked before each write."""
+        """The parts for another client of the same API server: connections, deadline, and the check before each write."""
         return self._api, self._timeout, self._may_write
 
     def but(
         self, *, request_timeout_seconds: float | None = None, may_write: Callable[[], bool] | None = None
     ) -> "Cluster":
-        """The same API server by the same connections, with another deadline, or asking before each write."""
+        """A client with the same connections, and another deadline or another check before each write."""
         timeout = request_timeout_seconds or self._timeout
         return Cluster(self._api, timeout, may_write or self._may_write, self._services)
 
     def unlisted(self) -> "Cluster":
-        """The same API server, by which everything is read as it is now."""
+        """A client that reads every object from the API server, and none from lists."""
         return self
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
-        """The live object, or None where there is none."""
+        """The live object; None if there is none."""
         return await self._request("GET", kind, kind.path(namespace, name), may_be_gone=True)
 
     async def metadata(self, kind: Kind, namespace: str | None, selector: str = "") -> AsyncIterator[Json]:
-        """Metadata of the objects of a namespace (None: of all) that a label selector picks, read by pages.
+        """Metadata of the objects of a namespace (None: all namespaces) that match a label selector, read page by page.
 
-        One page is in memory at a time: metadata tells who wrote each field, which is most of it.
+        Only one page is in memory at a time, because managedFields make metadata large.
         """
         async for page in self.pages(kind, namespace, selector, accept=_METADATA_ONLY):
             for item in page:
@@ -79,14 +78,14 @@ class Cluster:
     async def pages(
         self, kind: Kind, namespace: str | None, selector: str = "", *, accept: str = "application/json"
     ) -> AsyncIterator[list[Json]]:
-        """The objects of a namespace (None: of all) that a label selector picks, a page at a time, as new as etcd.
+        """The objects of a namespace (None: all namespaces) that match a label selector, page by page, as new as etcd.
 
-        One page is in memory at a time where the caller keeps less of it.
+        Only one page is in memory at a time, unless the caller keeps its objects.
 
         Args:
-            kind: of what.
-            namespace: where.
-            selector: a label selector; empty: all.
+            kind: the kind of the objects.
+            namespace: the namespace.
+            selector: a label selector; empty: all objects.
             accept: media type of the answers.
         """
         query = {"labelSelector": selector, "limit": str(_PAGE)}
@@ -100,7 +99,7 @@ class Cluster:
                 return
 
     async def list_newest(self, kind: Kind, namespace: str, selector: str) -> list[Json]:
-        """The objects of a namespace that a label selector picks, in one answer as new as etcd."""
+        """The objects of a namespace that match a label selector, in one answer, as new as etcd."""
         query = {"labelSelector": selector}
         answer = await self._request("GET", kind, kind.path(namespace), query)
         return [] if answer is None else [_typed(kind, item) for item in answer["items"] or ()]
@@ -112,11 +111,11 @@ class Cluster:
         labels: Mapping[str, str] | None = None,
         fields: Mapping[str, str] | None = None,
     ) -> list[Json]:
-        """Objects of a namespace (None: of all) that carry the labels and have these values in fields.
+        """Objects of a namespace (None: all namespaces) that have these labels and field values, from the watch cache.
 
-        As the API server's watch cache has them, a moment old: for the newest it would make us wait until that cache is
-        told, ten times a second, that it has missed nothing, as soon as anything else is written in the cluster. What is
-        found may be gone or changed therefore; writes are applied, tested or bound to a uid, and say so.
+        The API server's watch cache is a moment old. A read of the newest objects would wait until the cache knows that it has
+        missed nothing. The cache learns this ten times a second, as soon as anything else is written in the cluster. A found
+        object may therefore be gone or changed. Writes are safe: they are applied, tested or bound to a uid, and fail visibly.
         """
         selectors = {"labelSelector": labels or {}, "fieldSelector": fields or {}}
         query = {
@@ -138,14 +137,14 @@ class Cluster:
         seconds: float,
         most: int = MOST_BYTES,
     ) -> Answer:
-        """GET from a Service (`name:port`), with headers of our own, by the API server's proxy.
+        """GET from a Service (`name:port`) through the API server's proxy, with additional headers.
 
-        A pod of a tenant answers; so the errors are those of `bounded_http.request`.
+        A pod of a tenant answers, so the errors are those of `bounded_http.request`.
         """
         return await self._services.get(namespace, service, path, headers, seconds=seconds, most=most)
 
     async def apply(self, body: Json, manager: str) -> Json:
-        """Server-side apply of an object that is ours: we win every conflict over the fields in it."""
+        """Server-side apply of an object of the operator; the operator wins every conflict over the fields in it."""
         kind, metadata = kind_of(body), body["metadata"]
         return await self._apply(kind, kind.path(metadata["namespace"], metadata["name"]), body, manager)
 
@@ -156,7 +155,7 @@ class Cluster:
         return await self._apply(kind, path, body, manager)
 
     async def patch(self, kind: Kind, live: Json, operations: Operations, manager: str) -> Json | None:
-        """JSON patch of a live object; None where one of its tests fails: the object is not what it was."""
+        """JSON patch of a live object; None if one of its tests fails, because the object has changed."""
         metadata = live["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"])
         query = {"fieldManager": manager, "fieldValidation": "Strict"}
@@ -172,26 +171,26 @@ class Cluster:
         )
 
     async def create(self, body: Json, manager: str) -> Json | None:
-        """Create an object; None where one of that name exists already."""
+        """Create an object; None if an object of that name exists already."""
         kind = kind_of(body)
         query = {"fieldManager": manager}
         path = kind.path(body["metadata"]["namespace"])
         return await self._request("POST", kind, path, query, body, may_exist=True)
 
     async def replace(self, body: Json, manager: str) -> Json | None:
-        """Replace an object; None where it is gone, or not of the version that the body names any more."""
+        """Replace an object; None if it is gone, or no longer has the version in the body."""
         kind, metadata = kind_of(body), body["metadata"]
         path = kind.path(metadata["namespace"], metadata["name"])
         query = {"fieldManager": manager}
         return await self._request("PUT", kind, path, query, body, may_be_gone=True, may_not_fit=True)
 
     async def delete(self, kind: Kind, live: Json, *, unchanged: bool = False) -> None:
-        """Delete exactly this object: one of the same name and another uid stays.
+        """Delete exactly this object; an object with the same name and another uid stays.
 
         Args:
             kind: its kind.
             live: the object as it was read.
-            unchanged: only if it is still of the version that was read; else ClusterUnavailable is raised.
+            unchanged: delete it only if it still has the version that was read; otherwise raise ClusterUnavailable.
         """
         metadata = live["metadata"]
         preconditions = {"uid": metadata["uid"]}
@@ -222,10 +221,10 @@ class Cluster:
     ) -> Json | None:
         if method != "GET" and not self._may_write():
             raise ClusterUnavailable(
-                "nothing is written: this operator does not hold the Lease", _UNTIL_IT_LEADS
+                "this operator writes nothing, because it does not hold the Lease", _UNTIL_IT_LEADS
             )
         sent = {"Accept": "application/json", "Content-Type": content_type, **(headers or {})}
-        status, told, data = await self._send(method, path, query or {}, body, sent)
+        status, received, data = await self._send(method, path, query or {}, body, sent)
         if 200 <= status < 300:  # noqa: PLR2004 - success
             return _object(kind, data)
         if may_be_gone and status == _GONE and names_an_object(data):
@@ -234,7 +233,7 @@ class Cluster:
             return None
         if may_not_fit and (status == _CONFLICT or (status == _UNPROCESSABLE and is_failed_test(data))):
             return None
-        raise failure(kind, status, data, told.get("Retry-After"))
+        raise failure(kind, status, data, received.get("Retry-After"))
 
     async def _send(
         self,
@@ -262,22 +261,21 @@ class Cluster:
 
 
 def yaml_text(body: Json) -> str:
-    """JSON that is YAML too, as which the API server reads what is applied.
+    """The body as JSON that is also valid YAML, because the API server reads applied objects as YAML.
 
-    YAML knows no pairs of surrogates, as JSON may write what lies beyond 16 bits, and takes no control characters as they
-    are.
+    YAML has no surrogate pairs, which JSON may use for characters beyond 16 bits, and accepts no raw control characters.
     """
     return json.dumps(body, ensure_ascii=False).translate(_ESCAPED)
 
 
 def _typed(kind: Kind, item: Json) -> Json:
-    """An item of a list, which names no kind, as an object that can be applied and deleted by itself."""
+    """An item of a list with apiVersion and kind added, so that it can be applied and deleted by itself."""
     return {"apiVersion": kind.api_version, "kind": kind.name, **item}
 
 
 def _object(kind: Kind, data: bytes) -> Json:
     try:
         answer: Json = from_json(data)  # twice as fast as the standard library
-    except ValueError as error:  # by something between the API server and us
+    except ValueError as error:  # a proxy in front of the API server answered
         raise ClusterUnavailable(f"{kind.name}: the answer is not JSON") from error
     return answer

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which API server, and as whom: the cluster we run in, or what a kubeconfig says."""
+"""Connects to an API server: that of the cluster in which the process runs, or that of a kubeconfig."""
 
 import os
 from collections.abc import AsyncIterator
@@ -20,15 +20,15 @@ from sd_operator.kube.service_proxy import ServiceProxy
 async def connect(
     request_timeout_seconds: float, *, context: str | None = None, connections: int = 32
 ) -> AsyncIterator[Cluster]:
-    """A client of the cluster we run in, or of the one that KUBECONFIG names.
+    """A client of the cluster in which the process runs, or of the cluster in KUBECONFIG.
 
     Args:
         request_timeout_seconds: deadline of each request.
         context: context of the kubeconfig; None: the current one.
-        connections: most of them at a time.
+        connections: maximum of connections at a time.
 
     Raises:
-        ClusterUnavailable: neither names a cluster.
+        ClusterUnavailable: neither of the two names a cluster.
     """
     configuration = Configuration()
     configuration.connection_pool_maxsize = connections
@@ -36,7 +36,7 @@ async def connect(
         await _load(configuration, context)
     except (config.ConfigException, OSError, ValueError) as error:
         raise ClusterUnavailable(
-            f"no cluster to work with: {error}; set KUBECONFIG, or run inside one"
+            f"no cluster is configured: {error}; set KUBECONFIG, or run inside a cluster"
         ) from error
     configuration.proxy = configuration.proxy or _proxy_of(configuration.host)
     configuration.client_session_kwargs = {"trust_env": False}
@@ -45,19 +45,19 @@ async def connect(
 
 
 async def default_namespace(context: str | None = None) -> str:
-    """The namespace that kubectl would take: that of the context, else `default`."""
+    """The namespace that kubectl would use: that of the context, else `default`."""
     if _inside():
         return "default"
     try:
         contexts, current = config.list_kube_config_contexts()
     except (config.ConfigException, OSError, ValueError):
-        return "default"  # connecting tells what is wrong
+        return "default"  # the connection reports the error
     chosen = next((each for each in contexts if each["name"] == context), current)
     return str(chosen["context"].get("namespace") or "default")
 
 
 def _proxy_of(url: str) -> str | None:
-    """What the environment names as the way there; asked once, where the client would ask anew before each request."""
+    """The proxy for this URL in the environment; read once, because the client would read it before each request."""
     parts = urlsplit(url)
     if proxy_bypass(parts.hostname or ""):
         return None
@@ -77,6 +77,6 @@ async def _load(configuration: Configuration, context: str | None) -> None:
 
 
 def _read_token(configuration: Configuration) -> None:
-    """Before each request: the client would go on for a minute with a token that was replaced since."""
+    """Read the token before each request; the client alone would use a replaced token for another minute."""
     token = Path(config.incluster_config.SERVICE_TOKEN_FILENAME).read_text().strip()
     configuration.api_key["BearerToken"] = f"Bearer {token}"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a live object differs from what we want (pure).
+"""Decides whether a live object differs from the desired one (pure).
 
-Compared is what we own, as `metadata.managedFields` tells it: a field we want must be ours and have our value, and
-a field that is ours must still be wanted. Below a field that is owned as a whole (an atomic list) everything must be
-equal; elsewhere fields of others are theirs. A wrong "yes" costs one apply that changes nothing, so values that the
-API server normalizes or defaults need no special care here.
+Only fields that the operator owns by `metadata.managedFields` are compared. A desired field must be owned and have the
+desired value, and an owned field must still be desired. Below a field that is owned as a whole (an atomic list) everything
+must be equal; elsewhere, fields of other managers are ignored. A wrong "yes" costs one apply that changes nothing, so
+values that the API server normalizes or defaults need no special care here.
 """
 
 import json
@@ -18,7 +18,7 @@ _METADATA = {"labels", "annotations", "ownerReferences"}
 
 
 def needs_apply(wanted: Mapping[str, Any], live: Mapping[str, Any], manager: str) -> bool:
-    """Tell whether server-side apply of `wanted` by `manager` would change `live`."""
+    """Whether server-side apply of `wanted` by `manager` would change `live`."""
     mine = {key: value for key, value in wanted.items() if key not in _IDENTITY}
     mine["metadata"] = {key: value for key, value in wanted["metadata"].items() if key in _METADATA}
     fields = owned_fields(live, manager)
@@ -36,7 +36,7 @@ def owned_fields(live: Mapping[str, Any], manager: str) -> Fields:
 
 
 def _is_applied(wanted: Any, live: Any, fields: Fields) -> bool:
-    """Tell whether a value is live and ours; `fields` is what we own below it."""
+    """Whether a value is live and owned; `fields` are the owned fields below it."""
     inner = {key: value for key, value in fields.items() if key != "."}
     if not inner:
         return bool(live == wanted)
@@ -52,13 +52,13 @@ def _is_applied(wanted: Any, live: Any, fields: Fields) -> bool:
 
 def _field_is_applied(wanted: Any, live: Any, fields: Fields | None) -> bool:
     if fields is None:
-        # The API server notes no owner of an empty merged list: there is nothing in it to own.
+        # The API server records no owner of an empty merged list, because it has nothing to own.
         return wanted in ([], {}) and bool(live == wanted)
     return _is_applied(wanted, live, fields)
 
 
 def _item_is_applied(item: Any, live: list[Any], fields: Fields) -> bool:
-    """An item of a list that is merged by keys or values: ours where an owned selector finds it."""
+    """Whether an item of a list that is merged by keys or values is live and owned: an owned selector finds it."""
     for selector, inner in fields.items():
         if _follow(selector, [item])[0]:
             found, counterpart = _follow(selector, live)
@@ -67,7 +67,7 @@ def _item_is_applied(item: Any, live: list[Any], fields: Fields) -> bool:
 
 
 def _owns_more(fields: Fields, wanted: Any) -> bool:
-    """Tell whether FieldsV1 names a field that `wanted` does not have."""
+    """Whether FieldsV1 names a field that `wanted` does not have."""
     for key, inner in fields.items():
         if key == ".":
             continue
@@ -78,7 +78,7 @@ def _owns_more(fields: Fields, wanted: Any) -> bool:
 
 
 def _follow(key: str, value: Any) -> tuple[bool, Any]:
-    """Find what one step of a FieldsV1 path names: f:field, k:{keys}, v:value or i:index."""
+    """Find the value that one step of a FieldsV1 path names: f:field, k:{keys}, v:value or i:index."""
     kind, _, selector = key.partition(":")
     if kind == "f":
         return (True, value[selector]) if isinstance(value, Mapping) and selector in value else (False, None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an answer of the API server means for us: come again, ask a person, or KubeRay is not there."""
+"""Turns an error answer of the API server into an error: retry, a person must act, or KubeRay is missing."""
 
 import json
 import re
@@ -18,13 +18,13 @@ _UNAUTHORIZED = 401
 _SERVER_ERROR = 500
 _LONGEST_PAUSE = 300.0
 _GOING = "custom resource definition is terminating"
-_TOO_LARGE = "make the spec shorter, "
+_TOO_LARGE = "the spec is too large, make it shorter: "
 _NEEDS_A_PERSON = {
-    "request is too large": _TOO_LARGE,  # etcd's words, from 1.5 MiB on
-    "larger than max": _TOO_LARGE,  # those of gRPC, from 2 MiB on
-    "failed calling webhook": "a webhook is away, ",
+    "request is too large": _TOO_LARGE,  # a message of etcd, from 1.5 MiB on
+    "larger than max": _TOO_LARGE,  # a message of gRPC, from 2 MiB on
+    "failed calling webhook": "a webhook does not answer: ",
 }
-"""What HTTP 500 says where trying again soon is of no use, and what to do about it."""
+"""Messages of HTTP 500 for which a quick retry is useless, and the hint for a person."""
 
 
 def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> SdServiceError:
@@ -32,17 +32,19 @@ def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> Sd
     message = _message(body) or f"HTTP {status}"
     if status == _GONE and kind.name in {"RayService", "RayCluster"} and not names_an_object(body):
         return KubeRayMissing(
-            "the cluster has no kind RayService (ray.io/v1): install KubeRay 1.7 or newer, then this goes on by itself"
+            "the cluster has no kind RayService (ray.io/v1). Install KubeRay 1.7 or newer; the service then continues"
+            " automatically"
         )
     if kind.name in {"RayService", "RayCluster"} and _GOING in message:
         return KubeRayMissing(
-            "the kind RayService (ray.io/v1) is being deleted: install KubeRay 1.7 or newer, then this goes on by itself"
+            "the kind RayService (ray.io/v1) is being deleted. Install KubeRay 1.7 or newer; the service then continues"
+            " automatically"
         )
     field = _unknown_field(message)
     if kind.name == "RayService" and field:
         return KubeRayTooOld(
-            f"KubeRay's RayService has no field {field}: install KubeRay 1.7 or newer with its CustomResourceDefinitions"
-            " (Helm does not upgrade those), then this goes on by itself"
+            f"KubeRay's RayService has no field {field}. Install KubeRay 1.7 or newer with its CustomResourceDefinitions,"
+            " which Helm does not upgrade; the service then continues automatically"
         )
     hint = next((hint for words, hint in _NEEDS_A_PERSON.items() if words in message), "")
     is_passing = status in {_UNAUTHORIZED, _CONFLICT, _EXPIRED, _TOO_MANY} or status >= _SERVER_ERROR
@@ -52,18 +54,18 @@ def failure(kind: Kind, status: int, body: bytes, retry_after: str | None) -> Sd
 
 
 def names_an_object(body: bytes) -> bool:
-    """Tell "this object is not there" from "this kind is not there"; both are 404."""
+    """Whether a 404 means that the object is missing; otherwise the kind is missing."""
     return bool(_status(body).get("details", {}).get("name"))
 
 
 def _unknown_field(message: str) -> str | None:
-    """The field that strict validation does not know, in the words of server-side apply or of the decoder."""
+    """The field that strict validation does not know, from the message of server-side apply or of the decoder."""
     found = re.search(r"(\S+): field not declared in schema|unknown field \"([^\"]+)\"", message)
     return (found[1] or found[2]).lstrip(".") if found else None
 
 
 def is_failed_test(body: bytes) -> bool:
-    """Tell "a test of this JSON patch failed" from "the result would be invalid"; both are 422."""
+    """Whether a 422 means that a test of the JSON patch failed; otherwise the result would be invalid."""
     causes = _status(body).get("details", {}).get("causes", [])
     return not any(each.get("field") for each in causes)
 
@@ -81,7 +83,7 @@ def _status(body: bytes) -> dict[str, Any]:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """The pause that a Retry-After asks for, as a number or as a time; none longer than five minutes."""
+    """The pause of a Retry-After header, a number or a time; five minutes at most; None if it has none."""
     if not retry_after:
         return None
     try:
@@ -89,7 +91,7 @@ def _seconds(retry_after: str | None) -> float | None:
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(retry_after) - datetime.now(UTC)).total_seconds()
-        except (TypeError, ValueError):  # neither; or a time without its zone
+        except (TypeError, ValueError):  # neither a number nor a time, or a time without a zone
             return None
-    # Neither a time that is over nor one far away keeps a service from its own back-off.
+    # A past time is ignored and a far one is cut, so that the back-off of the service stays in effect.
     return min(seconds, _LONGEST_PAUSE) if seconds > 0 else None

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds we read or write, and their place in the API; a table beats discovery, whose cache goes stale."""
+"""The kinds that the operator reads or writes, and their API paths.
+
+A table is used instead of discovery, whose cache becomes outdated.
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +11,7 @@ from sd_operator.api import GROUP, KIND, PLURAL, VERSION
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of object and where the API server keeps it."""
+    """A kind of object and its path in the API."""
 
     api_version: str
     name: str
@@ -21,7 +24,7 @@ class Kind:
         return group, version, self.plural
 
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
-        """Path of an object, or of all of them in a namespace (None: everywhere)."""
+        """Path of an object, or of all objects in a namespace (None: in all namespaces)."""
         parts = ["apis" if "/" in self.api_version else "api", self.api_version]
         if namespace is not None:
             parts += ["namespaces", namespace]
@@ -51,5 +54,5 @@ _BY_NAME = {
 
 
 def kind_of(body: dict[str, object]) -> Kind:
-    """The kind of an object that we built."""
+    """The kind of an object that the operator built."""
     return _BY_NAME[str(body["apiVersion"]), str(body["kind"])]

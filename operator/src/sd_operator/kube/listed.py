@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API server beside lists that were read from it: what they show of one service is not asked for again."""
+"""A client for one pass that answers reads from lists that were read before, instead of new requests."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -12,16 +12,16 @@ Objects = Mapping[Kind, list[Json]]
 
 
 class ListedCluster(Cluster):
-    """The API server for one pass over one service.
+    """A client of the API server for one pass over one service.
 
-    An object that the lists do not show may be there all the same, without its label: it is asked for by its name.
+    An object that the lists do not contain may still exist without its label, so it is requested by its name.
 
     Args:
-        cluster: the API server.
-        namespace: of the service.
-        labels: what the lists selected.
-        objects: what they showed, by kind; a kind that is missing here is asked for.
-        charge: awaited before the first request, since such a pass was let through as one that sends none.
+        cluster: the client of the API server.
+        namespace: namespace of the service.
+        labels: the labels by which the lists were selected.
+        objects: the listed objects by kind; a kind that is missing here is requested.
+        charge: awaited before the first request, because such a pass starts without a token of the queue.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class ListedCluster(Cluster):
         self._is_charged = False
 
     def unlisted(self) -> Cluster:
-        """The API server without the lists."""
+        """A client without the lists."""
         return Cluster(*self.parts())
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
-        """The object as the lists show it, else as it is now; None where there is none."""
+        """The object from the lists, else the live object; None if there is none."""
         for each in self._objects.get(kind, ()):
             if namespace == self._namespace and each["metadata"]["name"] == name:
                 return each
@@ -57,7 +57,7 @@ class ListedCluster(Cluster):
         labels: Mapping[str, str] | None = None,
         fields: Mapping[str, str] | None = None,
     ) -> list[Json]:
-        """Objects as the lists show them where they were selected by these labels or fewer, else as they are now."""
+        """Objects from the lists if these were selected by the same labels or fewer; else the live objects."""
         wanted = labels or {}
         is_known = kind in self._objects and namespace == self._namespace and not fields
         if is_known and self._labels.items() <= wanted.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose an object is (pure)."""
+"""Decides which service an object belongs to (pure)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,15 +13,16 @@ from sd_operator.kube.drift import owned_fields
 
 
 def owner(live: Json) -> str | None:
-    """The uid of the object that controls this one."""
+    """The uid of the object that controls this one; None if there is none."""
     found = _controller(live)
     return None if found is None else str(found["uid"])
 
 
 def belongs_to(live: Json, uid: str) -> bool:
-    """By owner; or by field manager, where someone stripped the owner and it is to be put back.
+    """Whether an object belongs to the service with this uid.
 
-    Of an object that services share, whether this service is one of them.
+    The owner decides. If another client has removed the owner, the field manager decides, and the owner is restored. An
+    object that services share belongs to each of its users.
     """
     if is_shared(live):
         return uid in {each["uid"] for each in users(live["metadata"])}
@@ -30,7 +31,7 @@ def belongs_to(live: Json, uid: str) -> bool:
 
 
 def conflict(live: Json, kind: str, service: str) -> NameConflict | WaitingForDeletion:
-    """Why an object of a name that a service needs, and that is not its own, keeps the service waiting.
+    """The error for an object that has a name which a service needs, and that does not belong to the service.
 
     Args:
         live: the object.
@@ -42,15 +43,15 @@ def conflict(live: Json, kind: str, service: str) -> NameConflict | WaitingForDe
     since = live["metadata"].get("deletionTimestamp")
     if not (former or since):
         return NameConflict(
-            f"{kind} {name} exists and is not part of this service, so the operator leaves it alone. Delete or rename it,"
-            " or give this service another name."
+            f"{kind} {name} exists and is not part of this service, so the operator does not change it. Delete or rename"
+            " it, or give this service another name."
         )
     whose = "belongs to the former, deleted service of this name" if former else "is not part of this service"
-    removed = f"is being removed since {since}" if since else "is not removed yet"
+    removed = f"has been terminating since {since}" if since else "is not deleted yet"
     remover = "KubeRay" if kind == "RayService" else "the garbage collector of kube-controller-manager"
     return WaitingForDeletion(
-        f"{kind} {name} {whose} and {removed}. This service starts by itself when {kind} {name} is gone. If that takes"
-        f" longer than minutes, see whether {remover} runs, and which finalizers {kind} {name} has."
+        f"{kind} {name} {whose} and {removed}. This service starts automatically when {kind} {name} is gone. If that takes"
+        f" longer than minutes, check that {remover} runs, and which finalizers {kind} {name} has."
     )
 
 
@@ -60,17 +61,17 @@ def _controller(live: Json) -> Json | None:
 
 
 def is_shared(live: Json) -> bool:
-    """Whether services of a namespace share the object: it carries the label of a shared preload and no controller."""
+    """Whether services of a namespace share the object: it has the label of a shared preload and no controller."""
     return naming.PRELOAD_LABEL in (live["metadata"].get("labels") or {}) and owner(live) is None
 
 
 def is_ours(live: Json) -> bool:
-    """Whether a shared object is the operator's: by its users, or by field manager where someone stripped them."""
+    """Whether a shared object is the operator's: by its users, or by its field manager if another client removed them."""
     return bool(users(live["metadata"])) or bool(owned_fields(live, naming.FIELD_MANAGER))
 
 
 def users(metadata: Mapping[str, Any]) -> list[Json]:
-    """References of the services that share an object, by its metadata."""
+    """Owner references of the services that share an object."""
     return [
         each
         for each in metadata.get("ownerReferences") or []
@@ -79,7 +80,7 @@ def users(metadata: Mapping[str, Any]) -> list[Json]:
 
 
 def is_preload(live: Json) -> bool:
-    """Whether a child is a DaemonSet that keeps images on nodes, of this release or of a former one."""
+    """Whether a child is a DaemonSet that keeps images on nodes, of this release or of an earlier one."""
     component = _component(live)
     return component == naming.PRELOAD or component.startswith(f"{naming.PRELOAD}-")
 

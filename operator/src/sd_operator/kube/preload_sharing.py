@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DaemonSets that services of a namespace share: who uses one stands in its ownerReferences, and nowhere else.
+"""The DaemonSets that services of a namespace share; the users of a DaemonSet are its ownerReferences.
 
-Garbage collection deletes an object once none of its owners is there, with the operator running or not, and takes the
-reference of an owner that is gone out by itself. So the deletion of a service takes nothing from the others. As the
-operator applies each object whole, a service that joins sends the references of all that are there already; the version
-that they were read from goes with them, and the API server refuses what was decided on an older one.
+Garbage collection deletes an object once all of its owners are gone, and removes the reference of a deleted owner. This
+works without the operator too, so the deletion of a service takes nothing from the other users. The operator applies
+each object as a whole. A service that joins therefore sends the references of all present users, with the version from
+which they were read. The API server refuses the write if the object has a newer version.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from sd_operator.recent import Recent
 
 _FRESH_SECONDS = 10.0
 MOST_USERS = 500
-"""References in one object: it is sent whole whenever a service joins, and an object has 1.5 MiB at most."""
+"""Maximum of references in one object: the object is sent whole when a service joins, and may have 1.5 MiB."""
 
 
 class SharedPreloads:
-    """Reads them for all services of a namespace together; writes for one at a time."""
+    """Reads shared DaemonSets for all services of a namespace together, and writes one at a time."""
 
     def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
         self._cluster = cluster
@@ -38,10 +38,10 @@ class SharedPreloads:
         self._waiting: set[Key] = set()
 
     async def read(self, namespace: str) -> Mapping[str, Json]:
-        """The shared DaemonSets of a namespace by name, ten seconds old at most, and never older than a change that a watch told.
+        """The shared DaemonSets of a namespace by name; at most ten seconds old, and never older than a watched change.
 
         Raises:
-            Refused: they may not be listed.
+            Refused: the operator may not list them.
         """
 
         async def listed() -> dict[str, Json]:
@@ -51,20 +51,20 @@ class SharedPreloads:
         return await self._found.get(namespace, listed)
 
     def changed(self, namespace: str) -> None:
-        """One of them has changed, or may have."""
+        """Note that a shared DaemonSet of the namespace has changed, or may have changed."""
         self._found.changed(namespace)
 
     async def join(self, wanted: Json, known: Json | None) -> tuple[Json, bool]:
-        """Have a DaemonSet be as one of its users wants it, with that user among the others; return it, and whether it was written.
+        """Apply a shared DaemonSet and add a service to its users; return it, and whether it was written.
 
         Args:
-            wanted: as its builder makes it, with one user.
-            known: as it was read a moment ago, None where it was not there.
+            wanted: the desired DaemonSet of the builder, with one user.
+            known: the live DaemonSet as it was read a moment ago; None if it did not exist.
 
         Raises:
-            NameConflict: an object of that name is not ours.
-            Refused: the API server does not let us.
-            ClusterUnavailable: it changed under our hands, or there is no answer.
+            NameConflict: an object of that name does not belong to the operator.
+            Refused: the API server refuses the request.
+            ClusterUnavailable: the DaemonSet changed meanwhile, or the API server does not answer.
         """
         if known is not None and _is_as_wanted(wanted, known):
             return known, False
@@ -74,7 +74,8 @@ class SharedPreloads:
             live = await self._cluster.get(DAEMON_SET, *key)
             if live is not None and not is_ours(live):
                 raise NameConflict(
-                    f"DaemonSet {key.name} exists and belongs to someone else; it is left alone: delete or rename it"
+                    f"DaemonSet {key.name} exists and does not belong to this operator, so the operator does not change it."
+                    " Delete or rename it"
                 )
             if live is not None and _is_as_wanted(wanted, live):
                 return live, False
@@ -86,15 +87,15 @@ class SharedPreloads:
         return after, True
 
     async def leave(self, live: Json, uid: str) -> bool:
-        """Take one user out of a DaemonSet; the last one takes it along. Return whether it is deleted.
+        """Remove one user from a DaemonSet, or delete it with its last user; return whether it was deleted.
 
         Args:
-            live: as it was read a moment ago.
-            uid: of the user.
+            live: the live DaemonSet as it was read a moment ago.
+            uid: uid of the user.
 
         Raises:
-            Refused: the API server does not let us.
-            ClusterUnavailable: it changed under our hands, or there is no answer.
+            Refused: the API server refuses the request.
+            ClusterUnavailable: the DaemonSet changed meanwhile, or the API server does not answer.
         """
         self.changed(live["metadata"]["namespace"])
         references = live["metadata"].get("ownerReferences") or []
@@ -105,29 +106,29 @@ class SharedPreloads:
         path = f"/metadata/ownerReferences/{number}"
         operations = [{"op": "test", "path": f"{path}/uid", "value": uid}, {"op": "remove", "path": path}]
         if await self._cluster.patch(DAEMON_SET, live, operations, naming.FIELD_MANAGER) is None:
-            raise ClusterUnavailable(f"DaemonSet {live['metadata']['name']} changed meanwhile")
+            raise ClusterUnavailable(f"DaemonSet {live['metadata']['name']} changed during the update")
         return False
 
     def waits(self, key: Key, *, waits: bool) -> None:
-        """Remember whether a service waits for its images: then it has to know of each that arrives."""
+        """Record whether a service waits for its images, so that it is reconciled when an image arrives."""
         if waits:
             self._waiting.add(key)
         else:
             self._waiting.discard(key)
 
     def concerned(self, metadata: Mapping[str, Any], *, gone: bool) -> list[Key]:
-        """The services to reconcile after a change of one of them.
+        """The services to reconcile after a change of a shared DaemonSet.
 
-        All of its users where it is gone; else those that wait for their images, and one more, which repairs it if it was
-        tampered with. The others see its new counts at the next resync: a node that comes or goes should not make a
-        thousand services ask for everything at the same time.
+        If it is gone, these are all of its users. Otherwise these are the users that wait for their images, and one more,
+        which repairs the DaemonSet if another client changed it. The other users see the new counts at the next resync. A
+        node that joins or leaves should not start passes over a thousand services at the same time.
         """
         found = keys(metadata)
         return found if gone else [key for key in found if key in self._waiting or key == found[0]]
 
 
 def _is_as_wanted(wanted: Json, live: Json) -> bool:
-    """Whether the user is among the others, or there is no room, and the rest of the object is as wanted."""
+    """Whether the object is as desired and has the user, or has no room for another user."""
     there = {each["uid"] for each in users(live["metadata"])}
     new = {each["uid"] for each in wanted["metadata"].get("ownerReferences", [])} - there
     if new and len(there) < MOST_USERS:
@@ -137,7 +138,7 @@ def _is_as_wanted(wanted: Json, live: Json) -> bool:
 
 
 def _without_users(live: Json) -> Json:
-    """The same as if it had no owners; each of them is compared by itself, not each with each."""
+    """The same object without its owners, which are compared separately."""
     metadata = {key: value for key, value in live["metadata"].items() if key != "ownerReferences"}
     entries = []
     for entry in metadata.get("managedFields") or []:
@@ -150,7 +151,7 @@ def _without_users(live: Json) -> Json:
 
 
 def _with_users(wanted: Json, live: Json) -> Json:
-    """The same with all users of the live object, bound to the version that they were read from."""
+    """The desired object with all users of the live object, bound to the version from which they were read."""
     metadata = wanted["metadata"]
     there = users(live["metadata"])
     known = {each["uid"] for each in there}

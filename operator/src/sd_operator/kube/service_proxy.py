@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests to Services through the API server: what answers is a pod of a tenant, so they have connections of their own.
+"""Requests to Services through the API server's proxy, on separate connections, because pods of tenants answer them.
 
-Those of the passes are never taken by pods that do not answer, and no cookie or redirect of a pod reaches them.
+A pod that does not answer can therefore never use up the connections of the passes. No cookie or redirect of a pod reaches
+those connections.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from kubernetes.aio.client import ApiClient
 from sd_operator.bounded_http import Answer, Session, connections, request
 from sd_operator.kube.kinds import CORE_SERVICE
 
-_SECONDS = 30.0  # of a request that names no other time; each of ours does
+_SECONDS = 30.0  # default deadline; every request of the operator sets its own
 _CONNECTIONS = 128
 
 
@@ -22,7 +23,7 @@ class ServiceProxy:
     """The service proxy of an API server; an async context manager.
 
     Args:
-        api: its client, for address, certificates and the token of each request.
+        api: the client of the API server, for address, certificates and the token of each request.
     """
 
     def __init__(self, api: ApiClient) -> None:
@@ -51,16 +52,16 @@ class ServiceProxy:
         """GET from a Service.
 
         Args:
-            namespace: where it is.
+            namespace: namespace of the Service.
             service: its name, a colon, and the name of its port.
-            path: of the request.
-            headers: to send.
-            seconds: from the start to the last byte.
-            most: bytes of a body that are read at most; 0: the status is enough.
+            path: path of the request.
+            headers: additional headers.
+            seconds: deadline, from the start to the last byte.
+            most: maximum of bytes of the body; 0: the body is not read.
 
         Raises:
-            RayTooSlow: there was no whole answer in time.
-            RayUnavailable: there was none, or a larger one.
+            RayTooSlow: the answer was not complete in time.
+            RayUnavailable: there was no answer, or it was too large.
         """
         session, configuration = await self._connected(), self._api.configuration
         proxied = f"{CORE_SERVICE.path(namespace, service, 'proxy')}{path}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What belongs to a resource and tells of itself: watched by handlers, listed by resync, found by its labels or its owner."""
+"""The kinds of children that handlers watch and resync lists, and the services to which their objects belong."""
 
 import logging
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Watched:
-    """A kind of which many objects are not ours.
+    """A kind to watch, and the labels of the objects that matter to the operator.
 
     Attributes:
-        kind: which.
-        labels: what those that are ours carry; an empty value: any. Empty where KubeRay gives them no labels: these are
-            found by their owner, which has the name of the resource.
+        kind: the kind.
+        labels: labels of these objects; an empty value matches any value. It is empty for objects that KubeRay creates without
+            labels: their owner has the name of the resource.
     """
 
     kind: Kind
@@ -40,11 +40,11 @@ class Watched:
 
     @property
     def selector(self) -> str:
-        """The label selector by which the API server leaves out the others."""
+        """The label selector that excludes all other objects."""
         return ",".join(f"{key}={value}" if value else key for key, value in self.labels.items())
 
     def selects(self, labels: Mapping[str, str]) -> bool:
-        """Whether that selector picks an object of these labels."""
+        """Whether the selector matches an object with these labels."""
         return all(key in labels and value in {"", labels[key]} for key, value in self.labels.items())
 
 
@@ -52,7 +52,7 @@ _NAMED = {naming.NAME_LABEL: ""}
 _MANAGED = {**_NAMED, naming.MANAGED_BY_LABEL: ""}
 _OF_RAY = {**_NAMED, naming.RAY_POD_LABEL: ""}
 _OURS = {naming.MANAGED_BY_LABEL: naming.labels("")[naming.MANAGED_BY_LABEL]}
-"""What services share carries no name of one of them."""
+"""Shared objects have no label with the name of a service."""
 
 CHILDREN = (
     Watched(RAY_SERVICE, _NAMED),
@@ -64,14 +64,14 @@ CHILDREN = (
 )
 
 SHARED = Watched(DAEMON_SET, {**_OURS, naming.PRELOAD_LABEL: ""})
-"""Those among the children that services share."""
+"""The children that services share."""
 
 OPTIONAL = (Watched(GATEWAY, {}),)
-"""Kinds that a cluster may lack, or that we may not read there; nothing but an address depends on them."""
+"""Kinds that a cluster may lack or that the operator may not read; only an address in the status depends on them."""
 
 
 def keys(metadata: Mapping[str, Any]) -> list[Key]:
-    """Whose an object is, by its metadata: the services that share it, or the one that its label or its owner names."""
+    """The services to which an object belongs: its users if it is shared, else the one that its label or owner names."""
     namespace, labels = metadata.get("namespace") or "", metadata.get("labels") or {}
     owners = metadata.get("ownerReferences") or []
     if is_shared(metadata):
@@ -88,14 +88,14 @@ def is_shared(metadata: Mapping[str, Any]) -> bool:
 
 
 async def watchable(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[Watched, ...]:
-    """The kinds to watch: those that are always there, and the optional ones that can be listed in every namespace.
+    """The kinds to watch: all required ones, and the optional ones that can be listed in every namespace.
 
     Args:
         cluster: the API server.
         namespaces: the served ones; none: all of them.
 
     Raises:
-        ClusterUnavailable: the API server is away.
+        ClusterUnavailable: the API server is unavailable.
     """
     found = list(CHILDREN)
     for each in OPTIONAL:
@@ -104,7 +104,7 @@ async def watchable(cluster: Cluster, namespaces: tuple[str, ...]) -> tuple[Watc
                 async for _ in cluster.metadata(each.kind, namespace):
                     break
         except Refused as error:
-            logger.info("%s is not watched: %s", each.kind.name, error)
+            logger.info("the operator does not watch %s: %s", each.kind.name, error)
         else:
             found.append(each)
     return tuple(found)

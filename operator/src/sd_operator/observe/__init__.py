@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Live objects, Ray's answers and nodes, as one typed snapshot."""
+"""Reads live objects, Ray's answers and nodes into one typed snapshot."""

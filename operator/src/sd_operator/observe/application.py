@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of the Serve application of one RayCluster, from Ray itself and from KubeRay (pure).
+"""The state of the Serve application of one RayCluster, from Ray itself and from KubeRay (pure).
 
-Ray's fresh answer wins. While its dashboard does not answer, the status is KubeRay's word where it has one, and
-replica counts are those last read from the same head: a failed read alone flips nothing.
+A fresh answer of Ray has priority. While Ray's dashboard does not answer, the application status is the one that
+KubeRay reports. Replica counts are then those last read from the same head, so a failed read alone flips no condition.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ UNREAD = "Ray's dashboard does not answer"
 
 @dataclass(frozen=True)
 class Known:
-    """An application.
+    """The known state of a Serve application.
 
     Attributes:
-        status: RUNNING, DEPLOYING, ...; empty where nobody tells.
-        words: everything Ray says about it.
-        reading: what Ray's dashboard told, if it did.
-        failure: why it told nothing, where it should have: its head is ready.
+        status: RUNNING, DEPLOYING, ...; empty if neither Ray nor KubeRay reports one.
+        words: all messages of Ray about the application.
+        reading: the last usable answer of Ray's dashboard; None if there is none.
+        failure: why the dashboard did not answer although its head is ready; empty otherwise.
     """
 
     status: str
@@ -38,64 +38,64 @@ class Known:
 
     @property
     def model(self) -> int:
-        """Replicas of the model that take requests; 0 where not counted."""
+        """Replicas of the model that accept requests; 0 if the counts are unknown."""
         return self.reading.state.running(naming.MODEL_DEPLOYMENT) if self.reading else 0
 
     @property
     def target(self) -> int:
-        """Replicas of the model that Serve wants; 0 where not counted."""
+        """Serve's target number of model replicas; 0 if the counts are unknown."""
         found = self.reading.state.deployments.get(naming.MODEL_DEPLOYMENT) if self.reading else None
         return found.target if found else 0
 
     @property
     def serves(self) -> bool:
-        """Whether a request would find its way to a replica of the model."""
+        """Whether a request would reach a replica of the model."""
         return self.model > 0 and self.routed
 
     @property
     def routed(self) -> bool:
-        """Whether a request would find its way to the ingress."""
+        """Whether a request would reach a replica of the ingress."""
         return bool(self.reading and self.reading.state.running(naming.INGRESS_DEPLOYMENT))
 
     @property
     def fresh(self) -> bool:
-        """Whether Ray answered the latest question."""
+        """Whether Ray answered the latest poll."""
         return self.reading is not None and self.reading.fresh
 
     @property
     def reason(self) -> str:
-        """The line of its words that tells the reason."""
+        """The line of Ray's messages that names the reason."""
         return reason(self.words)
 
     @property
     def age(self) -> str:
-        """How old the knowledge is, as a clause; nothing where Ray has just answered, or need not have.
+        """The age of the state, as a clause for a message; empty if Ray has just answered, or has no head that could.
 
-        `, as Ray told at 2026-01-01T00:00:00Z; it has not answered since (Ray answers 302)` for remembered knowledge;
-        `, as KubeRay reports; Ray's dashboard does not answer (Ray answers 302)` without any.
+        For a remembered answer: `, as Ray reported at 2026-01-01T00:00:00Z; Ray has not answered since (Ray answers 302)`.
+        Without an answer: `, as KubeRay reports; Ray's dashboard does not answer (Ray answers 302)`.
         """
         if self.reading is None:
             return f", as KubeRay reports; {self.unread}" if self.failure else ""
         if self.reading.fresh:
             return ""
         failure = f" ({self.reading.failure})" if self.reading.failure else ""
-        return f", as Ray told at {times.stamp(self.reading.at)}; it has not answered since{failure}"
+        return f", as Ray reported at {times.stamp(self.reading.at)}; Ray has not answered since{failure}"
 
     @property
     def unread(self) -> str:
-        """That Ray's dashboard does not answer, and why; empty where it does, or need not."""
+        """A clause stating that Ray's dashboard does not answer, and why; empty if it answers or need not."""
         return f"{UNREAD} ({self.failure})" if self.failure else ""
 
 
 def known(snapshot: Snapshot, cluster: str) -> Known:
-    """What is known of the application in a RayCluster."""
+    """The known state of the Serve application in a RayCluster."""
     reading = snapshot.serve.get(cluster)
     view = snapshot.ray_service
-    told = view.of(cluster) if view else None
-    if reading is not None and (reading.fresh or not (told and told.status)):
+    reported = view.of(cluster) if view else None
+    if reading is not None and (reading.fresh or not (reported and reported.status)):
         return Known(reading.state.status, reading.state.words(), reading)
     failure = _failure(snapshot, cluster, snapshot.silent.get(cluster))
-    return Known(told.status if told else "", told.message if told else "", reading, failure)
+    return Known(reported.status if reported else "", reported.message if reported else "", reading, failure)
 
 
 def _failure(snapshot: Snapshot, cluster: str, silence: Silence | None) -> str:
@@ -104,7 +104,7 @@ def _failure(snapshot: Snapshot, cluster: str, silence: Silence | None) -> str:
 
 
 def needs_probe(snapshot: Snapshot) -> bool:
-    """Whether KubeRay and Ray leave open if requests are answered, while workers could: the service is to be asked."""
+    """Whether the operator must probe the service itself: workers are ready, but KubeRay and Ray do not show an answer."""
     view = snapshot.ray_service
     if view is None or not view.active:
         return False
@@ -113,5 +113,5 @@ def needs_probe(snapshot: Snapshot) -> bool:
         return False
     if view.endpoints == 0:
         return True
-    is_told = application.counted or application.status == "RUNNING"
-    return not (is_told and (application.fresh or any(pod.ready and pod.is_head for pod in pods)))
+    is_reported = application.counted or application.status == "RUNNING"
+    return not (is_reported and (application.fresh or any(pod.ready and pod.is_head for pod in pods)))

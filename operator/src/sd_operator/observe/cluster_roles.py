@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The roles of a service's RayClusters: which one takes the Serve config, and which may go (pure).
+"""The roles of a service's RayClusters: which one receives the Serve config, and which ones may be deleted early (pure).
 
-KubeRay deletes a cluster that is neither the serving nor the next one only after `rayClusterDeletionDelaySeconds`, and
-until then its pods keep their GPUs. Two kinds need not wait so long:
+KubeRay deletes a cluster that is neither active nor pending only after `rayClusterDeletionDelaySeconds`. Until then its
+pods keep their GPUs. The operator deletes two kinds of clusters earlier:
 
-- a cluster that was replaced by a further edit before it ever served: no request has reached it;
-- a cluster whose pods take the place that pods of the serving or the next cluster wait for. Its workers drain when they
-  are deleted, so requests that they compute are finished.
+- A cluster that a further edit replaced before it ever served: no request has reached it.
+- A cluster whose pods use the capacity that pods of the active or the pending cluster need. Its workers drain when they
+  are deleted, so they finish the requests that they compute.
 
-A cluster that scales to zero may hold a request that waits for a replica. KubeRay's delay covers that, and it is left alone.
+A cluster that scales to zero may have a request that waits for a replica. The operator leaves it to KubeRay's delay.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,8 +23,8 @@ from sd_operator.observe.snapshot import OldCluster, Snapshot
 def old_clusters(ray_service: Json | None, ray_clusters: Iterable[Json]) -> Iterator[Json]:
     """RayClusters of a RayService that its status names neither as active nor as pending.
 
-    KubeRay writes the name of a cluster into the status before it creates the cluster, so this is right for a
-    RayService that was read after the clusters were.
+    The RayService must be read after the clusters: KubeRay writes the name of a cluster into the status before it creates
+    the cluster.
     """
     if ray_service is None:
         return
@@ -36,10 +36,10 @@ def old_clusters(ray_service: Json | None, ray_clusters: Iterable[Json]) -> Iter
 
 
 def taking_config(ray_service: Json, ray_clusters: Iterable[Json]) -> list[Json]:
-    """The one RayCluster that KubeRay gives the Serve config, if there is one: its workers follow the replicas.
+    """The one RayCluster that receives the Serve config from KubeRay; empty if there is none.
 
-    The next cluster where there is one. The serving cluster, unless a next one is about to be made: it goes on with the
-    replicas of its own config, so it keeps its own bounds too.
+    This is the pending cluster if there is one. Otherwise it is the active cluster, unless a new cluster is about to be
+    created. In that case the active cluster keeps the replicas of its own config, so it keeps its own bounds too.
     """
     status = ray_service.get("status") or {}
     active, pending = ((status.get(each) or {}).get("rayClusterName") for each in _IN_USE)
@@ -60,53 +60,53 @@ def taking_config(ray_service: Json, ray_clusters: Iterable[Json]) -> list[Json]
 def with_pods(
     ray_service: Json | None, ray_clusters: Iterable[Json], pods: Iterable[Json]
 ) -> tuple[OldCluster, ...]:
-    """The old clusters that still have pods, and until when.
+    """The old clusters that still have pods, and when the last pod will be gone.
 
     Args:
-        ray_service: the live RayService, None where there is none.
+        ray_service: the live RayService; None if there is none.
         ray_clusters: the live RayClusters of the service.
-        pods: its live pods.
+        pods: the live pods of the service.
     """
     found = []
     pods = [each["metadata"] for each in pods]
     for live in old_clusters(ray_service, ray_clusters):
         name = live["metadata"]["name"]
         mine = [each for each in pods if (each.get("labels") or {}).get("ray.io/cluster") == name]
-        ends = [each.get("deletionTimestamp", "") for each in mine]  # with the pod's grace period in it
+        ends = [each.get("deletionTimestamp", "") for each in mine]  # includes the pod's grace period
         if mine:
             found.append(OldCluster(name, len(mine), max(ends) if all(ends) else ""))
     return tuple(found)
 
 
 def lacks_a_node(snapshot: Snapshot) -> bool:
-    """Whether a pod of the serving or of the next cluster finds no node."""
+    """Whether a pod of the active or the pending cluster finds no node."""
     return any(
         pod.cluster in snapshot.clusters and pod.problem and pod.problem.reason is Reason.UNSCHEDULABLE
         for pod in snapshot.pods
     )
 
 
-def removable(ray_service: Json, ray_clusters: Iterable[Json], *, place_is_needed: bool) -> Iterator[Json]:
+def removable(ray_service: Json, ray_clusters: Iterable[Json], *, capacity_is_needed: bool) -> Iterator[Json]:
     """Old clusters that may be deleted now, before KubeRay's delay has passed.
 
     Args:
         ray_service: the RayService, read after the clusters.
         ray_clusters: all RayClusters of the service.
-        place_is_needed: pods of the serving or of the next cluster find no node.
+        capacity_is_needed: pods of the active or the pending cluster find no node.
     """
     if (ray_service["spec"].get("upgradeStrategy") or {}).get("type") == _IN_STEPS:
-        return  # the next cluster takes requests before it is the active one
+        return  # the pending cluster receives requests before it is the active one
     ray_clusters = list(ray_clusters)
     status = ray_service.get("status") or {}
     active = (status.get("activeServiceStatus") or {}).get("rayClusterName")
     serving = next((each for each in ray_clusters if each["metadata"]["name"] == active), None)
     if not active and status.get("numServeEndpoints", 0):
-        return  # something serves, and the status does not name it
+        return  # a cluster serves, and the status does not name it
     for live in old_clusters(ray_service, ray_clusters):
         if "deletionTimestamp" in live["metadata"]:
             continue
         never_served = not active or (serving is not None and _created(live) > _created(serving))
-        if never_served or (place_is_needed and not _may_hold_requests(live)):
+        if never_served or (capacity_is_needed and not _may_hold_requests(live)):
             yield live
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of a worker by phases, from its pod to a replica that can draw: for the status, the metrics and `why` (pure).
+"""The phases of a worker's start, from its pod to a replica that can generate: for status, metrics and `why` (pure).
 
-Three clocks tell, and each phase ends where the next begins: the API server's (creation), those of scheduler and
-kubelet (conditions, container states), and the runtime's in the same pod, from the container on. Nothing is
-remembered: what an earlier pass saw is either still told or on record in the status.
+The times come from three clocks: the API server (creation), scheduler and kubelet (conditions, container states), and the
+runtime in the same pod (from the container on). Each phase ends when the next one starts. The operator keeps no state:
+what an earlier pass saw is either still reported or recorded in the status.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,12 +17,12 @@ from sd_operator.observe.snapshot import PodTimes, PodView, Snapshot
 from sd_operator.ray.replica_starts import IMPORT, StartReport
 from sd_operator.ray.serve_state import Reading
 
-# A replica that comes later to a container found a worker that was there: it waited for nothing of this.
+# A replica that is placed later on a container found a running worker, so that is no cold start.
 _LATE = timedelta(minutes=10)
 
 
 class Phase(StrEnum):
-    """The phases, in their order; those of the runtime are named as it names them."""
+    """The phases in their order; the runtime's phases have the runtime's names."""
 
     NODE = "node"
     IMAGE = "image"
@@ -38,13 +38,13 @@ RUNTIME_PHASES = (Phase.WEIGHTS, Phase.PIPELINE, Phase.COMPILE, Phase.WARMUP)
 
 @dataclass(frozen=True)
 class Start:
-    """One start.
+    """The start of one worker.
 
     Attributes:
         worker: name of the pod.
-        seconds: by phase, in order; while it is not over, the last one runs.
-        ready_at: when its first replica could draw; None before that.
-        first_picture_seconds: what that replica's first picture took; None before that is drawn.
+        seconds: duration by phase, in order; until the start is complete, the last phase is still running.
+        ready_at: when its first replica could generate; None before that.
+        first_picture_seconds: duration of that replica's first picture; None before it is complete.
     """
 
     worker: str
@@ -59,12 +59,12 @@ class Start:
 
     @property
     def running(self) -> Phase | None:
-        """The phase it is in; None once it is over."""
+        """The phase that is running; None once the start is complete."""
         return None if self.ready_at else list(self.seconds)[-1]
 
 
 def starts(snapshot: Snapshot, now: datetime) -> tuple[Start, ...]:
-    """Every start of a worker that is told of, by age of the pods: those under way, and those that are over."""
+    """All reported starts of workers, running and complete, ordered by the age of the pods."""
     workers = [
         (pod.times.created, pod.name, pod, pod.times)
         for pod in snapshot.pods
@@ -78,7 +78,7 @@ def starts(snapshot: Snapshot, now: datetime) -> tuple[Start, ...]:
 
 
 def news(snapshot: Snapshot, recorded: ColdStart | None, now: datetime) -> list[Start]:
-    """Starts that are over and that the record does not know yet, in the order in which they ended."""
+    """Complete starts that are not recorded yet, in the order in which they ended."""
     over = [start for start in starts(snapshot, now) if start.ready_at is not None]
     if recorded is not None:
         known = (recorded.ready_at, recorded.worker)
@@ -87,20 +87,20 @@ def news(snapshot: Snapshot, recorded: ColdStart | None, now: datetime) -> list[
 
 
 def last(snapshot: Snapshot, recorded: ColdStart | None, now: datetime) -> ColdStart | None:
-    """The record of the last start: of one that has ended since, else the one on record, with its first picture."""
+    """The record of the last complete start: a new one, or the recorded one with the time of its first picture."""
     found = news(snapshot, recorded, now)
     if found:
         return _record(found[-1])
     if recorded is None or recorded.first_picture_seconds is not None:
         return recorded
-    told = (_record(start) for start in starts(snapshot, now) if start.ready_at is not None)
+    complete = (_record(start) for start in starts(snapshot, now) if start.ready_at is not None)
     end = (recorded.worker, recorded.ready_at)
-    same = next((each for each in told if (each.worker, each.ready_at) == end), recorded)
+    same = next((each for each in complete if (each.worker, each.ready_at) == end), recorded)
     return recorded.model_copy(update={"first_picture_seconds": same.first_picture_seconds})
 
 
 def of_record(recorded: ColdStart) -> Start:
-    """The start that a status tells of."""
+    """The start that a status records."""
     seconds = {phase: getattr(recorded, f"{phase.value}_seconds") for phase in Phase}
     taken = {
         phase: each for phase, each in seconds.items() if each or phase not in {Phase.COMPILE, Phase.WARMUP}
@@ -124,7 +124,7 @@ def _end(start: Start) -> tuple[str, str]:
 
 
 def _start(pod: PodView, known: PodTimes, reading: Reading | None, now: datetime) -> Start | None:
-    """The start of a worker; None where it just runs, without a replica or with one that came later or told nothing."""
+    """The start of a worker; None if the worker just runs: without a replica, or with a later or silent one."""
     report = _first_report(pod, reading)
     if report is None and not _is_under_way(pod, known, reading, now):
         return None
@@ -139,30 +139,30 @@ def _start(pod: PodView, known: PodTimes, reading: Reading | None, now: datetime
 
 
 def _first_report(pod: PodView, reading: Reading | None) -> StartReport | None:
-    """What the first of its replicas told."""
+    """The start report of the worker's first replica; None if there is none."""
     if reading is None or not pod.ip:
         return None
     here = {name for name, replica in reading.state.models.items() if replica.address == pod.ip}
-    told = [report for name, report in reading.starts.items() if name in here]
-    return min(told, key=lambda report: report.began, default=None)
+    reports = [report for name, report in reading.starts.items() if name in here]
+    return min(reports, key=lambda report: report.began, default=None)
 
 
 def _is_under_way(pod: PodView, known: PodTimes, reading: Reading | None, now: datetime) -> bool:
-    """Whether a worker that no replica told of yet is starting, by whether one is on its way to it."""
+    """Whether a worker without a start report is starting: Serve may still place a replica on it."""
     if known.started is None:
         return True
     if now - known.started > _LATE:
         return False
     model = reading.state.deployments.get(naming.MODEL_DEPLOYMENT) if reading else None
     if model is None:
-        # Nobody tells, or the application is still built. A replica that is placed makes the pod ready.
+        # Ray reports nothing, or still builds the application. A placed replica makes the pod ready.
         return not pod.ready
     here = [replica for replica in model.replicas.values() if replica.address == pod.ip]
     return not any(replica.running for replica in here) if here else model.target > len(model.replicas)
 
 
 def _of_pod(known: PodTimes, report: StartReport | None, now: datetime) -> Iterator[tuple[Phase, float]]:
-    """The phases that Kubernetes tells of."""
+    """The phases that Kubernetes reports."""
     begins = ((Phase.NODE, known.created), (Phase.IMAGE, known.scheduled), (Phase.RAY, known.pulled))
     reached = [(phase, at) for phase, at in begins if at is not None]
     loading = None
@@ -170,12 +170,12 @@ def _of_pod(known: PodTimes, report: StartReport | None, now: datetime) -> Itera
         loading = report.began + timedelta(seconds=report.seconds[IMPORT])
     ends = [*(at for _, at in reached[1:]), loading or now]
     for (phase, begin), end in zip(reached, ends, strict=True):
-        # Clocks of machines differ, and Kubernetes' times are whole seconds.
+        # The clocks of machines differ, and Kubernetes reports whole seconds.
         yield phase, round(max(0.0, (end - begin).total_seconds()), 1)
 
 
 def _of_replica(report: StartReport, now: datetime) -> dict[Phase, float]:
-    """The phases that the runtime tells of."""
+    """The phases that the runtime reports."""
     running = {report.phase: (now - report.since).total_seconds()} if report.phase else {}
     seconds = {**report.seconds, **running}
     return {phase: round(max(0.0, seconds[phase]), 1) for phase in RUNTIME_PHASES if phase in seconds}

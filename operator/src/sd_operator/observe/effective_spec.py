@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is meant to run, as far as a status depends on it (pure).
+"""The effective spec: the values of a spec on which a status depends (pure).
 
-From a spec; or from the RayService that an earlier spec became, while the spec of now is refused: what runs goes on
-by that one. `tests/operator/observe/test_effective_spec.py` holds both to the same answer.
+It is computed from the current spec. While the current spec is refused, it is read back from the RayService of an earlier
+spec, which still runs. `tests/operator/observe/test_effective_spec.py` checks that both ways give the same result.
 """
 
 from collections.abc import Mapping
@@ -23,19 +23,19 @@ from sd_operator.naming import MODEL_DEPLOYMENT
 
 @dataclass(frozen=True)
 class EffectiveSpec:
-    """What is meant to run.
+    """The values of a spec on which a status depends.
 
     Attributes:
         config: the Serve config.
         image: reference of the runtime image.
-        low: fewest replicas of the model; `high` the most.
-        hold_seconds: how long a request is held while a replica wakes from zero.
-        downscale_seconds: how long load has to be low before a replica is given up.
+        low: minimum of model replicas; `high` is the maximum.
+        hold_seconds: how long a request waits while a replica starts from zero.
+        downscale_seconds: how long load must be low before a replica is removed.
         idle_seconds: how long a worker without a replica is kept.
-        groups: replicas that one worker holds, by worker group.
-        preloads: whether the image is brought to nodes beforehand.
-        strategy: the upgrade strategy, in the words of the spec.
-        ray_version: version of Ray that KubeRay is told; empty where it is not told.
+        groups: replicas per worker, by worker group.
+        preloads: whether the image is preloaded on nodes.
+        strategy: the upgrade strategy, as the spec names it.
+        ray_version: the Ray version in the RayService, from which KubeRay derives its commands; empty if it has none.
     """
 
     suspend: bool
@@ -54,12 +54,12 @@ class EffectiveSpec:
 
 
 def of_spec(spec: Spec, image: str, *, in_place: bool = False) -> EffectiveSpec:
-    """What a spec asks for.
+    """The effective spec of a spec.
 
     Args:
         spec: the spec.
-        image: reference of the runtime image it asks for.
-        in_place: replicas are replaced where they are, since no node came for an additional worker.
+        image: reference of its runtime image.
+        in_place: replicas are replaced in place, because no node became available for an additional worker.
     """
     source = spec.source()
     return EffectiveSpec(
@@ -80,11 +80,13 @@ def of_spec(spec: Spec, image: str, *, in_place: bool = False) -> EffectiveSpec:
 
 
 def of_ray_service(live: Json, *, preloads: bool) -> EffectiveSpec:
-    """What a live RayService asks for. A release before this one may have written it, so nothing in it is relied upon.
+    """The effective spec of a live RayService.
+
+    An earlier release may have written the RayService, so the code relies on no field in it.
 
     Args:
         live: the RayService.
-        preloads: whether there are preload DaemonSets beside it.
+        preloads: whether the service has preload DaemonSets.
     """
     spec = live["spec"]
     config = _parsed(spec.get("serveConfigV2", ""))
@@ -118,7 +120,7 @@ def of_ray_service(live: Json, *, preloads: bool) -> EffectiveSpec:
 
 
 def moves_in_steps(live: Json) -> bool:
-    """Whether requests to a RayService move in steps from cluster to cluster, and so go through a Gateway."""
+    """Whether requests to a RayService move in steps from cluster to cluster, through a Gateway."""
     return _strategy(live["spec"]) == "Incremental"
 
 

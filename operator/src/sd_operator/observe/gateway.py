@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a Gateway takes requests (pure).
+"""The address at which a Gateway accepts requests (pure).
 
-Its fields: https://gateway-api.sigs.k8s.io/reference/spec/#gateway. KubeRay makes it with one HTTP listener.
+Fields of a Gateway: https://gateway-api.sigs.k8s.io/reference/spec/#gateway. KubeRay creates it with one HTTP listener.
 """
 
 from sd_operator.json_types import Json
@@ -10,7 +10,7 @@ _HTTP_PORT = 80
 
 
 def url(live: Json) -> str:
-    """Address of the first listener; empty until the controller of its class has given it one."""
+    """URL of the first listener; empty until the controller of the Gateway's class has assigned an address."""
     addresses = (live.get("status") or {}).get("addresses") or []
     listeners = live["spec"].get("listeners") or []
     if not addresses or not listeners:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a RayService waits for its image to be on the nodes (pure): `spec.imagePreload.mode: Required`.
+"""Decides whether a RayService waits until its image is on the nodes (pure): `spec.imagePreload.mode: Required`.
 
-Decided anew each time from live objects: the images of the RayService, and the preload pods. Since when a service waits
-stands in its own status, since services share the DaemonSets. So a restart changes nothing, and a change that is taken
-back opens the gate.
+Each pass decides again from live objects: the images of the RayService, and the preload pods. A restart therefore changes
+nothing, and a reverted change opens the gate. The start of the wait is recorded in the status of the service, because
+services share the DaemonSets.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from sd_operator.observe.preload_state import PreloadState
 
 @dataclass(frozen=True)
 class Hold:
-    """A RayService that is left as it is.
+    """The hold on a RayService whose image is not on all nodes.
 
     Attributes:
-        since: since when it waits for this image, UTC.
-        until: when the deadline is, UTC.
-        is_over: it has passed; the RayService is held on.
-        seconds: of the deadline.
+        since: start of the wait for this image, UTC.
+        until: the deadline, UTC.
+        is_over: whether the deadline has passed; the RayService stays on hold.
+        seconds: seconds from the start of the wait to the deadline.
     """
 
     since: str
@@ -34,27 +34,27 @@ class Hold:
 
 
 def asks_for_images(spec: Spec, wanted: Json, live: Json | None) -> bool:
-    """Whether the RayService would start pods of an image that the live one does not have, and is to wait for it.
+    """Whether the desired RayService has a new image that must be on the nodes first.
 
     Args:
-        spec: what is wanted.
-        wanted: the RayService of that.
-        live: the live one, None where there is none.
+        spec: the spec.
+        wanted: the desired RayService.
+        live: the live RayService; None if there is none.
     """
     if spec.suspend or spec.image_preload.mode != "Required":
         return False
     if live is not None and spec.upgrade.strategy == "InPlaceOnly":
-        return False  # no pod changes
+        return False  # this strategy changes no pod
     return not set(_images(wanted)) <= set(_images(live or {}))
 
 
 def hold(spec: Spec, state: PreloadState, before: Status, now: datetime) -> Hold | None:
-    """The hold on a RayService that asks for images; None where they are there.
+    """The hold on a RayService with a new image; None if the image is on all nodes.
 
     Args:
-        spec: what is wanted.
-        state: how far the images are.
-        before: the status on record, which says since when it waits.
+        spec: the spec.
+        state: the state of the images on the nodes.
+        before: the recorded status, which has the start of the wait.
         now: the time, UTC.
     """
     if state.runtime_image_is_there:
@@ -65,7 +65,7 @@ def hold(spec: Spec, state: PreloadState, before: Status, now: datetime) -> Hold
 
 
 def _waiting_since(state: PreloadState, before: Status) -> str | None:
-    """Since when it is on record to wait for this image."""
+    """The recorded start of the wait for this image; None if there is none."""
     recorded = before.preload
     if recorded is None or not recorded.images or not state.images:
         return None

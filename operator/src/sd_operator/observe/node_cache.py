@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The nodes of the cluster, read for all services together: by pages, reduced to the facts that are used, and rarely.
+"""Reads the nodes of the cluster for all services together: page by page, reduced to the facts in use, and rarely.
 
-Nodes send no event that the operator watches: kubelets write them all the time, and next to nothing of it concerns a
-service. Each LIST is compared with the one before, and a service is reconciled where a node changed in what the service
-depends on.
+The operator does not watch nodes: kubelets write them all the time, and almost no such change concerns a service. Each
+LIST is compared with the one before. A service is reconciled if a node changed in a fact on which the service depends.
 """
 
 import asyncio
@@ -25,12 +24,12 @@ _SHARE = 20  # of the time, at most a twentieth goes into reading nodes
 
 
 class NodeReader:
-    """The nodes as they were listed last, and which service depends on which of their facts.
+    """Caches the nodes of the last LIST, and knows on which of their facts each service depends.
 
     Args:
-        cluster: where they are read.
-        clock: seconds.
-        most_listed: images that a kubelet lists at most; -1: all.
+        cluster: the API server.
+        clock: monotonic seconds.
+        most_listed: maximum of images that a kubelet lists; -1: all.
     """
 
     def __init__(
@@ -47,12 +46,13 @@ class NodeReader:
         self._changed: Callable[[Key], None] = lambda _: None
 
     async def read(self, *, anew: bool = False) -> Mapping[str, Node] | None:
-        """Nodes by name; None where they may not be read.
+        """The nodes by name; None if the operator may not read them.
 
-        They are at most ten seconds old, or twenty times as old as reading them takes where that is longer.
+        They are at most ten seconds old, or twenty times the duration of a LIST if that is longer.
 
         Args:
-            anew: by a LIST that starts now or later, for what is decided once: a node may have become ready since.
+            anew: use a LIST that starts now or later. A decision that is made only once needs it, because a node may have
+                become ready since the last LIST.
 
         Raises:
             ClusterUnavailable: the API server is away or busy.
@@ -64,18 +64,18 @@ class NodeReader:
             return self._nodes
 
     def depends(self, key: Key, dependency: NodeDependency | None) -> None:
-        """Note what a service depends on; None: on no node. To be called before `read`, so that no change is missed."""
+        """Register the dependency of a service; None: it depends on no node. Call it before `read`, to miss no change."""
         if dependency is None:
             self._dependencies.pop(key, None)
         else:
             self._dependencies[key] = dependency
 
     async def run(self, changed: Callable[[Key], None], seconds: float) -> None:
-        """List the nodes again and again until cancelled, while a service depends on one.
+        """List the nodes periodically until cancelled, while a service depends on one.
 
         Args:
-            changed: called with each service that a change concerns, whoever asked for the LIST that found it.
-            seconds: between two LISTs.
+            changed: called with each service that a change concerns, after every LIST.
+            seconds: seconds between two LISTs.
         """
         self._changed = changed
         while True:
@@ -85,7 +85,7 @@ class NodeReader:
             try:
                 await self.read()
             except SdServiceError as error:
-                logger.warning("nodes: %s; next try in %.0f s", error, seconds)
+                logger.warning("cannot list nodes: %s; next try in %.0f s", error, seconds)
 
     async def _list(self) -> None:
         self._lists += 1
@@ -99,7 +99,7 @@ class NodeReader:
         await self._report(before or {}, after or {})
 
     async def _all(self, before: Mapping[str, Node]) -> Mapping[str, Node] | None:
-        """Every node; one that is as before is the same object."""
+        """All nodes by name; an unchanged node keeps its former object."""
         found = {}
         async for page in self._cluster.pages(NODE, None):
             for live in page:
@@ -109,7 +109,7 @@ class NodeReader:
         return found
 
     async def _report(self, before: Mapping[str, Node], after: Mapping[str, Node]) -> None:
-        """Report each service that depends on something that changed; equal dependencies are looked at once."""
+        """Report each service that depends on a changed fact; equal dependencies are compared once."""
         changes = [
             (before.get(name), after.get(name))
             for name in before.keys() | after.keys()

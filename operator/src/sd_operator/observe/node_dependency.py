@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the status of a service depends on, of nodes: so that a change of a node concerns those services alone (pure)."""
+"""The node facts on which the status of a service depends (pure).
+
+A change of a node then leads to a pass over these services only.
+"""
 
 import json
 from collections.abc import Iterable
@@ -27,12 +30,12 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class NodeDependency:
-    """The nodes and images that one service depends on; services of the same shape have equal ones.
+    """The nodes and images on which one service depends; services with the same placement and images have equal values.
 
     Attributes:
-        groups: a node counts where it takes pods of one of them.
-        images: references.
-        verified: images are looked for on the nodes' lists; else it matters only that one is lost there.
+        groups: a node counts if it accepts pods of one of them.
+        images: references of the images.
+        verified: whether the nodes' image lists decide; otherwise they only show that an image was lost.
     """
 
     groups: tuple[Group, ...]
@@ -41,7 +44,7 @@ class NodeDependency:
 
 
 def of_daemon_sets(daemon_sets: Iterable[Json]) -> NodeDependency | None:
-    """The dependency of a service whose images these preload DaemonSets bring; None where there are none."""
+    """The dependency of a service whose images these preload DaemonSets pull; None if there are no DaemonSets."""
     pods = [live["spec"]["template"]["spec"] for live in daemon_sets]
     images = {container["image"] for pod in pods for container in pod["containers"]}
     groups = {Group(_text(pod)) for pod in pods}
@@ -49,10 +52,10 @@ def of_daemon_sets(daemon_sets: Iterable[Json]) -> NodeDependency | None:
 
 
 def of_spec(spec: Spec, images: Iterable[str]) -> NodeDependency:
-    """The dependency of a service whose images something else brings.
+    """The dependency of a service whose images are provided outside the operator (mode External).
 
     Args:
-        spec: what is wanted.
+        spec: the spec.
         images: references of the images.
     """
     groups = (
@@ -68,9 +71,9 @@ def concerns(
     """Whether one of these changes of nodes may change the status of a service.
 
     Args:
-        dependency: what the service depends on.
-        changes: each node as it was and as it is; None where there is none.
-        most_listed: images that a kubelet lists at most; -1: all.
+        dependency: the dependency of the service.
+        changes: each node before and after the change; None if it did not or does not exist.
+        most_listed: maximum of images that a kubelet lists; -1: all.
     """
     return any(
         _facts(dependency, before, most_listed) != _facts(dependency, after, most_listed)
@@ -79,7 +82,7 @@ def concerns(
 
 
 def _facts(dependency: NodeDependency, node: Node | None, most_listed: int) -> tuple[bool | None, ...] | None:
-    """What a status says of the images on this node; None for a node that does not count."""
+    """The facts about the images on this node on which a status depends; None for a node that does not count."""
     if node is None or not node.is_schedulable or not any(_takes(node, each) for each in dependency.groups):
         return None
     found = (holds(node, image, most_listed) for image in dependency.images)

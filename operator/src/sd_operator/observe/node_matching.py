@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a node takes a pod, by selector, required node affinity and taints; a scheduler knows more (pure)."""
+"""Decides whether a node accepts a pod, by selector, required node affinity and taints (pure).
+
+The scheduler checks more than these three.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,11 +17,11 @@ _LARGEST = 2**63
 
 
 def accepts(node: Node, placement: Json) -> bool:
-    """Whether the node takes a pod of this placement.
+    """Whether the node accepts a pod of this placement.
 
     Args:
         node: the node.
-        placement: nodeSelector, affinity and tolerations as a Pod has them.
+        placement: nodeSelector, affinity and tolerations as in a Pod.
     """
     selected = placement.get("nodeSelector", {}).items() <= node.labels.items()
     terms = (placement.get("affinity", {}).get("nodeAffinity", {}).get(REQUIRED) or {}).get(
@@ -34,7 +37,7 @@ def accepts(node: Node, placement: Json) -> bool:
 
 
 def _fits(node: Node, term: Json) -> bool:
-    """Whether the node meets a term; a term without demands matches no node."""
+    """Whether the node meets a term; a term without expressions matches no node."""
     of_labels, of_fields = term.get("matchExpressions") or [], term.get("matchFields") or []
     is_met = _meets(node.labels, of_labels) and _meets({"metadata.name": node.name}, of_fields)
     return bool(of_labels or of_fields) and is_met
@@ -60,7 +63,7 @@ def _holds(value: str | None, expression: Json) -> bool:
 
 
 def _compares(operator: str, value: int | None, bounds: list[int | None]) -> bool:
-    """Gt and Lt: as for the scheduler, what is no whole number matches nothing, on either side."""
+    """Gt and Lt as in the scheduler: a value that is not a whole number never matches, on either side."""
     match bounds:
         case [int(bound)] if value is not None:
             return value > bound if operator == "Gt" else value < bound

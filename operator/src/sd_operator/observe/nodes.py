@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few facts of a Node that the operator uses: whether it takes new pods, and which images it holds (pure).
+"""The few facts of a Node that the operator uses: whether it accepts new pods, and which images it holds (pure).
 
-A live Node is tens of kilobytes of JSON, most of it names of images and notes of who wrote which field. Thousands of nodes
-are kept, so each is reduced to its facts as soon as it is read.
+A live Node is tens of kilobytes of JSON, mostly image names and managedFields. The operator keeps thousands of nodes, so
+it reduces each one to its facts as soon as it is read.
 
-A kubelet lists the largest images only, 50 by default, each with at most five names, and refreshes the list within a
-minute (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1, nodeStatusMaxImages;
-https://github.com/kubernetes/kubernetes, pkg/kubelet/nodestatus/setters.go). So an image that is not on a full list may be there.
+A kubelet lists its largest images only: 50 by default, each with at most five names. It refreshes the list within a
+minute. (https://kubernetes.io/docs/reference/config-api/kubelet-config.v1beta1, nodeStatusMaxImages;
+https://github.com/kubernetes/kubernetes, pkg/kubelet/nodestatus/setters.go.) An image that is missing on a full list may
+therefore still be on the node.
 """
 
 import re
@@ -30,19 +31,19 @@ _NAMES_REMEMBERED = 4096
 class ImageList:
     """The images that a kubelet lists.
 
-    Names are kept as sorted 64-bit hashes: 250 of them are 2 KB and not 30. That two names of one cluster share a hash
-    is as likely as one in a trillion.
+    Names are kept as sorted 64-bit hashes: 250 hashes need 2 KB instead of 30 KB. The chance that two names of one cluster
+    share a hash is one in a trillion.
 
     Attributes:
-        names: hashes of all names, written out in full.
-        count: images on the list.
+        names: hashes of all full names.
+        count: number of images on the list.
     """
 
     names: "array[int]"
     count: int
 
     def __contains__(self, name: str) -> bool:
-        """Whether the list has this name, which is written out in full."""
+        """Whether the list contains this full name."""
         sought = hash(name)
         index = bisect_left(self.names, sought)
         return index < len(self.names) and self.names[index] == sought
@@ -53,12 +54,12 @@ _NOTHING_LISTED = ImageList(array("q"), 0)
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node.
+    """The facts of one node.
 
     Attributes:
-        is_schedulable: it is ready and not cordoned.
-        taints: as the Node has them.
-        allocatable: amounts by resource, as the Node has them.
+        is_schedulable: whether it is ready and not cordoned.
+        taints: its taints, as in the Node.
+        allocatable: amounts by resource, as in the Node.
     """
 
     name: str
@@ -69,13 +70,13 @@ class Node:
     images: ImageList = _NOTHING_LISTED
 
     def offers(self, resource: str) -> int:
-        """Units of an extended resource, such as nvidia.com/gpu, that the node has for pods; 0 where its amount is no count."""
+        """Allocatable units of an extended resource such as nvidia.com/gpu; 0 if the amount is not a count."""
         found = _COUNT.fullmatch(str(self.allocatable.get(resource, "")))
         return int(found[1]) * _UNITS[found[2] or ""] if found else 0
 
 
 def read_node(live: Json) -> Node:
-    """The facts of a live Node; labels and amounts that many nodes share are kept once."""
+    """The facts of a live Node; labels and amounts that several nodes share are kept once."""
     metadata, spec, status = live["metadata"], live.get("spec") or {}, live.get("status") or {}
     ready = next((each["status"] for each in status.get("conditions", []) if each["type"] == "Ready"), "")
     return Node(
@@ -89,12 +90,12 @@ def read_node(live: Json) -> Node:
 
 
 def holds(node: Node, image: str, most_listed: int) -> bool | None:
-    """Whether the node has the image; None where its list cannot tell.
+    """Whether the node has the image; None if its list does not show this.
 
     Args:
         node: the node.
         image: reference of the image.
-        most_listed: images that the kubelet lists at most; -1: all.
+        most_listed: maximum of images that the kubelet lists; -1: all.
     """
     if full_name(image) in node.images:
         return True
@@ -104,14 +105,14 @@ def holds(node: Node, image: str, most_listed: int) -> bool | None:
 
 @lru_cache(_NAMES_REMEMBERED)
 def full_name(image: str) -> str:
-    """The reference as container runtimes write it: with registry, and with tag or digest; a digest beats a tag.
+    """The full reference as container runtimes write it: with registry, and with tag or digest; a digest replaces the tag.
 
     >>> full_name("busybox"), full_name("a.example:5000/x:1@sha256:ab")
     ('docker.io/library/busybox:latest', 'a.example:5000/x@sha256:ab')
     """
     name, _, digest = image.partition("@")
     path, colon, tag = name.rpartition(":")
-    if not colon or "/" in tag:  # the colon, if any, is that of a port
+    if not colon or "/" in tag:  # a colon here belongs to a port
         path, tag = name, "latest"
     first, slash, _ = path.partition("/")
     if not slash:
@@ -122,10 +123,12 @@ def full_name(image: str) -> str:
 
 
 def described(placement: Json) -> str:
-    """Which nodes a placement selects, for a person: `pool=l4`, `one of the labels a, b`; of terms with more, their number.
+    """A readable description of the nodes that a placement selects: `pool=l4`, `one of the labels a, b`.
+
+    Several terms of node affinity with more than one expression are counted.
 
     Args:
-        placement: nodeSelector and affinity as a Pod has them.
+        placement: nodeSelector and affinity as in a Pod.
     """
     selected = [f"{key}={value}" for key, value in sorted((placement.get("nodeSelector") or {}).items())]
     required = ((placement.get("affinity") or {}).get("nodeAffinity") or {}).get(_REQUIRED) or {}
@@ -140,7 +143,7 @@ def described(placement: Json) -> str:
 
 
 def _demands(term: Json) -> list[str]:
-    """The demands of a term; that a label has not a certain value is said by nothing but the label where it is demanded too."""
+    """Descriptions of the expressions of a term; `NotIn` is left out if the term also demands the label itself."""
     expressions = [*(term.get("matchExpressions") or []), *(term.get("matchFields") or [])]
     there = {each["key"] for each in expressions if each["operator"] == "Exists"}
     return [_demand(each) for each in expressions if each["operator"] != "NotIn" or each["key"] not in there]
@@ -168,5 +171,5 @@ def _images(listed: Iterable[Json]) -> ImageList:
 
 
 def _written_out(name: str) -> str:
-    """The full name; a runtime lists names with their registry as they are, and there are hundreds on each node."""
+    """The full name of a listed image; a name with a registry is already full, which saves time for hundreds per node."""
     return name if "." in name.partition("/")[0] else full_name(name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One look at everything that is live of a resource beside its children: pods, RayClusters, Ray's answers, the service's, Events."""
+"""Reads the snapshot of one resource: pods, RayClusters, Ray's answers, the probe of the service, and Events."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ from sd_operator.ray.serve_reader import DashboardTarget
 
 @dataclass(frozen=True)
 class LiveChildren:
-    """Live children of a resource, and preload DaemonSets that it shares; None for a child that is not there."""
+    """The live children of a resource, and the preload DaemonSets that it shares; None for a missing child."""
 
     ray_service: Json | None
     daemon_sets: tuple[Json, ...] = ()
@@ -46,11 +46,11 @@ class LiveChildren:
 
 @dataclass(frozen=True)
 class Observer:
-    """Reads, and writes nothing.
+    """Reads snapshots and writes nothing.
 
     Attributes:
-        serve: what dashboards told last; likewise `probes`, of services.
-        waits: whether a look asks Ray and waits for the answers. A pass does not: it goes by what was told last.
+        serve: the last answers of dashboards; `probes` has the last answers of services.
+        waits: whether a snapshot waits for new answers of Ray. A pass does not wait; it uses the last answers.
     """
 
     cluster: Cluster
@@ -61,12 +61,12 @@ class Observer:
     waits: bool = False
 
     def forget(self, key: Key) -> None:
-        """The resource, or all that runs of it, is gone: nothing of it is polled any more."""
+        """Stop all polls for a resource that is deleted or has no RayService any more."""
         self.serve.forget(key)
         self.probes.forget(key)
         self.nodes.depends(key, None)
 
-    async def look(
+    async def snapshot(
         self,
         key: Key,
         children: LiveChildren,
@@ -74,14 +74,14 @@ class Observer:
         token: str,
         asked: DesiredImages | None,
     ) -> Snapshot:
-        """Everything observed of a resource.
+        """The snapshot of a resource.
 
         Args:
-            key: whose.
+            key: the resource.
             children: its live children.
             ray_clusters: its live RayClusters.
             token: Ray's token.
-            asked: what is wanted, None where that is refused.
+            asked: the desired images; None if the spec is refused.
         """
         ray_service = children.ray_service
         pods = await self._pods(key, children)
@@ -90,11 +90,11 @@ class Observer:
         upgrade = upgrade_state(ray_service, by_name.get(snapshot.active), pods)
         self.nodes.depends(key, _node_dependency(children.daemon_sets, asked))
         heads = ((name, snapshot.head(name)) for name in snapshot.clusters)
-        places = [
+        targets = [
             DashboardTarget(key.namespace, name, head.uid, token, head.ready) for name, head in heads if head
         ]
         around = _around_ray(snapshot)
-        seen = await self.serve.ask(key, places) if self.waits else self.serve.seen(key, places, around)
+        seen = await self.serve.ask(key, targets) if self.waits else self.serve.seen(key, targets, around)
         snapshot = replace(snapshot, serve=seen.readings, silent=seen.silences)
         return replace(
             snapshot,
@@ -106,40 +106,43 @@ class Observer:
         )
 
     async def _pods(self, key: Key, children: LiveChildren) -> list[Json]:
-        """Every pod of a resource; there are none before KubeRay has looked at the RayService, but those of our own children."""
+        """All pods of a resource.
+
+        Before KubeRay has processed the RayService, only pods of the operator's own children can exist.
+        """
         is_seen = "status" in (children.ray_service or {})
         if not (is_seen or children.daemon_sets or children.warm):
             return []
         return await self.cluster.list(POD, key.namespace, naming.everything(key.name))
 
     async def running(self, key: Key, uid: str) -> tuple[EffectiveSpec, Snapshot] | None:
-        """What an earlier spec left running, found without the spec of now; None where there is no RayService of ours.
+        """The state that an earlier spec left running, found without the current spec; None if there is no own RayService.
 
         Args:
-            key: whose.
-            uid: of the resource.
+            key: the resource.
+            uid: uid of the resource.
 
         Raises:
-            Refused: we may not read it.
+            Refused: the operator may not read it.
         """
         try:
             ray_service = await self.cluster.get(RAY_SERVICE, key.namespace, key.name)
             ray_clusters = await self.cluster.list(RAY_CLUSTER, key.namespace, naming.labels(key.name))
         except KubeRayMissing:
-            ray_service = None  # its objects went with the kind
+            ray_service = None  # its objects were deleted together with the kind
         if ray_service is None or not belongs_to(ray_service, uid):
             self.forget(key)
             return None
         children = await self.children(key, uid, ray_service)
-        snapshot = await self.look(key, children, ray_clusters, await self.token(key, uid), None)
+        snapshot = await self.snapshot(key, children, ray_clusters, await self.token(key, uid), None)
         return of_ray_service(ray_service, preloads=bool(children.daemon_sets)), snapshot
 
     async def children(self, key: Key, uid: str, ray_service: Json | None) -> LiveChildren:
         """The children of a resource, found without its spec.
 
         Args:
-            key: whose.
-            uid: of the resource.
+            key: the resource.
+            uid: uid of the resource.
             ray_service: its RayService.
         """
         labels = naming.labels(key.name)
@@ -155,7 +158,7 @@ class Observer:
         return LiveChildren(ray_service, tuple(preloads), next(warm, None))
 
     async def token(self, key: Key, uid: str) -> str:
-        """Ray's token; empty where it is not ours or may not be read: then KubeRay's word has to do."""
+        """Ray's token; empty if the Secret is not ours or may not be read, so that KubeRay's reports are used."""
         try:
             secret = await self.cluster.get(SECRET, key.namespace, naming.token_secret(key.name))
         except Refused:
@@ -163,7 +166,7 @@ class Observer:
         return token_of(secret) if secret and belongs_to(secret, uid) else ""
 
     async def _gateway(self, key: Key, ray_service: Json | None) -> str:
-        """Address of the Gateway that KubeRay made for this RayService; empty where there is none that we may read."""
+        """URL of the Gateway that KubeRay created for this RayService; empty if there is none or it may not be read."""
         if ray_service is None or not moves_in_steps(ray_service):
             return ""
         try:
@@ -176,7 +179,10 @@ class Observer:
     async def _answers(
         self, key: Key, ray_service: Json | None, snapshot: Snapshot, around: Hashable
     ) -> bool | None:
-        """Whether the service itself says that it would draw; while requests move in steps, each RayCluster has a Service."""
+        """Whether the probe of the service shows that it can generate; None while the first answer is pending.
+
+        While requests move in steps, each RayCluster has a Service of its own.
+        """
         if not needs_probe(snapshot):
             self.probes.forget(key)
             return False
@@ -185,11 +191,11 @@ class Observer:
         return await self.probes.ask(key, door) if self.waits else self.probes.seen(key, door, around)
 
     def reading(self, cluster: Cluster) -> "Observer":
-        """The same, for one pass that reads from there; what services share is read for all of them as ever."""
+        """The same observer for one pass that reads from this cluster client; shared objects are read as before."""
         return replace(self, cluster=cluster)
 
     async def events(self, namespace: str, snapshot: Snapshot) -> list[Json]:
-        """Events about the RayClusters of a resource in this namespace; none where they may not be read."""
+        """Events about the RayClusters of a resource in this namespace; empty if they may not be read."""
         found = []
         for name in snapshot.clusters:
             fields = {"involvedObject.kind": RAY_CLUSTER.name, "involvedObject.name": name}
@@ -201,13 +207,13 @@ class Observer:
 
 
 def _node_dependency(daemon_sets: tuple[Json, ...], asked: DesiredImages | None) -> NodeDependency | None:
-    """What the state of the images depends on, of nodes; None where it depends on none."""
+    """The node facts on which the state of the images depends; None if it depends on none."""
     if asked is not None and asked.spec.image_preload.mode == "External":
         return node_dependency.of_spec(asked.spec, asked.images)
     return node_dependency.of_daemon_sets(daemon_sets)
 
 
 def _around_ray(snapshot: Snapshot) -> Hashable:
-    """What may go with a change of Ray's: where this differs from before, Ray is worth a poll."""
+    """A value that changes when Ray's state may have changed; a new value leads to a poll of Ray."""
     pods = sorted((pod.uid, pod.ready, pod.running, pod.in_service) for pod in snapshot.pods)
     return hash((repr(snapshot.ray_service), tuple(pods)))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods that are older than the spec of their RayCluster (pure).
+"""Finds pods that are older than the spec of their RayCluster (pure).
 
-A new version of KubeRay rewrites the RayClusters that it finds, spec and annotations, from their RayServices, and leaves
-their pods as they are (https://github.com/ray-project/kuberay v1.7.0, shouldUpdateCluster). The RayCluster then tells
-nothing of what its pods run, so pods from before that are compared with the template that their successors will have.
+A new version of KubeRay rewrites existing RayClusters, spec and annotations, from their RayServices. It leaves their pods
+unchanged (https://github.com/ray-project/kuberay v1.7.0, shouldUpdateCluster). The RayCluster then no longer shows what its
+pods run. Older pods are therefore compared with the template that their successors will have.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,13 +18,13 @@ _SHOWN = 3
 
 
 def outdated(cluster: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> str:
-    """How many pods run something else than their successors would, and in which fields; empty where none does.
+    """The number of pods that differ from their successors, and the fields: `2 of 3 pods, in image`; empty if none differs.
 
-    What younger pods of the same group have otherwise too, an admission webhook has changed: that is no difference.
+    A field in which younger pods of the same group differ too was changed by an admission webhook, so it does not count.
 
     Args:
         cluster: the RayCluster.
-        pods: pods of the service, those of other clusters and components included.
+        pods: pods of the service, including those of other clusters and components.
     """
     rewritten = _rewritten_at(cluster)
     own = [each for each in pods if _label(each, "ray.io/cluster") == cluster["metadata"]["name"]]
@@ -46,7 +46,7 @@ def outdated(cluster: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> s
 
 
 def _rewritten_at(cluster: Mapping[str, Any]) -> str:
-    """When KubeRay last wrote the RayCluster, UTC; empty where that is not on record, so that every pod counts as young."""
+    """When KubeRay last wrote the RayCluster, UTC; empty if this is not recorded, so that every pod counts as young."""
     for entry in cluster["metadata"].get("managedFields") or []:
         annotations = entry.get("fieldsV1", {}).get("f:metadata", {}).get("f:annotations", {})
         if _VERSION in annotations:
@@ -55,7 +55,7 @@ def _rewritten_at(cluster: Mapping[str, Any]) -> str:
 
 
 def _differing(cluster: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
-    """Fields in which a pod differs from the template of its group; what it has beyond the template is KubeRay's."""
+    """Fields in which a pod differs from the template of its group; additional fields of the pod come from KubeRay."""
     template = _template(cluster, _label(pod, "ray.io/group"))
     if template is None:
         return
@@ -77,7 +77,7 @@ def _template(cluster: Mapping[str, Any], group: str) -> Any | None:
 
 
 def _is_in(wanted: Any, live: Any) -> bool:
-    """Whether all of a wanted value is live; items of lists are found by their names."""
+    """Whether the live value contains the whole desired value; every item of a list must match one live item."""
     if wanted is None:
         return True
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):

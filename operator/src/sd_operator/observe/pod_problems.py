@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What keeps a pod from running, in the words of whoever refuses it: scheduler, registry, kubelet, quota (pure).
+"""Finds the problem that keeps a pod from running, with the message of scheduler, registry, kubelet or quota (pure).
 
-Words that differ between two tries and mean the same are cut off, so that a status that says the same is not
-written again: the alternation of ErrImagePull and ImagePullBackOff, and the random names of refused pods.
+Parts of a message that differ between two tries and mean the same are removed, so that an unchanged status is not written
+again. Examples are the alternation of ErrImagePull and ImagePullBackOff, and the random names of refused pods.
 """
 
 import re
@@ -18,24 +18,24 @@ from sd_operator.json_types import Json
 _PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable"}
 _SETUP = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _BACK_OFF = re.compile(r'^Back-off pulling image "[^"]*"(: ErrImagePull)?:? ?')
-# What the scheduler's later plugins add is one sentence of its own: `no new claims to deallocate, preemption: 0/3 nodes ...`.
+# Later plugins of the scheduler add a separate sentence: `no new claims to deallocate, preemption: 0/3 nodes ...`.
 _PREEMPTION = re.compile(r"(?:(?<=[.!?])\s+(?:[^.!?]*,\s*)?|[,;\s]*)preemption: .*", re.DOTALL)
 _FORBIDDEN = re.compile(r".*? is forbidden: ", re.DOTALL)
 _ENDED = re.compile(r"ExitCode:(?P<code>\d+).*?Reason:(?P<reason>\w*)")
 _LOOP_DEATHS = 2
-_ENDING_LIMIT = 300  # of what a container wrote before it ended
+_ENDING_LIMIT = 300  # bytes of the termination message of a container
 _LOOP_WINDOW = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class PodProblem:
-    """One thing in the way.
+    """One problem of a pod, a node or an object.
 
     Attributes:
-        reason: its kind, as conditions name it.
-        subject: the pod or cluster it happens to, such as `worker pod a-b-c of group gpu`.
-        words: what was said about it.
-        since: since when, UTC; empty where nothing tells.
+        reason: the reason that conditions report.
+        subject: the pod, node or object that has the problem, such as `worker pod a-b-c of group gpu`.
+        words: the message about the problem.
+        since: start of the problem, UTC; empty if unknown.
     """
 
     reason: Reason
@@ -44,7 +44,7 @@ class PodProblem:
     since: str = ""
 
     def started(self) -> datetime:
-        """`since` as a time; it must be known."""
+        """`since` as a datetime; `since` must not be empty."""
         return times.parsed(self.since)
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class PodProblem:
 
 
 def of_pod(live: Json) -> PodProblem | None:
-    """What keeps this pod from running, None where nothing does."""
+    """The problem that keeps this pod from running; None if there is none."""
     status = live.get("status") or {}
     subject = _subject(live["metadata"])
     conditions = {each["type"]: each for each in status.get("conditions", [])}
@@ -68,7 +68,7 @@ def of_pod(live: Json) -> PodProblem | None:
 
 
 def of_cluster(live: Json) -> PodProblem | None:
-    """What keeps KubeRay from creating the pods of this RayCluster: a quota, a policy."""
+    """The problem that keeps KubeRay from creating pods of this RayCluster, such as a quota or a policy; None if none."""
     conditions = {each["type"]: each for each in (live.get("status") or {}).get("conditions", [])}
     failure = conditions.get("ReplicaFailure", {})
     if failure.get("status") != "True" or not failure.get("reason", "").startswith("FailedCreate"):
@@ -79,11 +79,11 @@ def of_cluster(live: Json) -> PodProblem | None:
 
 
 def of_refused_pods(events: Iterable[Json], subject: str) -> PodProblem | None:
-    """What keeps a controller from creating pods, by its last Event of that; None where there is none.
+    """The problem that keeps a controller from creating pods, by its last FailedCreate Event; None if there is none.
 
     Args:
         events: Events about the controller's object.
-        subject: which pods.
+        subject: the pods, such as `preload pods of a`.
     """
     failures = sorted(
         (times.of_event(each), each.get("message", ""))
@@ -99,12 +99,15 @@ def _refusal(subject: str, words: str, since: str) -> PodProblem:
 
 
 def without_name(words: str) -> str:
-    """The API server's words without the name of the pod that it forbids, which is another one at each try."""
+    """The API server's message without the name of the forbidden pod, which is different at each try."""
     return _FORBIDDEN.sub("", words)
 
 
 def of_events(events: Iterable[Json], now: datetime) -> PodProblem | None:
-    """Ray pods that end again and again: they never restart, KubeRay deletes and re-creates them and says so."""
+    """The problem of Ray pods that end repeatedly, by KubeRay's Events; None if they do not.
+
+    Ray pods never restart: KubeRay deletes and re-creates them, and writes an Event for each.
+    """
     deaths = sorted(
         (times.of_event(each), each.get("message", ""))
         for each in events
@@ -116,29 +119,29 @@ def of_events(events: Iterable[Json], now: datetime) -> PodProblem | None:
         return None
     ended = _ENDED.search(recent[-1][1])
     how = (
-        f"last with {ended['reason'] or 'Error'} (exit code {ended['code']})"
+        f"the last one with {ended['reason'] or 'Error'} (exit code {ended['code']})"
         if ended
-        else "last without a code"
+        else "the last one without an exit code"
     )
     part = "head" if "head Pod" in recent[-1][1] else "worker"
-    words = f"{len(recent)} ended within {_LOOP_WINDOW.seconds // 60} minutes, {how}"
+    words = f"{len(recent)} pods ended within {_LOOP_WINDOW.seconds // 60} minutes, {how}"
     return PodProblem(Reason.CRASH_LOOPING, f"{part} pods", words, recent[0][0])
 
 
 def of_container(container: Json, subject: str, since: str) -> PodProblem | None:
-    """What keeps one container from running.
+    """The problem that keeps one container from running; None if there is none.
 
     Args:
         container: its status in the pod.
-        subject: whose it is.
-        since: since when it could run.
+        subject: the pod or node, for the message.
+        since: when the container could have started.
     """
     state = container.get("state") or {}
     waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
     reason, words = waiting.get("reason", ""), waiting.get("message", "")
     if reason in _PULL:
-        said = _BACK_OFF.sub("", words).strip() or "the registry's words are in the pod's events"
-        return PodProblem(Reason.IMAGE_PULL_FAILED, subject, f"image {container['image']}: {said}", since)
+        cause = _BACK_OFF.sub("", words).strip() or "the registry's answer is in the pod's Events"
+        return PodProblem(Reason.IMAGE_PULL_FAILED, subject, f"image {container['image']}: {cause}", since)
     if reason in _SETUP:
         return PodProblem(Reason.CONTAINER_REFUSED, subject, words or reason, since)
     last = (container.get("lastState") or {}).get("terminated") or {}

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes hold images that something else brings: a data volume, a secondary disk, a machine image (pure).
+"""Mode External: which nodes hold images that a data volume, a secondary disk or a machine image provides (pure).
 
-Verified, never assumed: by the node's list of images, and by how long the first container of a worker took to start
-where one runs. An image that was pulled then is on the list afterwards all the same; and one that a lazily loaded
-volume brings is on it from the start, and still takes minutes
-(https://github.com/aws-samples/bottlerocket-images-cache/issues/13).
+The operator verifies this by the node's list of images, and by the start time of a worker's first container. The list
+alone is not enough: a pulled image is on the list afterwards too. An image on a lazily loaded volume is on the list from
+the start, and still takes minutes (https://github.com/aws-samples/bottlerocket-images-cache/issues/13).
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,27 +23,27 @@ _SLOW_SECONDS = 15
 
 
 def of_nodes(spec: Spec, images: Iterable[str], pods: Iterable[Json], view: View) -> PreloadState:
-    """The state by what nodes tell.
+    """The state of the images by the nodes' image lists and the starts of workers.
 
     Args:
-        spec: what is wanted.
-        images: references, that of the runtime image first.
+        spec: the spec.
+        images: references of the images, the runtime image first.
         pods: pods of the resource.
         view: the nodes.
     """
     images = list(images)
     if view.nodes is None:
-        hidden = "the operator may not read nodes: allow it to get and list them"
+        hidden = "it may not read nodes. Allow the operator to get and list nodes"
         return PreloadState(tuple(map(ImageState, images)), hidden=hidden)
     matching = {name: node for name, node in view.nodes.items() if _takes_workers(node, spec)}
     slow = dict(filter(None, map(_slow_start, pods)))
-    # Only of the runtime image is it known when a worker needed it.
+    # The start of a worker shows only when the runtime image was needed.
     found = (_on_nodes(each, matching, view, {} if number else slow) for number, each in enumerate(images))
     return PreloadState(tuple(found))
 
 
 def _takes_workers(node: Node, spec: Spec) -> bool:
-    """Ready, accepted by the placement of a group, and with GPUs where its workers need some."""
+    """Whether the node is ready, accepts pods of a worker group, and has the GPUs that a worker needs."""
     offered = node.offers(spec.gpu_resource_name)
     return node.is_schedulable and any(
         offered >= gpus_per_worker(spec, group) and accepts(node, worker_placement(spec, group))
@@ -56,21 +55,24 @@ def _on_nodes(image: str, nodes: Mapping[str, Node], view: View, slow: Mapping[s
     found = {name: holds(node, image, view.most_listed) for name, node in nodes.items()}
     absent = f"image {image} is not on the node's list of images"
     words = {name: absent for name, held in found.items() if held is False}
-    words |= {name: told for name, told in slow.items() if name in nodes}
+    words |= {name: message for name, message in slow.items() if name in nodes}
     return ImageState(
         image,
         matched=frozenset(nodes),
         ready=frozenset(name for name, held in found.items() if held and name not in words),
         unknown=frozenset(name for name, held in found.items() if held is None and name not in words),
         problems=tuple(
-            PodProblem(Reason.IMAGE_NOT_PRELOADED, f"node {name}", told)
-            for name, told in sorted(words.items())
+            PodProblem(Reason.IMAGE_NOT_PRELOADED, f"node {name}", message)
+            for name, message in sorted(words.items())
         ),
     )
 
 
 def _slow_start(pod: Json) -> tuple[str, str] | None:
-    """Node and words where a worker's first container started long after its sandbox: between the two is the pull."""
+    """Node and message if a worker's first container started long after its sandbox; None if not.
+
+    The image is pulled between the two.
+    """
     labels, status = pod["metadata"].get("labels") or {}, pod.get("status") or {}
     if labels.get("ray.io/node-type") != "worker" or naming.RAY_POD_LABEL not in labels:
         return None
@@ -87,6 +89,6 @@ def _slow_start(pod: Json) -> tuple[str, str] | None:
         return None
     words = (
         f"the first container of worker {pod['metadata']['name']} started {seconds:.0f} s after its sandbox: the image"
-        " was pulled then, or its volume loads lazily"
+        " was pulled at that time, or its volume loads lazily"
     )
     return pod["spec"].get("nodeName", ""), words

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read to say which nodes hold which images: preload pods, nodes, and Events where preload pods are not made."""
+"""Reads which nodes hold which images: from preload pods, nodes, and Events about preload pods that were refused."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -35,11 +35,11 @@ _MOST_STATES = 1000
 
 @dataclass(frozen=True)
 class DesiredImages:
-    """What the spec of now asks for.
+    """The current spec and its images.
 
     Attributes:
-        spec: that spec.
-        images: the images to have on the nodes, the runtime image first.
+        spec: the current spec.
+        images: the images to preload, the runtime image first.
     """
 
     spec: Spec
@@ -48,10 +48,10 @@ class DesiredImages:
 
 @dataclass(frozen=True)
 class PreloadReader:
-    """Reads it for one service at a time; nodes, and pods of shared DaemonSets, are read for all together.
+    """Reads the preload state of one service; nodes, and pods of shared DaemonSets, are read for all services together.
 
     Attributes:
-        most_listed: images that a kubelet lists at most; -1: all.
+        most_listed: maximum of images that a kubelet lists; -1: all.
     """
 
     cluster: Cluster
@@ -70,13 +70,12 @@ class PreloadReader:
     async def read(
         self, daemon_sets: tuple[Json, ...], pods: list[Json], asked: DesiredImages | None
     ) -> PreloadState:
-        """Which nodes hold the images, as they were ten seconds ago at most.
+        """Which nodes hold the images; at most ten seconds old.
 
         Args:
-            daemon_sets: the live preload DaemonSets that a service uses: those that it wants, and those whose image still
-                runs somewhere.
+            daemon_sets: the live preload DaemonSets that the service uses: the desired ones, and those whose image still runs.
             pods: its live pods.
-            asked: what is wanted, None where that is refused.
+            asked: the desired images; None if the spec is refused.
         """
         is_external = asked is not None and asked.spec.image_preload.mode == "External"
         brings = asked is not None and brings_images(asked.spec)
@@ -94,12 +93,12 @@ class PreloadReader:
         return replace(state, former=(await self._joined(former, pods, view)).images)
 
     async def read_now(self, daemon_sets: Iterable[Json], asked: DesiredImages) -> PreloadState:
-        """Which nodes hold the images that these shared DaemonSets bring, at this moment."""
+        """Which nodes hold the images of these shared DaemonSets, by a new read of nodes and pods."""
         view = self._view(await self.nodes.read(anew=True))
         return _of_wanted(await self._joined(daemon_sets, [], view, anew=True), asked, view)
 
     async def holding(self, daemon_sets: Iterable[Json], asked: DesiredImages) -> list[Json]:
-        """Those of these shared DaemonSets that have the runtime image on every node that matches, at this moment."""
+        """Those of these shared DaemonSets whose runtime image is on every matching node, by a new read."""
         return [each for each in daemon_sets if (await self.read_now([each], asked)).runtime_image_is_there]
 
     async def _joined(
@@ -108,7 +107,7 @@ class PreloadReader:
         return joined([await self._state(each, pods, view, anew=anew) for each in daemon_sets])
 
     async def _state(self, live: Json, pods: list[Json], view: View, *, anew: bool) -> PreloadState:
-        """The state of one DaemonSet, worked out once for all services that share it."""
+        """The state of one DaemonSet, computed once for all services that share it."""
         metadata = live["metadata"]
         if not is_shared(live):
             return _with_names(of_daemon_set(live, pods, view), live, pods, view)
@@ -125,7 +124,7 @@ class PreloadReader:
         return View(nodes, self.most_listed, self.clock())
 
     async def _refused_pods(self, daemon_sets: Iterable[Json]) -> PodProblem | None:
-        """What keeps preload pods from being made: a DaemonSet tells it by Events only."""
+        """The problem that keeps preload pods from being created; a DaemonSet reports it only by Events."""
         for live in daemon_sets:
             name, namespace = live["metadata"]["name"], live["metadata"]["namespace"]
             fields = {"involvedObject.kind": DAEMON_SET.name, "involvedObject.name": name}
@@ -139,7 +138,7 @@ class PreloadReader:
 
 
 def _by_image(daemon_sets: Iterable[Json], asked: DesiredImages | None) -> tuple[list[Json], list[Json]]:
-    """DaemonSets of the runtime image that is asked for, and those of others; all of them where the spec is refused."""
+    """DaemonSets of the desired runtime image, and the others; if the spec is refused, all count as desired."""
     wanted, former = list[Json](), list[Json]()
     for each in daemon_sets:
         image = each["spec"]["template"]["spec"]["containers"][0]["image"]
@@ -148,7 +147,7 @@ def _by_image(daemon_sets: Iterable[Json], asked: DesiredImages | None) -> tuple
 
 
 def _of_wanted(state: PreloadState, asked: DesiredImages, view: View) -> PreloadState:
-    """The same, with what the spec tells: images that no DaemonSet brings yet, and nodes that no label leads to."""
+    """The same state with facts from the spec: images without a DaemonSet yet, and GPU nodes without a known label."""
     there = {each.image: each for each in state.images}
     images = tuple(there.pop(name, ImageState(name)) for name in asked.images)
     settled = state.settled and bool(state.images)
@@ -159,13 +158,13 @@ def _of_wanted(state: PreloadState, asked: DesiredImages, view: View) -> Preload
 
 
 def _offering(spec: Spec, view: View) -> tuple[str, ...]:
-    """Nodes that have the GPUs that workers ask for."""
+    """Names of the nodes that have the GPU resource of the workers."""
     nodes = (view.nodes or {}).items()
     return tuple(name for name, node in nodes if node.is_schedulable and node.offers(spec.gpu_resource_name))
 
 
 def _with_names(state: PreloadState, live: Json, pods: Iterable[Json], view: View) -> PreloadState:
-    """The same, with the names of nodes that have no pod of the DaemonSet yet."""
+    """The same state with the names of nodes that have no pod of the DaemonSet yet."""
     if not state.unmade:
         return state
     have, where = {node_name(pod) for pod in pods}, live["spec"]["template"]["spec"]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes hold which of the images that are to be there beforehand, told by preload pods and nodes (pure).
+"""Which nodes hold which preloaded images, by preload pods and the nodes' image lists (pure).
 
-A node has an image once a container runs it there. It has lost it again when its kubelet no longer lists it: a running
-container keeps an image from the kubelet's garbage collection, but not from a person or another tool.
+A node has an image once a container runs it there. The node has lost the image if its kubelet no longer lists it. A
+running container protects an image from the kubelet's garbage collection, but not from a person or another tool.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from sd_operator.observe import pod_problems
 from sd_operator.observe.nodes import Node, described, holds
 from sd_operator.observe.pod_problems import PodProblem
 
-# A kubelet lists its images anew within a minute.
+# A kubelet refreshes its list of images within a minute.
 _LISTED_WITHIN = timedelta(minutes=2)
 
 
@@ -26,11 +26,11 @@ class ImageState:
     """One image on the nodes.
 
     Attributes:
-        image: its reference.
-        matched: names of the nodes it should be on; `ready` those that hold it, `unknown` those that cannot tell.
-        digest: what the reference means on the nodes, empty where nothing tells; `digests` counts the different ones.
-        problems: what is in the way, at most one per node.
-        waiting: of nodes that do not hold it yet though nothing is in the way: what they are doing, as `node a is ...`.
+        image: reference of the image.
+        matched: names of the nodes that should have it; `ready`: those that have it; `unknown`: those that may have it.
+        digest: the digest of the image on the nodes; empty if unknown. `digests` counts the different ones.
+        problems: the problems, at most one per node.
+        waiting: what the other nodes without the image are doing, as `node a is ...`.
     """
 
     image: str
@@ -49,14 +49,14 @@ class PreloadState:
 
     Attributes:
         images: the runtime image first.
-        unmade: nodes whose preload pod does not exist yet; `unmade_on` are their names, where they are known.
-        settled: the counts are about the images of now.
-        hidden: why the nodes cannot be seen; empty where they can.
-        refused: what keeps preload pods or their DaemonSet from being made.
-        sought: which nodes are looked for, as `one of the labels a, b`; one text for each placement.
-        by_gpu_labels: labels of GPU nodes are looked for, since a worker group selects no nodes itself.
-        unlabelled: names of nodes that offer the GPUs of the service, where none of the nodes that do is found so.
-        former: images that clusters run and the spec does not ask for any more.
+        unmade: number of nodes without a preload pod yet; `unmade_on` has their names, if they are known.
+        settled: whether the counts are about the current images.
+        hidden: why the operator cannot read nodes; empty if it can.
+        refused: the problem that keeps preload pods or their DaemonSet from being created.
+        sought: descriptions of matching nodes, as `one of the labels a, b`; one for each placement.
+        by_gpu_labels: whether labels of GPU nodes decide, because a worker group selects no nodes itself.
+        unlabelled: names of nodes that have the GPUs of the service, if none of these nodes has such a label.
+        former: images that clusters still run and the spec no longer has.
     """
 
     images: tuple[ImageState, ...] = ()
@@ -77,36 +77,36 @@ class PreloadState:
 
     @property
     def nodes_ready(self) -> int:
-        """Nodes that hold all of them."""
-        held = [each.ready for each in self.images]
-        return len(held[0].intersection(*held[1:])) if held else 0
+        """Nodes that hold all of the images."""
+        ready = [each.ready for each in self.images]
+        return len(ready[0].intersection(*ready[1:])) if ready else 0
 
     @property
     def problems(self) -> tuple[PodProblem, ...]:
-        """What is in the way, of all images."""
+        """The problems of all images."""
         refused = (self.refused,) if self.refused else ()
         return (*refused, *(found for each in self.images for found in each.problems))
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """What nodes are doing that do not hold an image yet, of all images."""
+        """What the nodes without an image are doing, for all images."""
         unmade = (f"node {name} has no preload pod yet" for name in self.unmade_on)
         return tuple(dict.fromkeys([*(each for image in self.images for each in image.waiting), *unmade]))
 
     @property
     def runtime_image_is_there(self) -> bool:
-        """Every node that is ready now holds the runtime image; so it is where no node matches."""
+        """Whether every matching node holds the runtime image; True if no node matches."""
         first = next(iter(self.images), ImageState(""))
         return self.settled and not self.unmade and first.ready >= first.matched
 
 
 @dataclass(frozen=True)
 class View:
-    """What there is to see of nodes.
+    """The nodes at one moment.
 
     Attributes:
-        nodes: all nodes by name; None where they may not be read.
-        most_listed: images that a kubelet lists at most; -1: all.
+        nodes: all nodes by name; None if the operator may not read them.
+        most_listed: maximum of images that a kubelet lists; -1: all.
         now: the time, UTC.
     """
 
@@ -116,7 +116,7 @@ class View:
 
 
 def of_daemon_sets(daemon_sets: Iterable[Json], pods: Iterable[Json], view: View) -> PreloadState:
-    """The state by preload DaemonSets and their pods.
+    """The preload state by preload DaemonSets and their pods.
 
     Nodes that are not ready or are cordoned do not count: no worker starts there.
 
@@ -130,7 +130,7 @@ def of_daemon_sets(daemon_sets: Iterable[Json], pods: Iterable[Json], view: View
 
 
 def of_daemon_set(live: Json, pods: Iterable[Json], view: View) -> PreloadState:
-    """The state by one of them."""
+    """The preload state by one DaemonSet and its pods."""
     template, status = live["spec"]["template"], live.get("status") or {}
     mark = _mark(template["metadata"])
     found = (pod for pod in pods if _mark(pod["metadata"]) == mark)
@@ -145,7 +145,7 @@ def of_daemon_set(live: Json, pods: Iterable[Json], view: View) -> PreloadState:
 
 
 def joined(states: Iterable[PreloadState]) -> PreloadState:
-    """The state by several DaemonSets; a node may be in more than one of them."""
+    """The joined state of several DaemonSets; a node may match more than one of them."""
     states, images = list(states), dict[str, ImageState]()
     for state in states:
         for image in state.images:
@@ -160,7 +160,7 @@ def joined(states: Iterable[PreloadState]) -> PreloadState:
 
 
 def _mark(metadata: Json) -> tuple[str | None, str | None]:
-    """What the pods of a preload DaemonSet have in common with its template, and with nothing else."""
+    """The two labels that the pods of a preload DaemonSet share with its template, and with no other object."""
     labels = metadata.get("labels") or {}
     return labels.get(naming.COMPONENT_LABEL), labels.get(naming.PRELOAD_LABEL)
 
@@ -173,7 +173,7 @@ def _on_nodes(image: str, pods: Iterable[Json], view: View) -> ImageState:
         if not node or not _counts(node, view):
             continue
         matched.add(node)
-        found = _trouble(image, pod, node, view)
+        found = _problem(image, pod, node, view)
         container = _container(image, pod)
         if container and "running" in (container.get("state") or {}) and found is None:
             ready.add(node)
@@ -194,17 +194,17 @@ def _on_nodes(image: str, pods: Iterable[Json], view: View) -> ImageState:
 
 
 def _doing(image: str, pod: Json) -> str:
-    """What a node does that does not hold the image yet."""
+    """What a node without the image is doing."""
     if all(each["image"] != image for each in pod["spec"]["containers"]):
         return "still has the former preload pod"
     if not pod["spec"].get("nodeName"):
-        return "has not got its preload pod yet"
+        return "does not have its preload pod yet"
     since = _started(pod)
     return f"has been pulling since {since}" if since else "is pulling"
 
 
 def _joined(one: ImageState, other: ImageState) -> ImageState:
-    """The same image in two groups; a node may be in both."""
+    """The joined state of one image in two DaemonSets; a node may be in both."""
     return replace(
         other,
         matched=one.matched | other.matched,
@@ -217,7 +217,7 @@ def _joined(one: ImageState, other: ImageState) -> ImageState:
 
 
 def node_name(pod: Json) -> str:
-    """Where it runs; before it is bound, the node that the DaemonSet controller wrote into its affinity."""
+    """Name of the pod's node; before the pod is bound, the node that the DaemonSet controller wrote into its affinity."""
     bound: str = pod["spec"].get("nodeName", "")
     return bound or next(_pinned(pod), "")
 
@@ -231,30 +231,30 @@ def _pinned(pod: Json) -> Iterator[str]:
 
 
 def _counts(node: str, view: View) -> bool:
-    """One that is not known yet counts."""
+    """Whether a node counts: it is ready and not cordoned, or not known yet."""
     return view.nodes is None or node not in view.nodes or view.nodes[node].is_schedulable
 
 
 def _container(image: str, pod: Json) -> Json | None:
-    """Status of the container that was made from this reference; the status itself may name the image otherwise."""
+    """Status of the container with this image in the pod's spec; the status itself may name the image differently."""
     names = {each["name"] for each in pod["spec"]["containers"] if each["image"] == image}
     statuses = (pod.get("status") or {}).get("containerStatuses", [])
     return next((each for each in statuses if each["name"] in names), None)
 
 
 def _digest(container: Json) -> list[str]:
-    """The image's digest; of one that never came from a registry, its identity."""
+    """The digest of the image; for an image that never came from a registry, its ID."""
     found = container.get("imageID", "").rpartition("@")[2].removeprefix("docker-pullable://")
     return [found] if found.startswith("sha256:") else []
 
 
-def _trouble(image: str, pod: Json, node: str, view: View) -> PodProblem | None:
+def _problem(image: str, pod: Json, node: str, view: View) -> PodProblem | None:
     subject, status = f"node {node}", pod.get("status") or {}
     if status.get("phase") == "Failed":
-        words = f"its preload pod {pod['metadata']['name']} was ended ({status.get('reason', 'Failed')}): {status.get('message', '')}"
+        words = f"its preload pod {pod['metadata']['name']} has ended ({status.get('reason', 'Failed')}): {status.get('message', '')}"
         return PodProblem(Reason.IMAGE_LOST, subject, words)
     if all(each["image"] != image for each in pod["spec"]["containers"]):
-        return None  # of the images before these, and about to be replaced
+        return None  # a pod of former images, which is about to be replaced
     container = _container(image, pod)
     if container is None:
         found = pod_problems.of_pod(pod)
@@ -280,5 +280,5 @@ def _loss(image: str, container: Json, subject: str, node: Node | None, view: Vi
     return PodProblem(
         Reason.IMAGE_LOST,
         subject,
-        f"image {image} was there and is not any more, by the node's list of images",
+        f"image {image} was on the node before, but the node's list of images no longer has it",
     )

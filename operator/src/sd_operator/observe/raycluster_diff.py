@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""In which values a live RayCluster differs from the desired one (pure)."""
+"""Describes the values in which a live RayCluster differs from the desired one (pure)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,16 +10,16 @@ _SHOWN = 3
 
 
 def differences(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> str:
-    """The first paths at which a live RayCluster has other values than are wanted, for a person."""
+    """The first paths at which a live RayCluster differs from the desired one, as readable text."""
     found = list(_differing(wanted, live["spec"], ""))
     if not found:
-        return "something that it still has"
+        return "a field that the spec no longer has"
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return ", ".join(found[:_SHOWN]) + more
 
 
 def _differing(wanted: Any, live: Any, path: str) -> Iterator[str]:
-    """Paths of wanted values that are not live; what a RayCluster has beyond them, KubeRay or a default put there."""
+    """Paths of desired values that are not live; additional fields come from KubeRay or defaults and do not count."""
     if isinstance(wanted, Mapping) and isinstance(live, Mapping):
         for key, value in wanted.items():
             if key not in {*MUTED_IN_GROUPS, TOLERATIONS}:
@@ -38,7 +38,7 @@ def _named(item: Any) -> str:
 
 
 def is_same_value(wanted: Any, live: Any) -> bool:
-    """Equal; or the same quantity, for KubeRay writes 0.5 as 500m."""
+    """Whether two values are equal, or the same quantity: KubeRay writes 0.5 as 500m."""
     if wanted == live or (wanted in ({}, []) and live is None):
         return True
     amounts = [_amount(value) for value in (wanted, live)]
@@ -51,7 +51,7 @@ _UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12} | {
 
 
 def _amount(value: Any) -> float | None:
-    """A Kubernetes quantity as a number, None where it is none."""
+    """A Kubernetes quantity as a number; None if the value is not a quantity."""
     text = str(value)
     number = text.rstrip("mkKMGTi")
     try:

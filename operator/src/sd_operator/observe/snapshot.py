@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Live objects, read into the few facts that status is computed from (pure).
+"""Reads live objects into the few facts from which the status is computed (pure).
 
-KubeRay's field names end here: https://github.com/ray-project/kuberay, ray-operator/apis/ray/v1.
+Only this module knows KubeRay's status fields: https://github.com/ray-project/kuberay, ray-operator/apis/ray/v1.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ _MOST_WORDS = 32 * 1024
 
 @dataclass(frozen=True)
 class Application:
-    """The Serve application as KubeRay last saw it; an unknown one has an empty status."""
+    """The Serve application as KubeRay last reported it; an unknown application has an empty status."""
 
     status: str = ""
     message: str = ""
@@ -31,14 +31,14 @@ class Application:
 
 @dataclass(frozen=True)
 class RayServiceView:
-    """What a RayService tells.
+    """The facts of a RayService.
 
     Attributes:
-        up_to_date: KubeRay has seen the latest generation.
-        since: when KubeRay's Ready last flipped, UTC; the creation time before that.
-        refused: KubeRay's words when it refuses the spec, else empty.
-        active: name of the serving RayCluster, or empty; likewise `pending` for the one coming up.
-        endpoints: pods that take requests.
+        up_to_date: whether KubeRay has processed the latest generation.
+        since: when KubeRay's Ready last changed, UTC; before that, the creation time.
+        refused: KubeRay's message if it refuses the spec; else empty.
+        active: name of the serving RayCluster, or empty; `pending` is the name of the one that is starting.
+        endpoints: number of pods that accept requests.
     """
 
     up_to_date: bool
@@ -55,7 +55,7 @@ class RayServiceView:
 
     @property
     def application(self) -> Application:
-        """The application that requests reach; before the first cluster serves, the one coming up."""
+        """The application that requests reach; before the first cluster serves, that of the pending cluster."""
         return self.active_application if self.active else self.pending_application
 
     def of(self, cluster: str) -> Application:
@@ -65,12 +65,13 @@ class RayServiceView:
 
 @dataclass(frozen=True)
 class PodTimes:
-    """When a pod took the steps of its start; None for a step it has not taken.
+    """The times of a pod's start; None for a step that is not done yet.
 
     Attributes:
-        scheduled: it got a node.
-        pulled: its first container ran, an init container included; all of a Ray pod's have one image.
-        started: its Ray container ran.
+        created: when the pod was created.
+        scheduled: when the pod got a node.
+        pulled: when its first container ran, including init containers; all containers of a Ray pod have one image.
+        started: when its Ray container ran.
     """
 
     created: datetime
@@ -84,11 +85,11 @@ class PodView:
     """A Ray pod.
 
     Attributes:
-        in_service: the serve Service sends it requests once it is ready.
-        running: its containers were started and it is not on its way out. A head that is deleted still counts: Ray in it
-            does not hear SIGTERM and works until the grace period is over, so its dashboard may answer.
-        problem: what keeps it from running.
-        times: of its start; None for a pod that is on its way out or has ended.
+        in_service: whether the serve Service sends it requests once it is ready.
+        running: whether its containers have started and it is not being deleted. A head that is being deleted still counts:
+            Ray ignores SIGTERM there and works until the grace period is over, so its dashboard may answer.
+        problem: the problem that keeps it from running; None if there is none.
+        times: the times of its start; None for a pod that is being deleted or has ended.
     """
 
     cluster: str
@@ -106,7 +107,7 @@ class PodView:
 
 @dataclass(frozen=True)
 class WarmView:
-    """The Deployment of placeholders; `words` say what keeps its pods from being made or placed."""
+    """The Deployment of placeholder pods; `words` is the problem that keeps its pods from being created or placed."""
 
     desired: int
     ready: int
@@ -118,8 +119,8 @@ class OldCluster:
     """A RayCluster that was replaced and still has pods.
 
     Attributes:
-        pods: how many.
-        until: when its last pod is gone at the latest, UTC; empty while KubeRay keeps the cluster.
+        pods: number of its pods.
+        until: latest time at which its last pod is gone, UTC; empty while KubeRay keeps the cluster.
     """
 
     name: str
@@ -129,19 +130,19 @@ class OldCluster:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that was read of one resource's children.
+    """Everything that a pass has read about the children of one resource.
 
     Attributes:
         preload: which nodes hold the images.
-        warm: places kept for spare workers, None where none are asked for.
-        cluster_troubles: what keeps KubeRay from creating pods, by RayCluster.
-        deaths: Ray pods that end again and again.
-        serve: what Ray's dashboards told, by RayCluster.
-        silent: the RayClusters with a head whose dashboard told nothing, or nothing lately.
-        answers: the service itself said that it would draw; asked only where Ray leaves that open. None: it was asked, and
-            the answer is awaited.
-        gateway: address of the Gateway by which requests move from cluster to cluster; empty where there is none.
-        old_clusters: RayClusters that were replaced and still have pods.
+        warm: the placeholder pods for spare workers; None if the spec has none.
+        cluster_troubles: problems that keep KubeRay from creating pods, by RayCluster.
+        deaths: the problem of Ray pods that end repeatedly; None if there is none.
+        serve: the last answers of Ray's dashboards, by RayCluster.
+        silent: heads whose dashboard has not answered, or not lately, by RayCluster.
+        answers: whether the probe shows that the service can generate; it is probed only if Ray leaves this open. None: the
+            answer to the first probe is pending.
+        gateway: URL of the Gateway through which requests move from cluster to cluster; empty if there is none.
+        old_clusters: replaced RayClusters that still have pods.
     """
 
     ray_service: RayServiceView | None = None
@@ -164,20 +165,20 @@ class Snapshot:
 
     @property
     def pending(self) -> str:
-        """Name of the RayCluster that comes up, or empty."""
+        """Name of the RayCluster that is starting, or empty."""
         return self.ray_service.pending if self.ray_service else ""
 
     @property
     def clusters(self) -> tuple[str, ...]:
-        """The RayClusters that count: the serving one, and one that comes up."""
+        """Names of the active and of the pending RayCluster, without empty ones."""
         return tuple(filter(None, (self.active, self.pending)))
 
     def with_events(self, events: Iterable[Json], now: datetime) -> "Snapshot":
-        """The same, with what Events about the RayClusters tell."""
+        """The same snapshot with the problem that Events about the RayClusters report."""
         return replace(self, deaths=pod_problems.of_events(events, now))
 
     def head(self, cluster: str) -> PodView | None:
-        """The head of a RayCluster whose dashboard may answer."""
+        """The head pod of a RayCluster if its dashboard may answer; else None."""
         heads = [pod for pod in self.pods if pod.cluster == cluster and pod.is_head and pod.running]
         return heads[-1] if heads else None
 
@@ -188,13 +189,13 @@ def observe(
     ray_clusters: Iterable[Json] = (),
     warm: Json | None = None,
 ) -> Snapshot:
-    """Read the live objects of one resource.
+    """Read the live objects of one resource into a snapshot.
 
     Args:
-        ray_service: its RayService, None where there is none.
-        pods: its pods, those of other components included.
+        ray_service: its RayService; None if there is none.
+        pods: its pods, including those of other components.
         ray_clusters: its RayClusters.
-        warm: its Deployment of placeholders, None where there is none.
+        warm: its Deployment of placeholder pods; None if there is none.
     """
     pods, ray_clusters = list(pods), list(ray_clusters)
     ray_pods = [pod for pod in pods if naming.RAY_POD_LABEL in _labels(pod)]
@@ -229,24 +230,24 @@ def _ray_service(live: Json) -> RayServiceView:
 
 
 def _is_refused(ready: Json, status: Json) -> bool:
-    """Whether KubeRay refuses the spec of now.
+    """Whether KubeRay refuses the current spec.
 
-    KubeRay keeps the reason ValidationFailed until endpoints appear. The condition carries the generation that KubeRay had
-    taken up before it refused; a later one in the status means that a repaired spec was taken up since.
+    KubeRay keeps the reason ValidationFailed until endpoints appear. The condition has the generation that KubeRay had
+    processed before it refused. A later generation in the status means that KubeRay has processed a repaired spec since.
     """
-    taken_up = status.get("observedGeneration", 0)
-    return ready.get("reason") == "ValidationFailed" and ready.get("observedGeneration", 0) >= taken_up
+    processed = status.get("observedGeneration", 0)
+    return ready.get("reason") == "ValidationFailed" and ready.get("observedGeneration", 0) >= processed
 
 
 def _application(service_status: Json) -> Application:
-    """What a tenant's pod told KubeRay, and KubeRay relays: of any form and length."""
+    """The application in KubeRay's status; a tenant's pod wrote these texts, so form and length are checked."""
     found = object_or_empty(
         object_or_empty(service_status.get("applicationStatuses")).get(naming.APPLICATION)
     )
-    told = {"": found, **object_or_empty(found.get("serveDeploymentStatuses"))}
+    reported = {"": found, **object_or_empty(found.get("serveDeploymentStatuses"))}
     messages = (
         (name, text_or_empty(object_or_empty(each).get("message"), _MOST_WORDS))
-        for name, each in told.items()
+        for name, each in reported.items()
     )
     words = "; ".join(f"{name}: {message}" if name else message for name, message in messages if message)
     return Application(text_or_empty(found.get("status"), _MOST_STATUS), clipped(words, _MOST_WORDS))
@@ -266,7 +267,7 @@ def _pod(live: Json) -> PodView:
         name=metadata.get("name", ""),
         uid=metadata.get("uid", ""),
         ip=status.get("podIP", ""),
-        # KubeRay sets it on workers at once, and on a head that takes part once its proxy answers.
+        # KubeRay sets the label on workers at once, and on a head in the Service once its proxy answers.
         in_service=labels.get("ray.io/serve", "false" if is_head else "true") == "true",
         running=status.get("phase") == "Running" and (is_head or not leaving),
         problem=None if leaving else pod_problems.of_pod(live),
@@ -283,7 +284,7 @@ def _times(live: Json) -> PodTimes | None:
     scheduled = conditions.get("PodScheduled", {})
     own = [_ran(each) for each in status.get("containerStatuses", [])]
     init = [_ran(each) for each in status.get("initContainerStatuses", [])]
-    # KubeRay reads and writes the Ray container as the first one of the spec; statuses come sorted by name.
+    # For KubeRay the first container of the spec is the Ray container; statuses are sorted by name.
     ray = live.get("spec", {}).get("containers", [{}])[0].get("name")
     names = [each.get("name") for each in status.get("containerStatuses", [])]
     ran = [each for each in (*init, *own) if each is not None]
@@ -319,7 +320,7 @@ def _warm(live: Json, pods: Iterable[Json]) -> WarmView:
     return WarmView(
         desired=live["spec"].get("replicas", 0),
         ready=status.get("readyReplicas", 0),
-        # The names of refused pods are random; what forbids them is not.
+        # The names of refused pods are random; the reason of the refusal is stable.
         words=pod_problems.without_name(refused) or next((str(each) for each in found), ""),
     )
 
@@ -329,5 +330,5 @@ def _is_true(conditions: Mapping[str, Json], name: str) -> bool:
 
 
 def pods_of(snapshot: Snapshot, cluster: str) -> list[PodView]:
-    """Pods of one RayCluster."""
+    """The pods of one RayCluster."""
     return [pod for pod in snapshot.pods if pod.cluster == cluster]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the running RayClusters are from the config that is wanted (pure)."""
+"""Reads the progress of an upgrade from the running RayClusters (pure)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ OLDEST_KUBERAY = (1, 7)
 
 @dataclass(frozen=True)
 class UpgradeState:
-    """What the RayClusters tell of an upgrade.
+    """The progress of an upgrade.
 
     Attributes:
-        behind: where the active RayCluster differs from the wanted config; empty where it does not.
-        traffic_percent: share of the requests that the new cluster takes; None unless they move in steps.
-        kuberay: version of the KubeRay that made the active RayCluster, such as v1.7.0; empty where unknown.
-        outdated: which pods of the active RayCluster are older than its spec and differ from it; empty where none does.
+        behind: the fields in which the active RayCluster differs from the desired config; empty if it does not.
+        traffic_percent: share of the requests that the new cluster receives; None unless requests move in steps.
+        kuberay: version of the KubeRay that wrote the active RayCluster, such as v1.7.0; empty if unknown.
+        outdated: the pods of the active RayCluster that are older than its spec and differ from it; empty if there are none.
     """
 
     behind: str = ""
@@ -31,17 +31,17 @@ class UpgradeState:
 
     @property
     def kuberay_is_too_old(self) -> bool:
-        """A version that lacks what we rely on; one that cannot be read is taken for a newer one."""
+        """Whether this KubeRay is older than 1.7, which the operator needs; an unreadable version counts as newer."""
         parts = self.kuberay.removeprefix("v").split(".")[:2]
         return bool(self.kuberay) and all(map(str.isdigit, parts)) and tuple(map(int, parts)) < OLDEST_KUBERAY
 
 
 def upgrade_state(ray_service: Json | None, active: Json | None, pods: Iterable[Json] = ()) -> UpgradeState:
-    """Read it.
+    """Read the progress of an upgrade.
 
     Args:
-        ray_service: the live RayService, None where there is none.
-        active: the live RayCluster that serves, None where none does.
+        ray_service: the live RayService; None if there is none.
+        active: the live RayCluster that serves; None if none does.
         pods: live pods of the service.
     """
     if ray_service is None or active is None:

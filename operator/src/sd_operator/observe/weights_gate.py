@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a change of the weights waits until they are fetched, so that no replica is touched before (pure).
+"""Decides whether a change of the weights waits until they are fetched, so that no replica is replaced before (pure).
 
-It waits where workers share a cache that preload pods fill: a claim, or a directory of the node. Elsewhere each worker
-fetches for itself, and the replica that starts first shows whether the weights can be had.
+The change waits if workers share a cache that preload pods fill: a claim, or a directory of the node. Without such a cache
+each worker fetches the weights itself, and the replica that starts first shows whether they can be fetched.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,12 +23,13 @@ _WEIGHTS = ("model", "loras")
 
 @dataclass(frozen=True)
 class Fetching:
-    """Weights that are not all there.
+    """The progress of weights that are not fetched completely.
 
     Attributes:
-        ready: nodes that have them; of `matched` nodes that need them.
-        problems: what keeps pods from fetching them.
-        endings: the last lines of containers that failed to.
+        ready: number of nodes that have the weights.
+        matched: number of nodes that need the weights.
+        problems: problems that keep pods from fetching them.
+        endings: the last lines of containers that failed to fetch them.
     """
 
     ready: int
@@ -38,12 +39,12 @@ class Fetching:
 
 
 def asks_for_weights(spec: Spec, wanted: Json, live: Json | None) -> bool:
-    """Whether the RayService would have replicas load other weights than the live one, and is to wait for them.
+    """Whether the desired RayService has new weights that must be fetched first.
 
     Args:
-        spec: what is wanted.
-        wanted: the RayService of that.
-        live: the live one, None where there is none.
+        spec: the spec.
+        wanted: the desired RayService.
+        live: the live RayService; None if there is none.
     """
     if live is None or spec.suspend or not is_filled_beforehand(spec):
         return False
@@ -54,15 +55,15 @@ def asks_for_weights(spec: Spec, wanted: Json, live: Json | None) -> bool:
 def fetching(
     spec: Spec, daemon_sets: Iterable[Json], pods: Iterable[Json], nodes: Mapping[str, Node] | None
 ) -> Fetching | None:
-    """How far the weights are; None where they are there.
+    """The progress of the weights; None if they are fetched.
 
-    One pod is enough where all share a claim. Nodes that are not ready do not count.
+    One pod is enough if all workers share a claim. Nodes that are not ready do not count.
 
     Args:
-        spec: what is wanted.
+        spec: the spec.
         daemon_sets: the live DaemonSets that fetch its weights, as the pass has applied them.
-        pods: pods of the service, those of other components too.
-        nodes: all nodes by name; None where they may not be read.
+        pods: pods of the service, including those of other components.
+        nodes: all nodes by name; None if the operator may not read them.
     """
     found = [pod for live in daemon_sets for pod in _current(live, pods) if _counts(pod, nodes)]
     settled = all(map(_is_settled, daemon_sets))
@@ -79,11 +80,11 @@ def _weights(text: str) -> Json | None:
         (application,) = yaml.safe_load(text)["applications"]
         return {key: application["args"].get(key) for key in _WEIGHTS}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
-        return None  # of a release that wrote it otherwise
+        return None  # another release of the operator wrote it in another form
 
 
 def _current(live: Json, pods: Iterable[Json]) -> Iterator[Json]:
-    """Pods of a DaemonSet that fetch what it asks for now."""
+    """Pods of a DaemonSet that fetch its current weights."""
     template = live["spec"]["template"]
     component = template["metadata"]["labels"][naming.COMPONENT_LABEL]
     command = template["spec"]["containers"][0]["command"]
@@ -102,7 +103,7 @@ def _counts(pod: Json, nodes: Mapping[str, Node] | None) -> bool:
 
 
 def _ending(pod: Json) -> str:
-    """The last lines of a container that ended with an error, or does so again and again."""
+    """The last lines of a container that ended with an error, once or repeatedly; empty if there is none."""
     for container in (pod.get("status") or {}).get("containerStatuses") or []:
         for state in (container.get("state") or {}, container.get("lastState") or {}):
             if message := (state.get("terminated") or {}).get("message"):
@@ -116,7 +117,7 @@ def _is_ready(pod: Json) -> bool:
 
 
 def _is_settled(live: Json) -> bool:
-    """The DaemonSet controller has made the pods of now."""
+    """Whether the DaemonSet controller has created the current pods."""
     status, generation = live.get("status") or {}, live["metadata"].get("generation", 1)
     made, wanted = status.get("updatedNumberScheduled", 0), status.get("desiredNumberScheduled", 0)
     return bool(status.get("observedGeneration", 0) >= generation and made >= wanted)

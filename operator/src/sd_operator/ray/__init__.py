@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Ray and the runtime report over HTTP, bounded in bytes and time."""
+"""Reads what Ray and the runtime report over HTTP, bounded in bytes and time."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only Serve knows: its applications, read and written through the dashboard's REST API; and how replicas start.
+"""The client of Ray's dashboard: reads and writes Serve's applications, and reads the start reports of replicas.
 
-https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api; KubeRay uses the same PUT.
+The REST API: https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api; KubeRay uses the same PUT.
 """
 
 from collections.abc import AsyncIterator
@@ -23,8 +23,8 @@ class RayDashboard:
     """The dashboard of one Ray cluster.
 
     Args:
-        session: of `connections`.
-        url: its address.
+        session: an HTTP session of `connections`.
+        url: address of the dashboard.
         token: Ray's token.
         seconds: deadline of each request.
     """
@@ -39,17 +39,17 @@ class RayDashboard:
         """PUT the Serve config.
 
         Raises:
-            RayUnavailable: no answer, or Ray refuses the config; with Ray's words.
+            RayUnavailable: no answer, or Ray refuses the config; with Ray's message.
         """
         answer = await self._request("PUT", json=serve_config)
         if answer.status != _OK:
             raise RayUnavailable(f"Ray answers {answer.status}: {answer.text}")
 
     async def application(self) -> ServeState:
-        """The state of our application.
+        """The state of the service's application.
 
         Raises:
-            RayUnavailable: no answer, or none that can be read.
+            RayUnavailable: no answer, or an unreadable one.
         """
         return read(await self.details())
 
@@ -68,13 +68,13 @@ class RayDashboard:
 
 @asynccontextmanager
 async def connect(url: str, token: str, timeout_seconds: float = 30) -> AsyncIterator[RayDashboard]:
-    """A client of one dashboard that proves itself by Ray's token."""
+    """A client of one dashboard that authenticates with Ray's token."""
     async with connections(timeout_seconds) as session:
         yield RayDashboard(session, url, token, timeout_seconds)
 
 
 async def starts(session: Session, url: str, seconds: float) -> dict[str, Any]:
-    """What the service answers about the starts of its replicas, asked at a proxy.
+    """The service's answer about the starts of its replicas, from a Serve proxy.
 
     Raises:
         RayUnavailable: no answer, no such route, or anything else than a JSON object.
@@ -83,7 +83,7 @@ async def starts(session: Session, url: str, seconds: float) -> dict[str, Any]:
 
 
 async def get_json(url: str, timeout_seconds: float = 10) -> tuple[int, dict[str, Any]]:
-    """Status code and JSON object of a GET to the service itself; (0, {}) where nothing answers yet."""
+    """Status code and JSON object of a GET to the service itself; (0, {}) if nothing answers yet."""
     async with connections(timeout_seconds) as session:
         try:
             answer = await request(session, "GET", url, headers={}, seconds=timeout_seconds)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What services said of themselves last, for passes that never wait for one; polled while Ray leaves open if they serve."""
+"""Probes services in the background while Ray does not show whether they serve; passes use the last answer."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _AWAITED = timedelta(seconds=10)
 
 
 class Door(NamedTuple):
-    """The Service by which a service is asked."""
+    """The Kubernetes Service through which a service is probed."""
 
     namespace: str
     service: str
@@ -23,11 +23,11 @@ class Door(NamedTuple):
 
 @dataclass(eq=False)
 class _Asked:
-    """A service that is asked.
+    """A service that is probed.
 
     Attributes:
-        since: since when.
-        answers: whether it said that it would draw; None before it said anything.
+        since: start of the probes.
+        answers: whether the last probe showed that it can generate; None before the first answer.
     """
 
     key: Key
@@ -38,12 +38,12 @@ class _Asked:
 
 
 class ProbePoller:
-    """Polls the services that passes name.
+    """Probes the services that passes name.
 
     Args:
-        probe: asks one.
+        probe: probes one service.
         clock: the time, UTC.
-        counted: told of the end of each poll, as the Poller's.
+        counted: called at the end of each poll, as in the Poller.
     """
 
     def __init__(
@@ -59,12 +59,14 @@ class ProbePoller:
         self._changed: Callable[[Key], None] = lambda _: None
 
     def seen(self, key: Key, door: Door, around: Hashable) -> bool | None:
-        """Whether a service said that it would draw; None while its first answer is awaited. It is polled from now on.
+        """Whether the last probe showed that a service can generate; None while the first answer is pending.
+
+        The service is probed periodically from now on.
 
         Args:
-            key: of the resource.
-            door: where to ask.
-            around: whatever else is known of it; where this has changed, it is polled at once.
+            key: the resource.
+            door: the Service to probe.
+            around: a value of the other known facts; if it has changed, the service is probed at once.
         """
         asked, now = self._asked.get(key), self._clock()
         if asked is None or asked.door != door:
@@ -79,19 +81,19 @@ class ProbePoller:
         return asked.answers
 
     async def ask(self, key: Key, door: Door) -> bool:
-        """Poll a service once and wait for its answer: a few seconds at most."""
+        """Probe a service once and wait for its answer, a few seconds at most."""
         asked = _Asked(key, door, self._clock(), None)
         await self._poller.now(asked)
         return bool(asked.answers)
 
     def forget(self, key: Key) -> None:
-        """Poll a service no more."""
+        """Stop probing a service."""
         asked = self._asked.pop(key, None)
         if asked is not None:
             self._poller.forget(asked)
 
     async def run(self, changed: Callable[[Key], None]) -> None:
-        """Poll until cancelled; tell of each resource for which an answer changed."""
+        """Poll until cancelled; call `changed` with each resource whose answer changed."""
         self._changed = changed
         await self._poller.run()
 

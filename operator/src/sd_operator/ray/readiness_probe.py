@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asking a service itself whether it would draw: `GET /readyz` of the runtime, for where Ray leaves that open.
+"""Probes a service by `GET /readyz` of the runtime, for cases in which Ray does not show whether it can generate.
 
-The status of the answer says it all, and its body is not read. The runtime needs up to four seconds where Serve's
-controller is gone (`sd_runtime.serving.readiness`).
+Only the status code of the answer counts; its body is not read. The runtime needs up to four seconds if Serve's controller
+is gone (`sd_runtime.serving.readiness`).
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,14 +16,14 @@ _PATH = "/readyz"
 _OK = 200
 
 Probe = Callable[[str, str, float], Awaitable[bool]]
-"""Whether the service behind a Service would draw; takes the namespace, the name of the Service, and the seconds it has.
+"""Whether the service behind a Service can generate; takes its namespace and name, and the deadline in seconds.
 
-No answer is a no. Raises RayTooSlow where the time is over.
+No answer counts as no. It raises RayTooSlow at the deadline.
 """
 
 
 def directly(session: Session, address: Callable[[str, str], str] = naming.serve_url) -> Probe:
-    """Ask by the address of the Service, from inside the cluster.
+    """Probe by the address of the Service, from inside the cluster.
 
     Args:
         session: the HTTP client.
@@ -38,7 +38,7 @@ def directly(session: Session, address: Callable[[str, str], str] = naming.serve
 
 
 def through_api_server(cluster: Cluster) -> Probe:
-    """Ask through the API server's service proxy, from wherever a kubeconfig leads."""
+    """Probe through the API server's service proxy, which works outside the cluster too."""
 
     async def probe(namespace: str, service: str, seconds: float) -> bool:
         return await _is_yes(
@@ -48,9 +48,9 @@ def through_api_server(cluster: Cluster) -> Probe:
     return probe
 
 
-async def _is_yes(asked: Awaitable[Answer]) -> bool:
+async def _is_yes(answer: Awaitable[Answer]) -> bool:
     try:
-        return (await asked).status == _OK
+        return (await answer).status == _OK
     except RayTooSlow:
         raise
     except SdServiceError:

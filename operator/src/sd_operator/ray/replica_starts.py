@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What replicas tell of their start: the runtime's answer to `GET /startz`, read into facts (pure).
+"""Reads the start reports of replicas from the runtime's answer to `GET /startz` (pure).
 
-Nothing in it is relied upon: an image of another release may answer something else.
+No field is relied upon, because an image of another release may answer differently.
 """
 
 import re
@@ -25,19 +25,19 @@ _YEAR_SECONDS = 366 * 86400
 
 @dataclass(frozen=True)
 class StartReport:
-    """The start of one replica, so far.
+    """The start of one replica so far.
 
     Attributes:
-        began: when its process began with it.
-        seconds: of each phase that is over, by the runtime's name.
-        phase: the one that runs; empty once the replica can draw.
-        since: when that one began; once the replica can draw, since when it can.
-        first_picture_seconds: what its first picture took; None before that is drawn.
-        ray: version of Ray in the image; empty where the image does not report it.
-        revision: the commit of the model that was loaded; empty before, and where there is none.
-        warnings: what the libraries that load the model warned of, a line each.
+        began: when its process started.
+        seconds: duration of each complete phase, by the runtime's name.
+        phase: the running phase; empty once the replica can generate.
+        since: start of the running phase; once the replica can generate, when it became able to.
+        first_picture_seconds: duration of its first picture; None before it is complete.
+        ray: version of Ray in the image; empty if the image does not report it.
+        revision: commit of the loaded model; empty before it is loaded, or if the model has none.
+        warnings: warnings of the libraries that load the model, a line each.
         refused_loras: why a LoRA of the spec cannot be used, by its name.
-        batching: step or none, as the runtime reports it; empty before, and from an image of another release.
+        batching: step or none, as the runtime reports it; empty before that, and for an image of another release.
     """
 
     began: datetime
@@ -53,12 +53,12 @@ class StartReport:
 
     @property
     def is_complete(self) -> bool:
-        """There is nothing more to learn."""
+        """Whether the report is complete: the replica can generate, and its first picture is done."""
         return not self.phase and self.first_picture_seconds is not None
 
 
 def read_starts(answer: Any) -> dict[str, StartReport]:
-    """Reports by Serve's id of the replica; those that cannot be read are left out."""
+    """Start reports by Serve's id of the replica; unreadable reports are left out."""
     found = answer.get("starts") if isinstance(answer, dict) else None
     reports = ((name, _report(each)) for name, each in found.items()) if isinstance(found, dict) else ()
     return {name: report for name, report in reports if report is not None}
@@ -86,7 +86,7 @@ def _report(found: Any) -> StartReport | None:
 
 
 def _lines(found: Any) -> list[str]:
-    """Lines of text, a bounded number of bounded ones."""
+    """The lines of text in a list, bounded in number and length."""
     lines = found if isinstance(found, list) else []
     return [clipped(each, _MOST_LINE) for each in lines[:_MOST_LINES] if isinstance(each, str)]
 
@@ -103,11 +103,11 @@ def _batching(found: Any) -> Literal["step", "none", ""]:
 
 
 def _moment(stamp: Any) -> datetime:
-    """A time with which can be computed.
+    """A time stamp as a datetime.
 
     Raises:
-        ValueError: it is before 1970 or after 2099.
-        TypeError: it is no number.
+        ValueError: the time is before 1970 or after 2099.
+        TypeError: the value is not a number.
     """
     if not 0 <= _number(stamp) < _END_OF_CENTURY:
         raise ValueError(stamp)
@@ -115,11 +115,11 @@ def _moment(stamp: Any) -> datetime:
 
 
 def _seconds(value: Any) -> float:
-    """A length of time, a year at most; a clock that was set back makes it negative.
+    """A duration of at most a year; it is negative if a clock was set back.
 
     Raises:
-        ValueError: it is longer.
-        TypeError: it is no number.
+        ValueError: the duration is longer.
+        TypeError: the value is not a number.
     """
     found = float(_number(value))
     if not abs(found) <= _YEAR_SECONDS:

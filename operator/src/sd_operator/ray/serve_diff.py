@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Serve config that was asked for, compared with the one that runs (pure).
+"""Compares the desired Serve config with the config that Ray runs (pure).
 
-Everything asked for must run with the same value; what Serve adds, its defaults, does not count. Serve drops keys it
-does not know without a word: they show here as keys that run with no value at all.
+Every desired key must run with the same value; Serve's own defaults are not compared. Serve silently drops keys that it
+does not know. Such keys appear here as keys without a running value.
 """
 
 import json
@@ -17,33 +17,33 @@ _VALUE_LIMIT = 80
 
 
 class _Missing:
-    """The value of a key that is not there."""
+    """The value of a missing key."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One key that runs with another value than asked for."""
+    """One key whose running value differs from the desired value."""
 
     key: str
-    asked: Any
+    desired: Any
     running: Any
 
     def __str__(self) -> str:
-        """Return `deployments.model.user_config.limits.max_steps: asked 50, Ray runs 40`."""
+        """Return `deployments.model.user_config.limits.max_steps: the spec has 50, Ray runs 40`."""
         if isinstance(self.running, _Missing):
-            return f"{self.key}: asked {_shown(self.asked)}, Ray does not take this key"
-        return f"{self.key}: asked {_shown(self.asked)}, Ray runs {_shown(self.running)}"
+            return f"{self.key}: the spec has {_shown(self.desired)}, Ray does not accept this key"
+        return f"{self.key}: the spec has {_shown(self.desired)}, Ray runs {_shown(self.running)}"
 
 
-def differences(asked: Mapping[str, Any], state: ServeState) -> list[Difference]:
-    """Keys that run otherwise than asked, named as in the application's config; deployments not built yet are left out.
+def differences(desired: Mapping[str, Any], state: ServeState) -> list[Difference]:
+    """Keys whose running value differs from the desired one; deployments that are not built yet are left out.
 
     Args:
-        asked: the Serve config as sent to Ray.
-        state: what Ray runs.
+        desired: the Serve config as sent to Ray; the keys are named as in its application.
+        state: the state that Ray reports.
     """
-    application = asked["applications"][0]
-    found = list(_within("", {key: asked[key] for key in state.server if key in asked}, state.server))
+    application = desired["applications"][0]
+    found = list(_within("", {key: desired[key] for key in state.server if key in desired}, state.server))
     whole = {key: value for key, value in application.items() if key != "deployments"}
     if state.config is not None:
         found += _within("", whole, state.config)
@@ -54,8 +54,8 @@ def differences(asked: Mapping[str, Any], state: ServeState) -> list[Difference]
     return found
 
 
-def _within(prefix: str, asked: Json, running: Json) -> Iterator[Difference]:
-    for key, value in asked.items():
+def _within(prefix: str, desired: Json, running: Json) -> Iterator[Difference]:
+    for key, value in desired.items():
         other = running.get(key, _Missing())
         if isinstance(value, dict) and isinstance(other, dict):
             yield from _within(f"{prefix}{key}.", value, other)
@@ -64,7 +64,7 @@ def _within(prefix: str, asked: Json, running: Json) -> Iterator[Difference]:
 
 
 def _shown(value: Any) -> str:
-    # Of what Ray sent; the rest of a long text would be cut off anyway.
+    # A value may come from Ray, so it is cut to a bounded length.
     short = value[:_VALUE_LIMIT] if isinstance(value, str) else value
     text = json.dumps(short, sort_keys=True)
     return text if len(text) <= _VALUE_LIMIT else text[: _VALUE_LIMIT - 3] + "..."

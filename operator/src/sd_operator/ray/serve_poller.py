@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Ray's dashboards told last, for passes that never wait for one; polled every 30 s, and whenever a pass sees a change.
+"""Polls Ray's dashboards in the background, every 30 s and whenever a pass sees a change; passes use the last answer.
 
-A reading is of one head: what a former head told says nothing of the cluster now. It lasts two minutes after the last
-answer, so that a dashboard that is busy or cut off for a moment flips no condition. It is lost with this process; what a
-status holds then is on record (`status.on_record`), and the first answer comes soon.
+A reading belongs to one head, because the answer of a former head does not describe the current cluster. A reading is valid
+for two minutes after the last answer, so that a dashboard that does not answer for a moment flips no condition. Readings
+are lost when this process ends. The recorded status is used then (`status.on_record`), and the first answer arrives soon.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _AWAITED = timedelta(seconds=10)
 
 
 class Seen(NamedTuple):
-    """What is known of the heads of a resource, by RayCluster: each has told something, or is silent."""
+    """The readings of a resource's heads, and the silences of the heads without one, by RayCluster."""
 
     readings: dict[str, Reading]
     silences: dict[str, Silence]
@@ -34,18 +34,18 @@ class _Head:
     """A head that is polled.
 
     Attributes:
-        key: of the resource.
-        since: since when.
-        from_start: since the first pass of this process over the resource.
-        awaited: since when its first answer is awaited, or the first one as it is now; None where none is.
-        asked: since when it is polled for something that happened; None where that is over.
-        memory: what it told.
-        failure: why it did not answer the latest poll; empty where it did.
-        expiry: tells of the end of the two minutes.
+        key: the resource.
+        since: start of the polls.
+        from_start: whether it is polled since the first pass of this process over the resource.
+        awaited: start of the wait for its first answer, also after a change of the target; None if there is no such wait.
+        asked: when a poll was requested after a change; None once it is complete.
+        memory: its last answers.
+        failure: why it did not answer the latest poll; empty if it did.
+        expiry: timer for the end of the two minutes.
     """
 
     key: Key
-    place: DashboardTarget
+    target: DashboardTarget
     since: datetime
     from_start: bool
     awaited: datetime | None
@@ -55,7 +55,7 @@ class _Head:
     expiry: asyncio.TimerHandle | None = None
 
     def reading(self, now: datetime) -> Reading | None:
-        """What it told last; None once that is too old."""
+        """The last reading; None if there is none or it is too old."""
         reading = self.memory.reading
         if reading is None:
             return None
@@ -66,20 +66,20 @@ class _Head:
         return None if is_old else replace(reading, fresh=False, failure=self.failure)
 
     def silence(self, now: datetime) -> Silence:
-        """What is known where there is no reading."""
+        """The state of a head without a reading."""
         is_awaited = self.awaited is not None and now - self.awaited < _AWAITED
-        failure = "" if is_awaited else self.failure or "its turn has not come yet"
+        failure = "" if is_awaited else self.failure or "the first poll has not started yet"
         return Silence(self.since, failure, from_start=self.from_start and now - self.since < _MEMORY)
 
     def facts(self, now: datetime) -> tuple[object, ...]:
-        """What a status is computed from; the time of a fresh answer is not among it."""
+        """The facts from which a status is computed, without the time of a fresh answer."""
         reading = self.reading(now)
         if reading is None:
             return (self.silence(now),)
         return (reading.state, reading.starts, reading.failure)
 
     def stop_expiry(self) -> None:
-        """It is answering again, or is polled no more."""
+        """Stop the expiry timer, because the head answers again or is no longer polled."""
         if self.expiry is not None:
             self.expiry.cancel()
             self.expiry = None
@@ -89,8 +89,8 @@ class ServePoller:
     """Polls the dashboards that passes name.
 
     Args:
-        reader: polls one.
-        counted: told of the end of each poll, as the Poller's.
+        reader: polls one dashboard.
+        counted: called at the end of each poll, as in the Poller.
     """
 
     def __init__(self, reader: ServeReader, counted: Callable[[str], None] = lambda _: None) -> None:
@@ -102,42 +102,42 @@ class ServePoller:
         self._changed: Callable[[Key], None] = lambda _: None
         self._started: Callable[[Key], None] = lambda _: None
 
-    def seen(self, key: Key, places: list[DashboardTarget], around: Hashable) -> Seen:
-        """What the dashboards of a resource told last. Exactly these are polled until the next call for it.
+    def seen(self, key: Key, targets: list[DashboardTarget], around: Hashable) -> Seen:
+        """The last answers of a resource's dashboards; exactly these are polled until the next call for the resource.
 
         Args:
-            key: of the resource.
-            places: its dashboards.
-            around: whatever else is known of it; where this has changed, they are polled at once.
+            key: the resource.
+            targets: its dashboards.
+            around: a value of the other known facts; if it has changed, the dashboards are polled at once.
         """
         before, now = self._heads.get(key), self._clock()
         has_changed = before is not None and self._around.get(key) != around
         former = dict(before or {})
         heads = {}
-        for place in places:
-            known = former.pop(place.cluster, None)
-            if known is not None and known.place.head_uid == place.head_uid:
-                heads[place.cluster] = self._keep(known, place, now, has_changed=has_changed)
+        for target in targets:
+            known = former.pop(target.cluster, None)
+            if known is not None and known.target.head_uid == target.head_uid:
+                heads[target.cluster] = self._keep(known, target, now, has_changed=has_changed)
             else:
                 self._drop(known)
-                heads[place.cluster] = self._add(key, place, now, from_start=before is None)
+                heads[target.cluster] = self._add(key, target, now, from_start=before is None)
         for each in former.values():
             self._drop(each)
         self._heads[key], self._around[key] = heads, around
         return _seen(heads, now)
 
-    async def ask(self, key: Key, places: list[DashboardTarget]) -> Seen:
-        """Poll the dashboards of a resource once and wait for the answers: a few seconds at most."""
+    async def ask(self, key: Key, targets: list[DashboardTarget]) -> Seen:
+        """Poll the dashboards of a resource once and wait for the answers, a few seconds at most."""
         heads = {
-            place.cluster: _Head(key, place, self._clock(), from_start=False, awaited=None)
-            for place in places
+            target.cluster: _Head(key, target, self._clock(), from_start=False, awaited=None)
+            for target in targets
         }
         self._heads[key] = heads
         await asyncio.gather(*map(self._poller.now, heads.values()))
         return _seen(heads, self._clock())
 
     def forget(self, key: Key) -> None:
-        """The resource is gone."""
+        """Stop polling the dashboards of a resource that is gone."""
         self._around.pop(key, None)
         for head in self._heads.pop(key, {}).values():
             self._drop(head)
@@ -146,21 +146,21 @@ class ServePoller:
         """Poll until cancelled.
 
         Args:
-            changed: told of each resource for which something changed.
-            started: told instead where that is the first answer since this process started: a thousand of those must not
-                go before what has happened.
+            changed: called with each resource whose answer changed.
+            started: called instead for the first answer since this process started, because a thousand of those must not go
+                before events.
         """
         self._changed, self._started = changed, started
         await self._poller.run()
 
-    def _add(self, key: Key, place: DashboardTarget, now: datetime, *, from_start: bool) -> _Head:
-        head = _Head(key, place, now, from_start=from_start, awaited=now)
+    def _add(self, key: Key, target: DashboardTarget, now: datetime, *, from_start: bool) -> _Head:
+        head = _Head(key, target, now, from_start=from_start, awaited=now)
         self._poller.watch(head, settles=not from_start)
         return head
 
-    def _keep(self, head: _Head, place: DashboardTarget, now: datetime, *, has_changed: bool) -> _Head:
-        if head.place != place:
-            head.place, head.awaited = place, now
+    def _keep(self, head: _Head, target: DashboardTarget, now: datetime, *, has_changed: bool) -> _Head:
+        if head.target != target:
+            head.target, head.awaited = target, now
             self._poller.ask(head)
         elif has_changed:
             head.asked = now
@@ -173,12 +173,12 @@ class ServePoller:
             self._poller.forget(head)
 
     async def _poll(self, head: _Head, seconds: float) -> None:
-        memory = await self._reader.read(head.place, head.memory, seconds)
+        memory = await self._reader.read(head.target, head.memory, seconds)
         is_first = head.memory.reading is None and head.from_start and not head.failure
         before = head.facts(self._clock())
         head.memory, head.failure, head.awaited, head.asked = memory, "", None, None
         head.stop_expiry()
-        self._tell(head, before, self._started if is_first else self._changed)
+        self._report(head, before, self._started if is_first else self._changed)
 
     def _failed(self, head: _Head, words: str) -> None:
         now = self._clock()
@@ -191,14 +191,14 @@ class ServePoller:
             # A moment later, so that the two minutes are over by either clock.
             seconds = (until - now).total_seconds() + 0.1
             head.expiry = asyncio.get_running_loop().call_later(seconds, self._changed, head.key)
-        self._tell(head, before, self._changed)
+        self._report(head, before, self._changed)
 
-    def _tell(self, head: _Head, before: tuple[object, ...], changed: Callable[[Key], None]) -> None:
+    def _report(self, head: _Head, before: tuple[object, ...], changed: Callable[[Key], None]) -> None:
         if self._is_polled(head) and head.facts(self._clock()) != before:
             changed(head.key)
 
     def _is_polled(self, head: _Head) -> bool:
-        return self._heads.get(head.key, {}).get(head.place.cluster) is head
+        return self._heads.get(head.key, {}).get(head.target.cluster) is head
 
 
 def _seen(heads: Mapping[str, _Head], now: datetime) -> Seen:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One poll of a head: Serve's state from its dashboard, and what replicas tell of their start from its proxy.
+"""Polls one head: Serve's state from its dashboard, and the start reports of replicas from its proxy.
 
-Starts are asked for while a replica starts, and for ten minutes once it runs, or until it has told of its first picture.
+Start reports are read while a replica starts. A running replica is read for ten more minutes, or until it has reported its
+first picture.
 """
 
 import logging
@@ -22,18 +23,18 @@ from sd_operator.ray.serve_state import Reading, ServeState, carry_over, read
 logger = logging.getLogger(__name__)
 
 _ASKED_FOR = timedelta(minutes=10)
-_STARTS_SECONDS = 1.0  # reports of starts are worth no wait: Serve's state was read by then
+_STARTS_SECONDS = 1.0  # start reports are optional, and Serve's state has been read by then
 
 
 @dataclass(frozen=True)
 class DashboardTarget:
-    """A dashboard to ask.
+    """A dashboard to poll.
 
     Attributes:
-        cluster: the RayCluster.
-        head_uid: which pod is its head.
+        cluster: name of the RayCluster.
+        head_uid: uid of its head pod.
         token: Ray's token.
-        ready: whether the head is: what it answered before that says little.
+        ready: whether the head is ready; an answer from before that is not reliable.
     """
 
     namespace: str
@@ -44,51 +45,51 @@ class DashboardTarget:
 
 
 Ask = Callable[[DashboardTarget, float], Awaitable[dict[str, Any]]]
-"""Fetch an answer within so many seconds; raises an SdServiceError where there is none, RayTooSlow for lack of time."""
+"""Fetches an answer within a number of seconds; raises RayTooSlow at the deadline, another SdServiceError without answer."""
 
 
 class Asks(NamedTuple):
-    """Both questions to a head: to its dashboard for Serve's state, and to its proxy for the starts of replicas."""
+    """Both requests to a head: to its dashboard for Serve's state, and to its proxy for the start reports of replicas."""
 
     serve: Ask
     starts: Ask
 
 
 def directly(session: Session, dashboard_url: str, proxy_url: str) -> Asks:
-    """Ask the heads themselves, from inside the cluster.
+    """Requests to the heads themselves, from inside the cluster.
 
     Args:
         session: the HTTP client.
-        dashboard_url: address of a dashboard, with the place holders `{cluster}` and `{namespace}`.
-        proxy_url: address of a head's proxy, likewise.
+        dashboard_url: address of a dashboard, with the placeholders `{cluster}` and `{namespace}`.
+        proxy_url: address of a head's proxy, with the same placeholders.
     """
 
-    async def serve(place: DashboardTarget, seconds: float) -> dict[str, Any]:
-        address = dashboard_url.format(cluster=place.cluster, namespace=place.namespace)
-        return await RayDashboard(session, address, place.token, seconds).details()
+    async def serve(target: DashboardTarget, seconds: float) -> dict[str, Any]:
+        address = dashboard_url.format(cluster=target.cluster, namespace=target.namespace)
+        return await RayDashboard(session, address, target.token, seconds).details()
 
-    async def starts(place: DashboardTarget, seconds: float) -> dict[str, Any]:
-        address = proxy_url.format(cluster=place.cluster, namespace=place.namespace)
+    async def starts(target: DashboardTarget, seconds: float) -> dict[str, Any]:
+        address = proxy_url.format(cluster=target.cluster, namespace=target.namespace)
         return await ask_starts(session, address, seconds)
 
     return Asks(serve, starts)
 
 
 def through_api_server(cluster: Cluster) -> Asks:
-    """Ask through the API server's service proxy, from wherever a kubeconfig leads."""
+    """Requests through the API server's service proxy, which work outside the cluster too."""
 
-    async def serve(place: DashboardTarget, seconds: float) -> dict[str, Any]:
-        # The API server keeps the header Authorization for itself; Ray reads this one as well.
-        headers = {"X-Ray-Authorization": f"Bearer {place.token}"}
-        service = f"{place.cluster}-head-svc:dashboard"
+    async def serve(target: DashboardTarget, seconds: float) -> dict[str, Any]:
+        # The API server uses the header Authorization itself; Ray accepts this one too.
+        headers = {"X-Ray-Authorization": f"Bearer {target.token}"}
+        service = f"{target.cluster}-head-svc:dashboard"
         answer = await cluster.get_through_service(
-            place.namespace, service, APPLICATIONS, headers, seconds=seconds
+            target.namespace, service, APPLICATIONS, headers, seconds=seconds
         )
         return answer.object()
 
-    async def starts(place: DashboardTarget, seconds: float) -> dict[str, Any]:
-        service = f"{place.cluster}-head-svc:serve"
-        answer = await cluster.get_through_service(place.namespace, service, STARTS, {}, seconds=seconds)
+    async def starts(target: DashboardTarget, seconds: float) -> dict[str, Any]:
+        service = f"{target.cluster}-head-svc:serve"
+        answer = await cluster.get_through_service(target.namespace, service, STARTS, {}, seconds=seconds)
         return answer.object()
 
     return Asks(serve, starts)
@@ -96,10 +97,10 @@ def through_api_server(cluster: Cluster) -> Asks:
 
 @dataclass(frozen=True)
 class Memory:
-    """What is remembered of a head.
+    """The remembered answers of a head.
 
     Attributes:
-        reading: what it told last; None before that.
+        reading: its last reading; None before the first one.
         running_since: when each replica was first seen running.
     """
 
@@ -108,10 +109,10 @@ class Memory:
 
 
 class ServeReader:
-    """Reads heads.
+    """Reads Serve's state and start reports from heads.
 
     Args:
-        asks: how.
+        asks: the requests to a head.
         clock: the time, UTC.
     """
 
@@ -119,49 +120,49 @@ class ServeReader:
         self._asks = asks
         self.clock = clock
 
-    async def read(self, place: DashboardTarget, before: Memory, seconds: float) -> Memory:
+    async def read(self, target: DashboardTarget, before: Memory, seconds: float) -> Memory:
         """Poll a head once.
 
         Args:
-            place: where it is.
-            before: what it told before.
-            seconds: until Serve's state must be there; the reports of starts have one second more.
+            target: the dashboard.
+            before: its remembered answers.
+            seconds: deadline for Serve's state; start reports have one second more.
 
         Raises:
-            SdServiceError: there was no answer, or none that can be read.
+            SdServiceError: there was no answer, or an unreadable one.
         """
-        state = read(await self._asks.serve(place, seconds))
+        state = read(await self._asks.serve(target, seconds))
         now = self.clock()
         state = carry_over(state, before.reading.state if before.reading else None)
         running = {name: now for name, each in state.models.items() if each.running}
         since = running | {name: at for name, at in before.running_since.items() if name in running}
         known = before.reading.starts if before.reading else {}
         young = {name for name, at in since.items() if now - at < _ASKED_FOR}
-        starts = await self._starts(place, state, known, young)
+        starts = await self._starts(target, state, known, young)
         return Memory(Reading(state, now, starts=starts), since)
 
     async def _starts(
         self,
-        place: DashboardTarget,
+        target: DashboardTarget,
         state: ServeState,
         known: Mapping[str, StartReport],
         young: AbstractSet[str],
     ) -> Mapping[str, StartReport]:
-        """What the replicas of the model told of their start; asked where there is more to learn.
+        """The start reports of the model's replicas; they are read only if one of them is not complete.
 
         Args:
-            place: where to ask.
-            state: with the replicas there are.
-            known: what they told before.
-            young: those that run and have not for long.
+            target: the dashboard.
+            state: Serve's state, with the current replicas.
+            known: their earlier reports.
+            young: replicas that have been running for less than ten minutes.
         """
         kept = {name: report for name, report in known.items() if name in state.models}
-        asked = [name for name, each in state.models.items() if not each.running or name in young]
-        if all(name in kept and kept[name].is_complete for name in asked):
+        open_starts = [name for name, each in state.models.items() if not each.running or name in young]
+        if all(name in kept and kept[name].is_complete for name in open_starts):
             return kept
         try:
-            told = read_starts(await self._asks.starts(place, _STARTS_SECONDS))
+            found = read_starts(await self._asks.starts(target, _STARTS_SECONDS))
         except SdServiceError as error:
-            logger.debug("%s/%s: %s", place.namespace, place.cluster, error)
+            logger.debug("%s/%s: %s", target.namespace, target.cluster, error)
             return kept
-        return kept | {name: told[name] for name in asked if name in told}
+        return kept | {name: found[name] for name in open_starts if name in found}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve's answer about its applications, read into the few facts that status is computed from (pure).
+"""Reads Serve's answer about its applications into the few facts from which the status is computed (pure).
 
-The answer is `ServeInstanceDetails` of https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api. Two traps:
-while an application is built, its deployments are missing from the answer although their replicas serve on; and
-`deployed_app_config` holds misspelt keys of nested options that `deployment_config`, which takes effect, does not.
+The answer is `ServeInstanceDetails` of https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api. It has two traps.
+While an application is built, its deployments are missing from the answer although their replicas continue to serve. And
+`deployed_app_config` contains misspelt keys of nested options, which `deployment_config` (the effective config) does not.
 """
 
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from sd_operator.strict_json import clipped, count, is_within, items, mapping, r
 
 NOT_STARTED = "NOT_STARTED"
 FAILED = frozenset({"DEPLOY_FAILED", "UNHEALTHY"})
-"""Statuses of an application that does not come up, or has stopped working, by itself."""
+"""Statuses of an application that does not start or has stopped working."""
 
 _RUNNING = "RUNNING"
 _PLACED = frozenset({"STARTING", _RUNNING})
 _OURS = f"applications.{naming.APPLICATION}"
-# What is kept of an answer is bounded: a spec has a thousand replicas at most, and as many again while they are replaced.
+# Kept answers are bounded: a spec has a thousand replicas at most, and twice as many while they are replaced.
 _MOST_DEPLOYMENTS = 16
 _MOST_REPLICAS = 5000
 _MOST_NAME = 128
@@ -34,7 +34,7 @@ _MOST_CHARACTERS = 512 * 1024
 
 @dataclass(frozen=True)
 class ReplicaState:
-    """One replica that has a place: the IP address of its pod, and whether it takes requests yet."""
+    """One replica in a pod: the IP address of the pod, and whether the replica accepts requests."""
 
     address: str
     running: bool
@@ -46,10 +46,10 @@ class DeploymentState:
 
     Attributes:
         status: UPDATING, HEALTHY, UNHEALTHY, DEPLOY_FAILED, UPSCALING or DOWNSCALING.
-        target: replicas that Serve wants now.
-        running: replicas that take requests.
-        config: the options in effect, Serve's defaults included.
-        replicas: those that start or run in a pod, by Serve's id.
+        target: Serve's current target number of replicas.
+        running: number of replicas that accept requests.
+        config: the effective options, including Serve's defaults.
+        replicas: the replicas that start or run in a pod, by Serve's id.
     """
 
     status: str
@@ -62,13 +62,13 @@ class DeploymentState:
 
 @dataclass(frozen=True)
 class ServeState:
-    """Our application.
+    """The service's application in Serve.
 
     Attributes:
         status: NOT_STARTED, DEPLOYING, DEPLOY_FAILED, RUNNING, UNHEALTHY or DELETING.
-        deployments: by name; empty while the application is built.
-        config: the application's config as Serve took it, None before it has one.
-        server: `proxy_location` and `http_options` in effect.
+        deployments: the deployments by name; empty while the application is built.
+        config: the application's config that Serve has accepted; None before that.
+        server: the effective `proxy_location` and `http_options`.
     """
 
     status: str
@@ -78,12 +78,12 @@ class ServeState:
     server: Json = field(default_factory=dict)
 
     def words(self) -> str:
-        """Everything Ray says about it, the application's own message first: it repeats the deployments'."""
-        told = [each.message for each in self.deployments.values()]
-        return "\n".join(filter(None, [self.message, *told]))
+        """All messages of Ray about the application; its own comes first, because it repeats those of deployments."""
+        messages = [each.message for each in self.deployments.values()]
+        return "\n".join(filter(None, [self.message, *messages]))
 
     def running(self, deployment: str) -> int:
-        """Replicas of a deployment that take requests."""
+        """Number of replicas of a deployment that accept requests."""
         found = self.deployments.get(deployment)
         return found.running if found else 0
 
@@ -96,14 +96,14 @@ class ServeState:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read, and when.
+    """An answer of Ray, and its time.
 
     Attributes:
         at: when Ray answered.
-        fresh: Ray has answered the latest question; else this is remembered.
-        starts: what replicas of the model told of their start, by Serve's id.
-        failure: why there was no answer to the latest question; empty where there was one.
-        due: something has happened since, for which Ray was asked again: its answer is to come in a moment.
+        fresh: whether Ray has answered the latest poll; otherwise this answer is remembered.
+        starts: start reports of the model's replicas, by Serve's id.
+        failure: why there was no answer to the latest poll; empty if there was one.
+        due: whether a new poll is running after a change, so that its answer will arrive in a moment.
     """
 
     state: ServeState
@@ -116,12 +116,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Silence:
-    """A head of which nothing is known, or nothing any more.
+    """A head without a valid answer.
 
     Attributes:
-        since: since when this process polls it.
-        failure: why there was no answer; empty while the answer to a poll is awaited.
-        from_start: it is polled since this process started: what Ray reported before that may be on record.
+        since: when this process started to poll it.
+        failure: why there was no answer; empty while the answer to a poll is pending.
+        from_start: whether it is polled since this process started, so that the status may have recorded earlier answers.
     """
 
     since: datetime
@@ -130,10 +130,10 @@ class Silence:
 
 
 def read(answer: Any) -> ServeState:
-    """The state of our application in an answer to GET /api/serve/applications/.
+    """The state of the service's application in an answer to GET /api/serve/applications/.
 
     Raises:
-        RayUnavailable: the answer is not of the shape that Ray gives it, or holds more than is kept of one.
+        RayUnavailable: the answer does not have the form of Ray's answers, or is too large to be kept.
     """
     whole = mapping(answer, "the answer")
     found = mapping(whole.get("applications"), "applications").get(naming.APPLICATION)
@@ -157,9 +157,9 @@ def read(answer: Any) -> ServeState:
 
 
 def carry_over(state: ServeState, before: ServeState | None) -> ServeState:
-    """The state, with the deployments seen before where they are missing because the application is built anew.
+    """The state with the former deployments, if they are missing because the application is being built again.
 
-    Their replicas serve on until the new application is there; what they were configured with is dropped.
+    Their replicas continue to serve until the new application is ready. Their former config is dropped.
     """
     if before is None or state.deployments or state.status not in {"DEPLOYING", "DEPLOY_FAILED"}:
         return state
@@ -185,7 +185,7 @@ def _deployment(name: str, answer: Any) -> DeploymentState:
 
 
 def _replica(found: Mapping[str, Any], where: str) -> tuple[str, ReplicaState] | None:
-    """A replica by its id; None before it has a pod."""
+    """The id and the state of a replica; None before it has a pod."""
     name = text(found.get("replica_id"), f"{where}.replica_id", _MOST_NAME)
     address = text(found.get("node_ip"), f"{where}.node_ip", _MOST_NAME)
     if not (name and address):
@@ -202,6 +202,6 @@ def _config(value: Any, where: str) -> Json | None:
 
 
 def _check_size(kept: Any) -> None:
-    """Raise RayUnavailable where a configuration is larger than any that a spec can become; it would be kept in memory."""
+    """Raise RayUnavailable if a configuration, which is kept in memory, is larger than any spec can cause."""
     if not is_within(kept, _MOST_VALUES, _MOST_CHARACTERS):
-        refuse("in Ray's answer the configuration is larger than any that was applied")
+        refuse("in Ray's answer the configuration is larger than any that the operator applies")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ray's messages, made readable: nested tracebacks with terminal colours become the one line that tells the reason (pure)."""
+"""Extracts the one line with the reason from Ray's messages: nested tracebacks with terminal colours (pure)."""
 
 import re
 from enum import StrEnum
@@ -9,14 +9,14 @@ _RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<name>[A-Z]\w*): (?!Traceback|\s*$)
 _SHELL = re.compile(r"(?:[A-Za-z_]\w*\.)*RayTaskError\(\w+\): ")
 
 
-_MOST = 32 * 1024  # of a message, the end: the last exception is what counts
+_MOST = 32 * 1024  # bound for the end of a message, where the last exception is
 
 
 class RuntimeProblem(StrEnum):
-    """Errors of the runtime image that have a meaning here, by their class names (sd_runtime.errors).
+    """Errors of the runtime image that the operator recognizes, by their class names (sd_runtime.errors).
 
-    The name of the class is the interface: Ray hands a failed constructor over as a traceback. tests/contract holds
-    both sides to it.
+    The class name is the interface, because Ray reports a failed constructor as a traceback. tests/contract checks both
+    sides.
     """
 
     NOT_FOUND = "ModelNotFound"
@@ -27,7 +27,7 @@ class RuntimeProblem(StrEnum):
 
 
 def reason(message: str) -> str:
-    """The line that tells the reason: the last exception of nested tracebacks, else the last line."""
+    """The line with the reason: the last exception of nested tracebacks, else the last line."""
     text = _COLOUR.sub("", message[-_MOST:])
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     raised = [line for line in lines if _RAISED.match(line) and not _SHELL.match(line)]
@@ -35,7 +35,7 @@ def reason(message: str) -> str:
 
 
 def runtime_problem(message: str) -> tuple[RuntimeProblem, str] | None:
-    """The runtime's own error in a message and its words, None where it has none."""
+    """The runtime's own error in a message, with its text; None if the message has none."""
     line = reason(message)
     match = _RAISED.match(line)
     if match is None or match["name"] not in list(RuntimeProblem):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is observed of a service, and the status that it amounts to: one assessment for the pass and for `sdservice why`."""
+"""Reads the snapshot of a service and computes its status, in the same way for a pass and for `sdservice why`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,15 +20,15 @@ from sd_operator.status.condition_state import ConditionState
 
 @dataclass(frozen=True)
 class Situation:
-    """What there is of a service whose spec is acted on.
+    """The live objects of a service with an accepted spec, and how the spec was applied.
 
     Attributes:
         children: the live children; `ray_clusters` are those of its RayService.
         token: Ray's token.
-        asked: what the spec asks for, the runtime image first.
-        held: why the RayService is left as it is; None where it is not.
-        in_place: replicas are replaced where they are, since no node came for an additional worker.
-        refused: helpers that could not be written.
+        asked: the spec and the images to preload.
+        held: the change that is on hold; None if the RayService was applied.
+        in_place: replicas are replaced in place, because no node became available for an additional worker.
+        refused: helper objects that could not be written.
     """
 
     children: LiveChildren
@@ -42,7 +42,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class Assessor:
-    """Reads what a status depends on, and computes it; writes nothing."""
+    """Reads the input of a status and computes it; writes nothing."""
 
     observer: Observer
     clock: Callable[[], datetime]
@@ -50,18 +50,20 @@ class Assessor:
     async def of_accepted(
         self, resource: Resource, found: Situation, before: Status
     ) -> tuple[Status, Snapshot]:
-        """The status of a service whose spec is acted on, and what was observed.
+        """The status of a service whose spec is accepted, and its snapshot.
 
         Args:
             resource: the resource.
-            found: what there is of it.
-            before: the status on record.
+            found: its live objects.
+            before: the recorded status.
 
         Raises:
-            ClusterUnavailable: the API server is away or busy.
+            ClusterUnavailable: the API server is unavailable or overloaded.
         """
         key, now = Key(resource.namespace, resource.name), self.clock()
-        snapshot = await self.observer.look(key, found.children, found.ray_clusters, found.token, found.asked)
+        snapshot = await self.observer.snapshot(
+            key, found.children, found.ray_clusters, found.token, found.asked
+        )
         snapshot = with_refusals(snapshot, found.refused, resource.spec.image_preload.warm_nodes)
 
         def compute(seen: Snapshot) -> Status:
@@ -75,16 +77,16 @@ class Assessor:
     async def of_refused(
         self, live: Json, why: ConditionState, asked: Spec | None, before: Status
     ) -> tuple[Status, Snapshot]:
-        """The status of a service whose spec is not acted on: that, and how what runs is doing.
+        """The status of a service whose spec is refused, with the state of what an earlier spec left running.
 
         Args:
             live: the resource.
-            why: what `Accepted` says.
-            asked: its spec, None where it cannot be parsed.
-            before: the status on record.
+            why: the state of `Accepted`.
+            asked: its spec; None if it cannot be parsed.
+            before: the recorded status.
 
         Raises:
-            ClusterUnavailable: the API server is away or busy.
+            ClusterUnavailable: the API server is unavailable or overloaded.
         """
         metadata, now = live["metadata"], self.clock()
         key = Key(metadata["namespace"], metadata["name"])
@@ -103,7 +105,10 @@ class Assessor:
     async def _explained(
         self, key: Key, snapshot: Snapshot, compute: Callable[[Snapshot], Status]
     ) -> tuple[Status, Snapshot]:
-        """The status. Pods that end and are replaced leave no trace but Events: those are read where nothing else explains it."""
+        """The status; Events are read if nothing else explains why the service does not serve.
+
+        Pods that end and are replaced leave no trace but Events.
+        """
         after = compute(snapshot)
         if not status.is_unexplained(after):
             return after, snapshot

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the children of one resource in one pass, and remembers what it has written and what was refused."""
+"""Writes the children of one resource in one pass, and records what was written and what was refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from sd_operator.reconcile.events import Note, changes
 
 
 class Identity(NamedTuple):
-    """Which child of a resource an object is."""
+    """Kind and name of a child."""
 
     kind: str
     name: str
@@ -29,23 +29,23 @@ class Identity(NamedTuple):
 
 Children = dict[Identity, Json]
 _LISTED = {kind.name: kind for kind in (DAEMON_SET, DEPLOYMENT)}
-"""Kinds of children that are found by their labels; the others are asked for by name."""
+"""Kinds of children that are found by their labels; the others are read by name."""
 _REASONS = {NameConflict: Reason.NAME_CONFLICT, WaitingForDeletion: Reason.WAITING_FOR_DELETION}
 
 
 def identity(body: Json) -> Identity:
-    """Of an object."""
+    """Kind and name of an object."""
     return Identity(body["kind"], body["metadata"]["name"])
 
 
 @dataclass
 class ChildWriter:
-    """Writes children; a helper that is refused keeps nothing else from being written.
+    """Writes children; if a helper object is refused, the other children are still written.
 
     Attributes:
-        uid: of the resource; `service` its name.
-        own_writes: told of each child that is written.
-        refused: helpers that could not be written or deleted, and why.
+        uid: uid of the resource; `service` is its name.
+        own_writes: records each child that is written.
+        refused: helper objects that could not be written or deleted, with the problem.
     """
 
     cluster: Cluster
@@ -60,20 +60,20 @@ class ChildWriter:
     _more: list[Note] = field(default_factory=list)
 
     def notes(self) -> list[Note]:
-        """What was written so far, for Events."""
+        """Notes of everything that was written so far, for Events."""
         return [*changes(self._applied, self._deleted, self._left), *self._more]
 
     async def owned(self, namespace: str, found: Children, wanted: Mapping[Identity, Json]) -> Children:
-        """Live children: those that carry our label, those that services share, and whatever has a name that is wanted.
+        """The live children: those with the service's label, shared ones, and every object with a desired name.
 
         Args:
-            namespace: of the resource.
-            found: those that carry our label.
-            wanted: what is wanted.
+            namespace: namespace of the resource.
+            found: the children with the service's label.
+            wanted: the desired children.
 
         Raises:
-            NameConflict: an object of a wanted name is not ours, and the service cannot do without it.
-            WaitingForDeletion: likewise, and it is on its way out.
+            NameConflict: an object with the name of a required child belongs to another owner.
+            WaitingForDeletion: such an object is being deleted.
         """
         children = dict(found)
         for each in (await self.shared.read(namespace)).values():
@@ -90,16 +90,16 @@ class ChildWriter:
         return children
 
     async def bring(self, body: Json, live: Json | None) -> Json | None:
-        """Have a child be as wanted; return it, None where it is a helper that is refused.
+        """Apply a child if it differs and return it; None if it is a helper object that was refused.
 
         Args:
-            body: what is wanted.
-            live: as it was read, None where it was not there.
+            body: the desired child.
+            live: the live child as it was read; None if it did not exist.
 
         Raises:
-            NameConflict: an object of its name is not ours.
-            WaitingForDeletion: likewise, and it is on its way out.
-            Refused: the API server does not let us.
+            NameConflict: an object of its name belongs to another owner.
+            WaitingForDeletion: such an object is being deleted.
+            Refused: the API server refuses the request.
         """
         try:
             if is_shared(body):
@@ -112,10 +112,10 @@ class ChildWriter:
             return None
 
     async def drop(self, live: Json) -> None:
-        """Delete a child that is not wanted any more, or leave it to the others that share it.
+        """Delete a child that is no longer desired, or leave it to the other services that share it.
 
         Raises:
-            Refused: the API server does not let us.
+            Refused: the API server refuses the request.
         """
         try:
             if not is_shared(live):
@@ -147,7 +147,7 @@ class ChildWriter:
             self._applied.append(body)
 
     def note(self, note: Note) -> None:
-        """Remember what else is to be told by an Event."""
+        """Add a note that becomes an Event."""
         self._more.append(note)
 
     def _note_refusal(self, child: Json, error: NameConflict | WaitingForDeletion | Refused) -> None:
@@ -160,12 +160,12 @@ class ChildWriter:
 
 
 def with_refusals(snapshot: Snapshot, refused: Mapping[Identity, PodProblem], warm_nodes: int) -> Snapshot:
-    """What is observed, with the helpers that could not be written.
+    """The snapshot with the problems of helper objects that could not be written.
 
     Args:
-        snapshot: the rest.
-        refused: these helpers.
-        warm_nodes: places for spare workers that are asked for.
+        snapshot: the snapshot without these problems.
+        refused: the problems, by helper object.
+        warm_nodes: desired number of placeholder pods for spare workers.
     """
     by_kind = {child.kind: found for child, found in reversed([*refused.items()])}
     if preload := by_kind.get(DAEMON_SET.name):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All objects we want for one resource, in the order they are applied (pure).
+"""The desired objects of one resource, in the order in which they are applied (pure).
 
-The token Secret is not among them: it is created once and never compared, so no token passes through here.
+The token Secret is not among them. It is created once and never compared, so this module never sees a token.
 """
 
 from sd_operator.api import Resource
@@ -14,16 +14,17 @@ from sd_operator.json_types import Json
 from sd_operator.settings import Settings
 
 PRUNED_KINDS = ("DaemonSet", "Deployment", "NetworkPolicy")
-"""Kinds of which a resource may want fewer than it has; what is ours and not desired is deleted."""
+"""Kinds of which a resource may have more objects than desired; own objects that are not desired are deleted."""
 HELPERS = ("DaemonSet", "Deployment")
-"""Kinds that a service serves without: where one is refused, the rest goes on."""
+"""Kinds that a service can do without: if one is refused, the other children are still applied."""
 _WITHOUT_PODS = {"Disabled", "External"}
 
 
 def desired(resource: Resource, settings: Settings) -> list[Json]:
-    """The children of the resource.
+    """The desired children of the resource.
 
-    What closes the pods comes before them; preload next, so that pulls start before pods ask for the image.
+    The NetworkPolicy comes first, so that pods are never unprotected. Preload DaemonSets come next, so that pulls start
+    before pods need the image.
     """
     return [
         *_network_policy(resource, settings),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kubernetes Events: one for each object we changed and each condition that flipped (pure)."""
+"""Builds Kubernetes Events: one for each changed object and each condition that changed (pure)."""
 
 import hashlib
 from collections.abc import Iterable
@@ -22,12 +22,12 @@ _GOOD = {
     "Schedulable": "True",
 }
 
-_TOLD_BY_REASON = {"Ready", "ImagesPreloaded"}
+_REPORTED_BY_REASON = {"Ready", "ImagesPreloaded"}
 
 
 @dataclass(frozen=True)
 class Note:
-    """What happened, before it is written down for a certain object."""
+    """The content of an Event: reason, message and severity, without the object."""
 
     reason: str
     message: str
@@ -35,9 +35,9 @@ class Note:
 
 
 def flips(before: Status, after: Status) -> list[Note]:
-    """A note for each condition whose status changed, and for some when the reason changed.
+    """A note for each condition whose status changed; for Ready and ImagesPreloaded also if the reason changed.
 
-    Of a new service what was applied tells enough, unless it is refused.
+    A new service gets no such notes unless it is refused: the notes about applied objects are enough.
     """
     known = {condition.type: condition for condition in before.conditions}
     is_refused = any(each.type == "Accepted" and each.status == "False" for each in after.conditions)
@@ -45,7 +45,7 @@ def flips(before: Status, after: Status) -> list[Note]:
     for condition in after.conditions:
         old = known.get(condition.type)
         changed = old is None or old.status != condition.status
-        if condition.type in _TOLD_BY_REASON and old is not None:
+        if condition.type in _REPORTED_BY_REASON and old is not None:
             changed = changed or old.reason != condition.reason
         if changed and (old is not None or (is_refused and condition.type == "Ready")):
             bad = _GOOD.get(condition.type) == "True" and condition.status == "False"
@@ -89,8 +89,8 @@ def changes(
     """A note for the children that were written, one for those that were deleted, and one for those left to other services."""
     notes = (
         ("Applied", applied, "Applied {}"),
-        ("Deleted", deleted, "Deleted {}, no longer wanted"),
-        ("Left", left, "Left {} to the services that go on using it"),
+        ("Deleted", deleted, "Deleted {}, which the spec no longer needs"),
+        ("Left", left, "Kept {}, which other services still use"),
     )
     named = ((reason, ", ".join(map(_named, children)), words) for reason, children, words in notes)
     return [Note(reason, words.format(names)) for reason, names, words in named if names]
@@ -102,17 +102,17 @@ def adjusted(ray_cluster: dict[str, Any], patch: Iterable[dict[str, Any]]) -> No
     return Note("Adjusted", f"Adjusted {_named(ray_cluster)}: {', '.join(fields)}")
 
 
-def removed(ray_cluster: dict[str, Any], *, place_is_needed: bool) -> Note:
+def removed(ray_cluster: dict[str, Any], *, capacity_is_needed: bool) -> Note:
     """A note for a RayCluster that was deleted before KubeRay's delay had passed."""
-    why = "its pods take the place of the next one" if place_is_needed else "no request has reached it"
-    return Note("Deleted", f"Deleted {_named(ray_cluster)}, which is replaced: {why}")
+    why = "the next cluster needs its capacity" if capacity_is_needed else "no request has reached it"
+    return Note("Deleted", f"Deleted the replaced {_named(ray_cluster)}: {why}")
 
 
 def replaced_in_place(seconds: int) -> Note:
-    """A note for replicas that are replaced where they are, since no node came in so many seconds."""
+    """A note for replicas that are replaced in place, because no node became available within so many seconds."""
     message = (
-        f"No node came for an additional worker in {seconds} s (upgrade.surgeTimeoutSeconds). Replicas are replaced where"
-        " they are: each stops before its successor starts."
+        f"No node became available for an additional worker within {seconds} s (upgrade.surgeTimeoutSeconds). Replicas are"
+        " now replaced in place: each replica stops before its successor starts."
     )
     return Note("ReplacingInPlace", message, warning=True)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images run where, and which DaemonSets keep them there (pure).
+"""Decides which former preload DaemonSets must stay, because they keep an image that still runs (pure).
 
-A DaemonSet that a service does not want any more may still keep the image of a cluster that serves: a change waits for its
-turn or for its image, a new cluster is coming up, the old one finishes its requests. Decided anew each time from live
-objects: the RayService and every RayCluster that is there.
+A DaemonSet that is no longer desired may still keep the image of a serving cluster. Examples: a change is on hold, a new
+cluster is starting, or the old cluster finishes its requests. Each pass decides again from live objects: the RayService
+and all of its RayClusters.
 """
 
 import json
@@ -21,11 +21,11 @@ _WHERE = ("nodeSelector", "tolerations", "affinity", "runtimeClassName")
 
 @dataclass(frozen=True)
 class Pin:
-    """An image that is to stay on nodes.
+    """An image that must stay on nodes.
 
     Attributes:
-        image: its reference.
-        where: nodeSelector, tolerations and so on of the preload pods there, as JSON with sorted keys.
+        image: reference of the image.
+        where: placement of its preload pods (nodeSelector, tolerations and so on), as JSON with sorted keys.
     """
 
     image: str
@@ -35,12 +35,12 @@ class Pin:
 def pins(
     spec: Spec, settings: Settings, ray_services: Iterable[Json], ray_clusters: Iterable[Json]
 ) -> frozenset[Pin]:
-    """What runs, or is about to, where images are preloaded; nothing where the spec wants no preload.
+    """The images that run or are about to run, by placement; empty if the spec has no preload.
 
     Args:
-        spec: what is wanted.
-        settings: with labels of GPU nodes.
-        ray_services: the RayService as it is wanted, and the live one where there is one.
+        spec: the spec.
+        settings: the settings with the labels of GPU nodes.
+        ray_services: the desired RayService, and the live one if it exists.
         ray_clusters: its live RayClusters.
     """
     if spec.suspend or not brings_images(spec):
@@ -61,22 +61,22 @@ def pins(
 
 
 def is_needed(live: Json, running: frozenset[Pin], wanted: Iterable[Json]) -> bool:
-    """Whether an image runs that this DaemonSet keeps, and none of the wanted ones does.
+    """Whether this DaemonSet alone keeps an image that still runs.
 
     Args:
-        live: a DaemonSet that is not wanted any more.
-        running: what runs.
-        wanted: DaemonSets that are wanted and hold their images on every node.
+        live: a DaemonSet that is no longer desired.
+        running: the images that run.
+        wanted: desired DaemonSets whose images are on every node.
     """
     own, kept = _pin(live), {_pin(each) for each in wanted}
     if own in running:
         return own not in kept
-    # By the rules of now it is on no cluster's nodes: a former release, or other labels of GPU nodes, put it where it is.
+    # Its placement matches no running cluster: a former release, or other labels of GPU nodes, led to it.
     return any(pin.image == own.image for pin in running) and all(pin.image != own.image for pin in kept)
 
 
 def _pin(live: Json) -> Pin:
-    """What a DaemonSet keeps where."""
+    """The image that a DaemonSet keeps, with its placement."""
     pod = live["spec"]["template"]["spec"]
     return Pin(pod["containers"][0]["image"], _text({key: pod.get(key) for key in _WHERE}))
 
@@ -91,7 +91,7 @@ def _text(where: Json) -> str:
 
 
 def _without_empty(value: Any) -> Any:
-    """What is left of it: a field that is empty may be written or left out by whoever stored the object."""
+    """The value without empty fields, because a stored object may have an empty field or lack it."""
     if isinstance(value, Mapping):
         return {
             key: kept

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a desired RayCluster reaches the live one only by a patch of ours (pure).
+"""The JSON patch for bounds and tolerations of a live RayCluster, which KubeRay does not update itself (pure).
 
-KubeRay does not compare bounds and tolerations (`builders.fingerprint`), so a change of those alone never reaches the
-live RayCluster. `replicas` and `workersToDelete` belong to Ray's autoscaler.
+KubeRay does not compare bounds and tolerations (`builders.fingerprint`), so a change of these fields alone never reaches
+the live RayCluster. `replicas` and `workersToDelete` belong to Ray's autoscaler.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,15 +14,15 @@ Operation = dict[str, Any]
 
 
 def live_patch(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> list[Operation]:
-    """The JSON patch that brings bounds and tolerations into a live RayCluster; empty where they are there.
+    """The JSON patch that updates bounds and tolerations of a live RayCluster; empty if they are up to date.
 
-    Each group is tested by its name, and each value by what it was, so that a cluster that KubeRay or someone else
-    rewrote meanwhile refuses the patch as a whole. A group whose workers hold another number of replicas is left
-    alone: its new bounds are meant for the new cluster.
+    The patch tests the name of each group and each former value. The API server therefore refuses the whole patch if KubeRay
+    or another client has rewritten the cluster meanwhile. A group whose workers have another number of replicas is not
+    patched: its new bounds are meant for the new cluster.
 
     Args:
-        wanted: `spec.rayClusterConfig` as we render it.
-        live: the RayCluster.
+        wanted: the desired `spec.rayClusterConfig`.
+        live: the live RayCluster.
     """
     spec = live["spec"]
     patch = list(_tolerations("/spec/headGroupSpec", wanted["headGroupSpec"], spec["headGroupSpec"]))

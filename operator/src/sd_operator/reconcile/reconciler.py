@@ -98,7 +98,7 @@ class Reconciler:
             spec = None if isinstance(error, InvalidResource) else parse_live(live).spec
             after, snapshot = await assessor.of_refused(live, status.not_accepted(error), spec, before)
         await self._report(live, before, after, snapshot, notes)
-        return status.look_again_seconds(after)
+        return status.requeue_seconds(after)
 
     def _forget(self, key: Key) -> None:
         self.observer.forget(key)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pass reports: the status where it changed, an Event for each change, and metrics of starts."""
+"""Reports the result of a pass: the status if it changed, an Event for each change, and metrics of starts."""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reporter:
-    """Writes the status and Events of one resource, and counts."""
+    """Writes the status and Events of one resource, and updates metrics."""
 
     cluster: Cluster
     metrics: Metrics
@@ -33,12 +33,12 @@ class Reporter:
 
         Args:
             live: the resource.
-            before: the status on record.
-            after: the status now.
-            notes: what was done; each is taken out once its Event is written.
+            before: the recorded status.
+            after: the new status.
+            notes: notes of what was done; each is removed once its Event is written.
 
         Raises:
-            ClusterUnavailable: the API server is away or busy.
+            ClusterUnavailable: the API server is unavailable or overloaded.
         """
         if after != before:
             await self.cluster.apply_status(_status_body(live, after), naming.STATUS_FIELD_MANAGER)
@@ -50,7 +50,7 @@ class Reporter:
             notes.pop(0)
 
     def measure(self, snapshot: Snapshot, before: Status, after: Status) -> None:
-        """Count each start that has ended, once: those that the status on record did not know."""
+        """Count each complete start of a worker once: those that the recorded status does not have."""
         former, latest = before.cold_start, after.cold_start
         for start in cold_start.news(snapshot, former, self.clock()):
             self.metrics.started(start)
@@ -60,7 +60,7 @@ class Reporter:
             self.metrics.drew(latest.first_picture_seconds)
 
     async def _record(self, body: Json) -> None:
-        """Create an Event; one that is refused (a full quota, a namespace on its way out) is not worth a retry."""
+        """Create an Event; a refused Event (a full quota, a namespace that is being deleted) is not retried."""
         try:
             await self.cluster.create(body, naming.FIELD_MANAGER)
         except Refused as error:
@@ -72,7 +72,7 @@ def _status_body(live: Json, after: Status) -> Json:
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        # The uid makes the write fail where the resource was deleted and created again meanwhile.
+        # The uid makes the write fail if the resource was deleted and created again meanwhile.
         "metadata": {"name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]},
         "status": after.model_dump(by_alias=True, exclude_none=True, mode="json"),
     }

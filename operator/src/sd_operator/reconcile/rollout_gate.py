@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a RayService is left as it is for now: until it is its turn, until its image is on the nodes, until its weights are fetched."""
+"""Decides whether a change of a RayService is on hold: for other upgrades, for its image, or for its weights."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from sd_operator.status.upgrading import waiting_for_others
 
 @dataclass(frozen=True)
 class RolloutGate:
-    """Reads what the decision depends on, and writes nothing."""
+    """Decides whether a change is on hold; it reads objects and writes nothing."""
 
     cluster: Cluster
     observer: Observer
@@ -41,15 +41,15 @@ class RolloutGate:
         preloads: Iterable[Json | None],
         asked: DesiredImages,
     ) -> status.Held | None:
-        """Why the RayService is left as it is; None where it is not. Its turn comes first, then its image, then its weights.
+        """The hold on a change for other upgrades or for its image; None if there is none.
 
         Args:
-            resource: what is wanted.
-            wanted: the RayService of that.
-            live: the live one, None where there is none.
-            before: the status on record.
-            preloads: the live preload DaemonSets that are wanted, None for one that could not be made.
-            asked: the images that the spec asks for.
+            resource: the resource.
+            wanted: the desired RayService.
+            live: the live RayService; None if there is none.
+            before: the recorded status.
+            preloads: the live desired preload DaemonSets; None for one that could not be created.
+            asked: the desired images.
         """
         preloads = list(preloads)
         key = Key(resource.namespace, resource.name)
@@ -66,13 +66,13 @@ class RolloutGate:
     async def held_for_weights(
         self, resource: Resource, wanted: Json, live: Json | None, fillers: Iterable[Json | None]
     ) -> status.Held | None:
-        """Why the RayService waits for its weights; None where it does not.
+        """The hold on a change for its weights; None if there is none.
 
         Args:
-            resource: what is wanted.
-            wanted: the RayService of that.
-            live: the live one, None where there is none.
-            fillers: the live DaemonSets that fill the cache; None for one that could not be made, which is not waited for.
+            resource: the resource.
+            wanted: the desired RayService.
+            live: the live RayService; None if there is none.
+            fillers: the live DaemonSets that fill the cache; None for one that could not be created, which is ignored.
         """
         if not asks_for_weights(resource.spec, wanted, live):
             return None

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked and what is observed become status: computed anew each time, so nothing changed means nothing to write (pure).
+"""Computes the status from the spec and the snapshot, from scratch each time (pure).
 
-A spec that is refused changes nothing of what runs. `Accepted` tells of the refusal; everything else is told of what
-an earlier spec left running, by the intent read back from its RayService.
+An unchanged result means that nothing has to be written.
+
+A refused spec changes nothing that runs. `Accepted` reports the refusal. Everything else describes what an earlier spec
+left running, by the effective spec that is read back from its RayService.
 """
 
 from dataclasses import dataclass
@@ -39,9 +41,9 @@ from sd_operator.status.start_warnings import delays
 from sd_operator.status.transitions import conditions
 from sd_operator.status.upgrading import upgrading
 
-_LOOK_AGAIN_SECONDS = 30.0
+_REQUEUE_SECONDS = 30.0
 _SOON_SECONDS = 3.0
-_MENDED_ELSEWHERE = {Reason.KUBERAY_MISSING, Reason.KUBERAY_TOO_OLD, Reason.NAME_CONFLICT, Reason.REFUSED}
+_FIXED_ELSEWHERE = {Reason.KUBERAY_MISSING, Reason.KUBERAY_TOO_OLD, Reason.NAME_CONFLICT, Reason.REFUSED}
 _REASONS = {
     InvalidResource: Reason.INVALID,
     NameConflict: Reason.NAME_CONFLICT,
@@ -54,12 +56,12 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Held:
-    """A change that waits.
+    """A change that is on hold.
 
     Attributes:
-        why: what is told of it.
-        running: what the live RayService asks for; None where there is none yet.
-        hold: how long it waits for its image; None where it waits for something else.
+        why: the state that conditions report about it.
+        running: the effective spec of the live RayService; None if there is no RayService yet.
+        hold: how long the change waits for its image; None if it waits for something else.
     """
 
     why: ConditionState
@@ -77,22 +79,22 @@ def compute(
     held: Held | None = None,
     in_place: bool = False,
 ) -> Status:
-    """The status of an accepted resource. While a change is held, it tells of what runs, and that it waits.
+    """The status of an accepted resource. While a change is on hold, it describes what runs and why the change waits.
 
     Args:
-        resource: the resource as parsed.
-        snapshot: its live children.
-        image: reference of the runtime image asked for.
-        previous: the status on record, for transition times, and for the last start of a worker.
-        now: the time of conditions that flip, UTC.
-        held: what keeps the RayService from becoming what the spec asks for.
-        in_place: replicas are replaced where they are, since no node came for an additional worker.
+        resource: the parsed resource.
+        snapshot: the state of its live children.
+        image: reference of the desired runtime image.
+        previous: the recorded status, for transition times and for the last start of a worker.
+        now: the time for conditions that flip, UTC.
+        held: the change that is on hold; None if the RayService matches the spec.
+        in_place: replicas are replaced in place, because no node became available for an additional worker.
     """
     effective = of_spec(resource.spec, image, in_place=in_place)
     runs = (held and held.running) or effective
     config = held.why if held else config_applied(effective, snapshot, in_place=in_place)
     recorded = cold_start.last(snapshot, previous.cold_start, now)
-    states = _verdicts(runs, snapshot, accepted(runs, snapshot), delays(config, recorded, runs), now)
+    states = _states(runs, snapshot, accepted(runs, snapshot), delays(config, recorded, runs), now)
     record = Record(runs, snapshot, previous, resource.generation, now)
     states = record.kept(states)
     if held is not None:
@@ -109,22 +111,22 @@ def compute(
 
 
 def _of_failed_change(why: ConditionState, ready_now: ConditionState) -> dict[ConditionType, ConditionState]:
-    """Conditions of a change whose weights cannot be had, while what ran before serves on."""
+    """Conditions for a change whose weights cannot be fetched, while the former replicas continue to serve."""
     found = {ConditionType.MODEL_AVAILABLE: why}
     if ready_now.reason is Reason.SERVING:
-        message = f"{ready_now.message} The former weights are in use. {why.message}"
+        message = f"{ready_now.message} The replicas use the former weights. {why.message}"
         found[ConditionType.READY] = ConditionState("True", Reason.DEGRADED, message)
     return found
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A spec that is not acted on.
+    """A refused spec, on which the operator does not act.
 
     Attributes:
-        key: of which resource; `generation` is that of the spec.
-        why: what `Accepted` says.
-        asked: the spec, None where it cannot be parsed.
+        key: the resource; `generation` is that of the spec.
+        why: the state of `Accepted`.
+        asked: the spec; None if it cannot be parsed.
     """
 
     key: Key
@@ -134,21 +136,21 @@ class Refusal:
 
 
 def not_accepted(error: SdServiceError) -> ConditionState:
-    """`Accepted` of a resource that cannot be acted on."""
+    """The state of `Accepted` for a resource with this error."""
     return ConditionState("False", _REASONS.get(type(error), Reason.REFUSED), str(error))
 
 
 def refused(
     refusal: Refusal, running: tuple[EffectiveSpec, Snapshot] | None, previous: Status, now: datetime
 ) -> Status:
-    """The status of a resource whose spec is refused: `Accepted` says why, the rest is about what runs.
+    """The status of a resource whose spec is refused: `Accepted` gives the reason, the rest describes what runs.
 
     Args:
-        refusal: of which spec, and why.
-        running: what an earlier spec left running; None where it has no RayService of its own.
-        previous: the status on record, for transition times, for the last start of a worker, and for the words about a
-            service that is not there.
-        now: the time of conditions that flip, UTC.
+        refusal: the refused spec, and the reason.
+        running: what an earlier spec left running; None if the resource has no RayService of its own.
+        previous: the recorded status: for transition times, for the last start of a worker, and for the fields of a service
+            that has no RayService.
+        now: the time for conditions that flip, UTC.
     """
     why, asked, generation = refusal.why, refusal.asked, refusal.generation
     if running is None:
@@ -163,32 +165,32 @@ def refused(
             image=previous.image,
         )
     effective, snapshot = running
-    runs_what_is_asked = asked is not None and serve_config(asked) == effective.config
-    config = config_applied(effective, snapshot) if runs_what_is_asked else why
+    runs_desired_config = asked is not None and serve_config(asked) == effective.config
+    config = config_applied(effective, snapshot) if runs_desired_config else why
     recorded = cold_start.last(snapshot, previous.cold_start, now)
     record = Record(effective, snapshot, previous, generation, now)
-    states = record.kept(_verdicts(effective, snapshot, why, delays(config, recorded, effective), now))
+    states = record.kept(_states(effective, snapshot, why, delays(config, recorded, effective), now))
     found = conditions(states, previous, generation, now)
     return record.counted(_status(refusal.key, generation, found, effective, snapshot, recorded=recorded))
 
 
 def unseen(refusal: Refusal, hidden: str, previous: Status, now: datetime) -> Status:
-    """The status of a resource whose spec is refused while what runs may not be read: what was known of it is kept.
+    """The status of a resource whose spec is refused while the operator may not read its children: the rest is kept.
 
     Args:
-        refusal: of which spec, and why.
-        hidden: what forbids the reading.
-        previous: the status on record.
-        now: the time of conditions that flip, UTC.
+        refusal: the refused spec, and the reason.
+        hidden: the refusal of the read.
+        previous: the recorded status.
+        now: the time for conditions that flip, UTC.
     """
-    unknown = ConditionState("Unknown", Reason.REFUSED, f"What runs cannot be read: {hidden}")
+    unknown = ConditionState("Unknown", Reason.REFUSED, f"The operator cannot read what runs: {hidden}")
     states = {ConditionType.READY: unknown, ConditionType.ACCEPTED: refusal.why}
     kept = tuple(each for each in previous.conditions if each.type not in states)
     found = (*conditions(states, previous, refusal.generation, now), *kept)
     return previous.model_copy(update={"observed_generation": refusal.generation, "conditions": found})
 
 
-def _verdicts(
+def _states(
     effective: EffectiveSpec,
     snapshot: Snapshot,
     is_accepted: ConditionState,
@@ -234,31 +236,33 @@ def _status(
     )
 
 
-def look_again_seconds(status: Status) -> float | None:
-    """When to compute anew though nothing was heard: soon while time alone may change it, else never.
+def requeue_seconds(status: Status) -> float | None:
+    """Seconds until the next pass if no event arrives before; None if no such pass is needed.
 
-    Soon too where the cause is an object that is not ours, so that nothing is heard of its mending. Never where it
-    serves, since a poll of Ray's dashboards tells what events do not; nor where nothing is meant to run.
+    A pass is needed while time alone may change the status. It is also needed if the cause is an object that the operator
+    does not watch, so that its repair sends no event. A service that serves needs none: the polls of Ray's dashboards report
+    what events do not. A service that is not meant to run needs none either.
     """
     found = {condition.type: condition for condition in status.conditions}
     ready_now, accepted_now = found[ConditionType.READY], found[ConditionType.ACCEPTED]
-    if accepted_now.reason in _MENDED_ELSEWHERE or ready_now.status == "Unknown":
-        return _LOOK_AGAIN_SECONDS
+    if accepted_now.reason in _FIXED_ELSEWHERE or ready_now.status == "Unknown":
+        return _REQUEUE_SECONDS
     if accepted_now.reason == Reason.WAITING_FOR_DELETION:
-        return _SOON_SECONDS  # a Secret that goes sends no event
+        return _SOON_SECONDS  # a Secret that is deleted sends no event
     if ready_now.reason in {Reason.SUSPENDED, accepted_now.reason}:
         return None  # nothing runs before an edit, and an edit is an event
     is_settled = ready_now.reason in {Reason.SERVING, Reason.SCALED_TO_ZERO}
     is_placed = found[ConditionType.SCHEDULABLE].status == "True"
-    # A pod of a second cluster counts as without a node after a while: by then nothing is heard of it.
+    # A pod of a second cluster counts as without a node only after a while, and no event arrives then.
     is_quiet = is_settled and is_placed and not is_upgrading(status)
-    return None if is_quiet and not _waits_for_others(status) else _LOOK_AGAIN_SECONDS
+    return None if is_quiet and not _waits_for_others(status) else _REQUEUE_SECONDS
 
 
 def _waits_for_others(status: Status) -> bool:
-    """For what sends no event: images on nodes, a policy that forbids placeholders, the turn of other services.
+    """Whether the service waits for something that sends no event.
 
-    Nor does an answer of Ray that stays the same.
+    Such are images on nodes, a policy that forbids placeholder pods, upgrades of other services, and an unchanged answer of
+    Ray.
     """
     found = {condition.type: condition.reason for condition in status.conditions}
     is_short = status.warm_nodes is not None and bool(status.warm_nodes.message)
@@ -267,18 +271,18 @@ def _waits_for_others(status: Status) -> bool:
 
 
 def lacks_images(status: Status) -> bool:
-    """Whether images that should be on nodes are not."""
+    """Whether an image that should be on nodes is missing on one of them."""
     return any(
         each.type == ConditionType.IMAGES_PRELOADED and each.status == "False" for each in status.conditions
     )
 
 
 def is_upgrading(status: Status) -> bool:
-    """A second cluster is on its way."""
+    """Whether a second RayCluster is starting."""
     return any(each.type == ConditionType.UPGRADING and each.status == "True" for each in status.conditions)
 
 
 def is_unexplained(status: Status) -> bool:
-    """It does not serve, and what was read so far names no cause."""
+    """Whether the service does not serve and the status names no cause yet."""
     vague = {Reason.STARTING, Reason.HEAD_NOT_READY, Reason.NO_REPLICAS, Reason.NO_ENDPOINTS}
     return status.conditions[0].reason in vague

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A condition before it has a history: whether it holds, and why."""
+"""The state of one condition: status, reason and message, without the time of its last transition."""
 
 from dataclasses import dataclass
 from typing import Literal

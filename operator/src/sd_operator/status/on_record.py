@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a status on record says of Ray stays while Ray has not answered this process yet (pure).
+"""Keeps the recorded status of what depends on Ray until Ray has answered this process (pure).
 
-No pass waits for Ray. So the first one after a start of the operator, and the first one that sees a new head, know
-nothing of it. Until the answer to that poll is there, a moment later, what depends on Ray stays as it is on record. After
-a start of the operator it stays for two minutes even where that poll has no answer, and says so. What the spec, KubeRay
-and the pods say against it goes before: nothing delays bad news that is known.
+No pass waits for Ray. The first pass after a start of the operator, and the first pass that sees a new head, have no
+answer of Ray yet. Until the answer to that poll arrives, a moment later, the recorded conditions that depend on Ray stay.
+After a start of the operator they stay for two minutes even if that poll has no answer, and the message states this.
+What the spec, KubeRay and the pods show has priority: known bad news is never delayed.
 """
 
 import re
@@ -38,11 +38,11 @@ _RAYS = {
     Reason.MODEL_UNAVAILABLE,
     Reason.MODEL_INVALID,
 }
-"""Why a service is ready or not where Ray's answer decided that."""
+"""Reasons of `Ready` that depend on Ray's answer."""
 
 
 class _Wait(Enum):
-    """Why nothing is known of Ray: its first answer is about to come, or did not come since the operator started."""
+    """Why there is no answer of Ray: the first one is about to arrive, or none has arrived since the operator started."""
 
     ANSWER = auto()
     START = auto()
@@ -50,10 +50,10 @@ class _Wait(Enum):
 
 @dataclass(frozen=True)
 class Record:
-    """The status on record, and what is observed now.
+    """The recorded status together with the current snapshot.
 
     Attributes:
-        generation: of the spec that a status is computed for.
+        generation: generation of the spec that a status is computed for.
     """
 
     effective: EffectiveSpec
@@ -63,7 +63,7 @@ class Record:
     now: datetime
 
     def kept(self, states: dict[ConditionType, ConditionState]) -> dict[ConditionType, ConditionState]:
-        """The same verdicts, with those on record in place of the ones that an answer of Ray decides."""
+        """The same condition states, with the recorded ones where Ray's answer is missing."""
         found = dict(states)
         for kind, keep in (
             (ConditionType.READY, self._ready),
@@ -76,7 +76,7 @@ class Record:
         return found
 
     def counted(self, status: Status) -> Status:
-        """The same status, with the replicas on record."""
+        """The same status, with the recorded replica counts where Ray's answer is missing."""
         before, computed = self.previous.replicas, status.replicas
         is_kept = self._wait(self._serving) is not None and self._is_same_spec and self._denied is None
         if before is None or computed is None or not is_kept:
@@ -86,10 +86,10 @@ class Record:
 
     def _ready(self, state: ConditionState, before: ConditionState) -> ConditionState:
         wait, denial = self._wait(self._serving), self._denied
-        is_asked = self.snapshot.answers is None and state.reason != Reason.SUSPENDED
+        is_probed = self.snapshot.answers is None and state.reason != Reason.SUSPENDED
         if before.status == "True":
-            if state.status == "False" and is_asked:
-                return before  # the service itself says so in a moment
+            if state.status == "False" and is_probed:
+                return before  # the probe of the service shows it in a moment
             return self._marked(state, before, self._serving) if denial is None else state
         if wait is _Wait.ANSWER and (denial is None or denial.reason == before.reason):
             return before
@@ -99,8 +99,10 @@ class Record:
 
     def _model(self, state: ConditionState, before: ConditionState) -> ConditionState:
         wait = self._wait(self._newest)
-        is_told = wait is _Wait.START and state.status == "False"  # by KubeRay, of what is wrong with it
-        if self.effective.suspend or is_told or not self._is_same_spec:
+        is_reported = (
+            wait is _Wait.START and state.status == "False"
+        )  # KubeRay reports a problem with the model
+        if self.effective.suspend or is_reported or not self._is_same_spec:
             return state
         return self._marked(state, before, self._newest)
 
@@ -110,7 +112,7 @@ class Record:
             return state
         reading = self.snapshot.serve.get(self._newest)
         if reading is not None and reading.due and state.reason == Reason.CONFIG_DIFFERS:
-            # KubeRay has just handed it over; whether Ray runs it shows in a moment.
+            # KubeRay has just sent the config; the next answer shows whether Ray runs it.
             return before if before.reason == Reason.CONFIG_PENDING else state
         is_open = state.status == "True" or state.reason == Reason.CONFIG_PENDING
         if wait is _Wait.START and not is_open:
@@ -118,7 +120,7 @@ class Record:
         return self._marked(state, before, self._newest)
 
     def _marked(self, state: ConditionState, before: ConditionState, cluster: str) -> ConditionState:
-        """What is on record, with its age once Ray did not answer at once; what KubeRay reports is not kept."""
+        """The recorded state, with a note of its age if Ray did not answer at once; KubeRay's reports are not kept."""
         silence, wait = self.snapshot.silent.get(cluster), self._wait(cluster)
         if silence is None or wait is None:
             return state
@@ -163,7 +165,7 @@ class Record:
 
 
 def _recorded(previous: Status, kind: ConditionType) -> ConditionState | None:
-    """A condition on record as a verdict; None where there is none, or one that this version does not know."""
+    """A recorded condition as a ConditionState; None if it is missing or has a reason that this version does not know."""
     found: Condition | None = next((each for each in previous.conditions if each.type == kind), None)
     if found is None or found.reason not in set(Reason):
         return None

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Ready`: a request would be answered now. A chain of checks; the first that finds something speaks (pure).
+"""`Ready`: a request would be answered now. A chain of checks; the first check with a result decides (pure).
 
 KubeRay only counts endpoints: its Ready stays True while the application is DEPLOY_FAILED or the head is gone.
-Where Ray's own replica counts are known, they decide, whatever the application's status: replicas of the former
-version serve on while a new one is built, rolled out or has failed, and one sick replica of several makes the whole
-application UNHEALTHY. These flips are damped so:
+Ray's own replica counts therefore decide where they are known, whatever the application's status. Replicas of the former
+version continue to serve while a new version is built, rolled out or has failed. One unhealthy replica of several makes
+the whole application UNHEALTHY. These cases do not make Ready flip:
 
-- a dashboard that does not answer: what it told last counts for two minutes, and the message says how old it is;
-- one replica, worker or pod of several that restarts: the others answer, so Ready stays True (Serving or Degraded);
-- a head that misses its probe while its dashboard answers: requests go to the workers;
-- Ray tells of no replica while workers are ready, since the head is gone or new, or since another version is built or
-  could not be: the service itself is asked, and believed where it says that it would draw (Degraded);
-- KubeRay counts no endpoint yet of a cluster that has just taken over: likewise (Serving).
+- A dashboard does not answer: its last answer counts for two minutes, and the message states its age.
+- One replica, worker or pod of several restarts: the others answer, so Ready stays True (Serving or Degraded).
+- A head misses its probe while its dashboard answers: requests go to the workers.
+- Ray reports no replica while workers are ready. The head is gone or new, or another version is being built or has
+  failed. The operator then probes the service itself, and Ready is True/Degraded if the probe succeeds.
+- KubeRay counts no endpoint yet of a cluster that has just taken over: the probe decides here too (Serving).
 
-Nothing delays bad news that is known: the last replica gone, a failed first deployment.
+Known bad news is never delayed: the last replica is gone, or a first deployment has failed.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ _FAILED = {"DEPLOY_FAILED": Reason.APPLICATION_FAILED, "UNHEALTHY": Reason.APPLI
 
 @dataclass(frozen=True)
 class _Scene:
-    """What the checks look at; `cluster` is the RayCluster that requests reach."""
+    """The input of the checks; `cluster` is the RayCluster that requests reach."""
 
     effective: EffectiveSpec
     snapshot: Snapshot
@@ -49,7 +49,7 @@ class _Scene:
         return pods_of(self.snapshot, self.cluster)
 
     def problem(self) -> PodProblem | None:
-        """The first thing that keeps pods of the cluster from running."""
+        """The first problem that keeps pods of the cluster from running; None if there is none."""
         return next(iter(problems(self.snapshot, self.cluster)), None)
 
 
@@ -65,12 +65,14 @@ def ready(effective: EffectiveSpec, snapshot: Snapshot, now: datetime) -> Condit
         return state
     state = _first(scene, _WHILE_IT_SERVES) or _serving(scene)
     if snapshot.answers and state.status == "False":
-        return ConditionState("True", Reason.DEGRADED, f"Replicas in {cluster} still answer. {state.message}")
+        return ConditionState(
+            "True", Reason.DEGRADED, f"Replicas in RayCluster {cluster} still answer. {state.message}"
+        )
     return state
 
 
 def denied(effective: EffectiveSpec, snapshot: Snapshot, now: datetime) -> ConditionState | None:
-    """What the spec, KubeRay and pods say against an answer, whatever Ray may report; None where nothing does."""
+    """The reason why no request can be answered, whatever Ray reports; by spec, KubeRay and pods; None if there is none."""
     view = snapshot.ray_service
     if view is None:
         return ConditionState("False", Reason.CREATING, "The RayService does not exist yet.")
@@ -81,12 +83,19 @@ def denied(effective: EffectiveSpec, snapshot: Snapshot, now: datetime) -> Condi
 
 def _is_suspended(scene: _Scene) -> ConditionState | None:
     if is_suspended(scene.effective, scene.view):
-        return ConditionState("False", Reason.SUSPENDED, "Suspended; set suspend: false to start again.")
+        return ConditionState(
+            "False",
+            Reason.SUSPENDED,
+            "The service is suspended. Set spec.suspend to false to start it again.",
+        )
     return None
 
 
 def _is_refused(scene: _Scene) -> ConditionState | None:
-    """Before a first cluster. Later the refused change leaves what serves as it is; `Accepted` tells of it."""
+    """KubeRay refuses the RayService before the first cluster serves.
+
+    A later refused change does not affect the serving cluster; `Accepted` reports it.
+    """
     if scene.view.refused and not scene.view.active:
         return ConditionState(
             "False", Reason.KUBERAY_REFUSED, f"KubeRay refuses the RayService: {scene.view.refused}"
@@ -100,9 +109,11 @@ def _is_starting(scene: _Scene) -> ConditionState | None:
         return None
     if not view.pending:
         return ConditionState(
-            "False", Reason.STARTING, f"Waiting for KubeRay to make a RayCluster since {view.since}."
+            "False",
+            Reason.STARTING,
+            f"The operator has been waiting for KubeRay to create a RayCluster since {view.since}.",
         )
-    starting = f"RayCluster {view.pending} is starting since {view.since}"
+    starting = f"RayCluster {view.pending} has been starting since {view.since}"
     return _blocked(scene, starting) or ConditionState(
         "False", Reason.STARTING, f"{starting}{_state(scene)}."
     )
@@ -113,27 +124,27 @@ def _has_no_head(scene: _Scene) -> ConditionState | None:
     answers = scene.application.fresh and scene.application.serves
     if any(pod.ready for pod in heads) or (answers and any(pod.running for pod in heads)):
         return None
-    missing = f"The head pod of {scene.cluster} is gone or not ready"
+    missing = f"The head pod of RayCluster {scene.cluster} is gone or not ready"
     problem = next((pod.problem for pod in heads if pod.problem), None)
-    cluster_trouble = scene.snapshot.cluster_troubles.get(scene.cluster)
-    told = problem or cluster_trouble
-    return ConditionState("False", Reason.HEAD_NOT_READY, f"{missing}; {told}." if told else f"{missing}.")
+    cluster_problem = scene.snapshot.cluster_troubles.get(scene.cluster)
+    cause = problem or cluster_problem
+    return ConditionState("False", Reason.HEAD_NOT_READY, f"{missing}; {cause}." if cause else f"{missing}.")
 
 
 def _has_no_replicas(scene: _Scene) -> ConditionState | None:
-    """Serve's own counts. At zero on purpose a request is held, if the ingress is there to hold it."""
+    """Ray counts no replica that accepts requests. At a minimum of zero replicas that is fine if the ingress runs."""
     application = scene.application
     if not application.counted or application.serves:
         return None
     if application.routed and scene.effective.low == 0 and not _woken_in_vain(scene):
         return None
     what = "the model" if application.routed else "the ingress"
-    none = f"No replica of {what} takes requests{application.age}"
+    none = f"No replica of {what} accepts requests{application.age}"
     return _blocked(scene, none) or ConditionState("False", Reason.NO_REPLICAS, f"{none}{_state(scene)}.")
 
 
 def _has_failed(scene: _Scene) -> ConditionState | None:
-    """The application's status, where Ray's replica counts say nothing better."""
+    """The application has failed, and Ray's replica counts are unknown."""
     application = scene.application
     if application.counted or application.status not in _FAILED:
         return None
@@ -142,29 +153,35 @@ def _has_failed(scene: _Scene) -> ConditionState | None:
 
 
 def _is_unknown(scene: _Scene) -> ConditionState | None:
-    """Neither counted nor RUNNING: Ray is deploying, or has not told since the head started.
+    """Ray is deploying, or has not reported since the head started: no replica counts, and the status is not RUNNING.
 
-    KubeRay drops the status of the active cluster while a second one starts; then the former one stands.
+    KubeRay drops the status of the active cluster while a second cluster starts; the former status then stays valid.
     """
     application = scene.application
     if application.counted or application.status == "RUNNING":
         return None
     if application.status == "" and scene.view.upgrading and scene.view.pending:
         return None
-    told = f"is {application.status}" if application.status else "was not told of by Ray yet"
     unread = f"; {application.unread}" if application.unread else ""
-    message = f"The Serve application {told}{unread}"
+    status = application.status
+    state = (
+        f"The Serve application is {status}" if status else "Ray has not reported the Serve application yet"
+    )
+    message = f"{state}{unread}"
     return _blocked(scene, message) or ConditionState("False", Reason.APPLICATION_DEPLOYING, f"{message}.")
 
 
 def _has_no_endpoints(scene: _Scene) -> ConditionState | None:
-    """KubeRay's count may be old; the pods are not. At a floor of zero the head may be the only one, ready by now."""
+    """No pod accepts requests. KubeRay's count may be old, so the pods are checked too.
+
+    At a minimum of zero replicas the head may be the only endpoint.
+    """
     ready_pods = any(pod.ready and pod.in_service for pod in scene.pods)
     if scene.view.endpoints > 0 and (ready_pods or scene.effective.low == 0):
         return None
     if ready_pods and scene.snapshot.answers:
         return None  # a cluster that has just taken over
-    message = "No pod takes requests"
+    message = "No pod accepts requests"
     return _blocked(scene, message) or ConditionState("False", Reason.NO_ENDPOINTS, f"{message}.")
 
 
@@ -174,28 +191,31 @@ def _is_at_zero(scene: _Scene) -> ConditionState | None:
         return None
     if application.serves if application.counted else any(p.ready for p in scene.pods if not p.is_head):
         return None
-    held = (
-        f"is held up to {scene.effective.hold_seconds} s (limits.coldStartTimeoutSeconds) while a"
-        " worker starts and the model loads, then answered 503; one that is held is lost with the head"
+    waits = (
+        f"waits up to {scene.effective.hold_seconds} s (limits.coldStartTimeoutSeconds) for a worker and the model, then"
+        " it is answered with 503. Waiting requests are lost if the head pod restarts."
     )
     if application.counted and application.target > 0:
         problem = scene.problem()
-        waits = f"; {problem}" if problem else ""
-        return ConditionState("True", Reason.WAKING, f"A replica is starting; a request {held}{waits}.")
-    return ConditionState("True", Reason.SCALED_TO_ZERO, f"No replica runs; the next request {held}.")
+        cause = f" {problem}." if problem else ""
+        return ConditionState("True", Reason.WAKING, f"A replica is starting. A request {waits}{cause}")
+    return ConditionState("True", Reason.SCALED_TO_ZERO, f"No replica runs. The next request {waits}")
 
 
 def _serving(scene: _Scene) -> ConditionState:
     application = scene.application
-    serving = f"Serving from {scene.cluster}{application.age}"
+    serving = f"RayCluster {scene.cluster} serves requests{application.age}"
     if application.counted and application.status in _FAILED:
         count = f"{application.model} of {max(application.target, application.model)} replicas answer"
-        message = f"{serving}; {count}, and the application is {application.status}: {application.reason}"
+        message = f"{serving}. {count}, and the application is {application.status}: {application.reason}"
         return ConditionState("True", Reason.DEGRADED, message)
     failed = scene.view.pending_application
     if scene.view.active and scene.view.pending and failed.status in _FAILED:
         words = failed.message or "Ray gives no reason"
-        message = f"{serving}, as before the last change, which failed: {scene.view.pending} is {failed.status}: {words}"
+        message = (
+            f"{serving}. The last change failed, so the former version stays in use. The application of RayCluster"
+            f" {scene.view.pending} is {failed.status}: {words}"
+        )
         return ConditionState("True", Reason.DEGRADED, message)
     return ConditionState("True", Reason.SERVING, f"{serving}.")
 
@@ -217,7 +237,10 @@ def _first(scene: _Scene, checks: tuple[_Check, ...]) -> ConditionState | None:
 
 
 def _woken_in_vain(scene: _Scene) -> bool:
-    """At zero, and the replica that a request asked for fails or has no node for longer than a request is held."""
+    """Whether a request woke the service from zero without success.
+
+    The new replica fails, or has had no node for longer than a request waits.
+    """
     if scene.application.status in _FAILED:
         return True
     problem = scene.problem()
@@ -228,7 +251,7 @@ def _woken_in_vain(scene: _Scene) -> bool:
 
 
 def _blocked(scene: _Scene, what: str) -> ConditionState | None:
-    """The same, with the cause as the reason where one is known: the model, a pod, a quota."""
+    """A False state with the cause as its reason if one is known: the model, a pod, a quota; else None."""
     of_model = model_problem(scene.application.words)
     if of_model is not None:
         return ConditionState("False", of_model.reason, f"{what}: {of_model.message}")

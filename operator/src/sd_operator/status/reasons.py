@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every condition and every reason means and what to do about it: for `sdservice why` and docs/reasons.md (pure)."""
+"""The meaning of every condition and reason, and the advice: for `sdservice why` and docs/reasons.md (pure)."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from sd_operator.api.status import ConditionType, Reason
 
 
 class Meaning(NamedTuple):
-    """A reason in words; `advice` is empty where there is nothing to do."""
+    """The explanation of a reason; `advice` is empty if there is nothing to do."""
 
     meaning: str
     advice: str = ""
@@ -15,13 +15,13 @@ class Meaning(NamedTuple):
 
 CONDITIONS = {
     ConditionType.READY: "A request would be answered now.",
-    ConditionType.ACCEPTED: "The spec is valid, and KubeRay takes what it became.",
+    ConditionType.ACCEPTED: "The spec is valid, and KubeRay accepts the RayService that the operator made from it.",
     ConditionType.IMAGES_PRELOADED: "The images are on every node that is ready and may get a worker.",
-    ConditionType.MODEL_AVAILABLE: "The weights could be fetched and loaded. Unknown until a replica tells.",
+    ConditionType.MODEL_AVAILABLE: "The weights could be fetched and loaded. The status is Unknown until a replica reports it.",
     ConditionType.CONFIG_APPLIED: "Ray runs the Serve configuration of this spec, as read back from Ray.",
-    ConditionType.SCHEDULABLE: "Every pod that Ray asks for finds a node and may be created.",
-    ConditionType.UPGRADING: "A second cluster is on its way.",
-    ConditionType.SUSPENDED: "All pods are given back.",
+    ConditionType.SCHEDULABLE: "Every pod that Ray requests may be created and finds a node.",
+    ConditionType.UPGRADING: "A second RayCluster is starting, to replace the one that serves.",
+    ConditionType.SUSPENDED: "All pods have been removed.",
 }
 """When each condition is True."""
 
@@ -30,199 +30,210 @@ REASONS = {
     Reason.APPLICATION_DEPLOYING: Meaning("Ray is building or rolling out the application."),
     Reason.APPLICATION_FAILED: Meaning(
         "Ray could not deploy the application.",
-        "Read the error in the message; a change of the spec or of the image is deployed at once.",
+        "Read the error in the message. Ray deploys a change of the spec or of the image immediately.",
     ),
     Reason.APPLICATION_RUNNING: Meaning("Ray runs the configuration of this spec."),
     Reason.APPLICATION_UNHEALTHY: Meaning(
-        "Replicas fail their health check and none is known to answer.",
-        "Ray replaces them by itself; if it lasts, read the logs of the worker pods.",
+        "Replicas fail their health check, and no replica is known to answer.",
+        "Ray replaces them automatically. If this state lasts, read the logs of the worker pods.",
     ),
     Reason.CONFIG_DIFFERS: Meaning(
-        "Ray runs another value than the spec asks for; the message names the key and both values.",
-        "If it lasts longer than a minute, look whether someone else PUTs to Ray, and whether image and operator are of"
-        " one release.",
+        "Ray runs another value than the spec has. The message names the key and both values.",
+        "If this state lasts longer than a minute, check whether another client changes Ray's configuration. Check also that"
+        " image and operator have the same release.",
     ),
-    Reason.CONFIG_PENDING: Meaning("The configuration is on its way through KubeRay to Ray."),
+    Reason.CONFIG_PENDING: Meaning("KubeRay or Ray has not received the configuration of this spec yet."),
     Reason.CONTAINER_REFUSED: Meaning(
         "The kubelet cannot create a container.",
-        "Create the Secret or mount that the message names, or take it out of the spec.",
+        "Create the Secret or mount that the message names, or remove it from the spec.",
     ),
     Reason.CRASH_LOOPING: Meaning(
         "Pods of this service end soon after they start.",
-        "Exit code 137 with OOMKilled: raise the memory of the group or the head. Else read the logs of the pod.",
+        "If the message has exit code 137 with OOMKilled, raise the memory of the group or the head. Otherwise read the logs"
+        " of the pod.",
     ),
     Reason.CHANGES_IGNORED: Meaning(
-        "Upgrade strategy InPlaceOnly leaves out what needs other pods; the message names the fields. Or KubeRay has"
-        " rewritten the RayCluster and left its pods as they were.",
-        "To have all of the spec, set `upgrade.strategy: NewCluster`, or delete the pods that the message counts; or take"
-        " those fields back.",
+        "Upgrade strategy InPlaceOnly does not apply changes that need new pods; the message names the fields. Or KubeRay has"
+        " rewritten the RayCluster and left its pods unchanged.",
+        "To apply the whole spec, set `upgrade.strategy: NewCluster`, or delete the pods that the message counts. Otherwise"
+        " revert those fields.",
     ),
     Reason.CREATING: Meaning("The RayService does not exist yet."),
     Reason.DEADLINE_EXCEEDED: Meaning(
-        "A new image is not on all matching nodes within imagePreload.timeoutSeconds; the change is held on.",
-        "Mend what the message names and it goes on by itself; or take the change back, or set"
-        " `imagePreload.mode: Opportunistic` to go on without.",
+        "A new image did not reach all matching nodes within imagePreload.timeoutSeconds. The change stays on hold.",
+        "Fix the problem that the message names; the change then continues automatically. Or revert the change, or set"
+        " `imagePreload.mode: Opportunistic` to continue without the image.",
     ),
     Reason.DEGRADED: Meaning(
-        "Requests are answered, by fewer replicas or by a former version than asked for, or without a head.",
-        "Read the error in the message; the replicas that answer go on until a change succeeds. Without a head that is for a"
-        " minute at most, or with `head.faultTolerance` until there is another one.",
+        "Requests are answered, but by fewer replicas than desired, by a former version, or without a head.",
+        "Read the error in the message. The replicas that answer continue until a change succeeds. Without a head they continue"
+        " for a minute at most; with `head.faultTolerance` they continue until the next head is ready.",
     ),
     Reason.DELAYS_TOO_SHORT: Meaning(
-        "Ray runs the configuration of this spec, but a worker takes longer to start than autoscaling keeps one, or than a"
-        " request waits for one.",
-        "Raise the fields that the message names, or make the start shorter: `status.coldStart` says where its time goes.",
+        "Ray runs the configuration of this spec. But a worker takes longer to start than autoscaling keeps an idle one, or"
+        " than a request waits.",
+        "Raise the fields that the message names, or make the start shorter. `status.coldStart` shows the duration of each"
+        " phase.",
     ),
     Reason.DISABLED: Meaning(
-        "Nothing is preloaded: imagePreload.mode is Disabled, or no worker group asks for GPUs or selects nodes."
+        "Nothing is preloaded: imagePreload.mode is Disabled, or no worker group requests GPUs or selects nodes."
     ),
     Reason.HEAD_NOT_READY: Meaning(
         "The head pod is gone or not ready.",
-        "KubeRay makes a new one; if it stays away, look at the head pod's events.",
+        "KubeRay creates a new head pod. If no head becomes ready, read the Events of the head pod.",
     ),
     Reason.IMAGES_PRESENT: Meaning("The image is on all matching nodes."),
     Reason.IMAGES_UNSEEN: Meaning(
-        "Whether nodes hold the images cannot be seen.",
-        "Let the operator get and list nodes; where kubelets list too few images, raise their nodeStatusMaxImages and"
-        " set SDSERVICE_NODE_STATUS_MAX_IMAGES to the same.",
+        "The operator cannot see whether nodes have the images.",
+        "Allow the operator to get and list nodes. If kubelets list too few images, raise their nodeStatusMaxImages and"
+        " set SDSERVICE_NODE_STATUS_MAX_IMAGES to the same value.",
     ),
     Reason.IMAGE_LOST: Meaning(
-        "A node lost an image that was there: a person, a tool, or an eviction for want of disk space.",
-        "Make room on the node's disk; then delete the preload pod of that node, and the next one pulls again.",
+        "A node lost an image: a person or a tool deleted it, or the kubelet did because the disk was full.",
+        "Free space on the node's disk. Then delete the preload pod of that node; the next preload pod pulls the image again.",
     ),
     Reason.IMAGE_NOT_PRELOADED: Meaning(
         "Mode External: a node did not have an image before its first pod.",
-        "Build the volume or disk anew with this image, and have node pool or node class use it.",
+        "Build the volume or disk again with this image, and use it in the node pool or node class.",
     ),
     Reason.IMAGE_PULL_FAILED: Meaning(
-        "The image cannot be pulled; the message has the registry's words.",
-        "Mend spec.image.repository, tag or digest; for a private registry set spec.image.pullSecrets.",
+        "The image cannot be pulled. The message contains the registry's answer.",
+        "Correct spec.image.repository, tag or digest. For a private registry set spec.image.pullSecrets.",
     ),
     Reason.INVALID: Meaning("The spec breaks a rule.", "Change the field that the message names."),
     Reason.KUBERAY_MISSING: Meaning(
-        "The cluster has no kind RayService.", "Install KubeRay 1.7 or newer; this goes on by itself then."
+        "The cluster has no kind RayService.",
+        "Install KubeRay 1.7 or newer. The service then continues automatically.",
     ),
     Reason.KUBERAY_REFUSED: Meaning(
-        "KubeRay refuses the RayService; what served before serves on.",
-        "Change what the message names; if no field of yours leads to it, it is an error of the operator.",
+        "KubeRay refuses the RayService. A cluster that served before continues to serve.",
+        "Change the field that the message names. If no field of your spec causes it, report it as a bug of the operator.",
     ),
     Reason.MODEL_FORBIDDEN: Meaning(
-        "The source of the weights does not let us in.",
-        "Accept the model's licence with the account of the token, and set spec.model.tokenSecretRef to it.",
+        "The source of the weights denies access.",
+        "Accept the model's licence with the account of your token. Set spec.model.tokenSecretRef to the Secret with this"
+        " token.",
     ),
     Reason.LOADED_WITH_WARNINGS: Meaning(
-        "A replica has loaded the model, and a library warned of something that it found.",
-        "Read the warning in the message; images may differ from what the model's authors show.",
+        "A replica has loaded the model, and a library logged a warning.",
+        "Read the warning in the message. Generated pictures may differ from those of the model's authors.",
     ),
     Reason.LORA_REFUSED: Meaning(
         "The service runs without a LoRA of its spec: the file is missing, refused or does not fit the model.",
-        "Repair the file or the URI that the message names. Requests for this LoRA are answered 400 until then.",
+        "Repair the file or the URI that the message names. Requests for this LoRA are answered with 400 until then.",
     ),
     Reason.MODEL_INVALID: Meaning(
-        "The runtime cannot serve this model: the spec asks for what it cannot do, or a file is damaged.",
+        "The runtime cannot serve this model: the spec has an option that the model does not support, or a file is damaged.",
         "Change the field or replace the file that the message names.",
     ),
     Reason.MODEL_LOADED: Meaning("A replica has loaded the model."),
-    Reason.MODEL_LOADING: Meaning("No replica has told of the model yet."),
+    Reason.MODEL_LOADING: Meaning("No replica has loaded the model yet."),
     Reason.MODEL_NOT_FOUND: Meaning(
         "There is no such model, revision, folder or file.",
-        "Mend spec.model.uri and revision; a private repository needs spec.model.tokenSecretRef.",
+        "Correct spec.model.uri and revision. A private repository needs spec.model.tokenSecretRef.",
     ),
-    Reason.MODEL_NOT_LOADED: Meaning("At zero replicas nobody holds the model; the next request loads it."),
+    Reason.MODEL_NOT_LOADED: Meaning(
+        "The service has zero replicas, so no replica has loaded the model. The next request loads it."
+    ),
     Reason.MODEL_UNAVAILABLE: Meaning(
         "The weights could not be downloaded or loaded.",
-        "Look at the error in the message: network, proxy and egress rules, disk space, or a damaged folder.",
+        "Read the error in the message. Check the network, proxy and egress rules, the disk space, and the model folder.",
     ),
     Reason.KUBERAY_TOO_OLD: Meaning(
-        "KubeRay or its CustomResourceDefinitions lack what the operator relies on.",
-        "Install KubeRay 1.7 or newer with its CustomResourceDefinitions; Helm does not upgrade those.",
+        "KubeRay or its CustomResourceDefinitions are too old for the operator.",
+        "Install KubeRay 1.7 or newer with its CustomResourceDefinitions. Helm does not upgrade CustomResourceDefinitions.",
     ),
     Reason.NAME_CONFLICT: Meaning(
-        "An object of a name that is needed is not part of this service.",
+        "The operator needs a name that another object already has. That object is not part of this service.",
         "Delete or rename that object, or give this service another name.",
     ),
     Reason.NEW_CLUSTER_STARTING: Meaning(
-        "A second RayCluster starts; the first one serves until it is ready."
+        "A second RayCluster is starting. The first cluster serves until the second one is ready."
     ),
     Reason.NO_ENDPOINTS: Meaning(
-        "No pod takes requests.",
-        "Workers get ready once they hold a replica; if it lasts, look at their events.",
+        "No pod accepts requests.",
+        "A worker becomes ready once it runs a replica. If this state lasts, read the Events of the worker pods.",
     ),
     Reason.NO_MATCHING_NODES: Meaning(
-        "No node matches the worker groups now, so nothing is preloaded; the message says which nodes are looked for."
+        "No node matches the worker groups now, so nothing is preloaded. The message names the labels of matching nodes."
     ),
     Reason.NO_REPLICAS: Meaning(
-        "No replica takes requests.", "A replica is starting; loading a large model takes minutes."
+        "No replica accepts requests.",
+        "Wait: a replica is starting, and a large model takes minutes to load.",
     ),
     Reason.PODS_REFUSED: Meaning(
         "The API server refuses the pods.",
-        "The message names the policy: a LimitRange, Pod Security, an admission webhook of the namespace.",
+        "Change the spec or the policy that the message names: a LimitRange, Pod Security, or an admission webhook.",
     ),
     Reason.PULLING: Meaning("The image is being pulled."),
     Reason.QUOTA_EXCEEDED: Meaning(
-        "The namespace's quota has no room for the pods.",
+        "The pods exceed the quota of the namespace.",
         "Raise the ResourceQuota that the message names, or lower replicas.min or the resources of the group.",
     ),
     Reason.RAY_VERSION_DIFFERS: Meaning(
-        "The image contains another version of Ray than spec.image.rayVersion names, from which KubeRay derives its commands.",
-        "Set `image.rayVersion` to the version that the message names, which starts a new cluster; or use an image with"
-        " the other one.",
+        "The image contains another version of Ray than spec.image.rayVersion. KubeRay derives its commands from that field.",
+        "Set `image.rayVersion` to the version of the image, which the message names; this starts a new cluster. Or use an"
+        " image with the Ray version of the spec.",
     ),
     Reason.REPLACING_IN_PLACE: Meaning(
-        "No node came for an additional worker, so each replica stops before its successor starts.",
-        "Add a node, or set `upgrade.surgeWorkers: 0` to replace replicas where they are without waiting for a node.",
+        "No node became available for an additional worker, so each replica stops before its successor starts.",
+        "Add a node, or set `upgrade.surgeWorkers: 0` to replace replicas in place without waiting for a node.",
     ),
     Reason.REFUSED: Meaning(
-        "The API server refuses what the operator writes or reads.",
-        "Give the operator the right that the message names, make room in the quota, or bring the webhook back; it is tried"
-        " again by itself. Where an object is too large, make the spec shorter.",
+        "The API server refuses a request of the operator.",
+        "Grant the operator the permission that the message names, raise the quota, or repair the webhook. The operator"
+        " retries automatically. If an object is too large, make the spec shorter.",
     ),
-    Reason.RUNNING: Meaning("The service is meant to run."),
-    Reason.SCALED_TO_ZERO: Meaning("No replica runs; the next request is held until one does."),
+    Reason.RUNNING: Meaning("The service is not suspended."),
+    Reason.SCALED_TO_ZERO: Meaning("No replica runs. The next request waits until a replica runs."),
     Reason.SCHEDULED: Meaning("No pod waits for a node."),
     Reason.SERVING: Meaning("Requests are answered."),
     Reason.STARTING: Meaning("The first cluster is starting."),
     Reason.SUSPENDED: Meaning(
-        "Suspended: no pods, no requests.", "Set spec.suspend to false to start again."
+        "The service is suspended: it has no pods and answers no requests.",
+        "Set spec.suspend to false to start the service again.",
     ),
-    Reason.SUSPENDING: Meaning("Pods are being given back."),
+    Reason.SUSPENDING: Meaning("KubeRay is removing the pods."),
     Reason.UNSCHEDULABLE: Meaning(
-        "A pod finds no node; the message has the scheduler's words.",
+        "No node fits a pod. The message contains the scheduler's reason.",
         "Add a node that fits, or change resources, nodeSelector, tolerations or affinity of the group or the head.",
     ),
     Reason.SHORT_OF_GPUS: Meaning(
-        "Workers of the second cluster find no node with enough free GPUs; the first cluster continues to serve.",
-        "Add nodes or free GPUs; or take the change back; or choose `upgrade.strategy: InPlaceOnly` for the next one.",
+        "No node has enough free GPUs for workers of the second cluster. The first cluster continues to serve.",
+        "Add nodes, free GPUs, or revert the change. For the next change you can choose `upgrade.strategy: InPlaceOnly`.",
     ),
     Reason.UPGRADE_FAILED: Meaning(
-        "The second cluster does not come up; the first one serves on.",
-        "Read the error in the message; mend the spec, or take the change back.",
+        "The second cluster does not come up. The first cluster continues to serve.",
+        "Read the error in the message. Fix the spec, or revert the change.",
     ),
     Reason.UP_TO_DATE: Meaning("No second cluster is starting."),
     Reason.WAITING_FOR_DELETION: Meaning(
-        "An object of a name that is needed is still being removed, such as the RayService of a service that was deleted and"
-        " applied again.",
-        "It goes on by itself once the object is gone. If that takes longer than minutes, see whether KubeRay runs: its"
-        " finalizer stays on the RayService until KubeRay has removed the clusters.",
+        "The operator needs a name of an object that is still being removed. An example is the RayService of a service that"
+        " was deleted and applied again.",
+        "The service starts automatically once the object is gone. If that takes longer than minutes, check that KubeRay runs."
+        " Its finalizer stays on the RayService until KubeRay has removed the clusters.",
     ),
     Reason.WAITING_FOR_IMAGES: Meaning(
-        "With imagePreload.mode Required the change waits as a whole until its image is on the nodes.",
-        "It goes on by itself; ImagesPreloaded says what is missing, and when it is late.",
+        "With imagePreload.mode Required the whole change is on hold until its image is on the nodes.",
+        "The change continues automatically. ImagesPreloaded names the missing nodes and the deadline.",
     ),
     Reason.WAITING_FOR_OTHERS: Meaning(
-        "Another version or setting of the operator gives the pods something else; a few services at a time get it.",
-        "It goes on by itself; SDSERVICE_ROLLOUT_AT_ONCE says how many. Look at the services whose Upgrading is True.",
+        "A new version or setting of the operator changes the pods. The operator upgrades only a few services at a time.",
+        "The change continues automatically. SDSERVICE_ROLLOUT_AT_ONCE sets how many services change at a time; those"
+        " with Upgrading=True change now.",
     ),
     Reason.WAITING_FOR_WEIGHTS: Meaning(
-        "A change of the model waits until its weights are fetched; what runs goes on.",
-        "If it lasts, read the log of the weights pods of the service; or take the change back.",
+        "A change of the model is on hold until its weights are fetched. The running replicas stay unchanged.",
+        "If this state lasts, read the log of the weights pods of the service, or revert the change.",
     ),
-    Reason.WAKING: Meaning("A request woke the service from zero; it is held until a replica runs."),
+    Reason.WAKING: Meaning(
+        "A request woke the service from zero replicas. The request waits until a replica runs."
+    ),
 }
 
 
 def page() -> str:
-    """docs/reasons.md: both tables as Markdown."""
+    """The text of docs/reasons.md: both tables as Markdown."""
     lines = [
         "<!-- Made by `make generate` from operator/src/sd_operator/status/reasons.py. -->",
         "# Every condition and every reason",
@@ -233,6 +244,6 @@ def page() -> str:
         "",
         "| reason | means | what to do |",
         "|---|---|---|",
-        *(f"| `{reason.value}` | {told.meaning} | {told.advice} |" for reason, told in REASONS.items()),
+        *(f"| `{reason.value}` | {each.meaning} | {each.advice} |" for reason, each in REASONS.items()),
     ]
     return "\n".join(lines) + "\n"

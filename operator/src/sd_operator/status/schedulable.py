@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Schedulable`: every pod that Ray asks for finds a node and may be created (pure).
+"""`Schedulable`: every pod that Ray requests may be created and finds a node (pure).
 
-False is damped: a worker that waits is what an autoscaler of nodes acts upon, so it counts after 30 s only. A pod
-that was refused by a quota or a policy counts at once.
+A worker without a node counts after 30 s only, because a node autoscaler acts on waiting pods. A pod that a quota or a
+policy refuses counts immediately.
 """
 
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ _KINDS = {Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, Reason.PODS_REFUSED}
 
 
 def problems(snapshot: Snapshot, cluster: str) -> list[PodProblem]:
-    """What keeps pods of a RayCluster from running: the head's before the workers', the oldest first."""
+    """The problems that keep pods of a RayCluster from running: the head's first, then the workers', oldest first."""
     pods = sorted(pods_of(snapshot, cluster), key=lambda pod: not pod.is_head)
     found = [pod.problem for pod in pods if pod.problem and pod.is_head]
     workers = [pod.problem for pod in pods if pod.problem and not pod.is_head]
@@ -28,7 +28,7 @@ def problems(snapshot: Snapshot, cluster: str) -> list[PodProblem]:
 
 
 def schedulable(snapshot: Snapshot, now: datetime) -> ConditionState:
-    """Whether the pods of the serving cluster, and of one that comes up, have a place."""
+    """Whether all pods of the serving and of the pending RayCluster have a node."""
     found = [
         each for cluster in snapshot.clusters for each in problems(snapshot, cluster) if each.reason in _KINDS
     ]
@@ -41,6 +41,6 @@ def schedulable(snapshot: Snapshot, now: datetime) -> ConditionState:
 
 
 def is_young(problem: PodProblem, now: datetime) -> bool:
-    """Whether a pod has waited for a node for so short a time that this is no reason yet."""
+    """Whether a pod has waited for a node for less than `PATIENCE`, so that it does not count yet."""
     is_waiting = problem.reason is Reason.UNSCHEDULABLE and bool(problem.since)
     return is_waiting and now - problem.started() < PATIENCE

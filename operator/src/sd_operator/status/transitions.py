@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Verdicts become conditions: with the generation they are about, and the time of the last flip (pure)."""
+"""Turns condition states into conditions with observedGeneration and lastTransitionTime (pure)."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,7 +16,7 @@ _MESSAGE_LIMIT = 1024
 def conditions(
     states: Mapping[ConditionType, ConditionState], previous: Status, generation: int, now: datetime
 ) -> tuple[Condition, ...]:
-    """Conditions in the order of the verdicts; the time of one that did not flip is that on record."""
+    """Conditions in the order of the states; a condition whose status did not change keeps its recorded transition time."""
     before = {condition.type: condition for condition in previous.conditions}
     stamp = times.stamp(now)
     return tuple(
