@@ -45,7 +45,7 @@ class ContentWithheld(InvalidRequest):
     def image(cls, index: int, count: int) -> "ContentWithheld":
         """The error for one image, by its place among those of the request, from 0."""
         return cls(
-            f"prompt: the model's safety checker withholds image {index} of {count}, counted from 0;"
+            f"prompt: the model's safety checker rejected image {index} of {count} (the first image is 0);"
             " send another prompt or seed",
             "prompt",
             "content_policy_violation",

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
         # With its class, as the operator reads it; the message says the rest.
         logger.error("%s: %s", type(error).__name__, " ".join(str(error).split()))  # noqa: TRY400
         return 1
-    logger.info("the weights of %s are here", config.model.uri)
+    logger.info("the weights of %s are in the cache", config.model.uri)
     return 0
 
 

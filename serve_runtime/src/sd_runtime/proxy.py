@@ -10,9 +10,11 @@ from sd_runtime.api.errors import Unavailable, problem
 from sd_runtime.serving import http1
 from sd_runtime.serving.proxy_requests import ID, ProxyRequests
 
-_LOST = Unavailable(503, "the service was lost, or is not there yet; send the request again", retry_after=1)
-_FULL = Unavailable(429, "every queue is full; come back in 1 s", retry_after=1)
-_LATE = Unavailable(504, "Ray Serve's own time limit of a request has passed")
+_LOST = Unavailable(
+    503, "the service is starting, or the connection to it was lost; retry in 1 s", retry_after=1
+)
+_FULL = Unavailable(429, "all request queues are full; retry in 1 s", retry_after=1)
+_LATE = Unavailable(504, "the request exceeded the time limit of Ray Serve's proxy")
 # What Serve's proxy says by itself, in plain text; 404 is its word for a path without an application: ours has all paths.
 _TEXTS = {404: _LOST, 408: _LATE, 429: _FULL, 500: _LOST, 503: _LOST}
 _OWN_PATHS = ("/-/healthz", "/-/routes")

@@ -78,7 +78,7 @@ def test_a_start_takes_notes_away_that_are_older_than_an_hour(tell):
 def test_no_start_fails_for_want_of_a_head(tell, store, caplog):
     store.away = True
     tell("a", LOADING)
-    assert "the start could not be told" in caplog.text
+    assert "the start of this replica could not be reported" in caplog.text
 
 
 def test_outside_ray_nothing_is_told():

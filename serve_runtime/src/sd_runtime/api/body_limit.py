@@ -59,5 +59,5 @@ class _Body:
             async with asyncio.timeout_at(self._deadline):
                 return await self._receive()
         except TimeoutError as error:
-            message = f"the body did not end within {self._seconds} s (limits.timeoutSeconds)"
+            message = f"the body was not complete within {self._seconds} s (limits.timeoutSeconds)"
             raise Unavailable(408, message, headers={"Connection": "close"}) from error

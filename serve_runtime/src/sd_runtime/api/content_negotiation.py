@@ -19,7 +19,7 @@ def check(accept: str, offers: Sequence[str]) -> None:
         Unavailable: 406.
     """
     if accept.strip() and not any(_weight(accept, each) for each in offers):
-        message = f"Accept: got {accept[:_SHOWN]!a}: must take one of {', '.join(offers)}"
+        message = f"Accept: got {accept[:_SHOWN]!a}: must accept one of {', '.join(offers)}"
         raise Unavailable(406, message)
 
 

@@ -120,7 +120,10 @@ async def _answer(request: Request, error: Exception) -> JSONResponse:
 def _routed(request: Request, error: HTTPException) -> HTTPException:
     """The router's own errors say too little; ours are `Unavailable`."""
     path = request.url.path[:_SHOWN]
-    own = {404: f"there is no {path}; see /docs", 405: f"{request.method} is not possible on {path}"}
+    own = {
+        404: f"the path {path} does not exist; /docs lists all paths",
+        405: f"the method {request.method} is not allowed on {path}; the header Allow lists the methods",
+    }
     if isinstance(error, Unavailable) or error.status_code not in own:
         return error
     return HTTPException(error.status_code, own[error.status_code], error.headers)
@@ -138,7 +141,7 @@ def _explain(details: Mapping[str, Any], name: str) -> str:
     if kind == "extra_forbidden":
         return f"{name}: unknown field; check its spelling"
     if kind == "missing":
-        return f"{name or 'body'}: required, and missing"
+        return f"{name or 'body'}: is required, but missing"
     if kind == "json_invalid":
         return f"body: is not JSON: {details['ctx']['error']}"
     value = details.get("input")
@@ -160,7 +163,7 @@ def _http(error: HTTPException) -> Problem:
 
 
 def _failed(error: GenerationFailed, request_id: str) -> Problem:
-    message = str(error.args[0]) if error.args else "a picture could not be made"
+    message = str(error.args[0]) if error.args else "the image could not be generated"
     logger.error("%s", message, extra=json_logs.of_request(request_id))
     return Problem(500, error_body(message, kind=_SERVER, code="generation_failed"))
 
@@ -169,6 +172,6 @@ def _unexpected(error: BaseException, request_id: str) -> Problem:
     # The frames without the message, which may hold a prompt.
     frames = "".join(traceback.format_tb(error.__traceback__))
     extra = json_logs.of_request(request_id)
-    logger.error("unexpected %s\n%s", type(error).__name__, frames, extra=extra)
-    message = f"an unexpected error; its traceback is in the logs under request {request_id}"
+    logger.error("a request failed with an unexpected %s\n%s", type(error).__name__, frames, extra=extra)
+    message = f"unexpected error in the service; the log has its traceback under request_id {request_id}"
     return Problem(500, error_body(message, kind=_SERVER, code="internal_error"))

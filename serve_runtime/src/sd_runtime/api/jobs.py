@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs over HTTP: ask now, watch, fetch later, or change one's mind."""
+"""Routes for jobs: create a job, poll its progress, fetch its images, and delete it."""
 
 from functools import partial
 from typing import Annotated
@@ -25,16 +25,16 @@ Index = Annotated[int, Path(ge=0, le=15, examples=[0]), BeforeValidator(partial(
 
 
 class JobImage(BaseModel):
-    """A picture of a finished job."""
+    """One finished image of a job."""
 
     index: int
-    url: str = Field(description="Path of the file.")
-    seed: int = Field(description="What makes this picture again.")
-    bytes: int = Field(description="Size of the file.")
+    url: str = Field(description="Path of the image file.")
+    seed: int = Field(description="A request with this seed generates the same image.")
+    bytes: int = Field(description="Size of the file in bytes.")
 
 
 class JobAnswer(BaseModel):
-    """A job as it is now."""
+    """The current state of a job."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -57,17 +57,25 @@ class JobAnswer(BaseModel):
     id: str
     object: str = "job"
     state: jobs.State
-    step: int = Field(description="Denoising steps done, over all its pictures.")
-    steps: int | None = Field(description="All of them; null until the engine has taken the job.")
-    queue_position: int | None = Field(description="Pictures that wait before its own; null until known.")
-    eta_seconds: float | None = Field(description="Seconds to its end, as observed; null until known.")
-    error: dict[str, str | None] | None = Field(description="Why it failed, as an error answer says it.")
+    step: int = Field(description="Finished denoising steps, over all images of the job.")
+    steps: int | None = Field(
+        description="Total denoising steps, over all images; null until the engine has accepted the job."
+    )
+    queue_position: int | None = Field(
+        description="Number of images that wait before those of this job; null until it is known."
+    )
+    eta_seconds: float | None = Field(
+        description="Estimated seconds until the job ends, from measured speed; null until it is known."
+    )
+    error: dict[str, str | None] | None = Field(
+        description="Why the job failed, in the format of an error response; null if it did not fail."
+    )
     warnings: list[WarningNote] = Field(
-        description="What of the request has no effect; empty until the engine has taken the job."
+        description="Parts of the request that have no effect; empty until the engine has accepted the job."
     )
     images: list[JobImage]
     expires_in_seconds: float | None = Field(
-        description="Seconds until its pictures are forgotten; null while it is not finished."
+        description="Seconds until the job and its images are deleted; null while the job is not finished."
     )
 
 
@@ -77,7 +85,7 @@ class JobAnswer(BaseModel):
     response_model=JobAnswer,
     responses={
         202: {
-            "description": "The job is accepted; Location is where to ask for it.",
+            "description": "The job is accepted. The header Location has its path.",
             "headers": {"Location": {"schema": {"type": "string"}}},
         },
         **openapi.errors(400, 408, 413, 415, 429, 500, 503, 504),
@@ -86,18 +94,18 @@ class JobAnswer(BaseModel):
 async def create(
     body: GenerationBody, service: TheService, store: TheJobs, request_id: RequestId
 ) -> Response:
-    """Begin to draw; takes what `POST /v1/images/generations` takes, `stream` aside.
+    """Start a job. The body is that of `POST /v1/images/generations`, without `stream`.
 
-    Jobs live in the memory of the service's one front: when it is replaced they are gone, and GET answers 404.
+    The ingress keeps jobs in its memory. When the ingress is replaced, its jobs are lost and GET answers 404.
     """
     if body.stream:
-        raise InvalidRequest("stream: got true: a job has no stream; leave it out", "stream")
+        raise InvalidRequest("stream: got true: must be false or absent, since jobs do not stream", "stream")
     request = validation.from_body(body, service.terms(), validation.any_seed(), request_id)
     try:
         job = await store.start(request)
     except jobs.TooManyJobs as error:
         seconds = service.requests.retry_after(service.clock())
-        raise Unavailable(429, "too many jobs are unfinished", seconds) from error
+        raise Unavailable(429, f"too many jobs are unfinished; retry in {seconds} s", seconds) from error
     return JSONResponse(
         _answer(job, service, store).model_dump(), 202, headers={"Location": f"/v1/jobs/{job.id}"}
     )
@@ -105,7 +113,7 @@ async def create(
 
 @router.get("/{job_id}", responses=openapi.errors(400, 404))
 async def read(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswer:
-    """State, progress, place in the queue, time left; once finished, where its pictures are."""
+    """Report the state of a job: progress, queue position, estimated time left, and the paths of finished images."""
     return _answer(_find(store, job_id), service, store)
 
 
@@ -113,12 +121,12 @@ async def read(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswer:
     "/{job_id}/images/{index}",
     response_class=Response,
     responses={
-        200: {"description": "The picture.", "content": openapi.pictures("png", "jpeg", "webp")},
+        200: {"description": "The image.", "content": openapi.pictures("png", "jpeg", "webp")},
         **openapi.errors(400, 404, 406, 409),
     },
 )
 async def image(job_id: JobId, index: Index, store: TheJobs, wanted: TheWanted) -> Response:
-    """One picture of a job, as soon as it is drawn."""
+    """Fetch one image of a job. Each image is available as soon as it is finished."""
     job = _find(store, job_id)
     content_negotiation.check(wanted.accept, (f"image/{job.file_format}",))
     picture = job.pictures.get(index)
@@ -127,13 +135,13 @@ async def image(job_id: JobId, index: Index, store: TheJobs, wanted: TheWanted) 
         headers |= responses.warned(picture.warnings)
         return Response(picture.data, media_type=f"image/{job.file_format}", headers=headers)
     if job.finished or index >= job.request.count:
-        raise Unavailable(404, f"the job is {job.state} and has no picture {index}")
-    raise Unavailable(409, f"the job is {job.state}; picture {index} is not drawn yet")
+        raise Unavailable(404, f"the job is {job.state} and has no image {index}")
+    raise Unavailable(409, f"the job is {job.state}; image {index} is not finished yet")
 
 
 @router.delete("/{job_id}", responses=openapi.errors(400, 404))
 async def delete(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswer:
-    """Stop an unfinished job, or forget a finished one and its pictures; the answer is its last state."""
+    """Cancel an unfinished job, or delete a finished job with its images. The response is the last state of the job."""
     job = _find(store, job_id)
     await store.delete(job)
     return _answer(job, service, store)
@@ -142,7 +150,9 @@ async def delete(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswe
 def _find(store: jobs.JobStore, job_id: str) -> jobs.Job:
     job = store.find(job_id)
     if job is None:
-        raise Unavailable(404, "there is no job of this id; jobs are forgotten some time after their end")
+        minutes = jobs.KEPT_SECONDS // 60
+        message = f"no job has this id; a job is deleted {minutes} minutes after its end, or earlier"
+        raise Unavailable(404, message)
     return job
 
 

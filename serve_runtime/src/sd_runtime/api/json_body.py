@@ -18,7 +18,7 @@ from sd_runtime.errors import InvalidRequest
 _BOM = "\ufeff"
 _DEEPEST = 16
 _SHOWN = 80
-_SEND_JSON = "send JSON, with the header Content-Type: application/json"
+_SEND_JSON = "send JSON, with one header Content-Type: application/json"
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -55,7 +55,7 @@ class _StrictRequest(Request):
         try:
             content = await self.body()
         except ClientDisconnect as error:
-            raise Unavailable(400, "the connection ended before the body did") from error
+            raise Unavailable(400, "the connection ended before the body was complete") from error
         if content:
             _check_type(self.headers)
             self._parsed = parse(content)
@@ -76,13 +76,13 @@ def parse(content: bytes) -> Any:
         text = content.decode().removeprefix(_BOM)
         found = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"body: is not UTF-8, from byte {error.start} on") from error
+        raise InvalidRequest(f"body: is not UTF-8: byte {error.start} is invalid") from error
     except json.JSONDecodeError as error:
         raise InvalidRequest(f"body: is not JSON: {error.msg}, at character {error.pos}") from error
     except RecursionError as error:
         raise _too_deep() from error
     except ValueError as error:  # an integer of more than 4300 digits
-        raise InvalidRequest("body: has a number of thousands of digits") from error
+        raise InvalidRequest("body: contains an integer with thousands of digits") from error
     _check_values(found)
     return found
 
@@ -90,7 +90,7 @@ def parse(content: bytes) -> Any:
 def _check_type(headers: Headers) -> None:
     given = headers.getlist("content-type")
     if len(given) != 1:
-        raise _other_type(f"Content-Type: got {len(given)} of them: {_SEND_JSON}")
+        raise _other_type(f"Content-Type: got {len(given)} headers: {_SEND_JSON}")
     media = Message()
     media["content-type"] = given[0]
     kind, subtype = media.get_content_maintype(), media.get_content_subtype()
@@ -98,10 +98,10 @@ def _check_type(headers: Headers) -> None:
         raise _other_type(f"Content-Type: got {given[0][:_SHOWN]!r}: {_SEND_JSON}")
     charset = media.get_content_charset("utf-8")
     if charset not in {"utf-8", "utf8"}:
-        raise _other_type(f"Content-Type: got charset {charset[:_SHOWN]!r}: JSON is UTF-8")
+        raise _other_type(f"Content-Type: got charset {charset[:_SHOWN]!r}: must be utf-8, as JSON is UTF-8")
     coding = headers.get("content-encoding", "identity")
     if coding.lower() != "identity":
-        message = f"Content-Encoding: got {coding[:_SHOWN]!r}: send the body as it is, without a coding"
+        message = f"Content-Encoding: got {coding[:_SHOWN]!r}: must be absent; send the body uncompressed"
         raise Unavailable(415, message, headers={"Accept-Encoding": "identity"})
 
 
@@ -114,18 +114,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = _printable(next(name for name in names if names.count(name) > 1))
-        raise InvalidRequest(f"{twice}: got it {names.count(twice)} times: must be there once", twice)
+        raise InvalidRequest(f"{twice}: got {names.count(twice)} values: must appear once", twice)
     return found
 
 
 def _no_number(name: str) -> float:
-    raise InvalidRequest(f"body: has {name}, which is no number in JSON")
+    raise InvalidRequest(f"body: contains {name}, which is not a number in JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise InvalidRequest(f"body: has the number {text[:_SHOWN]}, which no float holds")
+        raise InvalidRequest(f"body: contains the number {text[:_SHOWN]}, which is too large for a float")
     return number
 
 
@@ -135,7 +135,7 @@ def _check_values(found: Any) -> None:
             raise _too_deep()
         if not _is_unicode(text):
             field = _printable(name)
-            message = f"{field}: has half of a surrogate pair: must be Unicode"
+            message = f"{field}: contains half of a surrogate pair: must be valid Unicode"
             raise InvalidRequest(message, field)
 
 

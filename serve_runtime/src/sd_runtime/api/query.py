@@ -39,7 +39,7 @@ def strict_query(request: Request) -> None:
     for name, times in counted.items():
         if times > 1:
             shown = name[:_SHOWN]
-            raise InvalidRequest(f"{shown}: got it {times} times: must be there once", shown)
+            raise InvalidRequest(f"{shown}: got {times} values: must appear once", shown)
 
 
 def plain_number(text: Any, name: str = "number") -> Any:
@@ -74,8 +74,10 @@ def _check_escapes(query: bytes) -> None:
     bad = _BAD_ESCAPE.search(query)
     if bad:
         shown = bad[0].decode("latin-1")
-        raise InvalidRequest(f"query: got {shown!r}: a % is followed by two hexadecimal digits, or is %25")
+        raise InvalidRequest(
+            f"query: got {shown!r}: two hexadecimal digits must follow each %; write %25 for a % itself"
+        )
     try:
         unquote_to_bytes(query).decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequest("query: must be UTF-8, percent-encoded") from error
+        raise InvalidRequest("query: is not UTF-8: must be UTF-8, percent-encoded") from error

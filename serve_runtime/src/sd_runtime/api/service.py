@@ -121,7 +121,7 @@ class Service:
             done = 1
         except QueueFull as error:
             seconds = self.requests.retry_after(self.clock())
-            raise Unavailable(429, f"every queue is full; come back in {seconds} s", seconds) from error
+            raise Unavailable(429, f"all request queues are full; retry in {seconds} s", seconds) from error
         except (asyncio.CancelledError, GeneratorExit):
             self.metrics.cancelled()
             raise

@@ -170,13 +170,13 @@ def _output(body: GenerationBody, file_format: FileFormat | None) -> Output:
 
 def _check_model(wanted: str | None, served: str) -> None:
     if wanted not in {None, served}:
-        message = f"model: got {str(wanted)[:80]!r}: must be {served!r}, or left out"
+        message = f"model: got {str(wanted)[:80]!r}: must be {served!r} or absent"
         raise InvalidRequest(message, "model", "model_not_found")
 
 
 def _check_previews(body: GenerationBody) -> None:
     if body.partial_images and not body.stream:
-        message = f"partial_images: got {body.partial_images} without stream: must be 0, or stream true"
+        message = f"partial_images: got {body.partial_images}: must be 0 unless stream is true"
         raise InvalidRequest(message, "partial_images")
 
 
@@ -211,21 +211,21 @@ def _check(request: ImageRequest, limits: Limits, names: dict[str, str]) -> None
     _check_number("n", request.count, 1, limits.max_images)
     if request.seed + request.count - 1 > MAX_SEED:
         raise InvalidRequest(
-            f"seed: got {request.seed} for {request.count} pictures: the last one's must be at most {MAX_SEED}",
+            f"seed: got {request.seed} for {request.count} images: seed + n - 1 must be at most {MAX_SEED}",
             "seed",
         )
 
 
 def _check_text(name: str, text: str, limits: Limits, *, may_be_blank: bool = False) -> None:
     if not may_be_blank and not text.strip():
-        raise InvalidRequest(f"{name}: got {len(text)} characters, all blank: must say what to draw", name)
+        raise InvalidRequest(f"{name}: got {len(text)} characters, all blank: must describe the image", name)
     if len(text) > limits.max_prompt_characters:
         raise InvalidRequest(
             f"{name}: got {len(text)} characters: must be at most {limits.max_prompt_characters}", name
         )
     if any("\ud800" <= character <= "\udfff" for character in text):  # JSON can spell them
         raise InvalidRequest(
-            f"{name}: got {len(text)} characters, one of them half of a surrogate pair: must be Unicode", name
+            f"{name}: got {len(text)} characters with half of a surrogate pair: must be valid Unicode", name
         )
 
 

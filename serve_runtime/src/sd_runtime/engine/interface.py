@@ -87,9 +87,9 @@ def check_loras(
             raise InvalidRequest(f"lora: got {name!r}: the LoRA cannot be used: {refused[name]}", "lora")
         if name not in offered:
             known = ", ".join(offered) or "none"
-            raise InvalidRequest(f"lora: got {name[:80]!r}: this service offers {known}", "lora")
+            raise InvalidRequest(f"lora: got {name[:80]!r}: must be one of {known}", "lora")
     if len(set(request.loras)) < len(request.loras):
-        raise InvalidRequest("lora: got a name twice: name each once", "lora")
+        raise InvalidRequest("lora: got a name twice: each name must appear once", "lora")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ REST_SECONDS = 10.0
 
 _LINGER_SECONDS = 2.0
 _BAD_LINE = "illegal request line"
-_ENCODE = "; a request target has ASCII characters only, so percent-encode the others"
+_ENCODE = "; the request target must be ASCII, so percent-encode all other characters"
 
 
 def install() -> None:
@@ -103,7 +103,7 @@ class Http1(H11Protocol):
         if self.transport.is_closing():
             return
         if self.conn.trailing_data[0]:
-            self._refuse(408, f"the headers did not end within {HEAD_SECONDS:.0f} s")
+            self._refuse(408, f"the headers were not complete within {HEAD_SECONDS:.0f} s")
         else:
             self.transport.close()
 
@@ -147,10 +147,10 @@ def _explained(status: int, message: str, unread: bytes) -> tuple[int, str]:
     if status == 431:  # noqa: PLR2004
         if b"\n" not in unread:
             return 414, f"the request line is longer than {HEAD_BYTES} bytes"
-        return 431, f"request line and headers are longer than {HEAD_BYTES} bytes"
+        return 431, f"the request line and the headers together are longer than {HEAD_BYTES} bytes"
     rule = message.partition(": bytearray(")[0]  # h11 quotes what it read, a prompt perhaps
     hint = _ENCODE if rule == _BAD_LINE else ""
-    return status, f"the request breaks a rule of HTTP/1.1: {rule}{hint}"
+    return status, f"the request is not valid HTTP/1.1: {rule}{hint}"
 
 
 def _answer(status: int, message: str) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:

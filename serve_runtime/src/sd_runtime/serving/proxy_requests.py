@@ -77,8 +77,8 @@ def _refusal(scope: Scope) -> Unavailable | None:
         return Unavailable(505, f"HTTP version: got {scope['http_version']}: must be 1.0 or 1.1")
     if not scope["path"].startswith("/"):
         target = scope["path"][:_SHOWN]
-        return Unavailable(400, f"request target: got {target!r}: must be a path that begins with /")
+        return Unavailable(400, f"request target: got {target!r}: must be a path that starts with /")
     names = {name for name, _ in scope["headers"]}
     if {b"content-length", b"transfer-encoding"} <= names:
-        return Unavailable(400, "a request has Content-Length or Transfer-Encoding, and not both")
+        return Unavailable(400, "got both Content-Length and Transfer-Encoding: a request must have only one")
     return None

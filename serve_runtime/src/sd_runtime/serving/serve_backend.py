@@ -58,7 +58,7 @@ class ServeDrawer:
             async with asyncio.timeout(_HEAD_SECONDS):
                 return await asyncio.to_thread(startup_store.told)
         except (TimeoutError, RayError, RuntimeError, ConnectionError) as error:
-            raise Unavailable(503, "Ray's head does not answer", retry_after=5) from error
+            raise Unavailable(503, "Ray's head does not answer; retry in 5 s", retry_after=5) from error
 
     async def draw(self, request: ImageRequest, limits: Limits) -> list[Picture]:
         """Have a replica draw; a request that finds none waits for a cold start."""
@@ -95,12 +95,14 @@ class ServeDrawer:
         if isinstance(error, RayTaskError):
             return error.cause if isinstance(error.cause, RuntimeFailure) else _Unforeseen(error)
         if isinstance(error, DeploymentUnavailableError):
-            return Unavailable(503, "the model failed to start", retry_after=30)
+            return Unavailable(503, "the model failed to start; retry in 30 s", retry_after=30)
         if isinstance(error, _LOST):
-            return Unavailable(503, "the replica was lost; send the request again", retry_after=1)
+            return Unavailable(503, "the replica stopped before it finished; retry in 1 s", retry_after=1)
         if (await self._probe.read()).phase != "ready":
-            return Unavailable(503, f"no replica became ready within {patience} s", retry_after=30)
-        return Unavailable(504, f"not done within {patience} s (limits.timeoutSeconds)")
+            return Unavailable(
+                503, f"no replica was ready within {patience} s; retry in 30 s", retry_after=30
+            )
+        return Unavailable(504, f"the request did not finish within {patience} s (limits.timeoutSeconds)")
 
 
 class _Patience:

@@ -31,7 +31,7 @@ def tell(report: StartReport) -> None:
         replica = serve.get_replica_context().replica_id.unique_id
         _put(replica, report)
     except (RayServeException, RaySystemError, RuntimeError, ConnectionError) as error:
-        logger.warning("the start could not be told to Ray's head: %s", error)
+        logger.warning("the start of this replica could not be reported to Ray's head: %s", error)
 
 
 def told() -> dict[str, StartReport]:

@@ -26,7 +26,7 @@ def fetch(model: ModelConfig) -> Path:
     scheme, separator, _ = model.uri.partition("://")
     if not separator or scheme not in _SOURCES:
         known = ", ".join(f"{name}://" for name in _SOURCES)
-        raise ConfigError(f"model.uri: got {model.uri!r}: must begin with one of {known}")
+        raise ConfigError(f"model.uri: got {model.uri!r}: must start with one of {known}")
     found = _SOURCES[scheme](model)
     completeness.check(model, found)
     return found

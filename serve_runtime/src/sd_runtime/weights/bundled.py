@@ -14,5 +14,5 @@ def fetch(model: ModelConfig) -> Path:
     shipped = Path(str(files("sd_runtime"))) / "models"
     names = sorted(path.name for path in shipped.iterdir() if path.is_dir())
     if name not in names:
-        raise ModelNotFound(f"model.uri: got {model.uri!r}: bundled are {', '.join(names)}")
+        raise ModelNotFound(f"model.uri: got {model.uri!r}: must be bundled:// and one of {', '.join(names)}")
     return shipped / name

@@ -23,12 +23,12 @@ def check(model: ModelConfig, folder: Path) -> None:
 
 def _problems(folder: Path) -> Iterator[str]:
     if not (folder / _INDEX).is_file():
-        yield f"is no diffusers folder (no {_INDEX})"
+        yield f"is not a diffusers folder: it has no {_INDEX}"
         return
     try:
         index = dict(json.loads((folder / _INDEX).read_text("utf-8")))
     except (ValueError, TypeError) as error:
-        yield f"has a {_INDEX} that is no JSON object: {error}"
+        yield f"has a {_INDEX} that is not a JSON object: {error}"
         return
     for name, kind in index.items():
         # [library, class] is a part of the pipeline; [null, null] is one that this model goes without.
@@ -36,6 +36,6 @@ def _problems(folder: Path) -> Iterator[str]:
             continue
         part = folder / name
         if not part.is_dir():
-            yield f"lacks {name}/, which its {_INDEX} names"
+            yield f"has no folder {name}/, which its {_INDEX} lists"
         elif name.startswith("tokenizer") and not any(any(part.glob(each)) for each in _VOCABULARIES):
-            yield f"lacks the vocabulary of {name}/ ({', '.join(_VOCABULARIES)})"
+            yield f"has no vocabulary in {name}/ (one of {', '.join(_VOCABULARIES)})"

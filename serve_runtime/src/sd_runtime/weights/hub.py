@@ -116,8 +116,8 @@ def failure(what: str, error: Exception) -> ModelUnavailable:
     answer = _answer(error)
     if answer is not None and answer.response.status_code in _REFUSED:
         return ModelForbidden(f"{what}: the hub refuses the token of tokenSecretRef ({_status(answer)})")
-    words = str(error).splitlines()[0] if str(error) else "no answer"
-    return ModelUnavailable(f"{what}: {type(error).__name__}: {words}")
+    words = str(error).splitlines()[0] if str(error) else "no message"
+    return ModelUnavailable(f"{what}: the download failed: {type(error).__name__}: {words}")
 
 
 def _answer(error: BaseException | None) -> HfHubHTTPError | None:

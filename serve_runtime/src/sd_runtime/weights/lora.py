@@ -36,7 +36,7 @@ def fetch(lora: Lora) -> Path:
             words = str(error).partition(f"{model.uri!r}: ")[2] or str(error)
             raise type(error)(f"loras: {lora.name}: got {lora.uri!r}: {words}") from error
         return _only(lora, found, name)
-    raise ConfigError(f"loras: {lora.name}: got {lora.uri!r}: must begin with one of file://, pvc://, hf://")
+    raise ConfigError(f"loras: {lora.name}: got {lora.uri!r}: must start with one of file://, pvc://, hf://")
 
 
 def _only(lora: Lora, found: Path, name: str) -> Path:

@@ -72,7 +72,7 @@ def _one_at_a_time(lock: Path, repository: str) -> AbstractContextManager[Any]:
         try:
             return taken.acquire(timeout=_TELL_SECONDS)
         except Timeout:
-            logger.info("waiting for another replica that downloads %s", repository)
+            logger.info("waiting until another process has downloaded %s", repository)
 
 
 def _whole(download: Download) -> Path:
@@ -80,12 +80,12 @@ def _whole(download: Download) -> Path:
     if not (bad := _corrupt(folder)):
         return folder
     for file in bad:
-        logger.warning("%s does not have the hub's checksum; downloading it again", file.name)
+        logger.warning("the checksum of %s differs from the hub's; the file is downloaded again", file.name)
         file.resolve().unlink(missing_ok=True)
         file.unlink(missing_ok=True)
     folder = download()
     if bad := _corrupt(folder):
-        raise Corrupt(f"{bad[0].name} does not have the checksum that the hub names, twice in a row")
+        raise Corrupt(f"the checksum of {bad[0].name} differs from the hub's, even after a second download")
     return folder
 
 
@@ -98,7 +98,7 @@ def _corrupt(folder: Path) -> list[Path]:
             size += stored.stat().st_size
             if _digest(stored) != stored.name:
                 bad.append(file)
-    logger.info("checked %.1f GB in %.1f s", size / 1e9, time.monotonic() - began)
+    logger.info("verified the checksums of %.1f GB in %.1f s", size / 1e9, time.monotonic() - began)
     return bad
 
 
