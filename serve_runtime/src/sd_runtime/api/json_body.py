@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A body as RFC 8259 has it: JSON in UTF-8, each field once, numbers that are numbers; all else is named and refused."""
+"""Strict parsing of request bodies: JSON by RFC 8259 in UTF-8, each field once, and only finite numbers.
+
+The error of a rejected body names the rule that it breaks.
+"""
 
 import json
 import math
@@ -24,10 +27,10 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class JsonRoute(APIRoute):
-    """A route whose body, where it takes one, is read strictly."""
+    """A route that parses its body strictly, if it has one."""
 
     def get_route_handler(self) -> Handler:
-        """FastAPI's own handler, behind our reader."""
+        """FastAPI's own handler, called after our parser."""
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
@@ -41,16 +44,16 @@ class JsonRoute(APIRoute):
 
 
 class _StrictRequest(Request):
-    """What FastAPI asks for the body."""
+    """A request whose parsed body FastAPI can read."""
 
     _parsed: Any = None
 
     async def read(self) -> None:
-        """Read and parse it once.
+        """Read and parse the body once.
 
         Raises:
-            InvalidRequest: it is no JSON of ours.
-            Unavailable: it is of another type (415), or the client left before its end.
+            InvalidRequest: the body is not valid JSON, or breaks one of our rules.
+            Unavailable: the body has another type (415), or the client disconnected before its end (400).
         """
         try:
             content = await self.body()
@@ -66,11 +69,11 @@ class _StrictRequest(Request):
 
 
 def parse(content: bytes) -> Any:
-    """JSON text as Python values.
+    """Parse JSON text into Python values.
 
     Raises:
-        InvalidRequest: it is not JSON, not UTF-8, or has what readers understand differently: a field twice, NaN, half of
-            a surrogate pair, deep nesting.
+        InvalidRequest: the text is not JSON or not UTF-8, or it contains something that parsers read in different ways: a
+            repeated field, NaN, half of a surrogate pair, deep nesting.
     """
     try:
         text = content.decode().removeprefix(_BOM)
@@ -140,7 +143,7 @@ def _check_values(found: Any) -> None:
 
 
 def _texts(found: Any) -> Iterator[tuple[str, str, int]]:
-    """Every string in a value with the field it is in and its depth, names of fields included."""
+    """Every string in a value with its top-level field and its depth. Names of fields are included."""
     waiting = [("body", found, 0)]
     while waiting:
         name, value, depth = waiting.pop()
