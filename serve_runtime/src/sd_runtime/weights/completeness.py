@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a folder holds the whole pipeline that its `model_index.json` names.
+"""A check that a folder contains every part of the pipeline that its `model_index.json` lists.
 
-A missing tokenizer is the one part that loads without an error, and then no prompt means anything.
+The tokenizer needs this check most: without its vocabulary the pipeline loads without an error, and prompts have no
+effect.
 """
 
 import json
@@ -16,7 +17,7 @@ _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model")
 
 
 def check(model: ModelConfig, folder: Path) -> None:
-    """Raise ModelUnavailable, naming the first part that is missing."""
+    """Raise ModelUnavailable if a part is missing. The message names the first one."""
     for problem in _problems(folder):
         raise ModelUnavailable(f"model.uri: got {model.uri!r}: {folder} {problem}")
 
@@ -31,7 +32,7 @@ def _problems(folder: Path) -> Iterator[str]:
         yield f"has a {_INDEX} that is not a JSON object: {error}"
         return
     for name, kind in index.items():
-        # [library, class] is a part of the pipeline; [null, null] is one that this model goes without.
+        # [library, class] is a part of the pipeline; [null, null] is a part that this model does not have.
         if not (isinstance(kind, list) and all(kind)):
             continue
         part = folder / name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`file:///path` and `pvc://claim/path`: a diffusers folder that is already on this machine."""
+"""The sources `file:///path` and `pvc://claim/path`: a diffusers folder that exists on this machine."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from sd_runtime.config import ModelConfig
 from sd_runtime.errors import ConfigError, ModelNotFound, ModelUnavailable
 
 CLAIMS = Path("/models")
-"""Where the operator mounts PersistentVolumeClaims, each by its name."""
+"""The folder in which the operator mounts PersistentVolumeClaims, each under its name."""
 
 
 def fetch(model: ModelConfig) -> Path:

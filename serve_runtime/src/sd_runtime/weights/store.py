@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Downloads kept on a volume that replicas, workers and preloads may share.
+"""A cache of downloads on a volume that replicas, workers and preload pods may share.
 
-One downloads, the others wait for it. What is whole is checked against the hub's checksums and marked; what is marked
-is used without asking the hub, so a replica starts while the hub is away. What was cut off is taken up where it ended:
-huggingface_hub keeps the part that has arrived.
+One process downloads while the others wait. A complete download is verified against the hub's checksums and gets a
+marker file. Files with a marker are used without a call to the hub, so a replica starts even if the hub is down. An
+interrupted download continues where it stopped, because huggingface_hub keeps partial files.
 """
 
 import hashlib
@@ -31,24 +31,24 @@ Download = Callable[[], Path]
 
 
 class Corrupt(Exception):
-    """Files do not have the checksums that the hub named, even after a second download."""
+    """The checksums of files differ from the hub's, even after a second download."""
 
 
 def fetch(
     repository: str, revision: str | None, files: str, download: Download, root: Path | None = None
 ) -> Path:
-    """The folder of a repository's files at a revision, downloaded by one at a time.
+    """Return the folder of a repository's files at a revision. Only one process downloads them at a time.
 
     Args:
         repository: owner/name.
-        revision: a commit is kept for good; a branch or tag is asked for each time.
-        files: what distinguishes this selection of files from others of the repository.
-        download: brings what is missing and returns the folder.
-        root: of the cache; by default huggingface_hub's.
+        revision: a commit is cached permanently; a branch or tag is checked at the hub each time.
+        files: a name that distinguishes this selection of files from others of the repository.
+        download: downloads the missing files and returns their folder.
+        root: root folder of the cache; huggingface_hub's by default.
 
     Raises:
-        Corrupt: as it says.
-        OSError: the volume cannot be written, or does not lock.
+        Corrupt: the checksums of files differ from the hub's, even after a second download.
+        OSError: the volume is not writable or does not support locks.
     """
     pinned = revision is not None and COMMIT.fullmatch(revision) is not None
     name = re.sub(r"[^A-Za-z0-9._-]+", "--", "--".join(filter(None, (repository, revision, files))))
@@ -66,7 +66,7 @@ def fetch(
 
 
 def _one_at_a_time(lock: Path, repository: str) -> AbstractContextManager[Any]:
-    """Hold the lock; the kernel lets it go with its process, on network file systems the server does."""
+    """Take the lock. If its process dies, the kernel releases it; on network file systems the server does."""
     taken = FileLock(lock)
     while True:
         try:
@@ -90,7 +90,7 @@ def _whole(download: Download) -> Path:
 
 
 def _corrupt(folder: Path) -> list[Path]:
-    """Large files whose content is not the one that huggingface_hub stored them under."""
+    """The large files whose checksum differs from their name in the cache of huggingface_hub."""
     began, size, bad = time.monotonic(), 0, []
     for file in _files(folder):
         stored = file.resolve()
@@ -126,7 +126,7 @@ def _mark(marker: Path, folder: Path) -> None:
 
 
 def _marked(marker: Path) -> Path | None:
-    """The folder that the marker tells of, if all its files are there at their sizes."""
+    """The folder of a marker if all of its files exist with their sizes, else None."""
     try:
         content: dict[str, Any] = json.loads(marker.read_text("utf-8"))
         folder = marker.parent / content["folder"]
