@@ -157,7 +157,7 @@ def _find(store: jobs.JobStore, job_id: str) -> jobs.Job:
 
 
 def _answer(job: jobs.Job, service: Service, store: jobs.JobStore) -> JobAnswer:
-    told = None if job.error is None else errors.problem(job.error, job.request.id).body["error"]
+    error = None if job.error is None else errors.problem(job.error, job.request.id).body["error"]
     return JobAnswer(
         id=job.id,
         state=job.state,
@@ -165,7 +165,7 @@ def _answer(job: jobs.Job, service: Service, store: jobs.JobStore) -> JobAnswer:
         steps=job.steps,
         queue_position=job.ahead,
         eta_seconds=job.eta_seconds(service.clock(), service.pictures.per_second()),
-        error=told,
+        error=error,
         warnings=responses.notes(job.warnings),
         images=[
             JobImage(

@@ -46,7 +46,8 @@ def plain_number(text: Any, name: str = "number") -> Any:
     """Return the text of a number unchanged, or reject a notation that only some parsers accept.
 
     Raises:
-        InvalidRequest: the text contains a blank, an underscore, a plus sign (but in an exponent) or a character beyond ASCII.
+        InvalidRequest: the text contains a blank, an underscore, a character beyond ASCII, or a plus sign outside an
+            exponent.
     """
     if isinstance(text, str) and _LAX.search(text.replace("e+", "e").replace("E+", "e")):
         raise InvalidRequest(f"{name}: got {text[:_SHOWN]!a}: must be a number in ASCII digits", name)

@@ -27,7 +27,10 @@ def of_request(request_id: str) -> dict[str, Any]:
 
 
 def install() -> None:
-    """Write the records of this package to stderr as JSON. A second call changes nothing; Ray's own records keep their format."""
+    """Write the log records of this package to stderr as JSON.
+
+    A second call changes nothing. Ray's own records keep their format.
+    """
     ours = logging.getLogger("sd_runtime")
     if not any(isinstance(handler.formatter, JsonLines) for handler in ours.handlers):
         handler = logging.StreamHandler()

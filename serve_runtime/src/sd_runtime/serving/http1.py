@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from sd_runtime.api.errors import Unavailable, problem
 
 HEAD_BYTES = 256 * 1024
-"""Maximum size of the request line and headers together. A percent-encoded prompt of 20,000 characters fits, in any script."""
+"""Maximum size of the request line and headers. A percent-encoded prompt of 20,000 characters fits, in any script."""
 HEAD_SECONDS = 30.0
 """Time limit for the request line and headers. A new connection that stays silent is closed after it, too."""
 REST_SECONDS = 10.0
