@@ -111,7 +111,7 @@ async def test_a_file_is_one_picture_of_the_named_format(http, drawer, body, par
         ({"seed": 2**53 - 1, "n": 2}, "seed", "seed + n - 1 must be at most 9007199254740991"),
         ({"lora": "gouache"}, "lora", "got 'gouache': must be one of ink, oil"),
         ({"lora": ["ink", "ink"]}, "lora", "got a name twice"),
-        ({"lora": [5]}, "lora", "got [5]: must be a name, or an object of name and strength"),
+        ({"lora": [5]}, "lora", "got [5]: must be a name, or an object with name and strength"),
         (
             {"lora": {"name": "ink", "strength": 5}},
             "lora.strength",

@@ -121,7 +121,7 @@ async def test_a_byte_order_mark_is_skipped(http):
     [
         (b'{"prompt": "a", "prompt": "b"}', "prompt", "prompt: got 2 values: must appear once"),
         (b'{"prompt": "a", "seed": NaN}', None, "contains NaN, which is not a number in JSON"),
-        (b'{"prompt": "a", "guidance_scale": -Infinity}', None, "has -Infinity"),
+        (b'{"prompt": "a", "guidance_scale": -Infinity}', None, "contains -Infinity"),
         (
             b'{"prompt": "a", "guidance_scale": 1e999}',
             None,
@@ -160,7 +160,7 @@ async def test_json_that_readers_understand_differently_is_400(refused, drawer, 
         ("prompt=a%zz", None, "query: got '%zz'"),
         ("prompt=100%", None, "query: got '%'"),
         ("prompt=%FFa", None, "query: is not UTF-8: must be UTF-8, percent-encoded"),
-        ("prompt=%ED%A0%80", None, "query: must be UTF-8"),
+        ("prompt=%ED%A0%80", None, "query: is not UTF-8"),
         ("prompt=a&img_size=%D9%A6%D9%A4", "img_size", "must be a number in ASCII digits"),
         ("prompt=a&img_size=1_28", "img_size", "got '1_28': must be a number in ASCII digits"),
         ("prompt=a&steps=+4", "steps", "got ' 4': must be a number in ASCII digits"),

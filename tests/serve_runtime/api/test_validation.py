@@ -49,7 +49,7 @@ def test_size_of_the_openai_route():
             "prompt",
             "got 3 characters with half of a surrogate pair",
         ),
-        (generate, {"negative_prompt": "\udfff"}, "negative_prompt", "must be Unicode"),
+        (generate, {"negative_prompt": "\udfff"}, "negative_prompt", "must be valid Unicode"),
         (imagine, {"prompt": "x" * 2001}, "prompt", "got 2001 characters: must be at most 2000"),
         (imagine, {"img_size": 7}, "img_size", "got 7: must be a multiple of 8 from 64 to 1024"),
         (imagine, {"img_size": 0}, "img_size", "got 0"),

@@ -49,9 +49,9 @@ def test_claim_is_below_its_mount(tmp_path, monkeypatch):
         ("shapes", ConfigError, "must start with one of"),
         ("bundled://nope", ModelUnavailable, "must be bundled:// and one of shapes"),
         ("file:///no/such/folder", ModelUnavailable, "there is no folder"),
-        ("file://models/a", ConfigError, "must be file:/// and an absolute path"),
-        ("pvc://../etc", ConfigError, "must be pvc:// and a claim's name"),
-        ("pvc:///etc", ConfigError, "must be pvc:// and a claim's name"),
+        ("file://models/a", ConfigError, "must be file:// and an absolute path"),
+        ("pvc://../etc", ConfigError, "must be pvc://CLAIM/PATH"),
+        ("pvc:///etc", ConfigError, "must be pvc://CLAIM/PATH"),
     ],
 )
 def test_wrong_uri_names_value_and_rule(uri, error, says):
@@ -197,7 +197,7 @@ def test_whatever_else_fails_is_told_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(ModelUnavailable) as caught:
         fetch("hf://owner/name", revision=COMMIT)
-    assert str(caught.value) == "model.uri: got 'hf://owner/name': ConnectionError: no route"
+    assert str(caught.value) == "model.uri: got 'hf://owner/name': the download failed: ConnectionError: no route"
 
 
 @pytest.fixture
