@@ -197,7 +197,10 @@ def test_whatever_else_fails_is_told_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(hub, "snapshot_download", refuse)
     with pytest.raises(ModelUnavailable) as caught:
         fetch("hf://owner/name", revision=COMMIT)
-    assert str(caught.value) == "model.uri: got 'hf://owner/name': the download failed: ConnectionError: no route"
+    assert (
+        str(caught.value)
+        == "model.uri: got 'hf://owner/name': the download failed: ConnectionError: no route"
+    )
 
 
 @pytest.fixture
