@@ -11,7 +11,7 @@ from sd_runtime.serving import http1
 from sd_runtime.serving.proxy_requests import ID, ProxyRequests
 
 _LOST = Unavailable(
-    503, "the service is starting, or the connection to it was lost; retry in 1 s", retry_after=1
+    503, "the service is starting, or it was lost during the request; retry in 1 s", retry_after=1
 )
 _FULL = Unavailable(429, "all request queues are full; retry in 1 s", retry_after=1)
 _LATE = Unavailable(504, "the request exceeded the time limit of Ray Serve's proxy")

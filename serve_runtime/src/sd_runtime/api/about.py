@@ -65,15 +65,23 @@ _ALIVE = {
 }
 
 
-@router.get("/v1/models", responses=openapi.errors(400))
+@router.get("/v1/models", summary="List the model", responses=openapi.errors(400))
 async def models(service: TheService) -> ModelList:
     """List the one model of this service, its device and data type, and the limits and defaults of a request."""
     return ModelList(data=[await _card(service)])
 
 
-@router.get("/v1/models/{model:path}", responses=openapi.errors(400, 404))
+@router.get("/v1/models/{model:path}", summary="Describe the model", responses=openapi.errors(400, 404))
 async def model(
-    model: Annotated[str, Path(max_length=1024, examples=["bundled://shapes"])], service: TheService
+    model: Annotated[
+        str,
+        Path(
+            max_length=1024,
+            description="The model's `id` in `GET /v1/models`.",
+            examples=["bundled://shapes"],
+        ),
+    ],
+    service: TheService,
 ) -> ModelCard:
     """Describe the model with this name."""
     if model != service.config.model.uri:
@@ -81,13 +89,19 @@ async def model(
     return await _card(service)
 
 
-@router.get("/healthz", responses=openapi.errors(400) | {200: _ALIVE})
+@router.get(
+    "/healthz", summary="Report that the ingress is alive", responses=openapi.errors(400) | {200: _ALIVE}
+)
 async def healthz() -> dict[str, str]:
     """Answer 200 while the ingress process is alive. The state of the model has no influence."""
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses=openapi.errors(400) | {200: _READY, 503: _NOT_YET})
+@router.get(
+    "/readyz",
+    summary="Report whether the service is ready",
+    responses=openapi.errors(400) | {200: _READY, 503: _NOT_YET},
+)
 async def readyz(service: TheService) -> JSONResponse:
     """Answer 200 if the service can generate an image. The body has the phase, device, versions and load times."""
     state = await service.drawer.readiness()
@@ -98,7 +112,11 @@ async def readyz(service: TheService) -> JSONResponse:
     return JSONResponse(body, status_code=200 if state.ready else 503)
 
 
-@router.get("/startz", responses=openapi.errors(400, 503) | {200: _STARTS})
+@router.get(
+    "/startz",
+    summary="Report the starts of the replicas",
+    responses=openapi.errors(400, 503) | {200: _STARTS},
+)
 async def startz(service: TheService) -> JSONResponse:
     """Report the start of each replica: its current phase and the seconds of each phase. No replica is called."""
     found = await service.drawer.starts()

@@ -18,6 +18,7 @@ _OFFERS = (content_negotiation.JSON, *content_negotiation.PICTURES)
 
 @router.post(
     "/v1/images/generations",
+    summary="Generate images",
     response_model=GenerationAnswer,
     responses={
         200: {

@@ -33,6 +33,7 @@ router = APIRouter(tags=["pictures"], dependencies=[Depends(_strictly)])
 
 @router.get(
     PATH,
+    summary="Generate one image",
     response_class=Response,
     responses={
         200: {"description": "The image.", "content": openapi.pictures("png")},

@@ -20,8 +20,14 @@ from sd_runtime.store import jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(no_query)], route_class=JsonRoute)
 
-JobId = Annotated[str, Path(max_length=128, examples=["job-0123456789abcdef0123456789abcdef"])]
-Index = Annotated[int, Path(ge=0, le=15, examples=[0]), BeforeValidator(partial(plain_number, name="index"))]
+JobId = Annotated[
+    str, Path(max_length=128, description="Id of the job.", examples=["job-0123456789abcdef0123456789abcdef"])
+]
+Index = Annotated[
+    int,
+    Path(ge=0, le=15, description="Number of the image in the job, from 0.", examples=[0]),
+    BeforeValidator(partial(plain_number, name="index")),
+]
 
 
 class JobImage(BaseModel):
@@ -81,6 +87,7 @@ class JobAnswer(BaseModel):
 
 @router.post(
     "",
+    summary="Start a job",
     status_code=202,
     response_model=JobAnswer,
     responses={
@@ -111,7 +118,7 @@ async def create(
     )
 
 
-@router.get("/{job_id}", responses=openapi.errors(400, 404))
+@router.get("/{job_id}", summary="Read the state of a job", responses=openapi.errors(400, 404))
 async def read(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswer:
     """Report the state of a job: progress, queue position, estimated time left, and the paths of finished images."""
     return _answer(_find(store, job_id), service, store)
@@ -119,6 +126,7 @@ async def read(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswer:
 
 @router.get(
     "/{job_id}/images/{index}",
+    summary="Fetch an image of a job",
     response_class=Response,
     responses={
         200: {"description": "The image.", "content": openapi.pictures("png", "jpeg", "webp")},
@@ -139,7 +147,7 @@ async def image(job_id: JobId, index: Index, store: TheJobs, wanted: TheWanted) 
     raise Unavailable(409, f"the job is {job.state}; image {index} is not finished yet")
 
 
-@router.delete("/{job_id}", responses=openapi.errors(400, 404))
+@router.delete("/{job_id}", summary="Cancel or delete a job", responses=openapi.errors(400, 404))
 async def delete(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswer:
     """Cancel an unfinished job, or delete a finished job with its images. The response is the last state of the job."""
     job = _find(store, job_id)

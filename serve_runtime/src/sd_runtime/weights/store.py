@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 COMMIT = re.compile("[0-9a-f]{40}")
 _SHA256 = re.compile("[0-9a-f]{64}")
-_TELL_SECONDS = 30.0
+_LOG_SECONDS = 30.0
 _BLOCK = 2**24
 
 Download = Callable[[], Path]
@@ -70,7 +70,7 @@ def _one_at_a_time(lock: Path, repository: str) -> AbstractContextManager[Any]:
     taken = FileLock(lock)
     while True:
         try:
-            return taken.acquire(timeout=_TELL_SECONDS)
+            return taken.acquire(timeout=_LOG_SECONDS)
         except Timeout:
             logger.info("waiting until another process has downloaded %s", repository)
 
