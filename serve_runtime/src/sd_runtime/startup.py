@@ -52,13 +52,13 @@ class Starting:
 
     def __init__(
         self,
-        tell: Callable[[StartReport], None] = lambda _: None,
+        publish: Callable[[StartReport], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         began: float | None = None,
         ray: str = "",
     ) -> None:
         self.seconds: dict[str, float] = {}
-        self._tell = tell
+        self._publish = publish
         self._clock = clock
         # The wall clock is read once, so that a change of the system time moves no phase.
         self._unix = (time.time() if began is None else began) - clock()
@@ -97,7 +97,7 @@ class Starting:
     def drew(self, seconds: float) -> None:
         """Record the duration of the first image, and report it."""
         self._first_picture_seconds = seconds
-        self._tell(self.report())
+        self._publish(self.report())
 
     def report(self) -> StartReport:
         """The report of the start so far."""
@@ -119,4 +119,4 @@ class Starting:
         if self._phase:
             self.seconds[self._phase] = now - self._since
         self._phase, self._since = phase, now
-        self._tell(self.report())
+        self._publish(self.report())

@@ -52,7 +52,7 @@ async def generations(
         _check_file(request, file_format or request.output.format)
         return responses.picture(await service.draw(request), request, responses.caching(request, service))
     drawn = await service.draw(request)
-    return JSONResponse(responses.inline(drawn, request).model_dump(), headers=responses.told(drawn))
+    return JSONResponse(responses.inline(drawn, request).model_dump(), headers=responses.image_headers(drawn))
 
 
 def _check_file(request: ImageRequest, wanted: str) -> None:

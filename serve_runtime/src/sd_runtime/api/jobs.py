@@ -140,7 +140,7 @@ async def image(job_id: JobId, index: Index, store: TheJobs, wanted: TheWanted) 
     picture = job.pictures.get(index)
     if picture is not None:
         headers = {"x-seed": str(picture.seed), "Cache-Control": "no-store"}
-        headers |= responses.warned(picture.warnings)
+        headers |= responses.warning_headers(picture.warnings)
         return Response(picture.data, media_type=f"image/{job.file_format}", headers=headers)
     if job.finished or index >= job.request.count:
         raise Unavailable(404, f"the job is {job.state} and has no image {index}")

@@ -32,10 +32,12 @@ def caching(request: ImageRequest, service: Service) -> Headers:
 def picture(drawn: Drawn, request: ImageRequest, headers: Headers) -> Response:
     """A response that is one image file."""
     (only,) = drawn.pictures
-    return Response(only.data, media_type=f"image/{request.output.format}", headers=headers | told(drawn))
+    return Response(
+        only.data, media_type=f"image/{request.output.format}", headers=headers | image_headers(drawn)
+    )
 
 
-def told(drawn: Drawn) -> Headers:
+def image_headers(drawn: Drawn) -> Headers:
     """The headers of generated images: the first seed, the warning codes, the cache result and the time.
 
     `Server-Timing` (https://www.w3.org/TR/server-timing/) has the engine's share of the time as `draw`, in milliseconds.
@@ -46,10 +48,10 @@ def told(drawn: Drawn) -> Headers:
         headers["Server-Timing"] = f"draw;dur={1000 * longest:.1f}"
     if drawn.cached is not None:
         headers["x-cache"] = "hit" if drawn.cached else "miss"
-    return headers | warned(drawn.pictures[0].warnings)
+    return headers | warning_headers(drawn.pictures[0].warnings)
 
 
-def warned(warnings: Iterable[RequestWarning]) -> Headers:
+def warning_headers(warnings: Iterable[RequestWarning]) -> Headers:
     """The header with the codes of warnings. HTTP's own header `Warning` is obsolete (RFC 9111, section 5.5)."""
     codes = ", ".join(dict.fromkeys(each.code for each in warnings))
     return {"x-warnings": codes} if codes else {}

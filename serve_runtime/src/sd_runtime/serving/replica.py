@@ -47,7 +47,7 @@ class ModelReplica:
 
     def __init__(self, config: RuntimeConfig) -> None:
         json_logs.install()
-        self._starting = Starting(startup_store.tell, ray=ray.__version__)
+        self._starting = Starting(startup_store.publish, ray=ray.__version__)
         self._note: asyncio.Future[None] | None = None
         self._engine = self._load(config)
 

@@ -56,7 +56,7 @@ class ServeDrawer:
         """The recent starts of replicas, by their Ray Serve replica id."""
         try:
             async with asyncio.timeout(_HEAD_SECONDS):
-                return await asyncio.to_thread(startup_store.told)
+                return await asyncio.to_thread(startup_store.published)
         except (TimeoutError, RayError, RuntimeError, ConnectionError) as error:
             raise Unavailable(503, "Ray's head does not answer; retry in 5 s", retry_after=5) from error
 

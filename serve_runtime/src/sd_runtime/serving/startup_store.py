@@ -23,7 +23,7 @@ _NAMESPACE = "sdservice-starts"
 _KEPT_SECONDS = 3600.0
 
 
-def tell(report: StartReport) -> None:
+def publish(report: StartReport) -> None:
     """Store the report of this replica's start. Outside Ray this does nothing; a failure is logged and not raised."""
     if not internal_kv._internal_kv_initialized():  # noqa: SLF001 - Ray has no other store; Serve itself keeps its state here
         return
@@ -34,7 +34,7 @@ def tell(report: StartReport) -> None:
         logger.warning("the start of this replica could not be reported to Ray's head: %s", error)
 
 
-def told() -> dict[str, StartReport]:
+def published() -> dict[str, StartReport]:
     """All stored reports, by Ray Serve replica id. The call blocks.
 
     The store has the starts of the last hour; older reports are deleted when the next replica starts.
@@ -56,6 +56,6 @@ def _put(replica: str, report: StartReport) -> None:
     if report.seconds:
         return
     old = time.time() - _KEPT_SECONDS
-    for other, before in told().items():
+    for other, before in published().items():
         if before.since < old:
             internal_kv._internal_kv_del(other, namespace=_NAMESPACE)  # noqa: SLF001 - as above
