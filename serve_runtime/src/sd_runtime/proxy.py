@@ -23,7 +23,7 @@ _OWN_PATHS = ("/-/healthz", "/-/routes")
 def middlewares() -> list[Middleware]:
     """The middleware for the HTTP server of each proxy. It also replaces the HTTP/1.1 protocol of Serve's uvicorn."""
     http1.install()
-    return [Middleware(LostIngress), Middleware(ProxyRequests)]  # the last middleware is the outermost
+    return [Middleware(LostIngress), Middleware(ProxyRequests)]  # the last one is the outermost
 
 
 class LostIngress:
