@@ -65,7 +65,7 @@ class ServeDrawer:
         patience = _Patience(self._probe, limits)
         call = self._model.generate.remote(request)
         try:
-            await patience.begin()  # the replica is already working
+            await patience.begin()  # the replica works during this check
             pictures: list[Picture] = await patience.wait_for(call)
         except BaseException as error:
             _cancel(call)
@@ -79,7 +79,7 @@ class ServeDrawer:
         patience = _Patience(self._probe, limits)
         updates = self._streaming.stream.remote(request)
         try:
-            await patience.begin()  # the replica is already working
+            await patience.begin()  # the replica works during this check
             # The time limit interrupts only the wait for an update, not the caller between two updates.
             while (update := await patience.wait_for(anext(updates, None))) is not None:
                 yield update

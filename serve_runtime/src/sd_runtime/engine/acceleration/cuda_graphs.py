@@ -78,7 +78,9 @@ class Graphs:
         try:
             return self._capture(inputs)
         except Exception as error:  # noqa: BLE001 - the direct call says what is wrong, if anything is
-            logger.warning("a CUDA graph was not captured: %s", failures.one_line(error))
+            logger.warning(
+                "a CUDA graph was not captured, so calls run without it: %s", failures.one_line(error)
+            )
             failures.free_memory()
             return None
 

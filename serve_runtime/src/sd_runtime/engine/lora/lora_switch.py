@@ -163,7 +163,7 @@ def load(pipeline: Any, loras: tuple[Lora, ...]) -> LoraSwitch:
             _attach(pipeline, lora, weights.fetch_lora(lora), adapter(index))
         except _LASTING as error:
             refused[lora.name] = str(error)
-            logger.error("the LoRA %s cannot be used: %s", lora.name, error)  # noqa: TRY400 - no traceback helps
+            logger.error("the LoRA %s cannot be used, and requests with it get 400: %s", lora.name, error)  # noqa: TRY400 - a traceback does not help
     return LoraSwitch(pipeline, loras, refused)
 
 
