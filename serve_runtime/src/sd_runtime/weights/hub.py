@@ -97,9 +97,7 @@ def snapshot(
 
     try:
         return store.fetch(repository, revision, files, download)
-    except (
-        Exception
-    ) as error:  # huggingface_hub raises errors of its HTTP library, which differs between versions
+    except Exception as error:  # its HTTP library and that library's errors differ between versions
         raise failure(what, error) from error
 
 
