@@ -159,7 +159,7 @@ async def test_closing_fails_what_is_not_drawn(model):
     task = asyncio.create_task(draw(engine, replace(RED, steps=1000)))
     await asyncio.sleep(0.1)
     engine.close()
-    with pytest.raises(GenerationFailed, match="closed"):
+    with pytest.raises(GenerationFailed, match="the engine is shut down"):
         await task
 
 

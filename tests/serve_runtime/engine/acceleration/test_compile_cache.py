@@ -15,7 +15,7 @@ from sd_runtime.engine.acceleration import compile_cache
 START = """
 import json, torch
 from sd_runtime.config import ModelConfig
-from sd_runtime.engine import compile_cache
+from sd_runtime.engine.acceleration import compile_cache
 compile_cache.use(ModelConfig(uri="hf://a/b", revision="main"), "cpu")
 layer = torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3), torch.nn.SiLU())
 layer.compile(dynamic=False, options={"freezing": True})  # as on a CPU

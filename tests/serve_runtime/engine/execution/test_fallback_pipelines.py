@@ -95,7 +95,7 @@ async def test_what_the_pipeline_itself_refuses_is_the_clients_error(flux, monke
 
     monkeypatch.setattr(type(flux.pipeline), "check_inputs", check_inputs)
     with pytest.raises(
-        InvalidRequest, match="refuses the request: ValueError: `height` has to be divisible by 32"
+        InvalidRequest, match="rejects the request: ValueError: `height` has to be divisible by 32"
     ):
         await drawn(flux, RED)
 
