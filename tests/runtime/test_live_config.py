@@ -50,7 +50,9 @@ def test_past_the_time_limit_is_504(http, running, apply):
     apply(config(running, limits={"timeout_seconds": 1}))
     answer = http.get("/imagine", params=SLOW)
     assert answer.status_code == 504
-    assert answer.json()["error"]["message"] == "not done within 1 s (limits.timeoutSeconds)"
+    assert (
+        answer.json()["error"]["message"] == "the request did not finish within 1 s (limits.timeoutSeconds)"
+    )
     assert answer.headers["x-request-id"]
 
 

@@ -110,7 +110,8 @@ def test_a_body_that_never_ends_is_cut_at_the_time_limit(send, running, apply_li
     status, headers, content = send(POST + CHUNKED + b"\r\n1\r\n{\r\n")
     assert (status, headers["connection"]) == (408, "close")
     assert (
-        json.loads(content)["error"]["message"] == "the body did not end within 2 s (limits.timeoutSeconds)"
+        json.loads(content)["error"]["message"]
+        == "the body was not complete within 2 s (limits.timeoutSeconds)"
     )
 
 

@@ -84,5 +84,5 @@ def test_a_model_that_does_not_load_is_told_in_one_line(sdservice, service, tmp_
     process = sdservice(file, "--once", "a red circle")
     _, err = process.communicate(timeout=400)
     assert process.returncode == 1
-    assert f"{folder} is no diffusers folder (no model_index.json)" in err.splitlines()[-1]
+    assert f"{folder} is not a diffusers folder: it has no model_index.json" in err.splitlines()[-1]
     assert "Traceback" not in err

@@ -8,7 +8,7 @@ from sd_runtime import prefetch
 
 def test_weights_are_fetched(lines):
     assert prefetch.main([json.dumps({"model": {"uri": "bundled://shapes"}})]) == 0
-    assert "the weights of bundled://shapes are here" in [each["message"] for each in lines()]
+    assert "the weights of bundled://shapes are in the cache" in [each["message"] for each in lines()]
 
 
 @pytest.mark.parametrize(

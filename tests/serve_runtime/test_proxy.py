@@ -45,7 +45,7 @@ async def test_an_ingress_that_is_not_there_is_an_error_to_send_again(get, ingre
     assert answer.headers["retry-after"] == "1"
     assert answer.headers["x-request-id"] == "mine-1"
     assert answer.json()["error"] == {
-        "message": "the service was lost, or is not there yet; send the request again",
+        "message": "the service is starting, or it was lost during the request; retry in 1 s",
         "type": "server_error",
         "param": None,
         "code": "unavailable",

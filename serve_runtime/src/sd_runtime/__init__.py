@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime: Stable Diffusion pipelines on Ray Serve."""
+"""The runtime: it serves Stable Diffusion and other diffusers pipelines on Ray Serve."""
 
 __version__ = "0.1.0"

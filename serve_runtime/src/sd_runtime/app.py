@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`build_app`: the import path of the Serve config."""
+"""`build_app`: the application builder that the Serve config names as its import path."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from sd_runtime.config import RuntimeConfig
 from sd_runtime.serving.ingress import Ingress
 from sd_runtime.serving.replica import ModelReplica
 
-# What holds where the Serve config names no value of its own; Ray's 5 requests at once never fill a batch.
+# Defaults for options that the Serve config does not set. Ray's own default of 5 ongoing requests never fills a batch.
 _INGRESS: dict[str, Any] = {"max_ongoing_requests": 1000, "ray_actor_options": {"num_cpus": 0}}
 _MODEL: dict[str, Any] = {
     "max_ongoing_requests": 16,
@@ -20,13 +20,13 @@ _MODEL: dict[str, Any] = {
 
 
 def build_app(args: dict[str, Any]) -> Application:
-    """The application: `ingress` in front of `model`.
+    """Build the Serve application: the deployment `ingress`, which calls the deployment `model`.
 
     Args:
-        args: a RuntimeConfig; limits, batching and defaults come as `user_config` of both deployments.
+        args: the fields of a RuntimeConfig. Limits, batching and defaults arrive as `user_config` of both deployments.
 
     Raises:
-        ValidationError: `args` is no RuntimeConfig; Serve reports it as DEPLOY_FAILED.
+        ValidationError: `args` is not a valid RuntimeConfig. Serve reports it as DEPLOY_FAILED.
     """
     config = RuntimeConfig.model_validate(args)
     model = serve.deployment(name="model", **_MODEL)(ModelReplica)

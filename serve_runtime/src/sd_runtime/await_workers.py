@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m sd_runtime.await_workers SECONDS`: what the pod of Ray's head does before it goes.
+"""`python -m sd_runtime.await_workers SECONDS`: the preStop command of the pod of Ray's head.
 
-Where a whole cluster is deleted, its workers end what they have begun, and need the head for that: Serve's controller
-and Ray's GCS. So the head goes last. One that is deleted alone waits for nobody: nobody drains.
+When a whole cluster is deleted, its workers first finish their requests. They need the head for that, because Serve's
+controller and Ray's GCS run there. So the head waits until no worker is draining. If only the head is deleted, no
+worker drains, and the head does not wait.
 """
 
 import os
@@ -16,7 +17,7 @@ from ray.core.generated.gcs_pb2 import GcsNodeInfo
 from ray.exceptions import GetTimeoutError, RpcError
 
 _POLL_SECONDS = 1.0
-_NOTICE_SECONDS = 10.0  # pods of a cluster are deleted one by one
+_NOTICE_SECONDS = 10.0  # the pods of a cluster are deleted one after another
 _RPC_SECONDS = 5.0
 
 
@@ -28,9 +29,9 @@ def await_none(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Wait until none is draining, so many seconds at most; tell whether that came true.
+    """Wait until no worker is draining, for `seconds` at most. Return whether no worker was draining at the end.
 
-    A worker may take `notice` seconds to say that it drains; these are waited in any case.
+    A worker may take `notice` seconds to report that it drains, so the wait is at least that long.
     """
     began = clock()
     while clock() - began < seconds:
@@ -41,7 +42,7 @@ def await_none(
 
 
 def draining_workers(gcs: GcsClient) -> set[str]:
-    """Ids of the workers that are alive and drain, by Ray's GCS; one that is not known, if the GCS does not say."""
+    """Ids of the live workers that are draining, from Ray's GCS. If the GCS does not answer, the set is {"unknown"}."""
     try:
         nodes = gcs.get_all_node_info(timeout=_RPC_SECONDS)
         draining = gcs.get_draining_nodes(timeout=_RPC_SECONDS)
@@ -56,7 +57,7 @@ def draining_workers(gcs: GcsClient) -> set[str]:
 
 
 def main() -> None:
-    """Wait as long as the command line says, at most."""
+    """Wait for at most the seconds of the command line."""
     gcs = GcsClient(address=canonicalize_bootstrap_address_or_die(os.environ.get("RAY_ADDRESS")))
     await_none(lambda: draining_workers(gcs), float(sys.argv[1]))
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface to the operator: `args` and `user_config` of the Serve application.
+"""The configuration that the operator sends: `args` and `user_config` of the Serve application.
 
-RuntimeConfig is what a replica is built from (a change restarts it), LiveConfig is what a running one takes over.
-tests/contract holds the operator's `serve_config` to these models.
+A replica is built from a RuntimeConfig, and a change of it restarts the replica. A running replica applies a new
+LiveConfig without a restart. tests/contract checks the operator's `serve_config` against these models.
 """
 
 from typing import Annotated, Literal
@@ -29,18 +29,21 @@ Sigmas = Literal["karras", "exponential", "beta"]
 TimestepSpacing = Literal["leading", "trailing", "linspace"]
 PromptSyntax = Literal["plain", "weighted"]
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[a-z0-9.:\[\]-]+)$", max_length=255)]
-"""Scheme, host and port of web pages, as browsers send it in the header Origin; `*`: all of them."""
+"""Scheme, host and port of a web page, as browsers send them in the header Origin. `*` matches every origin."""
 Side = Annotated[int, Field(ge=64, le=4096, multiple_of=8)]
 
 
 class Config(BaseModel):
-    """A frozen part of the configuration; unknown keys are refused, never dropped."""
+    """Base of all parts of the configuration: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelConfig(Config):
-    """Which weights, and how to compute with them; without a dtype the device's best 16-bit format, on a CPU float32."""
+    """The weights, their data type and their scheduler.
+
+    Without a dtype a GPU computes in its best 16-bit format, and a CPU in float32.
+    """
 
     uri: str = Field(min_length=1, max_length=1024)
     revision: str | None = Field(default=None, max_length=255)
@@ -51,7 +54,7 @@ class ModelConfig(Config):
 
 
 class Lora(Config):
-    """Low-rank weights that a request can ask for by name."""
+    """A LoRA that requests can use by its name."""
 
     name: str = Field(pattern=r"^[a-z0-9]([-_.a-z0-9]{0,61}[a-z0-9])?$")
     uri: str = Field(min_length=1, max_length=1024)
@@ -60,7 +63,7 @@ class Lora(Config):
 
 
 class Optimizations(Config):
-    """Speed switches; each changes how fast a picture is drawn and nothing else."""
+    """Performance options. Each one changes how fast an image is generated, and nothing else."""
 
     channels_last: bool = True
     fuse_qkv: bool = False
@@ -69,14 +72,14 @@ class Optimizations(Config):
 
 
 class WarmupShape(Config):
-    """A picture size that is drawn once before the replica is ready."""
+    """An image size that the replica generates once before it is ready."""
 
     width: Side
     height: Side
 
 
 class RuntimeConfig(Config):
-    """`args` of the application."""
+    """The `args` of the application. A change restarts the replicas."""
 
     model: ModelConfig
     loras: tuple[Lora, ...] = Field(default=(), max_length=32)
@@ -85,7 +88,7 @@ class RuntimeConfig(Config):
 
 
 class Limits(Config):
-    """Bounds of a request."""
+    """Limits of a request."""
 
     max_side: Side = 1024
     max_pixels: int = Field(default=1024 * 1024, ge=4096, le=16777216)
@@ -97,14 +100,14 @@ class Limits(Config):
 
 
 class Batching(Config):
-    """How a replica draws several pictures in one pass."""
+    """How a replica batches images."""
 
     max_batch_size: int = Field(default=8, ge=1, le=64)
     max_wait_milliseconds: int = Field(default=5, ge=0, le=1000)
 
 
 class Defaults(Config):
-    """What a request gets that does not say; None: what the model's folder says."""
+    """Values for fields that a request does not set. None means the default in the model's folder."""
 
     width: Side | None = None
     height: Side | None = None
@@ -114,19 +117,19 @@ class Defaults(Config):
 
 
 class Provenance(Config):
-    """What a picture file says of its making, beside seed, steps, model and request id."""
+    """Metadata that an image file contains in addition to seed, steps, model and request id."""
 
     prompt: bool = False
 
 
 class ResultCache(Config):
-    """Pictures of seeded requests kept by the ingress; 0: none."""
+    """Size of the ingress's cache for images of seeded requests; 0 turns the cache off."""
 
     max_mebibytes: int = Field(default=0, ge=0, le=65536)
 
 
 class LiveConfig(Config):
-    """`user_config` of both deployments."""
+    """The `user_config` of both deployments. Running replicas apply a change without a restart."""
 
     limits: Limits = Limits()
     batching: Batching = Batching()

@@ -1,31 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error the runtime raises on purpose, and the HTTP status each one becomes.
+"""The errors that the runtime raises, and the HTTP status of each one.
 
     RuntimeFailure
-    ├── InvalidRequest    400  the client can mend it
-    │   └── ContentWithheld    the model's safety checker flags an image
-    ├── ConfigError       -    the service cannot start like this; the message names field, value and rule
-    ├── ModelUnavailable  -    the weights cannot be had
-    │   ├── ModelNotFound      there is no such model, revision, folder or file
-    │   ├── ModelForbidden     there is one, and we are not let in
-    │   └── ModelInvalid       there is one, and this runtime cannot serve it: damaged, or of another kind
-    └── GenerationFailed  500  this picture failed; the engine serves on
+    ├── InvalidRequest    400  the client can correct the request
+    │   └── ContentWithheld    the model's safety checker rejected an image
+    ├── ConfigError       -    the service cannot start with this configuration; the message names field, value and rule
+    ├── ModelUnavailable  -    the weights cannot be fetched or loaded
+    │   ├── ModelNotFound      the model, revision, folder or file does not exist
+    │   ├── ModelForbidden     the source denies access to the model
+    │   └── ModelInvalid       this runtime cannot serve the model: it is damaged or needs more than a prompt
+    └── GenerationFailed  500  this image failed; the engine continues
 
-Messages never hold a prompt: they reach logs and status. The operator tells model errors apart by the names of
-their classes, which it reads in Ray's tracebacks.
+Messages never contain a prompt, because they reach logs and status. The operator distinguishes model errors by their
+class names, which it reads in Ray's tracebacks.
 """
 
 
 class RuntimeFailure(Exception):
-    """Base of all of them."""
+    """Base class of all errors of the runtime."""
 
 
 class InvalidRequest(RuntimeFailure):
     """A request breaks a rule.
 
     Attributes:
-        param: the field or query parameter to blame, None for the body as a whole.
-        code: one word for scripts.
+        param: the field or query parameter with the error, None for the body as a whole.
+        code: the error code, for scripts.
     """
 
     def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
@@ -34,18 +34,23 @@ class InvalidRequest(RuntimeFailure):
         super().__init__(message, param, code)
 
     def __str__(self) -> str:
-        """The message alone; all arguments stay in `args`, so that the error survives pickling."""
+        """The message only. All arguments stay in `args`, so that the error can be pickled."""
         return str(self.args[0])
 
 
 class ContentWithheld(InvalidRequest):
-    """The model's safety checker flags an image of the request; none is handed out."""
+    """The model's safety checker rejected an image of the request. The client gets none of the request's images."""
 
     @classmethod
     def image(cls, index: int, count: int) -> "ContentWithheld":
-        """The error for one image, by its place among those of the request, from 0."""
+        """The error for one image of a request.
+
+        Args:
+            index: number of the image in the request, from 0.
+            count: number of images in the request.
+        """
         return cls(
-            f"prompt: the model's safety checker withholds image {index} of {count}, counted from 0;"
+            f"prompt: the model's safety checker rejected image {index} of {count} (the first image is 0);"
             " send another prompt or seed",
             "prompt",
             "content_policy_violation",
@@ -53,24 +58,24 @@ class ContentWithheld(InvalidRequest):
 
 
 class ConfigError(RuntimeFailure):
-    """The configuration asks for what this runtime cannot do."""
+    """The configuration requires something that this runtime does not support."""
 
 
 class ModelUnavailable(RuntimeFailure):
-    """The weights are missing, refused or not a diffusers folder."""
+    """The weights cannot be fetched, or are not a diffusers folder that loads."""
 
 
 class ModelNotFound(ModelUnavailable):
-    """There is no such model, revision, folder or file."""
+    """The model, revision, folder or file does not exist."""
 
 
 class ModelForbidden(ModelUnavailable):
-    """The source of the weights wants a licence accepted or another token."""
+    """The source of the weights requires an accepted licence or another token."""
 
 
 class ModelInvalid(ModelUnavailable):
-    """The weights are there and cannot be served: a tensor is missing or wrong, or the pipeline needs more than a prompt."""
+    """The weights exist but cannot be served: a tensor is missing or wrong, or the pipeline needs more than a prompt."""
 
 
 class GenerationFailed(RuntimeFailure):
-    """A picture could not be made."""
+    """An image could not be generated."""

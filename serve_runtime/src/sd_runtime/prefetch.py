@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m sd_runtime.prefetch CONFIG`: bring the weights of a RuntimeConfig (JSON) into the cache, and end.
+"""`python -m sd_runtime.prefetch CONFIG`: download the weights of a RuntimeConfig (JSON) into the cache.
 
-Run on a node before the worker is there. Exits with 1 and one line where they cannot be had, so that the kubelet tries
-again with its back-off.
+A preload pod runs this command on a node before a worker starts there. If the weights cannot be fetched, the command
+prints one line and exits with 1, so that the kubelet restarts it with back-off.
 """
 
 import logging
@@ -18,7 +18,7 @@ logger = logging.getLogger("sd_runtime.prefetch")
 
 
 def main(arguments: list[str]) -> int:
-    """Fetch model and LoRAs; returns the exit code."""
+    """Fetch the model and its LoRAs. Return the exit code."""
     if len(arguments) != 1:
         logger.error("usage: python -m sd_runtime.prefetch CONFIG")
         return 2
@@ -28,10 +28,10 @@ def main(arguments: list[str]) -> int:
         for lora in config.loras:
             weights.fetch_lora(lora)
     except (ValidationError, ConfigError, ModelUnavailable) as error:
-        # With its class, as the operator reads it; the message says the rest.
+        # The line starts with the class name, because the operator reads it from there.
         logger.error("%s: %s", type(error).__name__, " ".join(str(error).split()))  # noqa: TRY400
         return 1
-    logger.info("the weights of %s are here", config.model.uri)
+    logger.info("the weights of %s are in the cache", config.model.uri)
     return 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Serve's proxies put around the service: Ray calls `middlewares` where RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH says so."""
+"""Middleware for Serve's HTTP proxies. Ray calls the function that RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names."""
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -11,16 +11,18 @@ from sd_runtime.serving import http1
 from sd_runtime.serving.proxy_requests import ID, ProxyRequests
 from sd_runtime.serving.whole_body import WholeBody
 
-_LOST = Unavailable(503, "the service was lost, or is not there yet; send the request again", retry_after=1)
-_FULL = Unavailable(429, "every queue is full; come back in 1 s", retry_after=1)
-_LATE = Unavailable(504, "Ray Serve's own time limit of a request has passed")
-# What Serve's proxy says by itself, in plain text; 404 is its word for a path without an application: ours has all paths.
+_LOST = Unavailable(
+    503, "the service is starting, or it was lost during the request; retry in 1 s", retry_after=1
+)
+_FULL = Unavailable(429, "all request queues are full; retry in 1 s", retry_after=1)
+_LATE = Unavailable(504, "the request exceeded the time limit of Ray Serve's proxy")
+# Statuses of the proxy's own plain-text errors. 404 means that no application is running, since ours serves all paths.
 _TEXTS = {404: _LOST, 408: _LATE, 429: _FULL, 500: _LOST, 503: _LOST}
 _OWN_PATHS = ("/-/healthz", "/-/routes")
 
 
 def middlewares() -> list[Middleware]:
-    """For the HTTP server of each proxy, which is Serve's own uvicorn; its HTTP/1.1 becomes ours as well."""
+    """The middleware for the HTTP server of each proxy. It also replaces the HTTP/1.1 protocol of Serve's uvicorn."""
     http1.install()
     return [
         Middleware(WholeBody),
@@ -30,16 +32,16 @@ def middlewares() -> list[Middleware]:
 
 
 class LostIngress:
-    """Answers in place of an ingress that was lost or is not there yet.
+    """ASGI middleware that answers with a JSON error when the ingress is lost or has not started yet.
 
-    By themselves the proxies answer a bare 500 without the request's id then, or that there is no such path.
+    Without it, Serve's proxies answer with a plain 500 without the request id, or with 404.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
+        """Pass a request on, and answer it if the ingress does not."""
         if scope["type"] != "http" or scope["path"] in _OWN_PATHS:
             await self._app(scope, receive, send)
             return
@@ -47,11 +49,12 @@ class LostIngress:
         failure = await self._failure(scope, receive, answer)
         if failure is not None:
             request_id = Headers(scope=scope)[ID]
-            told = problem(failure, request_id)
-            await JSONResponse(told.body, told.status, {**told.headers, ID: request_id})(scope, receive, send)
+            found = problem(failure, request_id)
+            headers = {**found.headers, ID: request_id}
+            await JSONResponse(found.body, found.status, headers)(scope, receive, send)
 
     async def _failure(self, scope: Scope, receive: Receive, answer: "_Answer") -> Exception | None:
-        """Let the service answer; what to say if it does not."""
+        """Let the service answer. Return the error to send if it does not answer, else None."""
         try:
             await self._app(scope, receive, answer.send)
         except Exception as error:
@@ -62,11 +65,11 @@ class LostIngress:
 
 
 class _Answer:
-    """Hands on what the service answers, and nothing else.
+    """A filter for responses: it passes on those of the service and drops the proxy's own plain-text errors.
 
     Attributes:
-        has_begun: the service has answered.
-        instead: what to say in place of the proxy's own words.
+        has_begun: whether the service has started its response.
+        instead: the error that replaces the proxy's own.
     """
 
     def __init__(self, send: Send) -> None:
@@ -76,7 +79,7 @@ class _Answer:
         self.instead = _LOST
 
     async def send(self, message: Message) -> None:
-        """Hand a part of it on."""
+        """Pass on one message of the response, unless the proxy's own error is being dropped."""
         if message["type"] == "http.response.start":
             self._is_held = _is_text(message) and message["status"] in _TEXTS
             self.instead = _TEXTS.get(message["status"], _LOST)
@@ -86,5 +89,5 @@ class _Answer:
 
 
 def _is_text(message: Message) -> bool:
-    """Our errors are JSON, so plain text is the proxy's."""
+    """Whether a response is plain text. Our errors are JSON, so a plain-text error comes from the proxy."""
     return Headers(raw=list(message["headers"])).get("content-type", "").startswith("text/plain")

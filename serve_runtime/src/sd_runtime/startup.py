@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the start of a replica is, and how long each phase of it took."""
+"""The progress of a replica's start: its current phase, and the seconds of each finished phase."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -12,19 +12,21 @@ Phase = Literal["import", "weights", "pipeline", "compile", "warmup"]
 
 @dataclass(frozen=True)
 class StartReport:
-    """A start, so far.
+    """A report of a replica's start so far.
 
     Attributes:
-        began: when it began, Unix time in seconds; likewise `since`.
-        seconds: of each phase that is over, in order: import, weights, pipeline, then compile or warmup if they are asked for.
-        phase: the one that runs; empty once the replica can draw.
-        since: when that one began; once the replica can draw, since when it can.
-        first_picture_seconds: what its first picture took; None before that is drawn.
-        ray: version of Ray in this image; empty outside Ray.
-        revision: the commit of the model's repository that was loaded; empty before, and where the source has no commits.
-        warnings: what diffusers, transformers and peft warned of while they loaded the model, a line each.
-        refused_loras: why a LoRA of the configuration cannot be used, by its name.
-        batching: step: images of many requests share each denoising step; none: one image at a time; empty before.
+        began: when the start began, as Unix time in seconds.
+        seconds: duration of each finished phase, in order: import, weights, pipeline, then compile or warmup if configured.
+        phase: the current phase; empty once the replica is ready.
+        since: when the current phase began, or when the replica became ready, as Unix time in seconds.
+        first_picture_seconds: duration of the replica's first image; None until that image is finished.
+        ray: version of Ray in this container image; empty outside Ray.
+        revision: the loaded commit of the model's repository. It is empty before the weights are fetched, and for sources
+            without commits.
+        warnings: warnings of diffusers, transformers and peft while they loaded the model, one line each.
+        refused_loras: the reason why each unusable LoRA of the configuration cannot be used, by its name.
+        batching: step: images of many requests share each denoising step. none: one image at a time. Empty before the
+            model is loaded.
     """
 
     began: float
@@ -40,23 +42,25 @@ class StartReport:
 
 
 class Starting:
-    """Stops the time of each phase, and tells of every change; phases follow each other without a gap.
+    """A recorder of a replica's start: it measures each phase and reports every change.
+
+    Phases follow each other without a gap.
 
     Attributes:
-        seconds: of each phase that is over.
+        seconds: duration of each finished phase.
     """
 
     def __init__(
         self,
-        tell: Callable[[StartReport], None] = lambda _: None,
+        publish: Callable[[StartReport], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         began: float | None = None,
         ray: str = "",
     ) -> None:
         self.seconds: dict[str, float] = {}
-        self._tell = tell
+        self._publish = publish
         self._clock = clock
-        # One look at the wall: a clock that is set meanwhile moves no phase.
+        # The wall clock is read once, so that a change of the system time moves no phase.
         self._unix = (time.time() if began is None else began) - clock()
         self._began = self._since = clock()
         self._phase: Phase | Literal[""] = ""
@@ -68,31 +72,35 @@ class Starting:
         self._batching: Batching | Literal[""] = ""
 
     def enter(self, phase: Phase) -> None:
-        """The phase before is over, and this one begins."""
+        """End the current phase and start this one."""
         self._go_on(phase)
 
     def fetched(self, revision: str) -> None:
-        """The weights are there, of this commit; empty where the source has no commits. The next report has it."""
+        """Record that the weights are fetched. The next report has their revision.
+
+        Args:
+            revision: the commit of the weights; empty if their source has no commits.
+        """
         self._revision = revision
 
     def loaded(
         self, warnings: Iterable[str], refused_loras: Mapping[str, str], *, batching: Batching
     ) -> None:
-        """The model is in memory. The next report has what its libraries warned of, and the LoRAs that it goes without."""
+        """Record that the model is in memory. The next report has its warnings, unusable LoRAs and batching."""
         self._warnings, self._refused_loras = tuple(warnings), dict(refused_loras)
         self._batching = batching
 
     def done(self) -> None:
-        """The last phase is over; the replica can draw."""
+        """End the last phase: the replica is ready."""
         self._go_on("")
 
     def drew(self, seconds: float) -> None:
-        """The first picture was drawn."""
+        """Record the duration of the first image, and report it."""
         self._first_picture_seconds = seconds
-        self._tell(self.report())
+        self._publish(self.report())
 
     def report(self) -> StartReport:
-        """What there is to tell now."""
+        """The report of the start so far."""
         return StartReport(
             self._unix + self._began,
             dict(self.seconds),
@@ -111,4 +119,4 @@ class Starting:
         if self._phase:
             self.seconds[self._phase] = now - self._since
         self._phase, self._since = phase, now
-        self._tell(self.report())
+        self._publish(self.report())

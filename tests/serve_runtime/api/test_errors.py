@@ -17,7 +17,7 @@ RAISED = {
     "invalid": InvalidRequest("steps: got 0: must be from 1 to 100", "steps"),
     "full": Unavailable(429, "the queue is full", retry_after=2),
     "late": Unavailable(504, "not done within 1 s"),
-    "nan": GenerationFailed("the picture is not a number"),
+    "nan": GenerationFailed("the image contains NaN values"),
     "bug": RuntimeError("a secret prompt"),
 }
 
@@ -69,7 +69,7 @@ async def test_a_bug_shows_its_request_id_and_no_message(client, caplog):
         answer = await client.get("/raise/bug", headers={"x-request-id": "mine-1"})
     assert "mine-1" in answer.json()["error"]["message"]
     (record,) = [each for each in caplog.records if each.name == "sd_runtime.api.errors"]
-    assert record.getMessage().startswith("unexpected RuntimeError")
+    assert record.getMessage().startswith("a request failed with an unexpected RuntimeError")
     assert record.fields == {"request_id": "mine-1"}
     assert "secret" not in answer.text + caplog.text
 
@@ -84,7 +84,10 @@ async def test_an_id_that_is_not_plain_is_not_quoted(client, given):
 async def test_wrong_method_tells_the_right_ones(client):
     answer = await client.get("/body")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
-    assert answer.json()["error"]["message"] == "GET is not possible on /body"
+    assert (
+        answer.json()["error"]["message"]
+        == "the method GET is not allowed on /body; the header Allow lists the methods"
+    )
 
 
 @pytest.mark.parametrize(

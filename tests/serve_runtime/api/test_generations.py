@@ -89,8 +89,8 @@ async def test_who_takes_anything_gets_json(http, accept):
 @pytest.mark.parametrize(
     ("body", "param", "says"),
     [
-        ({"n": 2}, "n", "got 2: must be 1 where Accept asks for a picture file"),
-        ({"output_format": "jpeg"}, "output_format", "got 'jpeg': Accept asks for image/png"),
+        ({"n": 2}, "n", "got 2: must be 1 if Accept requests an image file"),
+        ({"output_format": "jpeg"}, "output_format", "got 'jpeg': Accept requests image/png"),
     ],
 )
 async def test_a_file_is_one_picture_of_the_named_format(http, drawer, body, param, says):
@@ -108,10 +108,10 @@ async def test_a_file_is_one_picture_of_the_named_format(http, drawer, body, par
         ({"n": 10**400}, "n", "(401 digits): must be from 1 to 4"),
         ({"size": "64x100"}, "size", "got 100: must be a multiple of 8 from 64 to 1024"),
         ({"seed": 2**53}, "seed", "less than or equal to 9007199254740991"),
-        ({"seed": 2**53 - 1, "n": 2}, "seed", "the last one's must be at most 9007199254740991"),
-        ({"lora": "gouache"}, "lora", "got 'gouache': this service offers ink, oil"),
+        ({"seed": 2**53 - 1, "n": 2}, "seed", "seed + n - 1 must be at most 9007199254740991"),
+        ({"lora": "gouache"}, "lora", "got 'gouache': must be one of ink, oil"),
         ({"lora": ["ink", "ink"]}, "lora", "got a name twice"),
-        ({"lora": [5]}, "lora", "got [5]: must be a name, or an object of name and strength"),
+        ({"lora": [5]}, "lora", "got [5]: must be a name, or an object with name and strength"),
         (
             {"lora": {"name": "ink", "strength": 5}},
             "lora.strength",
@@ -130,7 +130,7 @@ async def test_a_file_is_one_picture_of_the_named_format(http, drawer, body, par
         ({"partial_images": 4, "stream": True}, "partial_images", "less than or equal to 3"),
         ({"background": "transparent"}, "background", "'auto' or 'opaque'"),
         ({"response_format": "url"}, "response_format", "'b64_json'"),
-        ({"model": "dall-e-3"}, "model", "must be 'bundled://shapes', or left out"),
+        ({"model": "dall-e-3"}, "model", "must be 'bundled://shapes' or absent"),
         ({"steps": 4}, "steps", "unknown field"),
         ({"guidance_scale": 51}, "guidance_scale", "must be from 0 to 50"),
     ],
@@ -175,7 +175,7 @@ async def test_json_that_no_reader_likes_is_400(http, content):
         (QueueFull(), 429, "rate_limit_error"),
         (Unavailable(504, "not done within 1 s"), 504, "server_error"),
         (Unavailable(503, "the replica was lost", 1), 503, "server_error"),
-        (GenerationFailed("the picture is not a number"), 500, "server_error"),
+        (GenerationFailed("the image contains NaN values"), 500, "server_error"),
         (InvalidRequest("width: got 72: not for this model", "size"), 400, "invalid_request_error"),
     ],
     ids=str,
@@ -216,11 +216,11 @@ async def test_a_stream_has_previews_and_then_the_picture(http, opened):
 
 
 async def test_an_error_in_a_stream_is_its_last_event(http, drawer):
-    drawer.late_error = GenerationFailed("the picture is not a number")
+    drawer.late_error = GenerationFailed("the image contains NaN values")
     answer = await http.post(ROUTE, json={"prompt": "a", "stream": True})
     assert answer.status_code == 200
     ((name, data),) = events(answer.text)
-    assert (name, data["error"]["message"]) == ("error", "the picture is not a number")
+    assert (name, data["error"]["message"]) == ("error", "the image contains NaN values")
 
 
 async def test_what_has_no_effect_is_said_in_body_header_and_events(http, warned):

@@ -76,11 +76,11 @@ async def test_delete_forgets_what_is_finished(http, begin, until):
 
 async def test_a_failure_is_told_as_an_error_answer_tells_it(drawer, begin, until):
     drawer.gate.clear()
-    drawer.late_error = GenerationFailed("the picture is not a number")
+    drawer.late_error = GenerationFailed("the image contains NaN values")
     url, _ = await begin()
     drawer.gate.set()
     error = (await until(url, "failed"))["error"]
-    assert (error["message"], error["code"]) == ("the picture is not a number", "generation_failed")
+    assert (error["message"], error["code"]) == ("the image contains NaN values", "generation_failed")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ CHECKS = [
 ]
 FAULTS = {
     429: QueueFull(),
-    500: GenerationFailed("the picture is not a number"),
+    500: GenerationFailed("the image contains NaN values"),
     503: Unavailable(503, "the replica was lost", 1),
     504: Unavailable(504, "not done within 1 s"),
 }

@@ -75,7 +75,7 @@ def cut(path):
 )
 def test_a_folder_that_does_not_load_is_refused_by_name(shapes, wrong, says):
     wrong(shapes)
-    with pytest.raises(ModelUnavailable, match="does not load") as caught:
+    with pytest.raises(ModelUnavailable, match="cannot be loaded") as caught:
         loaded(shapes)
     assert repr(f"file://{shapes}") in str(caught.value)
     assert says in str(caught.value)

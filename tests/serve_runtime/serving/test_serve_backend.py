@@ -111,7 +111,7 @@ async def test_pictures_come_and_nothing_is_cancelled(drawer, handle, draw):
     [
         (BackPressureError(num_queued_requests=1, max_queued_requests=1), QueueFull),
         (task_error(InvalidRequest("lora: got 'a'", "lora")), InvalidRequest),
-        (task_error(GenerationFailed("the picture is not a number")), GenerationFailed),
+        (task_error(GenerationFailed("the image contains NaN values")), GenerationFailed),
     ],
     ids=["queue full", "invalid", "failed"],
 )

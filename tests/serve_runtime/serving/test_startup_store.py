@@ -56,7 +56,7 @@ def tell(store, monkeypatch):
     def as_replica(replica, report):
         context = SimpleNamespace(replica_id=SimpleNamespace(unique_id=replica))
         monkeypatch.setattr(startup_store, "serve", SimpleNamespace(get_replica_context=lambda: context))
-        startup_store.tell(report)
+        startup_store.publish(report)
 
     return as_replica
 
@@ -65,21 +65,21 @@ def test_the_latest_note_of_each_replica_is_read(tell):
     tell("a", StartReport(NOW, {}, "import", NOW))
     tell("a", LOADING)
     tell("b", StartReport(NOW, {}, "import", NOW))
-    assert startup_store.told() == {"a": LOADING, "b": StartReport(NOW, {}, "import", NOW)}
+    assert startup_store.published() == {"a": LOADING, "b": StartReport(NOW, {}, "import", NOW)}
 
 
 def test_a_start_takes_notes_away_that_are_older_than_an_hour(tell):
     tell("old", StartReport(NOW - 4000, {"import": 4.0}, "", NOW - 3700))
     tell("young", StartReport(NOW - 4000, {"import": 4.0}, "", NOW - 3500))
     tell("new", StartReport(NOW, {}, "import", NOW))
-    assert set(startup_store.told()) == {"young", "new"}
+    assert set(startup_store.published()) == {"young", "new"}
 
 
 def test_no_start_fails_for_want_of_a_head(tell, store, caplog):
     store.away = True
     tell("a", LOADING)
-    assert "the start could not be told" in caplog.text
+    assert "the start of this replica could not be reported" in caplog.text
 
 
 def test_outside_ray_nothing_is_told():
-    startup_store.tell(LOADING)
+    startup_store.publish(LOADING)

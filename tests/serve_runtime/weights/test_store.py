@@ -130,7 +130,7 @@ def test_a_wrong_file_is_downloaded_again(fetch, hub):
 
 def test_a_file_that_stays_wrong_is_told(fetch, hub, tmp_path):
     hub.contents = [b"noise"]
-    with pytest.raises(store.Corrupt, match=r"model\.safetensors does not have the checksum"):
+    with pytest.raises(store.Corrupt, match=r"the checksum of model\.safetensors differs from the hub's"):
         fetch()
     assert not list((tmp_path / "complete").glob("*.json"))
 

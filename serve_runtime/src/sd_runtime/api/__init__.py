@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP API: one file per group of routes, over a `Service`; nothing here knows Ray."""
+"""The HTTP API on top of a `Service`, with one file per group of routes. Nothing in this package depends on Ray."""
 
 from sd_runtime.api.application import application
 

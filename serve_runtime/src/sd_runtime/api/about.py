@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is served, and whether."""
+"""Routes that describe the service: its model, its health, its readiness and the start of its replicas."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -17,7 +17,7 @@ from sd_runtime.api.service import Service
 
 router = APIRouter(tags=["service"], dependencies=[Depends(no_query)])
 _READY = {
-    "description": "A picture can be made: by a replica that runs, or by one that the request wakes.",
+    "description": "The service can generate an image: a replica is running, or a request will start one.",
     "content": {
         "application/json": {
             "example": {
@@ -34,13 +34,13 @@ _READY = {
     },
 }
 _NOT_YET = {
-    "description": "No picture can be made yet; the body tells the phase: starting or loading.",
+    "description": "The service cannot generate an image yet. The body has the phase: starting or loading.",
     "content": {
         "application/json": {"example": {"ready": False, "phase": "loading", "version": __version__}}
     },
 }
 _STARTS = {
-    "description": "Replicas that start or have started within the last hour, by Serve's id of the replica.",
+    "description": "Replicas that are starting or started within the last hour, by their Ray Serve replica id.",
     "content": {
         "application/json": {
             "example": {
@@ -60,36 +60,50 @@ _STARTS = {
     },
 }
 _ALIVE = {
-    "description": "The process answers.",
+    "description": "The ingress process answers.",
     "content": {"application/json": {"example": {"status": "alive"}}},
 }
 
 
-@router.get("/v1/models", responses=openapi.errors(400))
+@router.get("/v1/models", summary="List the model", responses=openapi.errors(400))
 async def models(service: TheService) -> ModelList:
-    """The one model that is served, what it computes with, and what a request may ask for."""
+    """List the one model of this service, its device and data type, and the limits and defaults of a request."""
     return ModelList(data=[await _card(service)])
 
 
-@router.get("/v1/models/{model:path}", responses=openapi.errors(400, 404))
+@router.get("/v1/models/{model:path}", summary="Describe the model", responses=openapi.errors(400, 404))
 async def model(
-    model: Annotated[str, Path(max_length=1024, examples=["bundled://shapes"])], service: TheService
+    model: Annotated[
+        str,
+        Path(
+            max_length=1024,
+            description="The model's `id` in `GET /v1/models`.",
+            examples=["bundled://shapes"],
+        ),
+    ],
+    service: TheService,
 ) -> ModelCard:
-    """The same, by its name."""
+    """Describe the model with this name."""
     if model != service.config.model.uri:
-        raise Unavailable(404, f"this service has the model {service.config.model.uri} alone")
+        raise Unavailable(404, f"this service serves only the model {service.config.model.uri}")
     return await _card(service)
 
 
-@router.get("/healthz", responses=openapi.errors(400) | {200: _ALIVE})
+@router.get(
+    "/healthz", summary="Report that the ingress is alive", responses=openapi.errors(400) | {200: _ALIVE}
+)
 async def healthz() -> dict[str, str]:
-    """The process is alive; says nothing about the model."""
+    """Answer 200 while the ingress process is alive. The state of the model has no influence."""
     return {"status": "alive"}
 
 
-@router.get("/readyz", responses=openapi.errors(400) | {200: _READY, 503: _NOT_YET})
+@router.get(
+    "/readyz",
+    summary="Report whether the service is ready",
+    responses=openapi.errors(400) | {200: _READY, 503: _NOT_YET},
+)
 async def readyz(service: TheService) -> JSONResponse:
-    """200 once a picture can be made; the body tells phase, device, versions and load times."""
+    """Answer 200 if the service can generate an image. The body has the phase, device, versions and load times."""
     state = await service.drawer.readiness()
     info = await service.drawer.info()
     body = {"ready": state.ready, "phase": state.phase, "version": __version__}
@@ -98,9 +112,13 @@ async def readyz(service: TheService) -> JSONResponse:
     return JSONResponse(body, status_code=200 if state.ready else 503)
 
 
-@router.get("/startz", responses=openapi.errors(400, 503) | {200: _STARTS})
+@router.get(
+    "/startz",
+    summary="Report the starts of the replicas",
+    responses=openapi.errors(400, 503) | {200: _STARTS},
+)
 async def startz(service: TheService) -> JSONResponse:
-    """How far the start of each replica is, and what each phase of it took; asks no replica."""
+    """Report the start of each replica: its current phase and the seconds of each phase. No replica is called."""
     found = await service.drawer.starts()
     return JSONResponse({"starts": {replica: asdict(report) for replica, report in found.items()}})
 

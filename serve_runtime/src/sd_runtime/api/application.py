@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The FastAPI application of a service; built where it runs, so that nothing of it needs pickling."""
+"""The FastAPI application of a service. The ingress builds it in its own process, so that it is never pickled."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -18,24 +18,25 @@ from sd_runtime.api.methods import Methods
 from sd_runtime.api.service import Service
 from sd_runtime.store.jobs import JobStore
 
-_DESCRIPTION = """Prompts in, pictures out. `GET /imagine` is the shortest way; `/v1` speaks OpenAI's images API.
+_DESCRIPTION = """This service generates images from prompts. `GET /imagine` is the shortest way to an image; `/v1` is
+compatible with OpenAI's images API.
 
-Every answer carries `x-request-id`; every error is JSON that names field, value and rule. Bounds of a request are in
-`GET /v1/models`."""
+Every response carries `x-request-id`. Every error is JSON, and its message names the field, the value and the rule.
+`GET /v1/models` lists the limits of a request."""
 
-_OF_DRAWING = frozenset({"429", "500", "503", "504"})  # HEAD draws nothing
+_OF_DRAWING = frozenset({"429", "500", "503", "504"})  # a HEAD request generates no image
 
 
 class _Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """The document, without FastAPI's 422: what is invalid is 400 here."""
+        """The OpenAPI document, without FastAPI's 422: this API answers an invalid request with 400."""
         if self.openapi_schema is None:
             self.openapi_schema = _document(self)
         return self.openapi_schema
 
 
 def application(service: Service) -> FastAPI:
-    """All routes over a service."""
+    """The application with all routes, middleware and error handlers of a service."""
     api = _Api(
         title="Image generation",
         version=__version__,
@@ -57,7 +58,7 @@ def application(service: Service) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(api: FastAPI) -> AsyncGenerator[None]:
-    """At the end nobody can ask for the jobs any more: stop their work; and send the last spans."""
+    """Stop all jobs at shutdown, since no client can fetch them later, and send the last spans."""
     yield
     await api.state.jobs.close()
     await asyncio.to_thread(api.state.service.tracing.close)
@@ -79,11 +80,11 @@ def _document(api: FastAPI) -> dict[str, Any]:
 
 
 def _headers_only(get: dict[str, Any], without: frozenset[str]) -> dict[str, Any]:
-    """The HEAD operation of a path with this GET: the same answers, without content and without those statuses."""
+    """The HEAD operation for a GET operation: the same responses, without content and without the given statuses."""
     responses = {
         status: {part: value for part, value in answer.items() if part != "content"}
         for status, answer in get["responses"].items()
         if status not in without
     }
-    summary, name = f"{get['summary']}: the headers alone", f"{get['operationId']}_head"
+    summary, name = f"{get['summary']} (headers only)", f"{get['operationId']}_head"
     return {**get, "summary": summary, "operationId": name, "responses": responses}

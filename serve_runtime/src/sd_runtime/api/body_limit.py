@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No body larger than the longest prompts can make it, and none that takes longer than a request may.
+"""Limits on the size of a request body and on the time that it takes to arrive.
 
-Both are counted while it comes: its length may not be told, and it may never end.
+The longest allowed prompts fit into the size limit. Both limits are checked while the body arrives, since its length
+may be unknown and it may never end.
 """
 
 import asyncio
@@ -15,25 +16,25 @@ MAX_BODY_BYTES = 1024 * 1024
 
 
 class BodyLimit:
-    """ASGI middleware inside the error handlers."""
+    """ASGI middleware that limits request bodies. It runs inside the error handlers."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request whose body is counted."""
+        """Serve a request with a limited body."""
         if scope["type"] == "http":
             receive = _Body(receive, self._service.live.limits.timeout_seconds).receive
         await self._app(scope, receive, send)
 
 
 class _Body:
-    """The body of one request.
+    """The body of one request, with its limits.
 
     Args:
-        receive: where its parts come from.
-        seconds: that it has in all, from now on.
+        receive: the ASGI callable that returns the parts of the body.
+        seconds: time limit of the whole body, from now on.
     """
 
     def __init__(self, receive: Receive, seconds: float) -> None:
@@ -44,7 +45,7 @@ class _Body:
         self._has_ended = False
 
     async def receive(self) -> Message:
-        """The next part, in time; after the last one, what says that the client left."""
+        """The next part of the body, within the time limit. After the last part, the message of the disconnect."""
         if self._has_ended:
             return await self._receive()
         message = await self._in_time()
@@ -59,5 +60,5 @@ class _Body:
             async with asyncio.timeout_at(self._deadline):
                 return await self._receive()
         except TimeoutError as error:
-            message = f"the body did not end within {self._seconds} s (limits.timeoutSeconds)"
+            message = f"the body was not complete within {self._seconds} s (limits.timeoutSeconds)"
             raise Unavailable(408, message, headers={"Connection": "close"}) from error

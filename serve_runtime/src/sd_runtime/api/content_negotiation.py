@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an Accept header wants: a picture file or JSON (pure; RFC 9110, 12.5.1)."""
+"""Evaluation of the Accept header: an image file or JSON (pure; RFC 9110, section 12.5.1)."""
 
 from collections.abc import Sequence
 
@@ -13,29 +13,29 @@ _SHOWN = 80
 
 
 def check(accept: str, offers: Sequence[str]) -> None:
-    """Refuse what can take none of the offers; no header takes anything.
+    """Reject an Accept header that allows none of the offers. A request without the header accepts everything.
 
     Raises:
         Unavailable: 406.
     """
     if accept.strip() and not any(_weight(accept, each) for each in offers):
-        message = f"Accept: got {accept[:_SHOWN]!a}: must take one of {', '.join(offers)}"
+        message = f"Accept: got {accept[:_SHOWN]!a}: must accept one of {', '.join(offers)}"
         raise Unavailable(406, message)
 
 
 def prefers_picture(accept: str) -> bool:
-    """Whether a picture is wanted before anything else; whoever takes anything gets JSON."""
+    """Whether the client prefers an image file. A client that accepts everything gets JSON."""
     best = _best(accept)
     return best in _FORMATS or best == "image/*"
 
 
 def picture_format(accept: str) -> FileFormat | None:
-    """The format that is named; None: any."""
+    """The image format that the client prefers; None if it names none."""
     return _FORMATS.get(_best(accept))
 
 
 def _best(accept: str) -> str:
-    """The media type of highest weight among those we have, the first one of equals."""
+    """The media type with the highest weight among those we offer; the first one if several are equal."""
     known = {*_FORMATS, JSON, "image/*", "application/*", "*/*", ""}
     ranges = [each for each in _ranges(accept) if each[1] in known]
     weight, media = max(ranges, key=lambda pair: pair[0], default=(0.0, ""))
@@ -43,7 +43,7 @@ def _best(accept: str) -> str:
 
 
 def _weight(accept: str, offer: str) -> float:
-    """The weight of a media type: the most precise range that it falls into has the say."""
+    """The weight of a media type, from the most specific media range that matches it."""
     ranges = {media: weight for weight, media in _ranges(accept)}
     for media in (offer, f"{offer.partition('/')[0]}/*", "*/*"):
         if media in ranges:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which web pages may call the service from a browser: those whose origins are on the allow-list.
+"""CORS: web pages may call the service from a browser if their origins are in `allowed_origins`.
 
-https://fetch.spec.whatwg.org/#http-cors-protocol; without an entry for the page the browser keeps the answer from it.
+The protocol is https://fetch.spec.whatwg.org/#http-cors-protocol. A browser hides the response from a page whose origin
+is not listed.
 """
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,24 +17,24 @@ _PREFLIGHT_SECONDS = "600"
 
 
 class Cors:
-    """ASGI middleware; a preflight is an OPTIONS request that is answered inside."""
+    """ASGI middleware that adds CORS headers. The application inside answers a preflight as any OPTIONS request."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request of whatever origin."""
+        """Serve a request and add the CORS headers for its origin."""
         origins = self._service.live.allowed_origins
         if scope["type"] != "http" or not origins:
             await self._app(scope, receive, send)
             return
-        asked = Headers(scope=scope)
-        is_preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in asked
+        sent = Headers(scope=scope)
+        is_preflight = scope["method"] == "OPTIONS" and "access-control-request-method" in sent
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _mark(MutableHeaders(scope=message), asked.get("origin"), origins, is_preflight=is_preflight)
+                _mark(MutableHeaders(scope=message), sent.get("origin"), origins, is_preflight=is_preflight)
             await send(message)
 
         await self._app(scope, receive, marked)
@@ -42,7 +43,7 @@ class Cors:
 def _mark(
     headers: MutableHeaders, origin: str | None, origins: tuple[str, ...], *, is_preflight: bool
 ) -> None:
-    headers.add_vary_header("origin")  # for caches: another origin gets other headers
+    headers.add_vary_header("origin")  # caches must not share a response: another origin gets other headers
     if origin is None or not ({origin, _ANY} & set(origins)):
         return
     headers["access-control-allow-origin"] = origin

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a route gets beside its own input; never a plain function, which FastAPI calls on a thread of its own."""
+"""FastAPI dependencies of the routes: the service, the jobs, the request id and the client's preferences.
+
+FastAPI calls a plain function on a thread of its own, so every dependency is a coroutine.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -28,11 +31,11 @@ async def _request_id(request: Request) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the client can do with an answer.
+    """The response that the client can use.
 
     Attributes:
-        accept: the Accept header, of all its lines.
-        headers_only: it sent HEAD.
+        accept: the Accept header, with all of its lines joined.
+        headers_only: whether the method is HEAD.
     """
 
     accept: str

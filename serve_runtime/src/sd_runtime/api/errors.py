@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every error as JSON that names field, value and rule; the same words for an answer, a stream and a job.
+"""Conversion of every error to JSON that names field, value and rule. A response, a stream and a job use the same text.
 
-Ray Serve's proxy puts `x-request-id` on every answer, the client's own or a new one, and hands it on to us; what a
-client sends is quoted in logs and messages only if it is short and plain.
+Ray Serve's proxy puts `x-request-id` on every response, either the client's id or a new one, and passes it on to us.
+Logs and messages quote a client's id only if it is short and plain.
 """
 
 import json
@@ -50,7 +50,7 @@ _CODES = {
 
 
 class Unavailable(HTTPException):
-    """The request is well-formed, and what it asks for cannot be had now; the status says why."""
+    """The request cannot be served, for the reason that the HTTP status gives."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Unavailable(HTTPException):
 
 @dataclass(frozen=True)
 class Problem:
-    """An error as a client reads it."""
+    """An error response: status, body and headers."""
 
     status: int
     body: dict[str, Any]
@@ -73,32 +73,32 @@ class Problem:
 
 
 def install(api: FastAPI) -> None:
-    """Give the application our errors."""
+    """Register the error handlers of an application."""
     for kind in (InvalidRequest, RequestValidationError, HTTPException, GenerationFailed, Exception):
         api.add_exception_handler(kind, _answer)
 
 
 def plain_id(headers: Mapping[str, str]) -> str | None:
-    """The id that a client gave its request, if it is short and plain enough to be quoted."""
+    """The request id that the client sent, or None if it is not short and plain enough to be quoted."""
     given = headers.get("x-request-id", "")
     return given if _PLAIN_ID.fullmatch(given) else None
 
 
 def request_id(headers: Mapping[str, str]) -> str:
-    """The id of a request if it may be quoted."""
+    """The id of a request, or `unknown` if it may not be quoted."""
     return plain_id(headers) or "unknown"
 
 
 def problem(error: BaseException, request_id: str) -> Problem:
-    """The answer to an error, with the id of its request; what is our own fault goes to the log as well."""
-    told = _described(error, request_id)
-    told.body["error"]["request_id"] = request_id
-    return told
+    """The response for an error, with the id of its request. A server error is logged as well."""
+    found = _described(error, request_id)
+    found.body["error"]["request_id"] = request_id
+    return found
 
 
 def _described(error: BaseException, request_id: str) -> Problem:
     if isinstance(error, InvalidRequest):
-        # Its message only: where Ray carried the error here, str() adds a traceback.
+        # Only the message: str() of an error that Ray has passed on contains a traceback.
         body = error_body(str(error.args[0]), kind=_INVALID, param=error.param, code=error.code)
         return Problem(400, body)
     if isinstance(error, RequestValidationError):
@@ -113,21 +113,24 @@ def _described(error: BaseException, request_id: str) -> Problem:
 async def _answer(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, HTTPException):
         error = _routed(request, error)
-    told = problem(error, request_id(request.headers))
-    return JSONResponse(told.body, told.status, dict(told.headers))
+    found = problem(error, request_id(request.headers))
+    return JSONResponse(found.body, found.status, dict(found.headers))
 
 
 def _routed(request: Request, error: HTTPException) -> HTTPException:
-    """The router's own errors say too little; ours are `Unavailable`."""
+    """Give the router's own errors a clearer message. Our errors are `Unavailable` and stay as they are."""
     path = request.url.path[:_SHOWN]
-    own = {404: f"there is no {path}; see /docs", 405: f"{request.method} is not possible on {path}"}
+    own = {
+        404: f"the path {path} does not exist; /docs lists all paths",
+        405: f"the method {request.method} is not allowed on {path}; the header Allow lists the methods",
+    }
     if isinstance(error, Unavailable) or error.status_code not in own:
         return error
     return HTTPException(error.status_code, own[error.status_code], error.headers)
 
 
 def _malformed(details: Mapping[str, Any]) -> Problem:
-    # The words alone: numbers are places in a list, the first one says query or body.
+    # Only the strings after the first part: that one is query or body, and numbers are indexes in a list.
     name = ".".join(part for part in details.get("loc", ())[1:] if isinstance(part, str))[:_SHOWN]
     code = "unknown_field" if details.get("type") == "extra_forbidden" else "invalid_value"
     return Problem(400, error_body(_explain(details, name), kind=_INVALID, param=name or None, code=code))
@@ -138,7 +141,7 @@ def _explain(details: Mapping[str, Any], name: str) -> str:
     if kind == "extra_forbidden":
         return f"{name}: unknown field; check its spelling"
     if kind == "missing":
-        return f"{name or 'body'}: required, and missing"
+        return f"{name or 'body'}: is required, but missing"
     if kind == "json_invalid":
         return f"body: is not JSON: {details['ctx']['error']}"
     value = details.get("input")
@@ -147,7 +150,7 @@ def _explain(details: Mapping[str, Any], name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)  # ASCII: halves of surrogate pairs stay escaped
+    text = json.dumps(value, default=str)  # the text is ASCII: halves of surrogate pairs stay escaped
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
@@ -160,15 +163,15 @@ def _http(error: HTTPException) -> Problem:
 
 
 def _failed(error: GenerationFailed, request_id: str) -> Problem:
-    message = str(error.args[0]) if error.args else "a picture could not be made"
+    message = str(error.args[0]) if error.args else "the image could not be generated"
     logger.error("%s", message, extra=json_logs.of_request(request_id))
     return Problem(500, error_body(message, kind=_SERVER, code="generation_failed"))
 
 
 def _unexpected(error: BaseException, request_id: str) -> Problem:
-    # The frames without the message, which may hold a prompt.
+    # The frames are logged without the message, which may contain a prompt.
     frames = "".join(traceback.format_tb(error.__traceback__))
     extra = json_logs.of_request(request_id)
-    logger.error("unexpected %s\n%s", type(error).__name__, frames, extra=extra)
-    message = f"an unexpected error; its traceback is in the logs under request {request_id}"
+    logger.error("a request failed with an unexpected %s\n%s", type(error).__name__, frames, extra=extra)
+    message = f"unexpected error in the service; the log has its traceback under request_id {request_id}"
     return Problem(500, error_body(message, kind=_SERVER, code="internal_error"))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as server-sent events, in OpenAI's words.
+"""Images as server-sent events, in OpenAI's format (https://platform.openai.com/docs/api-reference/images-streaming).
 
-Between them goes progress as comments, which clients skip: a connection that says nothing for a minute gets cut.
-https://platform.openai.com/docs/api-reference/images-streaming
+The stream also contains progress as comments, which clients ignore. They keep the connection open, because proxies
+often close a connection that is silent for a minute.
 """
 
 import json
@@ -18,13 +18,13 @@ from sd_runtime.engine.interface import ImageRequest, Picture, Preview, Progress
 from sd_runtime.engine.postprocess import encode
 
 MEDIA_TYPE = "text/event-stream"
-HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx would hold the events back
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # nginx would buffer the events
 EXAMPLE = (
     'event: image_generation.partial_image\ndata: {"type": "image_generation.partial_image", "b64_json": "...",'
     ' "partial_image_index": 0}\n\nevent: image_generation.completed\ndata: {"type": "image_generation.completed",'
     ' "b64_json": "..."}\n\n'
 )
-# OpenAI's clients want it; there are no tokens to count here.
+# OpenAI's clients require this field. This service does not count tokens.
 _USAGE = {
     "input_tokens": 0,
     "output_tokens": 0,
@@ -34,7 +34,7 @@ _USAGE = {
 
 
 async def stream(service: Service, request: ImageRequest) -> AsyncIterator[str]:
-    """The events of a request, begun: what is refused at once is raised here, while there is a status to give."""
+    """Start a request and return its events. An immediate error is raised here, so that it can set the HTTP status."""
     updates = service.stream(request)
     try:
         first = await anext(updates)
@@ -52,13 +52,13 @@ async def _events(
         try:
             async for update in updates:
                 yield _event(update, request)
-        except Exception as error:  # noqa: BLE001 - the status is sent; the error can only be told as an event
+        except Exception as error:  # noqa: BLE001 - the status is already sent, so the error becomes an event
             yield _named("error", errors.problem(error, request.id).body)
 
 
 def _event(update: Update, request: ImageRequest) -> str:
     if isinstance(update, Progress):
-        return f": step {update.step} of {update.steps}, {update.ahead} pictures ahead\n\n"
+        return f": step {update.step} of {update.steps}, {update.ahead} images ahead in the queue\n\n"
     if isinstance(update, Preview):
         name = "image_generation.partial_image"
         return _named(name, {**_about(name, update, request), "partial_image_index": update.number})
@@ -67,7 +67,7 @@ def _event(update: Update, request: ImageRequest) -> str:
 
 
 def _about(name: str, update: Preview | Picture, request: ImageRequest) -> dict[str, Any]:
-    """Fields that both kinds share; `index` tells the pictures of one request apart, it and `warnings` are ours."""
+    """The fields that both events share. `index` (the number of the image) and `warnings` are additions to OpenAI's."""
     return {
         "type": name,
         "b64_json": base64_text(update.data),

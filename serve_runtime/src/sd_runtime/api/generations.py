@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`POST /v1/images/generations`: OpenAI's route, whole, as a file, or as a stream."""
+"""`POST /v1/images/generations`: OpenAI's route. It answers with JSON, an image file or an event stream."""
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -18,10 +18,11 @@ _OFFERS = (content_negotiation.JSON, *content_negotiation.PICTURES)
 
 @router.post(
     "/v1/images/generations",
+    summary="Generate images",
     response_model=GenerationAnswer,
     responses={
         200: {
-            "description": "The pictures: inline, as a file (`Accept: image/png`), or as server-sent events (`stream`).",
+            "description": "The images: inline, as a file (`Accept: image/png`), or as server-sent events (`stream`).",
             "content": {
                 **openapi.pictures("png", "jpeg", "webp"),
                 "text/event-stream": {"schema": {"type": "string"}, "example": events.EXAMPLE},
@@ -33,10 +34,10 @@ _OFFERS = (content_negotiation.JSON, *content_negotiation.PICTURES)
 async def generations(
     body: GenerationBody, service: TheService, request_id: RequestId, wanted: TheWanted
 ) -> Response:
-    """Draw pictures, as OpenAI's images API; seed, steps, guidance and negative prompt are top-level extras.
+    """Generate images, as in OpenAI's images API. Seed, steps, guidance and negative prompt are additional fields.
 
-    `Accept: image/png` (or jpeg, webp) gets the one picture as a file. `stream: true` gets events
-    `image_generation.partial_image` and `image_generation.completed`.
+    With `Accept: image/png` (or jpeg, webp) the response is one image file. With `stream: true` the response is a stream
+    of the events `image_generation.partial_image` and `image_generation.completed`.
     """
     if not body.stream:
         content_negotiation.check(wanted.accept, _OFFERS)
@@ -51,13 +52,13 @@ async def generations(
         _check_file(request, file_format or request.output.format)
         return responses.picture(await service.draw(request), request, responses.caching(request, service))
     drawn = await service.draw(request)
-    return JSONResponse(responses.inline(drawn, request).model_dump(), headers=responses.told(drawn))
+    return JSONResponse(responses.inline(drawn, request).model_dump(), headers=responses.image_headers(drawn))
 
 
 def _check_file(request: ImageRequest, wanted: str) -> None:
     if request.count != 1:
-        raise InvalidRequest(f"n: got {request.count}: must be 1 where Accept asks for a picture file", "n")
+        raise InvalidRequest(f"n: got {request.count}: must be 1 if Accept requests an image file", "n")
     if wanted != request.output.format:
         raise InvalidRequest(
-            f"output_format: got {request.output.format!r}: Accept asks for image/{wanted}", "output_format"
+            f"output_format: got {request.output.format!r}: Accept requests image/{wanted}", "output_format"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the HTTP API needs of whoever draws: Ray's handle in the service (`serve_drawer`), a fake in tests."""
+"""The interface of the backend that generates images: `ServeDrawer` in the service, a fake in tests."""
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Readiness:
     """The state of the model deployment.
 
     Attributes:
-        ready: a request would be answered: by a running replica, or after a wake-up from zero.
-        phase: starting (no replica yet), loading (one is building its pipeline), ready or scaled-to-zero.
+        ready: whether a request would be served, by a running replica or after a start from zero replicas.
+        phase: starting (no replica yet), loading (a replica is loading its pipeline), ready or scaled-to-zero.
     """
 
     ready: bool
@@ -24,26 +24,31 @@ class Readiness:
 
 
 class QueueFull(Exception):
-    """Every replica's queue is full; the caller knows when to come back."""
+    """All request queues are full. The caller computes when the client may retry."""
 
 
 class Drawer(Protocol):
-    """Draws pictures somewhere else; cancelling a call stops its work there.
+    """A backend that generates images in another process. Cancelling a call stops its work there.
 
-    Both ways to draw raise what `sd_runtime.engine.interface.Engine` raises, QueueFull, or Unavailable with its HTTP status.
+    `draw` and `stream` raise the errors of `sd_runtime.engine.interface.Engine`, QueueFull, or Unavailable with its HTTP
+    status.
     """
 
     async def draw(self, request: ImageRequest, limits: Limits) -> list[Picture]:
-        """All pictures of a request, in order, within the time limits."""
+        """Generate all images of a request within the time limits, and return them in order."""
 
     def stream(self, request: ImageRequest, limits: Limits) -> AsyncGenerator[Update]:
-        """The same as it comes into being."""
+        """Generate the images of a request and yield each update."""
 
     async def readiness(self) -> Readiness:
-        """Whether a request would be answered now; never wakes a model at zero."""
+        """Whether a request would be served now. The call never starts a replica of a model at zero replicas."""
 
     async def info(self) -> EngineInfo | None:
-        """What a running replica computes with; None while there is none."""
+        """The device, data type and options of a running replica; None if no replica is running."""
 
     async def starts(self) -> Mapping[str, StartReport]:
-        """How replicas start or have started lately, by Serve's id of the replica; Unavailable where nobody tells."""
+        """The recent starts of replicas, by their Ray Serve replica id.
+
+        Raises:
+            Unavailable: Ray's head does not answer.
+        """

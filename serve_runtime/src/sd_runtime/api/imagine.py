@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`GET /imagine`: the route of the published AWS pattern, which its load test and its UI call."""
+"""`GET /imagine`: the route of the published AWS pattern. The load test and the UI of that pattern call it."""
 
 from typing import Annotated
 
@@ -21,10 +21,10 @@ async def _strictly(request: Request) -> None:
     check_numbers(request, ImagineQuery)
 
 
-# The lines of one header are one list, whatever OpenAPI says of arrays.
+# Several lines of one header form one list, so the document declares a string and not OpenAPI's array.
 Tags = Annotated[
     list[str] | None,
-    Header(description="Entity tags of files at hand."),
+    Header(description="Entity tags of the files that the client already has."),
     WithJsonSchema({"type": "string"}),
 ]
 
@@ -33,10 +33,11 @@ router = APIRouter(tags=["pictures"], dependencies=[Depends(_strictly)])
 
 @router.get(
     PATH,
+    summary="Generate one image",
     response_class=Response,
     responses={
-        200: {"description": "The picture.", "content": openapi.pictures("png")},
-        304: {"description": "The picture of If-None-Match is still the one."},
+        200: {"description": "The image.", "content": openapi.pictures("png")},
+        304: {"description": "The image has not changed since the tag in If-None-Match was issued."},
         **openapi.errors(400, 406, 429, 500, 503, 504),
     },
 )
@@ -47,9 +48,9 @@ async def imagine(
     wanted: TheWanted,
     if_none_match: Tags = None,
 ) -> Response:
-    """Draw one picture: `/imagine?prompt=a red circle&img_size=64`. The answer is a PNG file.
+    """Generate one image: `/imagine?prompt=a red circle&img_size=64`. The response is a PNG file.
 
-    With a `seed` the answer has a weak `ETag` and may be cached: the same query makes the same picture.
+    If the query has a `seed`, the response has a weak `ETag` and may be cached: the same query generates the same image.
     """
     content_negotiation.check(wanted.accept, ("image/png",))
     request = validation.from_imagine(query, service.terms(), validation.any_seed(), request_id)
@@ -63,7 +64,7 @@ async def imagine(
 
 
 def _without_length(headers: responses.Headers) -> Response:
-    """The answer to HEAD: nothing is drawn, so nobody knows the length."""
+    """The response to HEAD. No image is generated, so its length is not known."""
     answer = Response(media_type="image/png", headers=headers)
     del answer.headers["content-length"]
     return answer

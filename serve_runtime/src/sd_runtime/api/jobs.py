@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs over HTTP: ask now, watch, fetch later, or change one's mind."""
+"""Routes for jobs: create a job, poll its progress, fetch its images, and delete it."""
 
 from functools import partial
 from typing import Annotated
@@ -20,21 +20,27 @@ from sd_runtime.store import jobs
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], dependencies=[Depends(no_query)], route_class=JsonRoute)
 
-JobId = Annotated[str, Path(max_length=128, examples=["job-0123456789abcdef0123456789abcdef"])]
-Index = Annotated[int, Path(ge=0, le=15, examples=[0]), BeforeValidator(partial(plain_number, name="index"))]
+JobId = Annotated[
+    str, Path(max_length=128, description="Id of the job.", examples=["job-0123456789abcdef0123456789abcdef"])
+]
+Index = Annotated[
+    int,
+    Path(ge=0, le=15, description="Number of the image in the job, from 0.", examples=[0]),
+    BeforeValidator(partial(plain_number, name="index")),
+]
 
 
 class JobImage(BaseModel):
-    """A picture of a finished job."""
+    """One finished image of a job."""
 
     index: int
-    url: str = Field(description="Path of the file.")
-    seed: int = Field(description="What makes this picture again.")
-    bytes: int = Field(description="Size of the file.")
+    url: str = Field(description="Path of the image file.")
+    seed: int = Field(description="A request with this seed generates the same image.")
+    bytes: int = Field(description="Size of the file in bytes.")
 
 
 class JobAnswer(BaseModel):
-    """A job as it is now."""
+    """The current state of a job."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -57,27 +63,36 @@ class JobAnswer(BaseModel):
     id: str
     object: str = "job"
     state: jobs.State
-    step: int = Field(description="Denoising steps done, over all its pictures.")
-    steps: int | None = Field(description="All of them; null until the engine has taken the job.")
-    queue_position: int | None = Field(description="Pictures that wait before its own; null until known.")
-    eta_seconds: float | None = Field(description="Seconds to its end, as observed; null until known.")
-    error: dict[str, str | None] | None = Field(description="Why it failed, as an error answer says it.")
+    step: int = Field(description="Finished denoising steps, over all images of the job.")
+    steps: int | None = Field(
+        description="Total denoising steps, over all images; null until the engine has accepted the job."
+    )
+    queue_position: int | None = Field(
+        description="Number of images that wait before those of this job; null until it is known."
+    )
+    eta_seconds: float | None = Field(
+        description="Estimated seconds until the job ends, from measured speed; null until it is known."
+    )
+    error: dict[str, str | None] | None = Field(
+        description="Why the job failed, in the format of an error response; null if it did not fail."
+    )
     warnings: list[WarningNote] = Field(
-        description="What of the request has no effect; empty until the engine has taken the job."
+        description="Parts of the request that have no effect; empty until the engine has accepted the job."
     )
     images: list[JobImage]
     expires_in_seconds: float | None = Field(
-        description="Seconds until its pictures are forgotten; null while it is not finished."
+        description="Seconds until the job and its images are deleted; null while the job is not finished."
     )
 
 
 @router.post(
     "",
+    summary="Start a job",
     status_code=202,
     response_model=JobAnswer,
     responses={
         202: {
-            "description": "The job is accepted; Location is where to ask for it.",
+            "description": "The job is accepted. The header Location has its path.",
             "headers": {"Location": {"schema": {"type": "string"}}},
         },
         **openapi.errors(400, 408, 413, 415, 429, 500, 503, 504),
@@ -86,54 +101,55 @@ class JobAnswer(BaseModel):
 async def create(
     body: GenerationBody, service: TheService, store: TheJobs, request_id: RequestId
 ) -> Response:
-    """Begin to draw; takes what `POST /v1/images/generations` takes, `stream` aside.
+    """Start a job. The body is that of `POST /v1/images/generations`, without `stream`.
 
-    Jobs live in the memory of the service's one front: when it is replaced they are gone, and GET answers 404.
+    The ingress keeps jobs in its memory. When the ingress is replaced, its jobs are lost and GET answers 404.
     """
     if body.stream:
-        raise InvalidRequest("stream: got true: a job has no stream; leave it out", "stream")
+        raise InvalidRequest("stream: got true: must be false or absent, since jobs do not stream", "stream")
     request = validation.from_body(body, service.terms(), validation.any_seed(), request_id)
     try:
         job = await store.start(request)
     except jobs.TooManyJobs as error:
         seconds = service.requests.retry_after(service.clock())
-        raise Unavailable(429, "too many jobs are unfinished", seconds) from error
+        raise Unavailable(429, f"too many jobs are unfinished; retry in {seconds} s", seconds) from error
     return JSONResponse(
         _answer(job, service, store).model_dump(), 202, headers={"Location": f"/v1/jobs/{job.id}"}
     )
 
 
-@router.get("/{job_id}", responses=openapi.errors(400, 404))
+@router.get("/{job_id}", summary="Read the state of a job", responses=openapi.errors(400, 404))
 async def read(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswer:
-    """State, progress, place in the queue, time left; once finished, where its pictures are."""
+    """Report the state of a job: progress, queue position, estimated time left, and the paths of finished images."""
     return _answer(_find(store, job_id), service, store)
 
 
 @router.get(
     "/{job_id}/images/{index}",
+    summary="Fetch an image of a job",
     response_class=Response,
     responses={
-        200: {"description": "The picture.", "content": openapi.pictures("png", "jpeg", "webp")},
+        200: {"description": "The image.", "content": openapi.pictures("png", "jpeg", "webp")},
         **openapi.errors(400, 404, 406, 409),
     },
 )
 async def image(job_id: JobId, index: Index, store: TheJobs, wanted: TheWanted) -> Response:
-    """One picture of a job, as soon as it is drawn."""
+    """Fetch one image of a job. Each image is available as soon as it is finished."""
     job = _find(store, job_id)
     content_negotiation.check(wanted.accept, (f"image/{job.file_format}",))
     picture = job.pictures.get(index)
     if picture is not None:
         headers = {"x-seed": str(picture.seed), "Cache-Control": "no-store"}
-        headers |= responses.warned(picture.warnings)
+        headers |= responses.warning_headers(picture.warnings)
         return Response(picture.data, media_type=f"image/{job.file_format}", headers=headers)
     if job.finished or index >= job.request.count:
-        raise Unavailable(404, f"the job is {job.state} and has no picture {index}")
-    raise Unavailable(409, f"the job is {job.state}; picture {index} is not drawn yet")
+        raise Unavailable(404, f"the job is {job.state} and has no image {index}")
+    raise Unavailable(409, f"the job is {job.state}; image {index} is not finished yet")
 
 
-@router.delete("/{job_id}", responses=openapi.errors(400, 404))
+@router.delete("/{job_id}", summary="Cancel or delete a job", responses=openapi.errors(400, 404))
 async def delete(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswer:
-    """Stop an unfinished job, or forget a finished one and its pictures; the answer is its last state."""
+    """Cancel an unfinished job, or delete a finished job with its images. The response is the last state of the job."""
     job = _find(store, job_id)
     await store.delete(job)
     return _answer(job, service, store)
@@ -142,12 +158,14 @@ async def delete(job_id: JobId, service: TheService, store: TheJobs) -> JobAnswe
 def _find(store: jobs.JobStore, job_id: str) -> jobs.Job:
     job = store.find(job_id)
     if job is None:
-        raise Unavailable(404, "there is no job of this id; jobs are forgotten some time after their end")
+        minutes = jobs.KEPT_SECONDS // 60
+        message = f"no job has this id; a job is deleted {minutes} minutes after its end, or earlier"
+        raise Unavailable(404, message)
     return job
 
 
 def _answer(job: jobs.Job, service: Service, store: jobs.JobStore) -> JobAnswer:
-    told = None if job.error is None else errors.problem(job.error, job.request.id).body["error"]
+    error = None if job.error is None else errors.problem(job.error, job.request.id).body["error"]
     return JobAnswer(
         id=job.id,
         state=job.state,
@@ -155,7 +173,7 @@ def _answer(job: jobs.Job, service: Service, store: jobs.JobStore) -> JobAnswer:
         steps=job.steps,
         queue_position=job.ahead,
         eta_seconds=job.eta_seconds(service.clock(), service.pictures.per_second()),
-        error=told,
+        error=error,
         warnings=responses.notes(job.warnings),
         images=[
             JobImage(

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A body as RFC 8259 has it: JSON in UTF-8, each field once, numbers that are numbers; all else is named and refused."""
+"""Strict parsing of request bodies: JSON by RFC 8259 in UTF-8, each field once, and only finite numbers.
+
+The error of a rejected body names the rule that it breaks.
+"""
 
 import json
 import math
@@ -18,16 +21,16 @@ from sd_runtime.errors import InvalidRequest
 _BOM = "\ufeff"
 _DEEPEST = 16
 _SHOWN = 80
-_SEND_JSON = "send JSON, with the header Content-Type: application/json"
+_SEND_JSON = "send JSON, with one header Content-Type: application/json"
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class JsonRoute(APIRoute):
-    """A route whose body, where it takes one, is read strictly."""
+    """A route that parses its body strictly, if it has one."""
 
     def get_route_handler(self) -> Handler:
-        """FastAPI's own handler, behind our reader."""
+        """FastAPI's own handler, called after our parser."""
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
@@ -41,21 +44,21 @@ class JsonRoute(APIRoute):
 
 
 class _StrictRequest(Request):
-    """What FastAPI asks for the body."""
+    """A request whose parsed body FastAPI can read."""
 
     _parsed: Any = None
 
     async def read(self) -> None:
-        """Read and parse it once.
+        """Read and parse the body once.
 
         Raises:
-            InvalidRequest: it is no JSON of ours.
-            Unavailable: it is of another type (415), or the client left before its end.
+            InvalidRequest: the body is not valid JSON, or breaks one of our rules.
+            Unavailable: the body has another type (415), or the client disconnected before its end (400).
         """
         try:
             content = await self.body()
         except ClientDisconnect as error:
-            raise Unavailable(400, "the connection ended before the body did") from error
+            raise Unavailable(400, "the connection ended before the body was complete") from error
         if content:
             _check_type(self.headers)
             self._parsed = parse(content)
@@ -66,23 +69,23 @@ class _StrictRequest(Request):
 
 
 def parse(content: bytes) -> Any:
-    """JSON text as Python values.
+    """Parse JSON text into Python values.
 
     Raises:
-        InvalidRequest: it is not JSON, not UTF-8, or has what readers understand differently: a field twice, NaN, half of
-            a surrogate pair, deep nesting.
+        InvalidRequest: the text is not JSON or not UTF-8, or it contains something that parsers read in different ways: a
+            repeated field, NaN, half of a surrogate pair, deep nesting.
     """
     try:
         text = content.decode().removeprefix(_BOM)
         found = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
     except UnicodeDecodeError as error:
-        raise InvalidRequest(f"body: is not UTF-8, from byte {error.start} on") from error
+        raise InvalidRequest(f"body: is not UTF-8: byte {error.start} is invalid") from error
     except json.JSONDecodeError as error:
         raise InvalidRequest(f"body: is not JSON: {error.msg}, at character {error.pos}") from error
     except RecursionError as error:
         raise _too_deep() from error
     except ValueError as error:  # an integer of more than 4300 digits
-        raise InvalidRequest("body: has a number of thousands of digits") from error
+        raise InvalidRequest("body: contains an integer with thousands of digits") from error
     _check_values(found)
     return found
 
@@ -90,7 +93,7 @@ def parse(content: bytes) -> Any:
 def _check_type(headers: Headers) -> None:
     given = headers.getlist("content-type")
     if len(given) != 1:
-        raise _other_type(f"Content-Type: got {len(given)} of them: {_SEND_JSON}")
+        raise _other_type(f"Content-Type: got {len(given)} headers: {_SEND_JSON}")
     media = Message()
     media["content-type"] = given[0]
     kind, subtype = media.get_content_maintype(), media.get_content_subtype()
@@ -98,10 +101,10 @@ def _check_type(headers: Headers) -> None:
         raise _other_type(f"Content-Type: got {given[0][:_SHOWN]!r}: {_SEND_JSON}")
     charset = media.get_content_charset("utf-8")
     if charset not in {"utf-8", "utf8"}:
-        raise _other_type(f"Content-Type: got charset {charset[:_SHOWN]!r}: JSON is UTF-8")
+        raise _other_type(f"Content-Type: got charset {charset[:_SHOWN]!r}: must be utf-8, as JSON is UTF-8")
     coding = headers.get("content-encoding", "identity")
     if coding.lower() != "identity":
-        message = f"Content-Encoding: got {coding[:_SHOWN]!r}: send the body as it is, without a coding"
+        message = f"Content-Encoding: got {coding[:_SHOWN]!r}: must be absent; send the body uncompressed"
         raise Unavailable(415, message, headers={"Accept-Encoding": "identity"})
 
 
@@ -114,18 +117,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = _printable(next(name for name in names if names.count(name) > 1))
-        raise InvalidRequest(f"{twice}: got it {names.count(twice)} times: must be there once", twice)
+        raise InvalidRequest(f"{twice}: got {names.count(twice)} values: must appear once", twice)
     return found
 
 
 def _no_number(name: str) -> float:
-    raise InvalidRequest(f"body: has {name}, which is no number in JSON")
+    raise InvalidRequest(f"body: contains {name}, which is not a number in JSON")
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise InvalidRequest(f"body: has the number {text[:_SHOWN]}, which no float holds")
+        raise InvalidRequest(f"body: contains the number {text[:_SHOWN]}, which is too large for a float")
     return number
 
 
@@ -135,12 +138,12 @@ def _check_values(found: Any) -> None:
             raise _too_deep()
         if not _is_unicode(text):
             field = _printable(name)
-            message = f"{field}: has half of a surrogate pair: must be Unicode"
+            message = f"{field}: contains half of a surrogate pair: must be valid Unicode"
             raise InvalidRequest(message, field)
 
 
 def _texts(found: Any) -> Iterator[tuple[str, str, int]]:
-    """Every string in a value with the field it is in and its depth, names of fields included."""
+    """Every string in a value with its top-level field and its depth. Names of fields are included."""
     waiting = [("body", found, 0)]
     while waiting:
         name, value, depth = waiting.pop()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Methods as RFC 9110 has them: HEAD wherever GET is, OPTIONS everywhere, and `Allow` with all that a path takes."""
+"""HTTP methods by RFC 9110: HEAD on every path with GET, OPTIONS on every path, and a complete `Allow` header."""
 
 from collections.abc import Sequence
 
@@ -15,19 +15,19 @@ _HEAD = "sd.head"
 
 
 def wants_headers_only(request: Request) -> bool:
-    """Whether a GET handler answers a HEAD: nothing needs to be drawn for it."""
+    """Whether a GET handler serves a HEAD request, for which it need not generate an image."""
     return _HEAD in request.scope
 
 
 class Methods:
-    """ASGI middleware around the router."""
+    """ASGI middleware around the router that adds HEAD and OPTIONS and corrects `Allow`."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         self._app = app
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request by its method."""
+        """Serve a request according to its method."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["method"] == "OPTIONS" and (allowed := self._allowed(scope)):
@@ -39,18 +39,18 @@ class Methods:
             await self._app(scope, receive, self._with_allow(scope, send))
 
     def _allowed(self, scope: Scope) -> str:
-        """The methods of a path, as `Allow` lists them; empty where there is no such path."""
+        """The value of `Allow` for a path; empty if the path does not exist."""
         found = [method for method in _KNOWN if self._takes(scope, method)]
         if not found:
             return ""
         return ", ".join([*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"])
 
     def _takes(self, scope: Scope, method: str) -> bool:
-        asked = {**scope, "method": method}
-        return any(route.matches(asked)[0] is Match.FULL for route in self._routes)
+        candidate = {**scope, "method": method}
+        return any(route.matches(candidate)[0] is Match.FULL for route in self._routes)
 
     def _with_allow(self, scope: Scope, send: Send) -> Send:
-        """The router lists the methods of the first of several routes with the same path."""
+        """Correct the `Allow` header of a 405. The router lists only the methods of the first route with the path."""
 
         async def corrected(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == _WRONG_METHOD:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Queries read strictly: each parameter once, percent-encoded UTF-8, numbers in ASCII digits."""
+"""Strict parsing of queries: each parameter once, percent-encoded UTF-8, and numbers in ASCII digits."""
 
 import re
 from collections import Counter
@@ -14,13 +14,13 @@ from sd_runtime.errors import InvalidRequest
 
 _SHOWN = 80
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})[^&]{0,2}")
-# Python also reads 1_000, +1, blanks around, and the digits of every script.
+# Python also accepts 1_000, +1, surrounding blanks, and the digits of every script.
 _LAX = re.compile(r"[^\x21-\x7e]|[+_]")
 _NUMBERS = {"integer", "number"}
 
 
 async def no_query(request: Request) -> None:
-    """Refuse a query where there is none to give: a misspelt setting must not be dropped in silence."""
+    """Reject any query on a route that has no parameters, so that a setting is never ignored silently."""
     strict_query(request)
     for name in request.query_params:
         raise InvalidRequest(
@@ -29,24 +29,25 @@ async def no_query(request: Request) -> None:
 
 
 def strict_query(request: Request) -> None:
-    """Refuse what would be read otherwise than it was meant.
+    """Reject a query that parsers read in different ways.
 
     Raises:
-        InvalidRequest: a parameter comes twice, or is no percent-encoded UTF-8.
+        InvalidRequest: a parameter appears twice, or is not percent-encoded UTF-8.
     """
     _check_escapes(request.scope["query_string"])
     counted = Counter(name for name, _ in request.query_params.multi_items())
     for name, times in counted.items():
         if times > 1:
             shown = name[:_SHOWN]
-            raise InvalidRequest(f"{shown}: got it {times} times: must be there once", shown)
+            raise InvalidRequest(f"{shown}: got {times} values: must appear once", shown)
 
 
 def plain_number(text: Any, name: str = "number") -> Any:
-    """The text of a number unless it is written in a way that only some readers take.
+    """Return the text of a number unchanged, or reject a notation that only some parsers accept.
 
     Raises:
-        InvalidRequest: it has other characters than ASCII, an underscore, a plus sign or a blank.
+        InvalidRequest: the text contains a blank, an underscore, a character beyond ASCII, or a plus sign outside an
+            exponent.
     """
     if isinstance(text, str) and _LAX.search(text.replace("e+", "e").replace("E+", "e")):
         raise InvalidRequest(f"{name}: got {text[:_SHOWN]!a}: must be a number in ASCII digits", name)
@@ -54,14 +55,14 @@ def plain_number(text: Any, name: str = "number") -> Any:
 
 
 def check_numbers(request: Request, model: type[BaseModel]) -> None:
-    """Hold the numbers of a query to `plain_number`; which fields are numbers, `model` says."""
+    """Check each number of a query with `plain_number`. The fields of `model` determine which values are numbers."""
     for name in _numbers(model) & set(request.query_params):
         plain_number(request.query_params[name], name)
 
 
 @cache
 def _numbers(model: type[BaseModel]) -> frozenset[str]:
-    """Fields of a model that take an integer or another number."""
+    """The names of the fields of a model that are integers or other numbers."""
     fields = model.model_json_schema()["properties"]
     return frozenset(name for name, schema in fields.items() if _kinds(schema) & _NUMBERS)
 
@@ -74,8 +75,10 @@ def _check_escapes(query: bytes) -> None:
     bad = _BAD_ESCAPE.search(query)
     if bad:
         shown = bad[0].decode("latin-1")
-        raise InvalidRequest(f"query: got {shown!r}: a % is followed by two hexadecimal digits, or is %25")
+        raise InvalidRequest(
+            f"query: got {shown!r}: two hexadecimal digits must follow each %; write %25 for a % itself"
+        )
     try:
         unquote_to_bytes(query).decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequest("query: must be UTF-8, percent-encoded") from error
+        raise InvalidRequest("query: is not UTF-8: must be UTF-8, percent-encoded") from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as HTTP answers."""
+"""HTTP responses that contain images."""
 
 import base64
 import time
@@ -20,9 +20,9 @@ Headers = dict[str, str]
 
 
 def caching(request: ImageRequest, service: Service) -> Headers:
-    """What a cache may do with a picture: keep it if the client chose the seed, else nothing.
+    """The caching headers of an image: a cache may keep it only if the client chose the seed.
 
-    An hour, then ask again: the service's defaults are part of the picture, and may change.
+    A cache revalidates after an hour, because the service's defaults affect the image and may change.
     """
     if not request.seeded:
         return {"Cache-Control": "no-store"}
@@ -30,15 +30,17 @@ def caching(request: ImageRequest, service: Service) -> Headers:
 
 
 def picture(drawn: Drawn, request: ImageRequest, headers: Headers) -> Response:
-    """One picture as a file."""
+    """A response that is one image file."""
     (only,) = drawn.pictures
-    return Response(only.data, media_type=f"image/{request.output.format}", headers=headers | told(drawn))
+    return Response(
+        only.data, media_type=f"image/{request.output.format}", headers=headers | image_headers(drawn)
+    )
 
 
-def told(drawn: Drawn) -> Headers:
-    """What the header says of pictures: first seed, the codes of warnings, and where they are from or how long they took.
+def image_headers(drawn: Drawn) -> Headers:
+    """The headers of generated images: the first seed, the warning codes, the cache result and the time.
 
-    https://www.w3.org/TR/server-timing/: `draw` is the engine's share of the time, in milliseconds.
+    `Server-Timing` (https://www.w3.org/TR/server-timing/) has the engine's share of the time as `draw`, in milliseconds.
     """
     headers = {"x-seed": str(drawn.pictures[0].seed)}
     if not drawn.cached:
@@ -46,22 +48,22 @@ def told(drawn: Drawn) -> Headers:
         headers["Server-Timing"] = f"draw;dur={1000 * longest:.1f}"
     if drawn.cached is not None:
         headers["x-cache"] = "hit" if drawn.cached else "miss"
-    return headers | warned(drawn.pictures[0].warnings)
+    return headers | warning_headers(drawn.pictures[0].warnings)
 
 
-def warned(warnings: Iterable[RequestWarning]) -> Headers:
-    """The codes of warnings, for answers that are a file. `Warning` itself is obsolete (RFC 9111, section 5.5)."""
+def warning_headers(warnings: Iterable[RequestWarning]) -> Headers:
+    """The header with the codes of warnings. HTTP's own header `Warning` is obsolete (RFC 9111, section 5.5)."""
     codes = ", ".join(dict.fromkeys(each.code for each in warnings))
     return {"x-warnings": codes} if codes else {}
 
 
 def notes(warnings: Iterable[RequestWarning]) -> list[WarningNote]:
-    """Warnings as JSON answers have them."""
+    """Convert warnings to the schema of JSON responses."""
     return [WarningNote(**asdict(each)) for each in warnings]
 
 
 def inline(drawn: Drawn, request: ImageRequest) -> GenerationAnswer:
-    """All pictures as JSON."""
+    """The JSON response with all images."""
     return GenerationAnswer(
         created=int(time.time()),
         data=[_image(each) for each in drawn.pictures],
@@ -72,7 +74,7 @@ def inline(drawn: Drawn, request: ImageRequest) -> GenerationAnswer:
 
 
 def base64_text(data: bytes) -> str:
-    """Bytes as JSON carries them."""
+    """Encode bytes as base64 text for JSON."""
     return base64.b64encode(data).decode()
 
 

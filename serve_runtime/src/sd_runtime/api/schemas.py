@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP requests and answers: `/imagine` as the published AWS pattern has it, `/v1/images` as OpenAI has it.
+"""Schemas of HTTP requests and responses: `/imagine` follows the published AWS pattern, `/v1/images` follows OpenAI.
 
-https://platform.openai.com/docs/api-reference/images/create; seed, steps, guidance and negative prompt are the
-top-level extras that vLLM-Omni and SGLang agree on. Here are names and types only; what a service allows at the
-moment is checked by `intake`.
+OpenAI's reference is https://platform.openai.com/docs/api-reference/images/create. Seed, steps, guidance and negative
+prompt are additional top-level fields, with the names that vLLM-Omni and SGLang share. This module has names and types
+only; `validation` checks the current limits of the service.
 """
 
 from typing import Annotated, Any, Literal
@@ -15,32 +15,33 @@ from sd_runtime.config import PromptSyntax, SchedulerName, Sigmas, TimestepSpaci
 from sd_runtime.engine.interface import FileFormat
 
 MAX_SEED = 2**53 - 1
-"""Largest seed: the largest integer that every JSON reader keeps exact."""
+"""The largest seed: the largest integer that every JSON parser reads exactly."""
 
 RANDOM_SEED = -1
-"""As good as no seed: some clients cannot leave the field out."""
+"""This seed requests a random seed, like an absent field. Some clients cannot leave the field out."""
 
 Seed = Annotated[int, Field(ge=RANDOM_SEED, le=MAX_SEED)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
-_NO_EFFECT = "No effect; accepted since OpenAI clients send it."
-_SAME_SEED = "Same seed, same picture; -1 or absent: a random one."
+_NO_EFFECT = "This field has no effect. It is accepted because OpenAI clients send it."
+_SAME_SEED = "The same seed generates the same image. If -1 or absent, the service chooses a random seed."
 
 
 class LoraWish(BaseModel):
-    """A LoRA and how strongly it acts."""
+    """A LoRA and its strength."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str = Field(description="As /v1/models lists it.")
+    name: str = Field(description="A name in the list `loras` of `GET /v1/models`.")
     strength: Annotated[float, Field(ge=-4, le=4)] | None = Field(
-        default=None, description="1 is as it was trained, 0 is off; the service's own if absent."
+        default=None,
+        description="1 applies the LoRA as it was trained, 0 turns it off. If absent, the service's strength for it.",
     )
 
 
 def _as_wishes(value: Any) -> Any:
-    """A name, an object or a list of both, as a list of objects."""
+    """Convert a name, an object or a list of both to a list of objects."""
     return [_as_wish(each) for each in (value if isinstance(value, list) else [value])]
 
 
@@ -48,7 +49,7 @@ def _as_wish(value: Any) -> Any:
     if isinstance(value, str):
         return {"name": value}
     if not isinstance(value, dict):
-        raise PydanticCustomError("lora", "must be a name, or an object of name and strength")
+        raise PydanticCustomError("lora", "must be a name, or an object with name and strength")
     return value
 
 
@@ -58,24 +59,30 @@ Loras = Annotated[list[LoraWish], BeforeValidator(_as_wishes), WithJsonSchema(_L
 
 
 class ImagineQuery(BaseModel):
-    """Query of `GET /imagine`."""
+    """Query parameters of `GET /imagine`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: str = Field(description="What to draw.", examples=["a red circle on a white background"])
+    prompt: str = Field(
+        description="Description of the image.", examples=["a red circle on a white background"]
+    )
     img_size: int | None = Field(
         default=None, description="Width and height in pixels, a multiple of 8.", examples=[64]
     )
     seed: Seed | None = Field(default=None, description=_SAME_SEED, examples=[7])
-    steps: int | None = Field(default=None, description="Denoising steps.", examples=[15])
+    steps: int | None = Field(default=None, description="Number of denoising steps.", examples=[15])
     guidance: float | None = Field(
-        default=None, description="How closely the picture follows the prompt.", examples=[4.0]
+        default=None,
+        description="Guidance scale: how closely the image follows the prompt.",
+        examples=[4.0],
     )
-    negative_prompt: str = Field(default="", description="What to avoid.", examples=["text"])
+    negative_prompt: str = Field(
+        default="", description="Description of what the image must not show.", examples=["text"]
+    )
 
 
 class GenerationBody(BaseModel):
-    """Body of `POST /v1/images/generations` and of `POST /v1/jobs`; null is as good as absent."""
+    """Body of `POST /v1/images/generations` and `POST /v1/jobs`. A field that is null counts as absent."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -88,71 +95,85 @@ class GenerationBody(BaseModel):
         },
     )
 
-    prompt: str = Field(description="What to draw.")
-    model: str | None = Field(default=None, description="As /v1/models names it; may be left out.")
+    prompt: str = Field(description="Description of the image.")
+    model: str | None = Field(
+        default=None,
+        description="The model's `id` in `GET /v1/models`, or absent. Any other value is an error.",
+    )
     n: int | None = Field(
-        default=None, description="Number of pictures, 1 if absent; they use seed, seed + 1, ..."
+        default=None, description="Number of images; 1 if absent. The images use seed, seed + 1, and so on."
     )
     size: str | None = Field(
-        default=None, description="WIDTHxHEIGHT in pixels, multiples of 8, or auto.", examples=["64x64"]
+        default=None,
+        description="WIDTHxHEIGHT in pixels, both multiples of 8. If `auto` or absent, the service's default size.",
+        examples=["64x64"],
     )
     response_format: Literal["b64_json"] | None = Field(
         default=None,
-        description="Pictures come inline; with `Accept: image/png` one comes as the answer itself.",
+        description="The JSON response contains the images in base64. With `Accept: image/png` the response is one"
+        " image file instead.",
     )
     output_format: FileFormat | None = Field(
-        default=None, description="File format of the pictures; png if absent."
+        default=None, description="File format of the images; png if absent."
     )
     output_compression: Percent | None = Field(
-        default=None, description="Quality of jpeg and webp in percent, 100 if absent; png is lossless."
+        default=None,
+        description="Quality of jpeg and webp in percent; 100 if absent. It has no effect on png, which is lossless.",
     )
     stream: bool | None = Field(
-        default=None, description="Send pictures as server-sent events while they come into being."
+        default=None, description="Whether to send images and progress as server-sent events."
     )
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
-        default=None, description="Unfinished pictures to send on the way; needs stream."
+        default=None,
+        description="Number of unfinished images to send before each finished one; requires `stream: true`.",
     )
-    negative_prompt: str | None = Field(default=None, description="What to avoid.")
+    negative_prompt: str | None = Field(
+        default=None, description="Description of what the image must not show."
+    )
     prompt_syntax: PromptSyntax | None = Field(
         default=None,
-        description="How both prompts are read: `plain`, or `weighted` with (word:1.3), ((word)), [word] and BREAK;"
-        " the service's own if absent.",
+        description="How both prompts are read: `plain`, or `weighted` with (word:1.3), ((word)), [word] and BREAK."
+        " If absent, the service's default.",
     )
-    num_inference_steps: int | None = Field(default=None, description="Denoising steps.")
+    num_inference_steps: int | None = Field(default=None, description="Number of denoising steps.")
     guidance_scale: float | None = Field(
-        default=None, description="How closely a picture follows the prompt; at most 1 turns guidance off."
+        default=None,
+        description="How closely an image follows the prompt. A value of 1 or less turns guidance off.",
     )
     seed: Seed | None = Field(default=None, description=_SAME_SEED)
     lora: Loras | None = Field(
         default=None,
-        description="Name of a LoRA, or name and strength, or several of them.",
+        description="One LoRA or a list of LoRAs. Each one is a name, or an object with name and strength.",
         examples=["ink", ["ink", {"name": "oil", "strength": 0.6}]],
     )
     scheduler: SchedulerName | None = Field(
-        default=None, description="Noise scheduler; the service's own if absent."
+        default=None, description="Noise scheduler. If absent, the service's default."
     )
     sigmas: Sigmas | None = Field(
         default=None,
-        description="Curve of the noise levels, where the scheduler offers it; the model's own if absent.",
+        description="Curve of the noise levels, for schedulers with this option. If absent, the model's own curve.",
     )
     timestep_spacing: TimestepSpacing | None = Field(
         default=None,
-        description="Where the steps lie among the trained timesteps; the model's own if absent.",
+        description="Which timesteps of the training the steps use. If absent, the model's own setting.",
     )
     rescale_betas_zero_snr: bool | None = Field(
-        default=None, description="Start from pure noise (zero terminal SNR); the model's own if absent."
+        default=None,
+        description="Whether the first step starts from pure noise (zero terminal SNR). If absent, the model's own"
+        " setting.",
     )
     guidance_rescale: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        default=None, description="How far guidance is kept from overexposing, 0 to 1; 0 if absent."
+        default=None,
+        description="Strength of the correction against overexposure by guidance, from 0 to 1; 0 if absent.",
     )
     clip_skip: Annotated[int, Field(ge=0, le=32)] | None = Field(
         default=None,
-        description="Last layers of the text encoders that the prompt leaves out, as diffusers counts them: one less"
-        " than AUTOMATIC1111's. The negative prompt passes all layers.",
+        description="Number of last text encoder layers that are skipped for the prompt, as diffusers counts them: one"
+        " less than in AUTOMATIC1111. The negative prompt uses all layers.",
     )
     quality: Quality | None = Field(default=None, description=_NO_EFFECT)
     background: Literal["auto", "opaque"] | None = Field(
-        default=None, description="Pictures are always opaque."
+        default=None, description="This field has no effect: images are always opaque."
     )
     moderation: Literal["auto", "low"] | None = Field(default=None, description=_NO_EFFECT)
     style: Literal["vivid", "natural"] | None = Field(default=None, description=_NO_EFFECT)
@@ -161,22 +182,22 @@ class GenerationBody(BaseModel):
 
 
 class GeneratedImage(BaseModel):
-    """One picture."""
+    """One generated image."""
 
-    b64_json: str = Field(description="The file, base64.")
-    seed: int = Field(description="What makes this picture again.")
+    b64_json: str = Field(description="The image file in base64.")
+    seed: int = Field(description="A request with this seed generates the same image.")
 
 
 class WarningNote(BaseModel):
-    """A part of the request that has no effect; the pictures are drawn all the same."""
+    """A part of the request that has no effect. The images are generated without it."""
 
-    code: str = Field(description="One word for scripts; the documentation lists them.")
-    param: str = Field(description="The field that holds the part.")
-    message: str = Field(description="Field, value and rule.")
+    code: str = Field(description="A code for scripts; docs/api.md lists all codes.")
+    param: str = Field(description="The field that has no effect, or contains the part that has none.")
+    message: str = Field(description="The field, the value and the reason.")
 
 
 class GenerationAnswer(BaseModel):
-    """Answer of `POST /v1/images/generations`."""
+    """Response of `POST /v1/images/generations`."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -191,14 +212,14 @@ class GenerationAnswer(BaseModel):
     )
 
     created: int = Field(description="Unix time in seconds.")
-    data: list[GeneratedImage] = Field(description="The pictures.")
-    output_format: FileFormat = Field(description="File format of the pictures.")
+    data: list[GeneratedImage] = Field(description="The generated images.")
+    output_format: FileFormat = Field(description="File format of the images.")
     size: str = Field(description="WIDTHxHEIGHT in pixels.")
-    warnings: list[WarningNote] = Field(default=[], description="What of the request has no effect.")
+    warnings: list[WarningNote] = Field(default=[], description="Parts of the request that have no effect.")
 
 
 class ModelCard(BaseModel):
-    """One entry of `GET /v1/models`; what a replica knows is null while none runs."""
+    """One entry of `GET /v1/models`. Fields that come from a replica are null while no replica is running."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -235,31 +256,36 @@ class ModelCard(BaseModel):
 
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(default=0, description="Unix time in seconds; not known, so 0.")
+    created: int = Field(
+        default=0, description="Unix time in seconds. It is always 0, since it is not known."
+    )
     owned_by: str = "sd-runtime"
-    revision: str | None = Field(default=None, description="Commit of the weights.")
-    loras: list[str] = Field(default=[], description="Names that requests may use.")
+    revision: str | None = Field(default=None, description="Revision of the weights in the configuration.")
+    loras: list[str] = Field(default=[], description="Names of the LoRAs that requests may use.")
     schedulers: dict[str, list[str]] | None = Field(
-        default=None, description="Schedulers that requests may name, and which options each has."
+        default=None, description="Schedulers that requests may use, each with the options that it supports."
     )
-    limits: dict[str, int] = Field(default={}, description="Bounds of a request, as they are now.")
+    limits: dict[str, int] = Field(default={}, description="Current limits of a request.")
     defaults: dict[str, Any] | None = Field(
-        default=None, description="What a request gets that does not say."
+        default=None, description="Values that the service uses for fields that are absent from a request."
     )
-    dtype: str | None = Field(default=None, description="Number format of the computation.")
+    dtype: str | None = Field(default=None, description="Data type of the computation.")
     quantization: str | None = Field(
-        default=None, description="Number format of quantized weights; null: no weights are quantized."
+        default=None, description="Number format of quantized weights; null if no weights are quantized."
     )
-    device: str | None = Field(default=None, description="Where it computes.")
-    optimizations: dict[str, bool] | None = Field(default=None, description="Speed switches in effect.")
+    device: str | None = Field(default=None, description="Device of the computation.")
+    optimizations: dict[str, bool] | None = Field(
+        default=None, description="Optimizations, and whether each one is in effect."
+    )
     batching: Literal["step", "none"] | None = Field(
         default=None,
-        description="step: images of many requests share each denoising step; none: one image at a time.",
+        description="step: images of many requests share each denoising step. none: the replica generates one image"
+        " at a time.",
     )
 
 
 class ModelList(BaseModel):
-    """Answer of `GET /v1/models`."""
+    """Response of `GET /v1/models`."""
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
@@ -268,5 +294,5 @@ class ModelList(BaseModel):
 def error_body(
     message: str, *, kind: str, param: str | None = None, code: str | None = None
 ) -> dict[str, Any]:
-    """The body of every error, shaped as OpenAI's."""
+    """The body of an error response, in OpenAI's format."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}

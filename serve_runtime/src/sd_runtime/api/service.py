@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the routes stand on: the settings, a drawer, and all that the one ingress replica remembers.
+"""The state that all routes share: the settings, the image backend, the throughput and the result cache.
 
-Pace, result cache and jobs live in its memory; they are gone when it is replaced.
+The one ingress replica keeps them and the jobs in its memory. They are lost when that replica is replaced.
 """
 
 import asyncio
@@ -26,14 +26,14 @@ _MEBIBYTE = 1024 * 1024
 
 @dataclass(frozen=True)
 class Drawn:
-    """The pictures of a request; `cached` is None where nothing was looked up."""
+    """The images of a request. `cached` is None if the result cache was not used."""
 
     pictures: tuple[Picture, ...]
     cached: bool | None
 
 
 class Service:
-    """Draws for the routes."""
+    """Generates images for the routes, with the result cache and the metrics."""
 
     def __init__(
         self,
@@ -54,25 +54,25 @@ class Service:
         self._cache = ResultCache()
 
     def configure(self, live: LiveConfig) -> None:
-        """Take over new settings; running requests keep theirs."""
+        """Apply new settings. Running requests keep the old ones."""
         self.live = live
         self._cache.resize(live.result_cache.max_mebibytes * _MEBIBYTE)
 
     def terms(self) -> validation.Terms:
-        """What a request may ask for now."""
+        """The current limits and defaults of a request."""
         return validation.terms(self.config, self.live)
 
     def fingerprint(self, request: ImageRequest) -> str:
-        """The identity of a seeded request."""
+        """The key of a seeded request in the result cache."""
         return fingerprint(request, self.config, self.live.provenance)
 
     async def draw(self, request: ImageRequest) -> Drawn:
-        """All pictures of a request; cancelling stops the work.
+        """Generate all images of a request. Cancelling the call stops the work.
 
         Raises:
-            InvalidRequest: the engine refuses it.
-            GenerationFailed: a picture could not be made.
-            Unavailable: with the status to answer.
+            InvalidRequest: the engine rejects the request.
+            GenerationFailed: an image could not be generated.
+            Unavailable: the request cannot be served; the error has the HTTP status.
         """
         kept = self._look_up(request)
         if kept:
@@ -82,7 +82,7 @@ class Service:
         return self._keep(request, pictures)
 
     async def stream(self, request: ImageRequest) -> AsyncGenerator[Update]:
-        """The same, update by update; closing it stops the work."""
+        """Generate the images of a request and yield each update. Closing the generator stops the work."""
         kept = self._look_up(request)
         if kept:
             for picture in kept:
@@ -112,7 +112,7 @@ class Service:
 
     @contextmanager
     def _watched(self, request: ImageRequest) -> Iterator[None]:
-        """Measure a call of the model, and say when to come back if it is refused."""
+        """Measure a call of the model. If all queues are full, raise 429 with the seconds until a retry."""
         done = 0
         self._begin()
         try:
@@ -121,7 +121,7 @@ class Service:
             done = 1
         except QueueFull as error:
             seconds = self.requests.retry_after(self.clock())
-            raise Unavailable(429, f"every queue is full; come back in {seconds} s", seconds) from error
+            raise Unavailable(429, f"all request queues are full; retry in {seconds} s", seconds) from error
         except (asyncio.CancelledError, GeneratorExit):
             self.metrics.cancelled()
             raise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From what a client sent to a valid ImageRequest: the service's terms are applied here, and nowhere after."""
+"""Conversion of a client's input to a valid ImageRequest. This is the only place that applies limits and defaults."""
 
 import secrets
 from collections.abc import Iterable
@@ -30,11 +30,11 @@ _BODY_NAMES = {
 
 @dataclass(frozen=True)
 class Terms:
-    """What a service allows and assumes at the moment.
+    """The current limits and defaults of a service.
 
     Attributes:
-        model: the one that is served.
-        loras: names that requests may use.
+        model: URI of the served model.
+        loras: names of the LoRAs that requests may use.
     """
 
     limits: Limits
@@ -44,20 +44,20 @@ class Terms:
 
 
 def terms(config: RuntimeConfig, live: LiveConfig) -> Terms:
-    """The terms that follow from a configuration."""
+    """The terms of a configuration."""
     return Terms(live.limits, live.defaults, config.model.uri, tuple(lora.name for lora in config.loras))
 
 
 def any_seed() -> int:
-    """A seed for who names none; 32 bits, so that seed + n stays exact everywhere."""
+    """A random seed, used when the client sends none. It has 32 bits, so that seed + n is exact in every client."""
     return secrets.randbelow(2**32)
 
 
 def from_imagine(query: ImagineQuery, terms: Terms, seed: int, request_id: str = "") -> ImageRequest:
-    """The request behind `GET /imagine`; `seed` is taken where the query has none.
+    """Build the request of `GET /imagine`. `seed` is used if the query has none.
 
     Raises:
-        InvalidRequest: a parameter is out of bounds.
+        InvalidRequest: a parameter breaks a rule.
     """
     request = ImageRequest(
         prompt=query.prompt,
@@ -84,14 +84,17 @@ def from_body(
     request_id: str = "",
     file_format: FileFormat | None = None,
 ) -> ImageRequest:
-    """The request behind `POST /v1/images/generations` and `/v1/jobs`; likewise.
+    """Build the request of `POST /v1/images/generations` and `POST /v1/jobs`.
 
     Args:
-        body: what the client sent.
-        terms: what the service allows.
-        seed: taken where the body has none.
-        request_id: of the HTTP request.
-        file_format: taken where the body has none.
+        body: the body of the HTTP request.
+        terms: the limits and defaults of the service.
+        seed: the seed that is used if the body has none.
+        request_id: the id of the HTTP request.
+        file_format: the file format that is used if the body has none.
+
+    Raises:
+        InvalidRequest: a field breaks a rule.
     """
     _check_model(body.model, terms.model)
     _check_previews(body)
@@ -131,7 +134,7 @@ def _or(value: T | None, default: T | None) -> T | None:
 
 
 def _is_chosen(seed: int | None) -> bool:
-    """Whether the client chose the seed; -1 is a random one, as in AUTOMATIC1111."""
+    """Whether the client chose the seed. -1 requests a random seed, as in AUTOMATIC1111."""
     return seed is not None and seed != RANDOM_SEED
 
 
@@ -148,7 +151,7 @@ def _chosen(strengths: Iterable[tuple[str, float | None]]) -> LoraStrengths:
 
 
 def _with_tags(request: ImageRequest) -> ImageRequest:
-    """The request with the LoRAs that a weighted prompt names in tags; a plain one keeps its text."""
+    """Move the LoRA tags of a weighted prompt to the request's LoRAs. A plain prompt stays as it is."""
     if request.prompt_syntax == "plain":
         return request
     prompt, tags = lora_tags.taken_out(request.prompt)
@@ -170,13 +173,13 @@ def _output(body: GenerationBody, file_format: FileFormat | None) -> Output:
 
 def _check_model(wanted: str | None, served: str) -> None:
     if wanted not in {None, served}:
-        message = f"model: got {str(wanted)[:80]!r}: must be {served!r}, or left out"
+        message = f"model: got {str(wanted)[:80]!r}: must be {served!r} or absent"
         raise InvalidRequest(message, "model", "model_not_found")
 
 
 def _check_previews(body: GenerationBody) -> None:
     if body.partial_images and not body.stream:
-        message = f"partial_images: got {body.partial_images} without stream: must be 0, or stream true"
+        message = f"partial_images: got {body.partial_images}: must be 0 unless stream is true"
         raise InvalidRequest(message, "partial_images")
 
 
@@ -198,7 +201,7 @@ def _size(size: str, defaults: Defaults) -> tuple[int | None, int | None]:
 
 
 def _check(request: ImageRequest, limits: Limits, names: dict[str, str]) -> None:
-    """Check every bound; `names` says what the client calls a field."""
+    """Check all limits. `names` maps each field to the name that the client uses for it."""
     _check_text("prompt", request.prompt, limits)
     _check_text("negative_prompt", request.negative_prompt, limits, may_be_blank=True)
     for name, text in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
@@ -211,21 +214,21 @@ def _check(request: ImageRequest, limits: Limits, names: dict[str, str]) -> None
     _check_number("n", request.count, 1, limits.max_images)
     if request.seed + request.count - 1 > MAX_SEED:
         raise InvalidRequest(
-            f"seed: got {request.seed} for {request.count} pictures: the last one's must be at most {MAX_SEED}",
+            f"seed: got {request.seed} for {request.count} images: seed + n - 1 must be at most {MAX_SEED}",
             "seed",
         )
 
 
 def _check_text(name: str, text: str, limits: Limits, *, may_be_blank: bool = False) -> None:
     if not may_be_blank and not text.strip():
-        raise InvalidRequest(f"{name}: got {len(text)} characters, all blank: must say what to draw", name)
+        raise InvalidRequest(f"{name}: got {len(text)} characters, all blank: must describe the image", name)
     if len(text) > limits.max_prompt_characters:
         raise InvalidRequest(
             f"{name}: got {len(text)} characters: must be at most {limits.max_prompt_characters}", name
         )
-    if any("\ud800" <= character <= "\udfff" for character in text):  # JSON can spell them
+    if any("\ud800" <= character <= "\udfff" for character in text):  # JSON escapes can produce them
         raise InvalidRequest(
-            f"{name}: got {len(text)} characters, one of them half of a surrogate pair: must be Unicode", name
+            f"{name}: got {len(text)} characters with half of a surrogate pair: must be valid Unicode", name
         )
 
 
@@ -254,6 +257,6 @@ def _check_number(name: str, value: float | None, least: float, most: float) -> 
 
 
 def _short(value: float) -> str:
-    """A number as text; JSON allows integers of thousands of digits."""
+    """A number as short text. JSON allows integers with thousands of digits."""
     text = str(value)
     return text if len(text) <= _LONGEST_NUMBER else f"{text[:_LONGEST_NUMBER]}... ({len(text)} digits)"

@@ -112,7 +112,7 @@ class DiffusionEngine:
         """Raise if a thread has died or the device computes no more."""
         threads = (self._admission, self._noise, self._worker, self._finisher)
         if not all(each.alive for each in threads):
-            raise GenerationFailed("a thread of the engine has ended")
+            raise GenerationFailed("a thread of the engine has stopped; Ray Serve replaces this replica")
         await asyncio.to_thread(self._model.device.touch)
 
     def close(self) -> None:
@@ -175,8 +175,8 @@ class DiffusionEngine:
 def _no_previews(model: LoadedModel) -> str:
     """Why unfinished pictures are not shown; empty: they are."""
     if has_safety_checker(model.pipeline):
-        return "this model's safety checker sees finished images only"
-    return "" if model.colours else "this model's pipeline draws in one go"
+        return "this model's safety checker checks only finished images"
+    return "" if model.colours else "this model's pipeline provides none"
 
 
 def _check_sides(request: ImageRequest, cell: int) -> None:

@@ -12,9 +12,9 @@ from sd_runtime.observability import json_logs
 
 logger = logging.getLogger(__name__)
 
-NOT_A_NUMBER = "the picture is not a number: the weights overflow in this precision; set model.dtype to bfloat16 or float32"
+NOT_A_NUMBER = "the image contains NaN values: the weights overflow in this precision. Operators: set model.dtype to bfloat16 or float32"
 _SHOWN = 3
-_OUT_OF_MEMORY = "out of memory: the device cannot hold one picture of this size; ask for a smaller one, or use a larger device"
+_OUT_OF_MEMORY = "out of memory: the device cannot hold one image of this size; request a smaller size, or use a device with more memory"
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -60,5 +60,5 @@ def told(error: Exception, request_id: str, *, quoted: bool = False) -> RuntimeF
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
     kind, extra = type(error).__name__, json_logs.of_request(request_id)
-    logger.error("a picture failed: %s at %s", kind, place, extra=extra)
+    logger.error("an image failed with %s at %s", kind, place, extra=extra)
     return GenerationFailed(f"the pipeline failed with {one_line(error) if quoted else kind}")

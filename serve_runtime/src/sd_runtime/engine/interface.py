@@ -86,10 +86,10 @@ def check_loras(
         if name in refused:
             raise InvalidRequest(f"lora: got {name!r}: the LoRA cannot be used: {refused[name]}", "lora")
         if name not in offered:
-            known = ", ".join(offered) or "none"
-            raise InvalidRequest(f"lora: got {name[:80]!r}: this service offers {known}", "lora")
+            rule = f"must be one of {', '.join(offered)}" if offered else "this service has no LoRAs"
+            raise InvalidRequest(f"lora: got {name[:80]!r}: {rule}", "lora")
     if len(set(request.loras)) < len(request.loras):
-        raise InvalidRequest("lora: got a name twice: name each once", "lora")
+        raise InvalidRequest("lora: got a name twice: each name must appear once", "lora")
 
 
 @dataclass(frozen=True)

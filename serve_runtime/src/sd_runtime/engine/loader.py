@@ -97,7 +97,7 @@ def _dtype(model: ModelConfig, on: device.Device) -> DType:
     if on.kind != "cpu":
         return model.dtype or on.half()
     if model.dtype not in {None, "float32"}:
-        logger.info("a CPU computes float32, not %s", model.dtype)
+        logger.info("model.dtype %s is ignored: on a CPU the runtime computes in float32", model.dtype)
     return "float32"
 
 
@@ -116,12 +116,12 @@ def _pipeline(folder: Path, model: ModelConfig, dtype: torch.dtype) -> Any:
     except ModelUnavailable:
         raise
     except Exception as error:
-        raise ModelUnavailable(f"{what}: the folder does not load: {failures.one_line(error)}") from error
+        raise ModelUnavailable(f"{what}: the folder cannot be loaded: {failures.one_line(error)}") from error
     if model.scheduler is not None:
         if family_of(pipeline) is None:
             raise ConfigError(
-                f"model.scheduler: got {model.scheduler!r}: a {type(pipeline).__name__} has one of its own;"
-                " leave the field out"
+                f"model.scheduler: got {model.scheduler!r}: must be absent, since a {type(pipeline).__name__}"
+                " has its own scheduler"
             )
         pipeline.scheduler = scheduler(model.scheduler, pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)

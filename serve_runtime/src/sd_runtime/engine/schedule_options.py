@@ -53,5 +53,6 @@ def check(scheduler: str, offered: Collection[str], options: ScheduleOptions) ->
             able = ", ".join(each for each, fields in OFFERED.items() if name in fields)
             shown = "true" if value is True else repr(value)
             raise InvalidRequest(
-                f"{name}: got {shown}: the scheduler {scheduler} has no such option; these have: {able}", name
+                f"{name}: got {shown}: the scheduler {scheduler} has no such option; schedulers with it: {able}",
+                name,
             )

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics, traces and log lines."""
+"""Metrics, traces and log records of the runtime."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ingress counts, through Ray's metrics export."""
+"""Metrics of the ingress, exported by Ray."""
 
 from typing import Protocol
 
@@ -21,58 +21,65 @@ _REASONS = {
 
 
 class IngressMetrics(Protocol):
-    """What happened to requests."""
+    """A recorder of what happens to requests."""
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """A request got its last byte; `route` is the template, never the path."""
+        """Record a finished response. `route` is the template of the route, never the path."""
 
     def cancelled(self) -> None:
-        """A client left before its pictures were done."""
+        """Count a request whose client disconnected before its images were finished."""
 
     def looked_up(self, *, hit: bool) -> None:
-        """A seeded request was looked for in the result cache."""
+        """Count a lookup of a seeded request in the result cache."""
 
 
 class NoMetrics:
-    """Counts nothing."""
+    """Metrics that record nothing."""
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """Not counted."""
+        """Do nothing."""
 
     def cancelled(self) -> None:
-        """Not counted."""
+        """Do nothing."""
 
     def looked_up(self, *, hit: bool) -> None:
-        """Not counted."""
+        """Do nothing."""
 
 
 class RayMetrics:
-    """Counts through the Ray process this runs in."""
+    """Metrics that Ray exports from this process."""
 
     def __init__(self) -> None:
         self._requests = Counter(
             "sd_http_requests", "HTTP requests by route and status.", tag_keys=("route", "status")
         )
         self._seconds = Histogram(
-            "sd_http_request_seconds", "Seconds to the last byte.", boundaries=_SECONDS, tag_keys=("route",)
+            "sd_http_request_seconds",
+            "Seconds from the request to the last byte of the response.",
+            boundaries=_SECONDS,
+            tag_keys=("route",),
         )
-        self._rejections = Counter("sd_http_rejections", "Refused requests by reason.", tag_keys=("reason",))
-        self._cancelled = Counter("sd_http_cancelled", "Requests whose client left before the end.")
+        self._rejections = Counter("sd_http_rejections", "Rejected requests by reason.", tag_keys=("reason",))
+        self._cancelled = Counter(
+            "sd_http_cancelled", "Requests whose client disconnected before the response."
+        )
         self._lookups = Counter(
-            "sd_result_cache_lookups", "Seeded requests looked up by result.", tag_keys=("result",)
+            "sd_result_cache_lookups",
+            "Lookups of seeded requests in the result cache, by result: hit or miss.",
+            tag_keys=("result",),
         )
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """A request got its last byte."""
+        """Record a finished response."""
         self._requests.inc(1, {"route": route, "status": str(status)})
         self._seconds.observe(seconds, {"route": route})
         if status in _REASONS:
             self._rejections.inc(1, {"reason": _REASONS[status]})
 
     def cancelled(self) -> None:
-        """A client left."""
+        """Count a request whose client disconnected."""
         self._cancelled.inc(1)
 
     def looked_up(self, *, hit: bool) -> None:
-        """A seeded request was looked up."""
+        """Count a lookup in the result cache."""
         self._lookups.inc(1, {"result": "hit" if hit else "miss"})

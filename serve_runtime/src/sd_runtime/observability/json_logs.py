@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log records as one JSON object a line; what a record carries in `fields` is part of it."""
+"""Log records as JSON, one object per line. The object includes the attribute `fields` of a record."""
 
 import json
 import logging
@@ -8,26 +8,29 @@ from typing import Any
 
 
 class JsonLines(logging.Formatter):
-    """One object per record: time, level, logger, message, and its fields."""
+    """A formatter that writes one JSON object per record: time, level, logger, message and fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as a line."""
-        told: dict[str, Any] = {
+        """Format the record as one line of JSON."""
+        entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        return json.dumps(told | getattr(record, "fields", {}))
+        return json.dumps(entry | getattr(record, "fields", {}))
 
 
 def of_request(request_id: str) -> dict[str, Any]:
-    """`extra` of a record about one request."""
+    """The argument `extra` of a log call about one request."""
     return {"fields": {"request_id": request_id}}
 
 
 def install() -> None:
-    """Send our own records to stderr like this, once per process; Ray's keep their form."""
+    """Write the log records of this package to stderr as JSON.
+
+    A second call changes nothing. Ray's own records keep their format.
+    """
     ours = logging.getLogger("sd_runtime")
     if not any(isinstance(handler.formatter, JsonLines) for handler in ours.handlers):
         handler = logging.StreamHandler()

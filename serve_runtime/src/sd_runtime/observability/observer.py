@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine tells whoever measures it; `metrics` passes it on to Ray, tests count it."""
+"""The interface through which the engine reports measurements. `engine_metrics` exports them; tests count them."""
 
 from typing import Literal, Protocol
 
@@ -8,50 +8,55 @@ Outcome = Literal["drawn", "cancelled", "failed", "withheld"]
 
 
 class Observer(Protocol):
-    """Called from the engine's threads; must be quick and must not raise."""
+    """A receiver of measurements. The engine's threads call it, so each method must be quick and must not raise."""
 
     def load(self, waiting: int, running: int) -> None:
-        """Pictures that wait for their first step, and pictures between first step and last."""
+        """Report the images that wait for their first step, and those between their first and last step."""
 
     def step(self, pictures: int, rows: int, seconds: float) -> None:
-        """One UNet call: pictures and rows in it."""
+        """Report one UNet call, with the images and rows in it."""
 
     def phase(self, phase: Phase, seconds: float) -> None:
-        """A picture, or the texts of some, went through a phase."""
+        """Report that an image, or the texts of several images, went through a phase."""
 
     def outcome(self, outcome: Outcome) -> None:
-        """What became of a picture."""
+        """Report the outcome of an image."""
 
     def texts(self, cached: int, encoded: int) -> None:
-        """Texts whose encoding was there, and texts that had to be encoded."""
+        """Report the texts whose encoding was cached, and those that had to be encoded."""
 
     def memory(self, used: int) -> None:
-        """Bytes of device memory in use."""
+        """Report the bytes of device memory in use."""
 
     def network_call(self, compiled: bool, ready: int) -> None:
-        """A call of a network that is to be compiled: whether it ran so, and combinations of shapes that can."""
+        """Report a call of a network that `compile` applies to.
+
+        Args:
+            compiled: whether compiled code ran.
+            ready: combinations of shapes that have compiled code.
+        """
 
 
 class Silent:
-    """An observer that looks away."""
+    """An observer that ignores all measurements."""
 
     def load(self, waiting: int, running: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def step(self, pictures: int, rows: int, seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def phase(self, phase: Phase, seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def outcome(self, outcome: Outcome) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def texts(self, cached: int, encoded: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def memory(self, used: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def network_call(self, compiled: bool, ready: int) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Spans around requests and their calls, if OTEL_EXPORTER_OTLP_ENDPOINT names who collects them.
+"""OpenTelemetry spans for requests and model calls, if OTEL_EXPORTER_OTLP_ENDPOINT names a collector.
 
-OpenTelemetry (extra `otel`) is imported only then; its own OTEL_* variables set the rest. Attributes hold what the
-logs hold: never a prompt.
+OpenTelemetry (extra `otel`) is imported only in that case; its OTEL_* variables control all other settings. Attributes
+contain the same data as the logs, and never a prompt.
 """
 
 import os
@@ -18,10 +18,10 @@ Attributes = dict[str, str | int | float]
 
 
 class Tracing:
-    """Makes spans with a tracer; without one, does nothing.
+    """A source of spans. Without a tracer it does nothing.
 
     Attributes:
-        close: send what is not sent yet, and make no more; blocks for seconds where the collector does not answer.
+        close: sends the remaining spans and ends tracing. It blocks for seconds if the collector does not answer.
     """
 
     def __init__(self, tracer: Any = None, close: Callable[[], None] = lambda: None) -> None:
@@ -30,13 +30,16 @@ class Tracing:
 
     @contextmanager
     def request(self, name: str, headers: Mapping[str, str], attributes: Attributes) -> Iterator[Attributes]:
-        """The span of an HTTP request, below the client's own; what the block adds to the dict is told as well."""
+        """Open the span of an HTTP request, as a child of the client's span.
+
+        The span gets the yielded attributes at its end, so the block may add to them.
+        """
         if self._tracer is None:
             yield attributes
             return
         from opentelemetry import propagate  # noqa: PLC0415
 
-        # Its errors stay out: their messages may hold a prompt.
+        # The span does not record exceptions: their messages may contain a prompt.
         with self._tracer.start_as_current_span(
             name,
             context=propagate.extract(headers),
@@ -50,7 +53,10 @@ class Tracing:
 
     @contextmanager
     def call(self, name: str, attributes: Attributes) -> Iterator[None]:
-        """The span of a call of the model; never the current one, since a generator may end in another context."""
+        """Open the span of a call of the model.
+
+        The span is never the current span, since a generator may end in another context.
+        """
         if self._tracer is None:
             yield
             return
@@ -62,10 +68,10 @@ class Tracing:
 
 
 def tracing(environment: Mapping[str, str] = os.environ) -> Tracing:
-    """Tracing as the environment wants it.
+    """Tracing as the environment variables configure it.
 
     Raises:
-        ConfigError: it names an endpoint, and OpenTelemetry is not installed.
+        ConfigError: a variable names an endpoint, but OpenTelemetry is not installed.
     """
     wanted = next((name for name in _ENDPOINTS if environment.get(name)), None)
     if wanted is None:
@@ -77,10 +83,10 @@ def tracing(environment: Mapping[str, str] = os.environ) -> Tracing:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
-            f"{wanted} is set, and OpenTelemetry is not installed: pip install 'sd-runtime[otel]'"
+            f"{wanted} is set, but OpenTelemetry is not installed: run pip install 'sd-runtime[otel]'"
         ) from error
 
     provider = TracerProvider(resource=Resource.create({"service.name": "sd-runtime"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    # Not the global provider: Ray has spans of its own, which are not ours to export.
+    # This provider is not the global one, because this runtime does not export the spans that Ray makes.
     return Tracing(provider.get_tracer("sd_runtime"), provider.shutdown)

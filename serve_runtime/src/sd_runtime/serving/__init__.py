@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All that imports ray: the ingress, the replica, and the proxy in front of them."""
+"""The Ray Serve deployments (ingress and replica), and the HTTP protocol and middleware of Serve's proxies."""

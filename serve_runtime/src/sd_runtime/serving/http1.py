@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HTTP/1.1 on the sockets of Serve's proxies: uvicorn's h11 protocol with JSON errors and time limits of its own.
+"""HTTP/1.1 for Serve's proxies: uvicorn's h11 protocol, with JSON errors and time limits of our own.
 
-uvicorn prefers httptools where that is installed. httptools drops the body of a request that offers an upgrade which
-uvicorn does not know, and JDK clients offer `h2c` with every request. A server may ignore the offer (RFC 9110, 7.8).
+uvicorn prefers httptools if it is installed. httptools loses the body of a request that offers an upgrade which uvicorn
+does not support, and JDK clients offer `h2c` with every request. A server may ignore the offer (RFC 9110, 7.8).
 """
 
 import asyncio
@@ -19,24 +19,24 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 from sd_runtime.api.errors import Unavailable, problem
 
 HEAD_BYTES = 256 * 1024
-"""Longest request line and headers together: a percent-encoded prompt of 20,000 characters fits, in any script."""
+"""Maximum size of the request line and headers. A percent-encoded prompt of 20,000 characters fits, in any script."""
 HEAD_SECONDS = 30.0
-"""Time for the request line and the headers; a new connection that stays silent ends after it, too."""
+"""Time limit for the request line and headers. A new connection that stays silent is closed after it, too."""
 REST_SECONDS = 10.0
-"""Time in which a client may end a body that is already answered."""
+"""Time limit for the rest of a body whose request is already answered."""
 
 _LINGER_SECONDS = 2.0
 _BAD_LINE = "illegal request line"
-_ENCODE = "; a request target has ASCII characters only, so percent-encode the others"
+_ENCODE = "; the request target must be ASCII, so percent-encode all other characters"
 
 
 def install() -> None:
-    """Make uvicorn of this process serve with `Http1`; Serve leaves the choice to uvicorn, and offers none itself."""
+    """Make `Http1` the protocol of uvicorn in this process. Serve has no option for it and uses uvicorn's default."""
     uvicorn_config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{Http1.__name__}"
 
 
 class Http1(H11Protocol):
-    """One connection."""
+    """One HTTP/1.1 connection."""
 
     def __init__(
         self,
@@ -52,25 +52,25 @@ class Http1(H11Protocol):
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first request."""
+        """Start the time limit for the first request."""
         super().connection_made(transport)
         _send_at_once(transport)
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clocks."""
+        """Cancel the time limits."""
         self._stop_clocks()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on; after a refusal the rest is discarded."""
+        """Read the next data. After a rejected request all further data is discarded."""
         if self._is_refused:
             return
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Limit what may still come of a body that is answered."""
+        """Start the time limit for the rest of a body whose request is answered."""
         super().on_response_complete()
         if self.transport.is_closing():
             return
@@ -79,16 +79,16 @@ class Http1(H11Protocol):
             self._rest_timer = self.loop.call_later(REST_SECONDS, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what h11 cannot read; uvicorn calls it while it handles h11's error."""
+        """Reject a request that h11 cannot parse. uvicorn calls this method while it handles h11's error."""
         error = sys.exception()
         status = getattr(error, "error_status_hint", 400)
         self._refuse(*_explained(status, str(error or msg), self.conn.trailing_data[0]))
 
     def _should_upgrade_to_ws(self) -> bool:
-        return False  # no route speaks WebSocket: the request is answered as if it had not offered it
+        return False  # no route supports WebSocket, so the offer of an upgrade is ignored
 
     def _watch(self) -> None:
-        """Let the clock run while a head is incomplete, and only then."""
+        """Run the time limit of the headers only while they are incomplete."""
         if self.conn.their_state is not h11.SEND_BODY:
             _cancel(self._rest_timer)
             self._rest_timer = None
@@ -103,20 +103,20 @@ class Http1(H11Protocol):
         if self.transport.is_closing():
             return
         if self.conn.trailing_data[0]:
-            self._refuse(408, f"the headers did not end within {HEAD_SECONDS:.0f} s")
+            self._refuse(408, f"the headers were not complete within {HEAD_SECONDS:.0f} s")
         else:
             self.transport.close()
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer in place of the application, and end the connection."""
+        """Answer instead of the application, and close the connection."""
         self._is_refused = True
         self._stop_clocks()
         if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
-            self.transport.close()  # an answer is under way
+            self.transport.close()  # the response has already started
             return
         for event in _answer(status, message):
             self.transport.write(self.conn.send(event) or b"")
-        # A close with unread bytes resets the connection, and the client would not see the answer.
+        # Closing a connection with unread bytes resets it, and the client would not receive the response.
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)
@@ -128,9 +128,9 @@ class Http1(H11Protocol):
 
 
 def _send_at_once(transport: asyncio.Transport) -> None:
-    """Turn Nagle's algorithm off, which makes the second write of each answer wait 40 ms for an acknowledgement.
+    """Turn Nagle's algorithm off. With it, the second write of each response waits 40 ms for an acknowledgement.
 
-    asyncio does it only for sockets that were made with IPPROTO_TCP; Serve makes its own without.
+    asyncio turns it off only for sockets that were created with IPPROTO_TCP, and Serve creates its sockets without it.
     """
     connection = transport.get_extra_info("socket")
     if connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
@@ -143,14 +143,14 @@ def _cancel(timer: asyncio.TimerHandle | None) -> None:
 
 
 def _explained(status: int, message: str, unread: bytes) -> tuple[int, str]:
-    """Status and message of an error of h11, which has one message for all that is too long."""
+    """The status and message for an error of h11. For 431 they depend on the part that is too long."""
     if status == 431:  # noqa: PLR2004
         if b"\n" not in unread:
             return 414, f"the request line is longer than {HEAD_BYTES} bytes"
-        return 431, f"request line and headers are longer than {HEAD_BYTES} bytes"
-    rule = message.partition(": bytearray(")[0]  # h11 quotes what it read, a prompt perhaps
+        return 431, f"the request line and the headers together are longer than {HEAD_BYTES} bytes"
+    rule = message.partition(": bytearray(")[0]  # h11 quotes the data, which may contain a prompt
     hint = _ENCODE if rule == _BAD_LINE else ""
-    return status, f"the request breaks a rule of HTTP/1.1: {rule}{hint}"
+    return status, f"the request is not valid HTTP/1.1: {rule}{hint}"
 
 
 def _answer(status: int, message: str) -> tuple[h11.Response, h11.Data, h11.EndOfMessage]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `ingress` deployment: HTTP in, a call of a model replica, HTTP out. It computes nothing itself."""
+"""The `ingress` deployment: it serves HTTP and calls the model replicas. It generates no images itself."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from sd_runtime.serving.serve_backend import ServeDrawer
 
 @serve.ingress()
 class Ingress:
-    """The HTTP API over Serve; one instance is enough, since each request only waits here."""
+    """The HTTP API on Ray Serve. One replica is enough, since requests only wait here."""
 
     def __init__(self, model: DeploymentHandle, config: RuntimeConfig) -> None:
         json_logs.install()
@@ -28,11 +28,11 @@ class Ingress:
         self._service = Service(config, self._drawer, metrics=RayMetrics(), tracing=tracing())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """The application, built in this process: `serve.ingress(app)` would pickle it instead."""
+        """Build the FastAPI application in this process. With `serve.ingress(app)` Serve would pickle it."""
         return application(self._service)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take over a LiveConfig without a restart."""
+        """Apply a new LiveConfig without a restart."""
         live = LiveConfig.model_validate(user_config)
         self._drawer.configure(live)
         self._service.configure(live)

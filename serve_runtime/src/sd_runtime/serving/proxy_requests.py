@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a request must be before Serve's proxy sees it: HTTP/1.x, for a path, under one id, without Serve's own switches."""
+"""Checks and changes of requests before Serve's proxy reads them: HTTP version, target, request id and Serve's headers."""
 
 import uuid
 from collections.abc import Iterable
@@ -13,7 +13,8 @@ from sd_runtime.api.errors import Unavailable, plain_id, problem
 
 ID = "x-request-id"
 
-# Serve obeys these, whoever sends them: another time limit, work that nobody waits for, another choice of the replica.
+# Serve obeys these headers from any client. They change the time limit, keep the work of clients that disconnected, or
+# choose the replica.
 _SWITCHES = {
     b"x-request-timeout-seconds",
     b"x-request-disconnect-disabled",
@@ -34,7 +35,7 @@ class ProxyRequests:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request on, or refuse it."""
+        """Clean a request and pass it on, or answer it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -46,14 +47,14 @@ class ProxyRequests:
 
 
 def _cleaned(headers: RawHeaders, request_id: str) -> list[tuple[bytes, bytes]]:
-    """The headers with one id, and without what is for Serve alone; Serve takes underscores for hyphens."""
+    """The headers with one request id, and without Serve's own headers. Serve treats underscores as hyphens."""
     dropped = {ID.encode(), *_SWITCHES}
     kept = [(name, value) for name, value in headers if name.lower().replace(b"_", b"-") not in dropped]
     return [*kept, (ID.encode(), request_id.encode())]
 
 
 def _take_absolute_form(scope: Scope) -> None:
-    """`GET http://host/path`, as a client sends it that takes the server for a proxy (RFC 9112, 3.2.2)."""
+    """Reduce a target in absolute form to its path. Clients send `GET http://host/path` to a proxy (RFC 9112, 3.2.2)."""
     target = scope["raw_path"].decode("ascii")
     if target.lower().startswith(("http://", "https://")):
         path = urlsplit(target).path or "/"
@@ -61,15 +62,15 @@ def _take_absolute_form(scope: Scope) -> None:
 
 
 def _own_answer(scope: Scope, request_id: str) -> Response | None:
-    """The answer to what no application could answer."""
+    """The response to a request that must not reach the application, else None."""
     if (scope["method"], scope["path"]) == ("OPTIONS", "*"):
         return Response(status_code=204, headers={"allow": _ALLOWED, ID: request_id})
     refusal = _refusal(scope)
     if refusal is None:
         return None
-    told = problem(refusal, request_id)
-    # What follows on this connection may be no HTTP at all.
-    return JSONResponse(told.body, told.status, {**told.headers, ID: request_id, "connection": "close"})
+    found = problem(refusal, request_id)
+    # The connection is closed, since the data after this request may not be HTTP.
+    return JSONResponse(found.body, found.status, {**found.headers, ID: request_id, "connection": "close"})
 
 
 def _refusal(scope: Scope) -> Unavailable | None:
@@ -77,8 +78,8 @@ def _refusal(scope: Scope) -> Unavailable | None:
         return Unavailable(505, f"HTTP version: got {scope['http_version']}: must be 1.0 or 1.1")
     if not scope["path"].startswith("/"):
         target = scope["path"][:_SHOWN]
-        return Unavailable(400, f"request target: got {target!r}: must be a path that begins with /")
+        return Unavailable(400, f"request target: got {target!r}: must be a path that starts with /")
     names = {name for name, _ in scope["headers"]}
     if {b"content-length", b"transfer-encoding"} <= names:
-        return Unavailable(400, "a request has Content-Length or Transfer-Encoding, and not both")
+        return Unavailable(400, "got both Content-Length and Transfer-Encoding: a request must have only one")
     return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a picture can be made now, asked without waking a model at zero."""
+"""The readiness of the model deployment. Reading it never starts a replica of a model at zero replicas."""
 
 import asyncio
 import time
@@ -16,37 +16,37 @@ from sd_runtime.engine.interface import EngineInfo
 
 _MODEL = "model"
 _FRESH_SECONDS = 1.0
-_AWAITED_SECONDS = 0.25  # while someone waits for a start to end
+_AWAITED_SECONDS = 0.25  # while requests wait for a replica to start
 _ANSWER_SECONDS = 2.0
 _NO_ANSWER = (TimeoutError, RayError, RayServeException)
 
 
 def judge(replicas: Mapping[str, int], status: str, *, scale_to_zero: bool) -> Readiness:
-    """The state behind what Serve says of the deployment.
+    """Derive the readiness from Serve's status of the deployment.
 
     Args:
         replicas: number of replicas by Serve's state of a replica.
         status: Serve's status of the deployment.
-        scale_to_zero: whether having no replica is as it should be.
+        scale_to_zero: whether zero replicas is a valid state.
     """
     if replicas.get("RUNNING"):
         return Readiness(ready=True, phase="ready")
     if replicas.get("STARTING") or replicas.get("UPDATING"):
         return Readiness(ready=False, phase="loading")
-    # Downscaling: the last replica is about to be gone, and the next request wakes another one.
+    # While Serve stops the last replica (DOWNSCALING), the next request starts another one.
     if scale_to_zero and status in {"HEALTHY", "DOWNSCALING"}:
         return Readiness(ready=True, phase="scaled-to-zero")
     return Readiness(ready=False, phase="starting")
 
 
 class ReadinessProbe:
-    """Reads replica states from Serve's controller, seldom: an answer of it takes 15 ms of CPU to unpack.
+    """Reads the states of replicas from Serve's controller.
 
-    Where it does not answer, a replica is asked: without a head, and so without a controller, replicas on workers serve on
-    until Ray ends those.
+    Results are cached, because unpacking one takes 15 ms of CPU time. If the controller does not answer, the probe calls a
+    replica instead: when the head is lost, and the controller with it, replicas on workers serve until Ray stops them.
 
     Attributes:
-        scale_to_zero: whether having no replica is as it should be.
+        scale_to_zero: whether zero replicas is a valid state.
     """
 
     def __init__(self, model: DeploymentHandle) -> None:
@@ -59,7 +59,11 @@ class ReadinessProbe:
         self._lock = asyncio.Lock()
 
     async def read(self, within_seconds: float | None = None) -> Readiness:
-        """The state, not older than that; None: than a second, or a quarter of one while it is not ready."""
+        """The readiness, from a cache if it is recent enough.
+
+        Args:
+            within_seconds: maximum age of the result. None means one second, or a quarter of a second while not ready.
+        """
         async with self._lock:
             usual = _FRESH_SECONDS if self._last.ready else _AWAITED_SECONDS
             if time.monotonic() - self._read_at >= (within_seconds or usual):
@@ -68,7 +72,7 @@ class ReadinessProbe:
         return self._last
 
     async def info(self) -> EngineInfo | None:
-        """What a running replica computes with; asked once, until there is none any more."""
+        """The device, data type and options of a running replica. The result is kept until no replica is running."""
         if (await self.read()).phase != "ready":
             self._info = None
         elif self._info is None:
@@ -76,7 +80,11 @@ class ReadinessProbe:
         return self._info
 
     async def _ask_controller(self) -> Readiness | None:
-        """The state; None without an answer, or where that names no deployment: another version is built, or could not be."""
+        """The readiness from Serve's controller.
+
+        The result is None if the controller does not answer or lists no deployment. It lists none while another version of
+        the application is built, or after that build failed.
+        """
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 status = await asyncio.to_thread(serve.status)
@@ -93,7 +101,10 @@ class ReadinessProbe:
         return judge(deployment.replica_states, deployment.status, scale_to_zero=self.scale_to_zero)
 
     async def _ask_replica(self) -> Readiness:
-        """Whether a replica of this version still answers; at a floor of zero the question would wake one, so the last state stands."""
+        """The readiness from a call of a replica.
+
+        With scale to zero the call would start a replica, so the last result stays valid.
+        """
         if self.scale_to_zero:
             return self._last
         self._info = await self._engine_info()
@@ -102,7 +113,7 @@ class ReadinessProbe:
         )
 
     async def _engine_info(self) -> EngineInfo | None:
-        """What a replica says, asked once per wake-up: Serve takes each call as a reason to keep a replica."""
+        """Call a replica for its engine info. Serve counts each call as load, so callers must keep the result."""
         with suppress(*_NO_ANSWER):
             async with asyncio.timeout(_ANSWER_SECONDS):
                 info: EngineInfo = await self._model.info.remote()

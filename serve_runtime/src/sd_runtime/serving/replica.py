@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `model` deployment: one engine, its settings, and its health."""
+"""The `model` deployment: each replica runs one engine."""
 
 import asyncio
 import gc
@@ -21,9 +21,9 @@ from sd_runtime.startup import Starting
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without garbage collection, which would look at what imports leave again and again, for a tenth of their time.
+    """Turn garbage collection off during imports, which saves a tenth of their time.
 
-    It never looks at that later either: all of it stays, and each look would stop the drawing for a fifth of a second.
+    The imported objects stay for good, so they are frozen: each later scan of them would stop the engine for 0.2 seconds.
     """
     gc.disable()
     try:
@@ -34,7 +34,7 @@ def _uncollected() -> Iterator[None]:
 
 
 def load_engine(config: RuntimeConfig, starting: Starting) -> Engine:
-    """The engine of a configuration; torch and diffusers are imported here, in the replica's own process."""
+    """Load the engine of a configuration. torch and diffusers are imported here, in the replica's own process."""
     starting.enter("import")
     if config.model.quantization is None:
         # Diffusers imports torchao wherever it is installed, which takes half a second of each start. None hides it.
@@ -47,11 +47,11 @@ def load_engine(config: RuntimeConfig, starting: Starting) -> Engine:
 
 
 class ModelReplica:
-    """One replica of the model; Ray Serve makes as many as the load asks for."""
+    """One replica of the model. Ray Serve scales the number of replicas with the load."""
 
     def __init__(self, config: RuntimeConfig) -> None:
         json_logs.install()
-        self._starting = Starting(startup_store.tell, ray=ray.__version__)
+        self._starting = Starting(startup_store.publish, ray=ray.__version__)
         self._note: asyncio.Future[None] | None = None
         self._engine = self._load(config)
 
@@ -59,36 +59,36 @@ class ModelReplica:
         return load_engine(config, self._starting)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take over a LiveConfig without a restart."""
+        """Apply a new LiveConfig without a restart."""
         self._engine.configure(LiveConfig.model_validate(user_config))
 
     async def generate(self, request: ImageRequest) -> list[Picture]:
-        """Draw the pictures of a request; files travel back, not pixels."""
+        """Generate the images of a request. The result contains image files, not pixels."""
         async with aclosing(self.stream(request)) as updates:
             pictures = [update async for update in updates if isinstance(update, Picture)]
         return sorted(pictures, key=lambda picture: picture.index)
 
     async def stream(self, request: ImageRequest) -> AsyncGenerator[Update, None]:
-        """The same, told step by step."""
+        """Generate the images of a request and yield each update."""
         began = time.monotonic()
         async with aclosing(self._engine.generate(request)) as updates:
             async for update in updates:
                 if isinstance(update, Picture) and self._note is None:
-                    # Beside the answer, which does not wait for Ray's head.
+                    # The report runs in a thread, so that the response does not wait for Ray's head.
                     loop, seconds = asyncio.get_running_loop(), time.monotonic() - began
                     self._note = loop.run_in_executor(None, self._starting.drew, seconds)
                 yield update
 
     async def info(self) -> EngineInfo:
-        """What this replica computes with."""
+        """The device, data type and options of this replica's engine."""
         await asyncio.sleep(0)
         return self._engine.info()
 
     async def check_health(self) -> None:
-        """Asked by Serve every few seconds; it replaces a replica that raises here."""
+        """Check the engine. Serve calls this every few seconds, and replaces a replica whose check raises."""
         await self._engine.check()
 
     def __del__(self) -> None:
-        """End the engine's threads with the replica."""
+        """Stop the engine's threads when the replica stops."""
         if hasattr(self, "_engine"):
             self._engine.close()

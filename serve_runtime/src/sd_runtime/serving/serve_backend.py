@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing by the `model` deployment: Ray's handle, its time limits, and what its errors mean to a client."""
+"""The image backend on Ray Serve: it calls the `model` deployment, with time limits and errors for clients."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Mapping
@@ -33,7 +33,7 @@ _NOT_SERVED = (BackPressureError, DeploymentUnavailableError, TimeoutError, RayT
 
 
 class ServeDrawer:
-    """See `sd_runtime.api.image_backend.Drawer`."""
+    """The implementation of `sd_runtime.api.image_backend.Drawer` with a Ray Serve handle."""
 
     def __init__(self, model: DeploymentHandle) -> None:
         self._model = model
@@ -41,31 +41,31 @@ class ServeDrawer:
         self._probe = ReadinessProbe(model)
 
     def configure(self, live: LiveConfig) -> None:
-        """Take over whether having no replica is as it should be."""
+        """Apply whether zero replicas is a valid state."""
         self._probe.scale_to_zero = live.scale_to_zero
 
     async def readiness(self) -> Readiness:
-        """Whether a request would be answered now."""
+        """Whether a request would be served now."""
         return await self._probe.read()
 
     async def info(self) -> EngineInfo | None:
-        """What a running replica computes with."""
+        """The device, data type and options of a running replica; None if no replica is running."""
         return await self._probe.info()
 
     async def starts(self) -> Mapping[str, StartReport]:
-        """How replicas start or have started lately."""
+        """The recent starts of replicas, by their Ray Serve replica id."""
         try:
             async with asyncio.timeout(_HEAD_SECONDS):
-                return await asyncio.to_thread(startup_store.told)
+                return await asyncio.to_thread(startup_store.published)
         except (TimeoutError, RayError, RuntimeError, ConnectionError) as error:
-            raise Unavailable(503, "Ray's head does not answer", retry_after=5) from error
+            raise Unavailable(503, "Ray's head does not answer; retry in 5 s", retry_after=5) from error
 
     async def draw(self, request: ImageRequest, limits: Limits) -> list[Picture]:
-        """Have a replica draw; a request that finds none waits for a cold start."""
+        """Generate all images of a request on a replica. If no replica is running, wait for a cold start."""
         patience = _Patience(self._probe, limits)
         call = self._model.generate.remote(request)
         try:
-            await patience.begin()  # while the replica draws
+            await patience.begin()  # the replica works during this check
             pictures: list[Picture] = await patience.wait_for(call)
         except BaseException as error:
             _cancel(call)
@@ -75,12 +75,12 @@ class ServeDrawer:
         return pictures
 
     async def stream(self, request: ImageRequest, limits: Limits) -> AsyncGenerator[Update]:
-        """The same, update by update."""
+        """Generate the images of a request on a replica and yield each update."""
         patience = _Patience(self._probe, limits)
         updates = self._streaming.stream.remote(request)
         try:
-            await patience.begin()  # while the replica draws
-            # Around each wait: the reader's time between two updates is not ours to interrupt.
+            await patience.begin()  # the replica works during this check
+            # The time limit interrupts only the wait for an update, not the caller between two updates.
             while (update := await patience.wait_for(anext(updates, None))) is not None:
                 yield update
         except BaseException as error:
@@ -95,22 +95,24 @@ class ServeDrawer:
         if isinstance(error, RayTaskError):
             return error.cause if isinstance(error.cause, RuntimeFailure) else _Unforeseen(error)
         if isinstance(error, DeploymentUnavailableError):
-            return Unavailable(503, "the model failed to start", retry_after=30)
+            return Unavailable(503, "the model failed to start; retry in 30 s", retry_after=30)
         if isinstance(error, _LOST):
-            return Unavailable(503, "the replica was lost; send the request again", retry_after=1)
+            return Unavailable(503, "the replica stopped before it finished; retry in 1 s", retry_after=1)
         if (await self._probe.read()).phase != "ready":
-            return Unavailable(503, f"no replica became ready within {patience} s", retry_after=30)
-        return Unavailable(504, f"not done within {patience} s (limits.timeoutSeconds)")
+            return Unavailable(
+                503, f"no replica was ready within {patience} s; retry in 30 s", retry_after=30
+            )
+        return Unavailable(504, f"the request did not finish within {patience} s (limits.timeoutSeconds)")
 
 
 class _Patience:
-    """How long a request may take: the time limit, and a cold start more once it finds no replica.
+    """The deadline of a request. It is extended once by the cold-start timeout if no replica is running.
 
-    It may find none at its beginning, or later: the one it waited for was lost or is replaced then, and Ray gives it to
-    the next one.
+    No replica may be running at the start of the request or later. In the second case its replica was lost or replaced,
+    and Ray passes the request to the next one.
 
     Attributes:
-        seconds: from its beginning.
+        seconds: time limit from the start of the request.
     """
 
     def __init__(self, probe: ReadinessProbe, limits: Limits) -> None:
@@ -120,14 +122,14 @@ class _Patience:
         self.seconds = limits.timeout_seconds
 
     async def begin(self) -> None:
-        """See whether there was a replica lately; while it takes long, that is looked at again."""
+        """Extend the deadline if no replica was running recently. `wait_for` repeats this check during a long wait."""
         await self._grow(_LOOK_SECONDS)
 
     async def wait_for(self, awaitable: Awaitable[T]) -> T:
-        """What it comes to.
+        """Wait for a result until the deadline.
 
         Raises:
-            TimeoutError: not within the time.
+            TimeoutError: the deadline has passed.
         """
         waiting = asyncio.ensure_future(awaitable)
         waiting.add_done_callback(_look_at)
@@ -144,7 +146,7 @@ class _Patience:
         return self._began + self.seconds - asyncio.get_running_loop().time()
 
     async def _grow(self, within_seconds: float | None = None) -> bool:
-        """Add the time of a cold start, once, where there is no replica, or was none these seconds ago."""
+        """Add the cold-start timeout once, if no replica is running. The state may be `within_seconds` old."""
         if self._cold_start == 0 or (await self._probe.read(within_seconds)).phase == "ready":
             return False
         self.seconds += self._cold_start
@@ -153,19 +155,19 @@ class _Patience:
 
 
 def _look_at(waiting: asyncio.Future[Any]) -> None:
-    """Take note of an error that came when nobody waited any more, or asyncio writes it to the log, prompt and all."""
+    """Retrieve an error that arrived after the wait. Otherwise asyncio logs it, and the text may contain the prompt."""
     if not waiting.cancelled():
         waiting.exception()
 
 
 class _Unforeseen(Exception):
-    """A bug in the replica: Ray's text, which may hold a prompt, stays out of the message."""
+    """A bug in the replica. The message does not contain Ray's text, which may contain a prompt."""
 
     def __init__(self, error: RayTaskError) -> None:
         super().__init__(type(error.cause).__name__)
 
 
 def _cancel(call: Any) -> None:
-    """Stop a call that may still run. One that no replica took raises its failure again here; it is known by then."""
+    """Cancel a call that may still run. A call that no replica accepted raises its known failure again; it is ignored."""
     with suppress(*_NOT_SERVED):
         call.cancel()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where replicas tell of their start, for the ingress to read: the key-value store of Ray's head.
+"""Start reports of replicas in the key-value store of Ray's head, for the ingress to read.
 
-A replica answers no call before its start is over, and a call of the model, once it runs, counts as a reason to keep
-a replica. A note on the head does neither, and outlives an ingress that is replaced.
+A replica answers no calls before its start has finished, and later Serve counts each call as load, which keeps a
+replica running. A report on the head avoids both problems, and it survives a replacement of the ingress.
 """
 
 import json
@@ -23,19 +23,21 @@ _NAMESPACE = "sdservice-starts"
 _KEPT_SECONDS = 3600.0
 
 
-def tell(report: StartReport) -> None:
-    """Write down how far the start of this replica is; nothing comes of it outside Ray, or where the head does not answer."""
+def publish(report: StartReport) -> None:
+    """Store the report of this replica's start. Outside Ray this does nothing; a failure is logged and not raised."""
     if not internal_kv._internal_kv_initialized():  # noqa: SLF001 - Ray has no other store; Serve itself keeps its state here
         return
     try:
         replica = serve.get_replica_context().replica_id.unique_id
         _put(replica, report)
     except (RayServeException, RaySystemError, RuntimeError, ConnectionError) as error:
-        logger.warning("the start could not be told to Ray's head: %s", error)
+        logger.warning("the start of this replica could not be reported to Ray's head: %s", error)
 
 
-def told() -> dict[str, StartReport]:
-    """The starts of the last hour and of replicas that told since, by Serve's id of the replica; blocks.
+def published() -> dict[str, StartReport]:
+    """All stored reports, by Ray Serve replica id. The call blocks.
+
+    The store has the starts of the last hour; older reports are deleted when the next replica starts.
 
     Raises:
         RaySystemError: the head does not answer.
@@ -54,6 +56,6 @@ def _put(replica: str, report: StartReport) -> None:
     if report.seconds:
         return
     old = time.time() - _KEPT_SECONDS
-    for other, before in told().items():
+    for other, before in published().items():
         if before.since < old:
             internal_kv._internal_kv_del(other, namespace=_NAMESPACE)  # noqa: SLF001 - as above

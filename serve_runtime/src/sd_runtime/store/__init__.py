@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ingress keeps between requests: jobs, results, and how fast images were made."""
+"""State that the ingress keeps between requests: jobs, cached images and the measured throughput."""

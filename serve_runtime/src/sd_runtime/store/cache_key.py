@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The identity of a seeded request: same fingerprint, same files (pure).
+"""The fingerprint of a seeded request: requests with the same fingerprint generate the same files (pure).
 
-It holds for one release of the runtime and one revision of the weights. A model without a pinned revision (a folder, a
-branch) can change under its name; whoever does that in place restarts the service.
+A fingerprint is valid for one release of the runtime and one revision of the weights. A model without a pinned revision
+(a folder, a branch) can change without a change of its name. After such a change the service must be restarted.
 """
 
 import hashlib
@@ -14,29 +14,29 @@ from sd_runtime import __version__
 from sd_runtime.config import Provenance, RuntimeConfig
 from sd_runtime.engine.interface import ImageRequest
 
-_TAG = re.compile(r'"[^"]*"')  # a tag without W/; commas may be within
+_TAG = re.compile(r'"[^"]*"')  # a tag without W/; it may contain commas
 _LENGTH = 32  # 128 bits
 
 
 def fingerprint(request: ImageRequest, config: RuntimeConfig, provenance: Provenance) -> str:
-    """A hash over all that goes into the files, what is told of their making included."""
-    asked = asdict(request)
-    del asked["id"], asked["output"]["previews"]
+    """A hash of all inputs that affect the files, including their metadata."""
+    inputs = asdict(request)
+    del inputs["id"], inputs["output"]["previews"]
     chosen = [lora.model_dump() for lora in config.loras if lora.name in request.loras]
-    whole = [__version__, asked, config.model.model_dump(), chosen, provenance.model_dump()]
+    whole = [__version__, inputs, config.model.model_dump(), chosen, provenance.model_dump()]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:_LENGTH]
 
 
 def etag(value: str) -> str:
-    """The entity tag of a fingerprint, a weak one: the file is the same picture, and not always the same bytes.
+    """The weak entity tag of a fingerprint: the image is the same, but not always byte for byte.
 
-    A strong tag promises bytes (RFC 9110, 8.8.1). Rounding depends on what is computed beside a picture, on the number of
-    threads and on the processor of the replica, in float32 as well.
+    A strong tag promises equal bytes (RFC 9110, 8.8.1). Rounding depends on the other images of the batch, on the number
+    of threads and on the processor of the replica, even in float32.
     """
     return f'W/"{value}"'
 
 
 def matches(if_none_match: str, tag: str) -> bool:
-    """Whether a client that sends this header has the picture already (RFC 9110, 13.1.2: weak comparison)."""
-    held = _TAG.findall(if_none_match)
-    return _TAG.findall(tag)[0] in held or if_none_match.strip() == "*"
+    """Whether the header If-None-Match contains the tag, by weak comparison (RFC 9110, 13.1.2)."""
+    sent = _TAG.findall(if_none_match)
+    return _TAG.findall(tag)[0] in sent or if_none_match.strip() == "*"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests that are asked for now and fetched later; they live in the memory of the one ingress replica.
+"""Jobs: requests whose images the client fetches later. The one ingress replica keeps them in its memory.
 
-Finished jobs are kept for a time, and within a number and a sum of bytes: the oldest results go first.
+Finished jobs are kept for a limited time, and within a maximum number and a maximum of bytes. The oldest are deleted
+first.
 """
 
 import asyncio
@@ -24,17 +25,19 @@ _REFUSAL_SECONDS = 0.25
 
 
 class TooManyJobs(RuntimeFailure):
-    """As many jobs as can be remembered are unfinished."""
+    """The maximum number of jobs exists, and all of them are unfinished."""
 
 
 @dataclass
 class Job:
-    """One request on its way.
+    """One request and its progress.
 
     Attributes:
-        created: seconds on the store's clock; likewise `began` (its first step) and `ended`.
-        ahead: pictures that wait before its own; None until the engine has said.
-        steps: of all its pictures together; None until the engine has said.
+        created: creation time, in seconds on the store's clock.
+        began: time of the first denoising step, on the same clock; None before.
+        ended: time of the end, on the same clock; None before.
+        ahead: number of images that wait before those of this job; None until the engine has reported it.
+        steps: denoising steps of all its images together; None until the engine has reported them.
     """
 
     id: str
@@ -52,21 +55,21 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more happens to it."""
+        """Whether the job has ended."""
         return self.ended is not None
 
     @property
     def size(self) -> int:
-        """Bytes of its pictures."""
+        """Total size of its images in bytes."""
         return sum(len(picture.data) for picture in self.pictures.values())
 
     @property
     def file_format(self) -> FileFormat:
-        """Of its pictures."""
+        """File format of its images."""
         return self.request.output.format
 
     def take(self, update: Update, now: float) -> None:
-        """Note what the engine says."""
+        """Record an update of the engine."""
         self.warnings = update.warnings
         if isinstance(update, Picture):
             self.pictures[update.index] = update
@@ -76,7 +79,7 @@ class Job:
             self.state, self.began = "running", now
 
     def end(self, state: State, now: float, error: BaseException | None = None) -> None:
-        """Note how it ended."""
+        """Record the end of the job."""
         self.state, self.ended, self.error = state, now, error
         if state == "succeeded":
             self.step, self.ahead = self.steps or self.step, 0
@@ -84,7 +87,7 @@ class Job:
             self.pictures.clear()
 
     def eta_seconds(self, now: float, pictures_per_second: float | None) -> float | None:
-        """Seconds to its end: from its own steps once it runs, before from the service's pace."""
+        """Estimated seconds until the end: from its own steps once it runs, and before from the service's throughput."""
         if self.finished:
             return 0.0
         if self.began is not None and self.step and self.steps and now > self.began:
@@ -95,7 +98,7 @@ class Job:
 
 
 class JobStore:
-    """All jobs that are remembered."""
+    """All jobs that are running or kept."""
 
     def __init__(
         self,
@@ -115,11 +118,11 @@ class JobStore:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self, request: ImageRequest) -> Job:
-        """Begin a job; returns once the engine has taken it, or after a moment without a refusal.
+        """Start a job. The call returns when the engine has accepted it, or after 0.25 seconds without an error.
 
         Raises:
-            TooManyJobs: there is no place for it.
-            Exception: what the engine refuses at once; there is no job then.
+            TooManyJobs: the maximum number of jobs exists, and all of them are unfinished.
+            Exception: the engine rejected the request at once. The job does not exist then.
         """
         self._forget_old()
         if len(self._jobs) >= self._max_jobs and not self._forget_oldest():
@@ -133,20 +136,20 @@ class JobStore:
             with suppress(TimeoutError):
                 await asyncio.wait_for(answered.wait(), _REFUSAL_SECONDS)
         except asyncio.CancelledError:
-            task.cancel()  # nobody got to know its id
+            task.cancel()  # no client knows the id of this job
             raise
         if job.error is not None:
-            self._jobs.pop(job.id, None)  # it may have been forgotten since
+            self._jobs.pop(job.id, None)  # another job may have replaced it already
             raise job.error
         return job
 
     def find(self, job_id: str) -> Job | None:
-        """The job of this id, if it is remembered."""
+        """The job with this id, or None."""
         self._forget_old()
         return self._jobs.get(job_id)
 
     async def delete(self, job: Job) -> None:
-        """Stop an unfinished job; forget a finished one and its pictures."""
+        """Cancel an unfinished job, or delete a finished job with its images."""
         task = self._tasks.get(job.id)
         if task is None:
             self._jobs.pop(job.id, None)
@@ -155,12 +158,12 @@ class JobStore:
         await asyncio.wait([task])
 
     async def close(self) -> None:
-        """Stop all of them."""
+        """Cancel or delete all jobs."""
         for job in list(self._jobs.values()):
             await self.delete(job)
 
     def expires_in(self, job: Job) -> float | None:
-        """Seconds until a finished job is forgotten, if nothing pushes it out before."""
+        """Seconds until a finished job expires; None while it is unfinished. Newer jobs may replace it earlier."""
         return None if job.ended is None else max(0.0, job.ended + self._kept_seconds - self._clock())
 
     async def _run(self, job: Job, answered: asyncio.Event) -> None:
@@ -172,8 +175,8 @@ class JobStore:
             job.end("succeeded", self._clock())
         except asyncio.CancelledError:
             job.end("cancelled", self._clock())
-            # Swallowed: the task was cancelled for this, and whoever waits for it goes on.
-        except Exception as error:  # noqa: BLE001 - it is told to whoever asks for the job
+            # The exception ends here: the task was cancelled on purpose, and its callers continue.
+        except Exception as error:  # noqa: BLE001 - the job reports the error to its client
             job.end("failed", self._clock(), error)
         finally:
             answered.set()
@@ -195,6 +198,6 @@ class JobStore:
         return bool(finished)
 
     def _fit(self, newest: Job) -> None:
-        """Make room for the pictures of a job; they stay themselves, however large: nobody has seen them yet."""
+        """Delete the oldest finished jobs until all images fit. The newest job stays, since no client has read it yet."""
         while sum(job.size for job in self._jobs.values()) > self._max_bytes and self._forget_oldest(newest):
             pass

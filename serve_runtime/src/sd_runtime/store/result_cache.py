@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of seeded requests, kept by their bytes: the least recently used go first (pure)."""
+"""An LRU cache for the image files of seeded requests, limited by bytes (pure)."""
 
 from collections import OrderedDict
 
@@ -7,7 +7,7 @@ from sd_runtime.engine.interface import Picture
 
 
 class ResultCache:
-    """Holds at most so many bytes; 0 holds nothing."""
+    """A cache of at most `max_bytes` bytes. With 0 it is off."""
 
     def __init__(self, max_bytes: int = 0) -> None:
         self._entries: OrderedDict[str, tuple[Picture, ...]] = OrderedDict()
@@ -16,23 +16,23 @@ class ResultCache:
 
     @property
     def enabled(self) -> bool:
-        """Whether it holds anything at all."""
+        """Whether the cache is on."""
         return self._max_bytes > 0
 
     def resize(self, max_bytes: int) -> None:
-        """Take over another bound; what no longer fits goes."""
+        """Change the maximum size, and evict entries that no longer fit."""
         self._max_bytes = max_bytes
         self._shrink()
 
     def get(self, key: str) -> tuple[Picture, ...] | None:
-        """The pictures of a request, now the most recently used."""
+        """The images of a request, or None. The entry becomes the most recently used."""
         if key not in self._entries:
             return None
         self._entries.move_to_end(key)
         return self._entries[key]
 
     def put(self, key: str, pictures: tuple[Picture, ...]) -> None:
-        """Keep the pictures of a request; one too large for the whole cache displaces nothing."""
+        """Store the images of a request. An entry larger than the whole cache is not stored and evicts nothing."""
         if _size(pictures) > self._max_bytes:
             return
         self._held -= _size(self._entries.pop(key, ()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast work gets done, as observed; from it come Retry-After and the waiting times of jobs (pure, clock given)."""
+"""Measured throughput, from which Retry-After and the estimates of jobs are computed (pure; callers pass the time)."""
 
 import math
 from collections import deque
@@ -9,10 +9,10 @@ _LONGEST_WAIT_SECONDS = 60
 
 
 class Pace:
-    """Rate of finished work over a clock that stands still while there is none.
+    """The rate of finished work, measured only over the time in which work is in progress.
 
-    Who is refused gets the next free place: the first refused client comes back after one finish, the second after
-    two. Told the same time, they would all come back at once.
+    Rejected clients get staggered retry times: the first one after one finished request, the second after two. With equal
+    times, all of them would retry at once.
     """
 
     def __init__(self) -> None:
@@ -23,29 +23,29 @@ class Pace:
         self._next_place = 0.0
 
     def begin(self, now: float) -> None:
-        """A piece of work was accepted at `now`, in seconds."""
+        """Record that a piece of work started at `now`, in seconds."""
         self._tick(now)
         self._in_progress += 1
 
     def end(self, now: float, done: int) -> None:
-        """It ended; `done` units of it count as finished, 0 if it was refused, failed or cancelled."""
+        """Record that a piece of work ended. `done` is its number of finished units: 0 if rejected, failed or cancelled."""
         self._tick(now)
         self._in_progress -= 1
         if done:
             self._finished.append((self._busy, done))
 
     def per_second(self) -> float | None:
-        """Units finished per busy second; None before there is something to say."""
+        """Finished units per busy second; None before the first unit is finished."""
         if not self._finished or self._busy <= 0:
             return None
-        # The first finish began before it was seen: from a full window it only marks where that starts.
+        # In a full window the first entry only marks the start, since its work began before the window.
         full = len(self._finished) == _OBSERVED
         began = self._finished[0][0] if full else 0.0
         units = sum(done for _, done in self._finished) - (self._finished[0][1] if full else 0)
         return units / max(self._busy - began, 1e-3)
 
     def retry_after(self, now: float) -> int:
-        """Whole seconds until there is a place for a client that is refused at `now`."""
+        """Whole seconds after which a client that is rejected at `now` should retry."""
         rate = self.per_second()
         step = 1.0 if rate is None else 1 / rate
         self._next_place = min(max(now, self._next_place) + step, now + _LONGEST_WAIT_SECONDS)

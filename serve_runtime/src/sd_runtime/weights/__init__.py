@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where weights come from: every kind of source ends in one local folder, and one loader reads it."""
+"""Sources of weights. Each source provides one local folder, from which the loader reads."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,36 +17,36 @@ _SOURCES: dict[str, Callable[[ModelConfig], Path]] = {
 
 
 def fetch(model: ModelConfig) -> Path:
-    """The local folder of a model.
+    """Fetch a model if necessary, and return its local folder.
 
     Raises:
-        ConfigError: the scheme of the URI is not one of ours.
-        ModelUnavailable: it is, but the weights cannot be had, or not all of them.
+        ConfigError: the scheme of the URI is not supported.
+        ModelUnavailable: the weights cannot be fetched, or are not complete.
     """
     scheme, separator, _ = model.uri.partition("://")
     if not separator or scheme not in _SOURCES:
         known = ", ".join(f"{name}://" for name in _SOURCES)
-        raise ConfigError(f"model.uri: got {model.uri!r}: must begin with one of {known}")
+        raise ConfigError(f"model.uri: got {model.uri!r}: must start with one of {known}")
     found = _SOURCES[scheme](model)
     completeness.check(model, found)
     return found
 
 
 def commit(model: ModelConfig, folder: Path) -> str:
-    """The commit that a fetched folder holds, whatever branch or tag was asked for; empty where the source has none.
+    """The commit of a fetched model, also if its revision is a branch or tag; empty if its source has no commits.
 
     Args:
-        model: what was fetched.
-        folder: where it is.
+        model: the model that was fetched.
+        folder: its local folder.
     """
     return hub.commit(folder) if model.uri.startswith("hf://") else ""
 
 
 def fetch_lora(wanted: Lora) -> Path:
-    """The local file of a LoRA.
+    """Fetch a LoRA if necessary, and return its local file.
 
     Raises:
-        ConfigError: the scheme of the URI is none that a LoRA can come from.
-        ModelUnavailable: the weights cannot be had.
+        ConfigError: the scheme of the URI is not supported for LoRAs.
+        ModelUnavailable: the weights cannot be fetched.
     """
     return lora.fetch(wanted)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bundled://NAME`: a model that ships inside this package."""
+"""The source `bundled://NAME`: a model inside this package."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -9,10 +9,10 @@ from sd_runtime.errors import ModelNotFound
 
 
 def fetch(model: ModelConfig) -> Path:
-    """The folder inside the package."""
+    """The folder of the model inside the package."""
     name = model.uri.removeprefix("bundled://")
     shipped = Path(str(files("sd_runtime"))) / "models"
     names = sorted(path.name for path in shipped.iterdir() if path.is_dir())
     if name not in names:
-        raise ModelNotFound(f"model.uri: got {model.uri!r}: bundled are {', '.join(names)}")
+        raise ModelNotFound(f"model.uri: got {model.uri!r}: must be bundled:// and one of {', '.join(names)}")
     return shipped / name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`file:///path` and `pvc://claim/path`: a diffusers folder that is already on this machine."""
+"""The sources `file:///path` and `pvc://claim/path`: a diffusers folder that exists on this machine."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ from sd_runtime.config import ModelConfig
 from sd_runtime.errors import ConfigError, ModelNotFound, ModelUnavailable
 
 CLAIMS = Path("/models")
-"""Where the operator mounts PersistentVolumeClaims, each by its name."""
+"""The folder in which the operator mounts PersistentVolumeClaims, each under its name."""
 
 
 def fetch(model: ModelConfig) -> Path:
     """The folder of `file:///path`."""
     path = Path(model.uri.removeprefix("file://"))
     if not path.is_absolute():
-        raise ConfigError(f"model.uri: got {model.uri!r}: must be file:/// and an absolute path")
+        raise ConfigError(f"model.uri: got {model.uri!r}: must be file:// and an absolute path")
     return _existing(model, path)
 
 
@@ -23,12 +23,12 @@ def fetch_claim(model: ModelConfig) -> Path:
     claim, _, inside = model.uri.removeprefix("pvc://").partition("/")
     if claim in {"", ".", ".."}:
         raise ConfigError(
-            f"model.uri: got {model.uri!r}: must be pvc:// and a claim's name, then a path in it"
+            f"model.uri: got {model.uri!r}: must be pvc://CLAIM/PATH, with the name of a PersistentVolumeClaim"
         )
     root = (CLAIMS / claim).resolve()
     path = (root / inside).resolve()
     if not path.is_relative_to(root):
-        raise ModelUnavailable(f"model.uri: got {model.uri!r}: the path leaves the claim")
+        raise ModelUnavailable(f"model.uri: got {model.uri!r}: the path must stay inside the claim")
     return _existing(model, path)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`hf://owner/name`: a Hugging Face repository at a pinned commit; safetensors only, never code."""
+"""The source `hf://owner/name`: a Hugging Face repository at a revision. Only safetensors are fetched, never code."""
 
 import os
 from collections.abc import Callable
@@ -22,12 +22,12 @@ _FILES = ["*.json", "*.txt", "*.model"]
 
 
 def fetch(model: ModelConfig) -> Path:
-    """Download what is missing into the cache and return the snapshot's folder.
+    """Download the missing files of a model into the cache, and return the folder of the snapshot.
 
-    The token comes from HF_TOKEN in the environment.
+    The token comes from the environment variable HF_TOKEN.
     """
     repository = model.uri.removeprefix("hf://")
-    # Below a folder only: a file in the repository's root is the whole model again, for other programs.
+    # Only files in folders: a file in the repository's root is a copy of the whole model for other programs.
     weights = f"*/*.{model.variant}*.safetensors" if model.variant else "*/*.safetensors"
     return snapshot(
         f"model.uri: got {model.uri!r}",
@@ -41,7 +41,7 @@ def fetch(model: ModelConfig) -> Path:
 
 
 def _plain_weights(folder: Path) -> list[str]:
-    """Patterns of the weights of components that have none of the variant: they come in their plain form."""
+    """Patterns for the plain weights of components that have no weights of the variant."""
     return [
         f"{each.name}/*.safetensors"
         for each in sorted(folder.iterdir())
@@ -50,7 +50,7 @@ def _plain_weights(folder: Path) -> list[str]:
 
 
 def commit(folder: Path) -> str:
-    """The commit of a snapshot: huggingface_hub names the folder after it; empty for another folder."""
+    """The commit of a snapshot, after which huggingface_hub names its folder. It is empty for any other folder."""
     return folder.name if store.COMMIT.fullmatch(folder.name) else ""
 
 
@@ -64,19 +64,19 @@ def snapshot(
     ignore: list[str],
     also: Callable[[Path], list[str]] = lambda _: [],
 ) -> Path:
-    """The folder of some files of a repository.
+    """Download a selection of files of a repository, and return their folder.
 
     Args:
-        what: names field and value, for errors.
+        what: field and value, as the start of error messages.
         repository: owner/name.
-        revision: commit, branch or tag; None: the main branch.
-        files: names the selection, which `allow` and `ignore` make.
-        allow: glob patterns of what is wanted.
-        ignore: and of what is not.
-        also: patterns of what is wanted as well, once the folder is there.
+        revision: commit, branch or tag; None means the main branch.
+        files: a name for the selection that `allow` and `ignore` define.
+        allow: glob patterns of the files to download.
+        ignore: glob patterns of the files to leave out.
+        also: returns further patterns to download, from the folder of the first download.
 
     Raises:
-        ModelUnavailable: they cannot be had.
+        ModelUnavailable: the files cannot be downloaded.
     """
 
     def download_those(wanted: list[str]) -> Path:
@@ -97,12 +97,12 @@ def snapshot(
 
     try:
         return store.fetch(repository, revision, files, download)
-    except Exception as error:  # the HTTP library below huggingface_hub, and with it the errors, changes
+    except Exception as error:  # its HTTP library and that library's errors differ between versions
         raise failure(what, error) from error
 
 
 def failure(what: str, error: Exception) -> ModelUnavailable:
-    """The error for a download that failed; `what` names field and value."""
+    """The error for a failed download. `what` is the field and value at the start of the message."""
     if isinstance(error, GatedRepoError):
         return ModelForbidden(
             f"{what}: the repository is gated: accept its licence and set tokenSecretRef ({_status(error)})"
@@ -116,12 +116,12 @@ def failure(what: str, error: Exception) -> ModelUnavailable:
     answer = _answer(error)
     if answer is not None and answer.response.status_code in _REFUSED:
         return ModelForbidden(f"{what}: the hub refuses the token of tokenSecretRef ({_status(answer)})")
-    words = str(error).splitlines()[0] if str(error) else "no answer"
-    return ModelUnavailable(f"{what}: {type(error).__name__}: {words}")
+    words = str(error).splitlines()[0] if str(error) else "no message"
+    return ModelUnavailable(f"{what}: the download failed: {type(error).__name__}: {words}")
 
 
 def _answer(error: BaseException | None) -> HfHubHTTPError | None:
-    """The hub's answer behind an error: huggingface_hub hides it behind one about its own cache."""
+    """The hub's HTTP error that caused an error, or None. huggingface_hub wraps it in an error about its own cache."""
     while error is not None and not isinstance(error, HfHubHTTPError):
         error = error.__cause__ or error.__context__
     return error

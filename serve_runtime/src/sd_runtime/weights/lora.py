@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One LoRA: a safetensors file, by itself or the only one in the root of a folder or repository."""
+"""Sources of LoRAs: a safetensors file, named in the URI or the only one in the root of a folder or repository."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ _USUAL = "pytorch_lora_weights.safetensors"
 
 
 def fetch(lora: Lora) -> Path:
-    """The local file.
+    """Fetch a LoRA if necessary, and return its local file.
 
     Raises:
-        ConfigError: the scheme of the URI is none that a LoRA can come from.
-        ModelUnavailable: the weights cannot be had.
+        ConfigError: the scheme of the URI is not supported for LoRAs.
+        ModelUnavailable: the weights cannot be fetched.
     """
     scheme, _, path = lora.uri.partition("://")
     inner, name = path, ""
@@ -36,7 +36,7 @@ def fetch(lora: Lora) -> Path:
             words = str(error).partition(f"{model.uri!r}: ")[2] or str(error)
             raise type(error)(f"loras: {lora.name}: got {lora.uri!r}: {words}") from error
         return _only(lora, found, name)
-    raise ConfigError(f"loras: {lora.name}: got {lora.uri!r}: must begin with one of file://, pvc://, hf://")
+    raise ConfigError(f"loras: {lora.name}: got {lora.uri!r}: must start with one of file://, pvc://, hf://")
 
 
 def _only(lora: Lora, found: Path, name: str) -> Path:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Downloads kept on a volume that replicas, workers and preloads may share.
+"""A cache of downloads on a volume that replicas, workers and preload pods may share.
 
-One downloads, the others wait for it. What is whole is checked against the hub's checksums and marked; what is marked
-is used without asking the hub, so a replica starts while the hub is away. What was cut off is taken up where it ended:
-huggingface_hub keeps the part that has arrived.
+One process downloads while the others wait. A complete download is verified against the hub's checksums and gets a
+marker file. Files with a marker are used without a call to the hub, so a replica starts even if the hub is down. An
+interrupted download continues where it stopped, because huggingface_hub keeps partial files.
 """
 
 import hashlib
@@ -24,31 +24,31 @@ logger = logging.getLogger(__name__)
 
 COMMIT = re.compile("[0-9a-f]{40}")
 _SHA256 = re.compile("[0-9a-f]{64}")
-_TELL_SECONDS = 30.0
+_LOG_SECONDS = 30.0
 _BLOCK = 2**24
 
 Download = Callable[[], Path]
 
 
 class Corrupt(Exception):
-    """Files do not have the checksums that the hub named, even after a second download."""
+    """The checksums of files differ from the hub's, even after a second download."""
 
 
 def fetch(
     repository: str, revision: str | None, files: str, download: Download, root: Path | None = None
 ) -> Path:
-    """The folder of a repository's files at a revision, downloaded by one at a time.
+    """Return the folder of a repository's files at a revision. Only one process downloads them at a time.
 
     Args:
         repository: owner/name.
-        revision: a commit is kept for good; a branch or tag is asked for each time.
-        files: what distinguishes this selection of files from others of the repository.
-        download: brings what is missing and returns the folder.
-        root: of the cache; by default huggingface_hub's.
+        revision: a commit is cached permanently; a branch or tag is checked at the hub each time.
+        files: a name that distinguishes this selection of files from others of the repository.
+        download: downloads the missing files and returns their folder.
+        root: root folder of the cache; huggingface_hub's by default.
 
     Raises:
-        Corrupt: as it says.
-        OSError: the volume cannot be written, or does not lock.
+        Corrupt: the checksums of files differ from the hub's, even after a second download.
+        OSError: the volume is not writable or does not support locks.
     """
     pinned = revision is not None and COMMIT.fullmatch(revision) is not None
     name = re.sub(r"[^A-Za-z0-9._-]+", "--", "--".join(filter(None, (repository, revision, files))))
@@ -66,13 +66,13 @@ def fetch(
 
 
 def _one_at_a_time(lock: Path, repository: str) -> AbstractContextManager[Any]:
-    """Hold the lock; the kernel lets it go with its process, on network file systems the server does."""
+    """Take the lock. If its process dies, the kernel releases it; on network file systems the server does."""
     taken = FileLock(lock)
     while True:
         try:
-            return taken.acquire(timeout=_TELL_SECONDS)
+            return taken.acquire(timeout=_LOG_SECONDS)
         except Timeout:
-            logger.info("waiting for another replica that downloads %s", repository)
+            logger.info("waiting until another process has downloaded %s", repository)
 
 
 def _whole(download: Download) -> Path:
@@ -80,17 +80,17 @@ def _whole(download: Download) -> Path:
     if not (bad := _corrupt(folder)):
         return folder
     for file in bad:
-        logger.warning("%s does not have the hub's checksum; downloading it again", file.name)
+        logger.warning("the checksum of %s differs from the hub's; the file is downloaded again", file.name)
         file.resolve().unlink(missing_ok=True)
         file.unlink(missing_ok=True)
     folder = download()
     if bad := _corrupt(folder):
-        raise Corrupt(f"{bad[0].name} does not have the checksum that the hub names, twice in a row")
+        raise Corrupt(f"the checksum of {bad[0].name} differs from the hub's, even after a second download")
     return folder
 
 
 def _corrupt(folder: Path) -> list[Path]:
-    """Large files whose content is not the one that huggingface_hub stored them under."""
+    """The large files whose checksum differs from their name in the cache of huggingface_hub."""
     began, size, bad = time.monotonic(), 0, []
     for file in _files(folder):
         stored = file.resolve()
@@ -98,7 +98,7 @@ def _corrupt(folder: Path) -> list[Path]:
             size += stored.stat().st_size
             if _digest(stored) != stored.name:
                 bad.append(file)
-    logger.info("checked %.1f GB in %.1f s", size / 1e9, time.monotonic() - began)
+    logger.info("verified the checksums of %.1f GB in %.1f s", size / 1e9, time.monotonic() - began)
     return bad
 
 
@@ -126,7 +126,7 @@ def _mark(marker: Path, folder: Path) -> None:
 
 
 def _marked(marker: Path) -> Path | None:
-    """The folder that the marker tells of, if all its files are there at their sizes."""
+    """The folder of a marker if all of its files exist with their sizes, else None."""
     try:
         content: dict[str, Any] = json.loads(marker.read_text("utf-8"))
         folder = marker.parent / content["folder"]

@@ -274,4 +274,4 @@ def test_a_model_that_does_not_compile_starts_and_says_so(few, loaded, stand_in,
     starting = Starting()
     loaded(starting)
     (words,) = [each for each in starting.report().warnings if "UNet" in each]
-    assert "does not compile and runs as it is" in words
+    assert "cannot be compiled and runs uncompiled" in words

@@ -119,5 +119,5 @@ def test_a_size_that_cannot_be_drawn_fails_the_start(monkeypatch, error, told):
         raise error
 
     monkeypatch.setattr("sd_runtime.engine.sampling.step_noise.StepNoise.first", broken)
-    with pytest.raises(ModelUnavailable, match=f"does not draw an image of 64x64: {told}"):
+    with pytest.raises(ModelUnavailable, match=f"cannot generate an image of 64x64: {told}"):
         tuned((64, 64))

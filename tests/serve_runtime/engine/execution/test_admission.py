@@ -192,10 +192,10 @@ def test_what_waits_when_it_is_closed_fails_and_what_comes_later_too(admission, 
     admission.close()
     gate.open.release()
     assert ready.wait(2) == [prepared, None]
-    assert error_of(waits) == "the engine has been closed"
+    assert error_of(waits) == "the engine is shut down; send the request again"
     late = stream()
     admission.put(late)
-    assert error_of(late) == "the engine has been closed"
+    assert error_of(late) == "the engine is shut down; send the request again"
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ async def test_an_engine_whose_admission_has_died_is_not_healthy(model, monkeypa
     monkeypatch.setattr(engine._admission, "_prepare", end)
     lost = asyncio.create_task(anext(engine.generate(RED)))
     await asyncio.to_thread(engine._admission._thread.join, 60)
-    with pytest.raises(GenerationFailed, match="a thread of the engine has ended"):
+    with pytest.raises(GenerationFailed, match="a thread of the engine has stopped"):
         await engine.check()
     engine.close()
     await asyncio.to_thread(engine._worker._thread.join, 60)
@@ -261,7 +261,7 @@ async def test_a_closed_engine_ends_all_its_threads_and_fails_what_is_unfinished
     await anext(waiting)
     engine.close()
     for each in (running, waiting, engine.generate(RED)):
-        with pytest.raises(GenerationFailed, match="the engine has been closed"):
+        with pytest.raises(GenerationFailed, match="the engine is shut down; send the request again"):
             _ = [update async for update in each]
     for thread in (engine._admission._thread, engine._worker._thread, engine._finisher._thread):
         await asyncio.to_thread(thread.join, 60)

@@ -85,7 +85,7 @@ async def test_a_size_that_the_pipeline_would_round_is_refused(flux):
 
 async def test_a_size_that_comes_out_otherwise_is_no_success(flux, monkeypatch):
     monkeypatch.setattr("sd_runtime.engine.diffusion_engine.side_multiple", lambda _: 8)
-    with pytest.raises(InvalidRequest, match="size: got 72x64: the model's pipeline draws 64x64 instead"):
+    with pytest.raises(InvalidRequest, match="size: got 72x64: the model's pipeline generates 64x64 instead"):
         await drawn(flux, replace(RED, width=72))
 
 
@@ -95,7 +95,7 @@ async def test_what_the_pipeline_itself_refuses_is_the_clients_error(flux, monke
 
     monkeypatch.setattr(type(flux.pipeline), "check_inputs", check_inputs)
     with pytest.raises(
-        InvalidRequest, match="refuses the request: ValueError: `height` has to be divisible by 32"
+        InvalidRequest, match="rejects the request: ValueError: `height` has to be divisible by 32"
     ):
         await drawn(flux, RED)
 
@@ -128,8 +128,8 @@ def change(file, **values):
     [
         ("StableDiffusionInpaintPipeline", "it is for inpainting"),
         ("StableDiffusionImg2ImgPipeline", "it is for image-to-image"),
-        ("StableDiffusionDepth2ImgPipeline", "does not load"),
-        ("StableDiffusionInstructPix2PixPipeline", "does not draw an image of 64x64"),
+        ("StableDiffusionDepth2ImgPipeline", "cannot be loaded"),
+        ("StableDiffusionInstructPix2PixPipeline", "cannot generate an image of 64x64"),
     ],
 )
 def test_a_pipeline_that_needs_more_than_a_prompt_is_refused_at_its_start(shapes, kind, says):
@@ -151,7 +151,7 @@ def test_weights_that_draw_no_numbers_are_refused_at_the_start(shapes):
     tensors = load_file(file)  # in half precision
     tensors["conv_out.weight"] = tensors["conv_out.weight"].float() * 1e38
     save_file(tensors, file)
-    with pytest.raises(ModelInvalid, match=r"model\.uri: got .*: the picture is not a number"):
+    with pytest.raises(ModelInvalid, match=r"model\.uri: got .*: the image contains NaN values"):
         loaded(shapes)
 
 

@@ -212,7 +212,7 @@ def test_the_only_file_of_a_folder_is_the_lora(tmp_path, bench):
         ("file:///nowhere/a.safetensors", "there is no folder"),
         ("file://{folder}/broken.safetensors", "does not fit the model"),
         ("file://{folder}/foreign.safetensors", "lora.somewhere.else.weight cannot be applied"),
-        ("s3://bucket/a.safetensors", "must begin with"),
+        ("s3://bucket/a.safetensors", "must start with"),
     ],
 )
 async def test_a_bad_lora_keeps_its_name_from_being_used(tmp_path, folder, uri, says, lines):

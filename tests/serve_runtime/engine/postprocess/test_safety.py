@@ -115,7 +115,7 @@ def withheld(error, index, count):
         "invalid_request_error",
         "prompt",
     )
-    assert f"withholds image {index} of {count}, counted from 0" in error["message"]
+    assert f"rejected image {index} of {count} (the first image is 0)" in error["message"]
 
 
 async def test_a_flagged_image_is_the_clients_error_and_the_other_is_drawn(http, observer):
@@ -165,7 +165,7 @@ async def test_unfinished_images_are_not_shown_and_the_answer_says_so(http, guar
     (warning,) = event["warnings"]
     assert (warning["code"], warning["param"]) == ("partial_images_ignored", "partial_images")
     assert warning["message"].startswith(
-        "partial_images: got 2: none is sent, as this model's safety checker"
+        "partial_images: got 2: no partial image is sent, because this model's safety checker"
     )
 
 
@@ -203,6 +203,6 @@ async def test_a_pipeline_that_checks_by_itself_is_heard(guarded, observer):
         [update async for update in engine.generate(replace(RED, count=2))]
     assert observer.outcomes == ["drawn", "drawn", "withheld"]
     # Its own code for this fails with the installed transformers.
-    with pytest.raises(InvalidRequest, match="clip_skip: got 1: a Another takes none"):
+    with pytest.raises(InvalidRequest, match="clip_skip: got 1: a Another does not support it"):
         [update async for update in engine.generate(replace(RED, clip_skip=1))]
     engine.close()

@@ -37,7 +37,7 @@ def test_a_negative_prompt_without_guidance_is_named_alone():
     request = replace(RED, negative_prompt="((secret))", guidance=1.0)
     assert codes(request, guided=False) == [("negative_prompt_ignored", "negative_prompt")]
     (warning,) = of_request(request, guided=False)
-    assert warning.message.startswith("negative_prompt: got 10 characters: ignored")
+    assert warning.message.startswith("negative_prompt: got 10 characters: they have no effect")
     assert "at a guidance of 1.0" in warning.message
     assert "secret" not in warning.message
     assert codes(RED, guided=False) == []

@@ -165,7 +165,7 @@ def test_false_is_no_wish_where_there_is_no_option(model):
 def test_no_signal_for_a_model_that_predicts_noise_is_refused(xl_model):
     options = ScheduleOptions(timestep_spacing="trailing", rescale_betas_zero_snr=True)
     with pytest.raises(
-        InvalidRequest, match=r"^rescale_betas_zero_snr: got true: the scheduler DDIM"
+        InvalidRequest, match=r"^rescale_betas_zero_snr: got true: must be false with the scheduler DDIM"
     ) as caught:
         schedulers.fresh(xl_model.pipeline.scheduler, "DDIM", 5, options)
     assert caught.value.param == "rescale_betas_zero_snr"

@@ -246,7 +246,7 @@ class CompiledCall:
             logger.info("compiled the %s for %s in %.1f s", self._name, shapes, time.monotonic() - began)
         except Exception as error:  # noqa: BLE001 - calls run as they are written
             self.failure = (
-                f"torch: the {self._name} does not compile and runs as it is: {failures.one_line(error)}"
+                f"torch: the {self._name} cannot be compiled and runs uncompiled: {failures.one_line(error)}"
             )
             logger.error("%s", self.failure)  # noqa: TRY400
         finally:

@@ -167,7 +167,9 @@ class Graphs:
         except _InterruptedError:
             raise
         except Exception as error:  # noqa: BLE001 - the direct call says what is wrong, if anything is
-            logger.warning("a CUDA graph was not captured: %s", failures.one_line(error))
+            logger.warning(
+                "a CUDA graph was not captured, so calls run without it: %s", failures.one_line(error)
+            )
             failures.free_memory()
             return None
 

@@ -17,7 +17,7 @@ from sd_runtime.engine.request_updates import Stream
 from sd_runtime.errors import GenerationFailed
 from sd_runtime.observability.observer import Observer, Outcome
 
-CLOSED = "the engine has been closed"
+CLOSED = "the engine is shut down; send the request again"
 _AT_ONCE = 8  # requests whose prompts are encoded together; later ones do not wait for a longer call
 
 

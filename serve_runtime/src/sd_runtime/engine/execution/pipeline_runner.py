@@ -134,7 +134,7 @@ def check_call(pipeline: Any, what: str) -> None:
         return
     reason = f"it needs {', '.join(wanted)}" if wanted else f"it is for {task}"
     raise ModelInvalid(
-        f"{what}: a {kind.__name__} does not draw from a prompt alone: {reason}; name a text-to-image model"
+        f"{what}: a {kind.__name__} cannot generate from a prompt alone: {reason}; use a text-to-image model"
     )
 
 
@@ -155,7 +155,7 @@ def _refusal(error: Exception) -> InvalidRequest | None:
     """The pipeline's own check of its arguments, as a client may read it; None for any other error."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, ValueError) and any(frame.name == "check_inputs" for frame in frames):
-        return InvalidRequest(f"the model's pipeline refuses the request: {failures.one_line(error)}")
+        return InvalidRequest(f"the model's pipeline rejects the request: {failures.one_line(error)}")
     return None
 
 
@@ -167,16 +167,21 @@ def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
     """
     offered = _offered(pipeline)
     if request.scheduler is not None:
-        raise InvalidRequest(f"scheduler: a {type(pipeline).__name__} has one of its own", "scheduler")
+        raise InvalidRequest(
+            f"scheduler: got {request.scheduler!r}: must be absent, since a {type(pipeline).__name__} has its own",
+            "scheduler",
+        )
     if request.prompt_syntax != "plain":
         raise InvalidRequest(
-            f"prompt_syntax: got {request.prompt_syntax!r}: a {type(pipeline).__name__} reads plain prompts only",
+            f"prompt_syntax: got {request.prompt_syntax!r}: must be 'plain' with a {type(pipeline).__name__}",
             "prompt_syntax",
         )
     schedule_options.check(f"of a {type(pipeline).__name__}", (), request.schedule)
     if request.negative_prompt and "negative_prompt" not in offered:
         raise InvalidRequest(
-            f"negative_prompt: a {type(pipeline).__name__} knows no negative prompt", "negative_prompt"
+            f"negative_prompt: got {len(request.negative_prompt)} characters: must be absent, since a"
+            f" {type(pipeline).__name__} does not support it",
+            "negative_prompt",
         )
     return _optional(pipeline, request) | {
         "prompt": request.prompt,
@@ -194,7 +199,9 @@ def _optional(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
     given = {name: value for name, value in wanted.items() if value is not None}
     for name, value in given.items():
         if name not in _offered(pipeline) or (name == "clip_skip" and not _skips_layers(pipeline)):
-            raise InvalidRequest(f"{name}: got {value}: a {type(pipeline).__name__} takes none", name)
+            raise InvalidRequest(
+                f"{name}: got {value}: a {type(pipeline).__name__} does not support it", name
+            )
     return given
 
 
@@ -225,7 +232,7 @@ def _image(pixels: torch.Tensor, request: ImageRequest) -> Image.Image:
     if pixels.shape[-2:] != (request.height, request.width):
         height, width = pixels.shape[-2:]
         raise InvalidRequest(
-            f"size: got {request.width}x{request.height}: the model's pipeline draws {width}x{height} instead",
+            f"size: got {request.width}x{request.height}: the model's pipeline generates {width}x{height} instead",
             "size",
         )
     if not pixels.isfinite().all():

@@ -163,6 +163,6 @@ def _check(model: LoadedModel, shape: _Shape | WarmupShape, failed: Sequence[Fai
         told = failures.told(error, _REQUEST_ID, quoted=True)
         kind = ModelUnavailable if failures.out_of_memory(error) else ModelInvalid
         raise kind(
-            f"model.uri: got {model.config.model.uri!r}: a {type(model.pipeline).__name__} does not draw an image of"
+            f"model.uri: got {model.config.model.uri!r}: a {type(model.pipeline).__name__} cannot generate an image of"
             f" {shape.width}x{shape.height}: {told}"
         ) from error

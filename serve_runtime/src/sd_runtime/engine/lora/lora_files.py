@@ -72,11 +72,11 @@ def read(file: Path) -> LoraFile:
     unknown = sorted(tensors.keys() - known)
     if unknown:
         raise ModelInvalid(
-            f"{listed(unknown)} cannot be applied: layers are pairs of down and up matrices with an alpha"
-            " (no LoHa, LoKr, DoRA, bias or other kinds)"
+            f"{listed(unknown)} cannot be applied: a layer must be a pair of down and up matrices with an alpha"
+            " (LoHa, LoKr, DoRA, biases and other formats are not supported)"
         )
     if not layers:
-        raise ModelInvalid("the file holds no layers")
+        raise ModelInvalid("the file contains no layers")
     folded = {name: tensors[name] for layer in layers for name in (layer.down, layer.up)}
     for layer in layers:
         _check(layer, folded)
@@ -99,9 +99,7 @@ class _Settings:
         for component, each in found.items():
             odd = [key for key in ("use_dora", "lora_bias") if each.get(key)]
             if odd:
-                raise ModelInvalid(
-                    f"{component}: {odd[0]} is on in the file's metadata, and cannot be applied"
-                )
+                raise ModelInvalid(f"{component}: the file's metadata sets {odd[0]}, which is not supported")
         return cls(found)
 
     def alpha(self, layer: str) -> float | None:
@@ -126,7 +124,7 @@ def _layers(tensors: Tensors, settings: _Settings) -> Iterator[Layer]:
         name = down[: match.start()].rstrip("._")
         up = down[: match.start()] + match[1].replace("down", "up").replace("lora_A", "lora_B") + match[2]
         if up not in tensors:
-            raise ModelInvalid(f"{down} has no {up} beside it")
+            raise ModelInvalid(f"{down} has no matching {up}")
         yield Layer(
             name=name,
             down=down,
@@ -148,14 +146,14 @@ def _alpha(layer: str, tensors: Tensors, settings: _Settings) -> float | None:
 def _check(layer: Layer, tensors: Tensors) -> None:
     down, up = tensors[layer.down], tensors[layer.up]
     if not (down.is_floating_point() and up.is_floating_point()):
-        raise ModelInvalid(f"{layer.name} holds {down.dtype} and {up.dtype}: must be floating-point numbers")
+        raise ModelInvalid(f"{layer.name} has {down.dtype} and {up.dtype}: must be floating-point numbers")
     if down.dim() < 2 or up.dim() < 2 or layer.rank == 0 or up.shape[1] != layer.rank:  # noqa: PLR2004 - matrices
         raise ModelInvalid(
             f"{layer.name} has a down matrix of shape {tuple(down.shape)} and an up matrix of shape {tuple(up.shape)}:"
             " their ranks must be equal"
         )
     if not (down.isfinite().all() and up.isfinite().all()):
-        raise ModelInvalid(f"{layer.name} holds infinite values or NaN")
+        raise ModelInvalid(f"{layer.name} contains infinite values or NaN")
     if layer.alpha is not None and not (math.isfinite(layer.alpha) and layer.alpha != 0):
         raise ModelInvalid(f"{layer.name}.alpha is {layer.alpha}: must be a number other than 0")
 

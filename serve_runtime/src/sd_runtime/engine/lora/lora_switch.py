@@ -154,14 +154,16 @@ def load(pipeline: Any, loras: tuple[Lora, ...]) -> LoraSwitch:
         ModelUnavailable: the source of one does not answer; another try may help.
     """
     if loras and not hasattr(pipeline, "load_lora_weights"):
-        raise ConfigError(f"loras: got {loras[0].name!r}: a {type(pipeline).__name__} takes none")
+        raise ConfigError(
+            f"loras: got {loras[0].name!r}: must be empty, since a {type(pipeline).__name__} does not support LoRAs"
+        )
     refused = {}
     for index, lora in enumerate(loras):
         try:
             _attach(pipeline, lora, weights.fetch_lora(lora), adapter(index))
         except _LASTING as error:
             refused[lora.name] = str(error)
-            logger.error("the LoRA %s cannot be used: %s", lora.name, error)  # noqa: TRY400 - no traceback helps
+            logger.error("the LoRA %s cannot be used, and requests with it get 400: %s", lora.name, error)  # noqa: TRY400 - a traceback does not help
     return LoraSwitch(pipeline, loras, refused)
 
 
@@ -200,7 +202,7 @@ def _attach(pipeline: Any, lora: Lora, file: Path, name: str) -> None:
 def _check_warnings(pipeline: Any, warned: list[str], name: str) -> None:
     """A library that warns has left something out."""
     if warned or name not in _attached(pipeline):
-        raise ModelInvalid("not all of it was applied")
+        raise ModelInvalid("a part of the file was not applied")
 
 
 def _attach_by_layer(pipeline: Any, read: LoraFile, name: str) -> None:

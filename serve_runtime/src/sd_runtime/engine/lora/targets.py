@@ -59,7 +59,7 @@ def by_component(pipeline: Any, read: LoraFile) -> dict[str, Tensors]:
     unknown = [layer.name for layer in read.layers if _plain(layer.name) not in known]
     if unknown:
         raise ModelInvalid(
-            f"{len(unknown)} of {len(read.layers)} layers are none of a {type(pipeline).__name__}: {listed(unknown)}"
+            f"{len(unknown)} of {len(read.layers)} layers do not exist in a {type(pipeline).__name__}: {listed(unknown)}"
         )
     found: dict[str, Tensors] = {}
     for layer in read.layers:

@@ -60,8 +60,8 @@ def check_finite(what: str, networks: Mapping[str, torch.nn.Module]) -> None:
         if bad:
             dtype = str(tensors[0][1].dtype).removeprefix("torch.")
             raise ModelInvalid(
-                f"{what}: {name}: {listed(bad)} of {len(tensors)} tensors hold infinite values or NaN in {dtype};"
-                " the file is damaged, or it needs model.dtype bfloat16 or float32"
+                f"{what}: {name}: {listed(bad)} of {len(tensors)} tensors contain infinite values or NaN in {dtype};"
+                " the file is damaged, or model.dtype must be bfloat16 or float32"
             )
 
 
@@ -100,7 +100,7 @@ def _loaded(
         )
     except Exception as error:
         words = failures.one_line(error).partition(_ADVICE)[0]
-        raise _failure(error)(f"{what}: {folder.name}/{_names(files)} does not load: {words}") from error
+        raise _failure(error)(f"{what}: {folder.name}/{_names(files)} cannot be loaded: {words}") from error
     problems = [*_problems(report, kind), *_not_floating(network, files)]
     if problems:
         raise ModelInvalid(f"{what}: {folder.name}/{_names(files)} {'; and '.join(problems)}")
@@ -120,10 +120,10 @@ def _problems(report: Mapping[str, Any], kind: Kind) -> Iterator[str]:
     if missing:
         yield f"lacks {listed(missing)}, which a {kind.__name__} needs"
     if unexpected:
-        yield f"holds {listed(unexpected)}, which a {kind.__name__} does not know"
+        yield f"contains {listed(unexpected)}, which a {kind.__name__} does not have"
     if report["mismatched_keys"]:
         name, found, wanted = min(report["mismatched_keys"])
-        yield f"holds {name} of shape {tuple(found)}, where a {kind.__name__} has {tuple(wanted)}"
+        yield f"contains {name} of shape {tuple(found)}, but a {kind.__name__} needs {tuple(wanted)}"
 
 
 def _not_floating(network: torch.nn.Module, files: Iterable[Path]) -> Iterator[str]:
@@ -134,7 +134,7 @@ def _not_floating(network: torch.nn.Module, files: Iterable[Path]) -> Iterator[s
             stored = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
         wrong = sorted(name for name, dtype in stored.items() if _is_integer(dtype) and _known(name, known))
         if wrong:
-            yield f"holds {listed(wrong)} as {stored[wrong[0]]}, where floating-point numbers belong"
+            yield f"contains {listed(wrong)} as {stored[wrong[0]]}, which must be floating-point numbers"
 
 
 def _is_integer(dtype: str) -> bool:

@@ -90,7 +90,7 @@ class Decoder:
             return False
         self._too_large = cells
         logger.warning(
-            "memory does not suffice to decode latents of %s at once: they are decoded in tiles",
+            "the device has not enough memory to decode latents of %s at once: they are decoded in tiles",
             "x".join(map(str, latents.shape[-2:])),
         )
         return True

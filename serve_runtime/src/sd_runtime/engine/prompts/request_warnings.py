@@ -30,7 +30,7 @@ def without_previews(request: ImageRequest, reason: str) -> RequestWarning:
     return RequestWarning(
         "partial_images_ignored",
         "partial_images",
-        f"partial_images: got {request.output.previews}: none is sent, as {reason}",
+        f"partial_images: got {request.output.previews}: no partial image is sent, because {reason}",
     )
 
 
@@ -39,7 +39,7 @@ def cut_short(param: str, tokens: int, limit: int, tokenizer: str) -> RequestWar
     return RequestWarning(
         "prompt_truncated",
         param,
-        f"{param}: got {tokens} tokens: this model's {tokenizer} reads the first {limit}, and ignores the rest",
+        f"{param}: got {tokens} tokens: this model's {tokenizer} reads the first {limit} and ignores the rest",
     )
 
 
@@ -51,8 +51,8 @@ def _of_negative(request: ImageRequest, *, guided: bool) -> Iterator[RequestWarn
         yield RequestWarning(
             "negative_prompt_ignored",
             "negative_prompt",
-            f"negative_prompt: got {len(text)} characters: ignored, as this model draws without negative prompt"
-            f" at a guidance of {request.guidance}",
+            f"negative_prompt: got {len(text)} characters: they have no effect, because this model uses no negative"
+            f" prompt at a guidance of {request.guidance}",
         )
 
 
@@ -61,7 +61,7 @@ def _of_rescaling(request: ImageRequest, *, guided: bool) -> Iterator[RequestWar
         yield RequestWarning(
             "guidance_rescale_ignored",
             "guidance_rescale",
-            f"guidance_rescale: got {request.guidance_rescale}: ignored, as this model draws without guidance to"
+            f"guidance_rescale: got {request.guidance_rescale}: it has no effect, because this model has nothing to"
             f" rescale at a guidance of {request.guidance}",
         )
 
@@ -71,13 +71,13 @@ def _of_text(name: str, text: str, request: ImageRequest) -> Iterator[RequestWar
         yield RequestWarning(
             "lora_tag_ignored",
             name,
-            f"{name}: holds <lora:...>: it is read as text and loads nothing; name the LoRA in the field lora, or in"
-            " the prompt with prompt_syntax weighted",
+            f"{name}: contains <lora:...>, which is read as text and loads no LoRA; use the field lora, or the tag"
+            " in prompt with prompt_syntax weighted",
         )
     if request.prompt_syntax == "plain" and has_weights(text):
         yield RequestWarning(
             "weights_ignored",
             name,
-            f"{name}: holds what prompt_syntax weighted reads as weights, such as (word:1.3) or BREAK: plain reads it"
-            " as text",
+            f"{name}: contains weights such as (word:1.3) or BREAK, which prompt_syntax plain reads as text; set"
+            " prompt_syntax to weighted to apply them",
         )

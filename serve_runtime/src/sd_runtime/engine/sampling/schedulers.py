@@ -96,7 +96,7 @@ def fresh(own: Any, name: SchedulerName | None, steps: int, options: ScheduleOpt
         made.set_timesteps(steps, device="cpu")
     except ValueError as error:
         raise InvalidRequest(
-            f"steps: got {steps}: the scheduler {name_of(made)} cannot take that many with this model",
+            f"steps: got {steps}: the scheduler {name_of(made)} does not support this number with this model",
             "steps",
         ) from error
     if hasattr(made, "set_begin_index"):
@@ -158,7 +158,7 @@ def _check_signal(made: Any) -> None:
         return
     if (alphas[made.timesteps.long()] == 0).any():
         raise InvalidRequest(
-            f"rescale_betas_zero_snr: got true: the scheduler {name_of(made)} then starts without signal,"
-            " from which a model that predicts noise cannot tell the picture",
+            f"rescale_betas_zero_snr: got true: must be false with the scheduler {name_of(made)}: its first step"
+            " would have no signal, and this model predicts noise",
             "rescale_betas_zero_snr",
         )
