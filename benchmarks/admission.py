@@ -30,15 +30,15 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from sd_runtime.config import ModelConfig, RuntimeConfig
 from sd_runtime.engine.execution.admission import Admission
 from sd_runtime.engine.execution.preparing import Prepare
-from sd_runtime.engine.execution.runners import preparation, studio
+from sd_runtime.engine.execution.runners import preparation, runner
 from sd_runtime.engine.execution.worker import Worker
-from sd_runtime.engine.image_task import Drawing, drawings
+from sd_runtime.engine.image_task import ImageTask, tasks
 from sd_runtime.engine.interface import ImageRequest, Progress
 from sd_runtime.engine.loader import load
 from sd_runtime.engine.model import LoadedModel
 from sd_runtime.engine.postprocess.decode import Decoder
-from sd_runtime.engine.postprocess.postprocessor import Finisher
-from sd_runtime.engine.request_updates import Stream
+from sd_runtime.engine.postprocess.postprocessor import PostProcessor
+from sd_runtime.engine.request_updates import RequestUpdates
 from sd_runtime.observability.observer import Silent
 
 ARRIVE = 8
@@ -77,33 +77,37 @@ class Within(Worker):
     prepare: Prepare
 
     def _take_arrived(self) -> None:
-        arrived: list[Stream] = []
+        arrived: list[RequestUpdates] = []
         while not self._inbox.empty():
             if (stream := self._inbox.get()) is None:
                 self._open = False
             else:
                 arrived.append(stream)
-        self.prepare([each for stream in arrived for each in stream.drawings])
+        self.prepare([each for stream in arrived for each in stream.tasks])
         for stream in arrived:
             super()._take(stream)
 
-    def _take(self, stream: Stream | None) -> None:
+    def _take(self, stream: RequestUpdates | None) -> None:
         if stream is not None:
-            self.prepare(stream.drawings)
+            self.prepare(stream.tasks)
         super()._take(stream)
 
 
-def no_file(_: Any, __: Drawing) -> bytes:
+def no_file(_: Any, __: ImageTask) -> bytes:
     """Files are not measured here."""
     return b""
 
 
 @contextmanager
-def running(model: LoadedModel, calls: Calls, *, beside: bool) -> Iterator[Callable[[Stream], None]]:
+def running(model: LoadedModel, calls: Calls, *, beside: bool) -> Iterator[Callable[[RequestUpdates], None]]:
     """The threads of an engine; what takes requests."""
-    finisher = Finisher(Decoder(model.pipeline), None, no_file, pixels=0, on=model.device, observer=calls)
+    postprocessor = PostProcessor(
+        Decoder(model.pipeline), None, no_file, pixels=0, on=model.device, observer=calls
+    )
     prepare = preparation(model, calls)
-    worker = (Worker if beside else Within)(studio(model, calls), finisher, on=model.device, observer=calls)
+    worker = (Worker if beside else Within)(
+        runner(model, calls), postprocessor, on=model.device, observer=calls
+    )
     if isinstance(worker, Within):
         worker.prepare = prepare
         yield worker.put
@@ -112,15 +116,15 @@ def running(model: LoadedModel, calls: Calls, *, beside: bool) -> Iterator[Calla
         admission = Admission(prepare, worker.put, on=model.device, observer=calls)
         yield admission.put
         admission.close()
-    finisher.close()
-    while worker.alive or finisher.alive:
+    postprocessor.close()
+    while worker.alive or postprocessor.alive:
         time.sleep(0.01)
 
 
-def stream(model: LoadedModel, steps: int) -> Stream:
+def stream(model: LoadedModel, steps: int) -> RequestUpdates:
     """A request with a prompt that was never encoded."""
     request = ImageRequest(f"circle number {next(numbers)}", "", 64, 64, steps, 4.0)
-    return Stream(drawings(request, model.family), asyncio.get_running_loop())
+    return RequestUpdates(tasks(request, model.family), asyncio.get_running_loop())
 
 
 async def one_round(model: LoadedModel, *, beside: bool) -> dict[str, float]:
@@ -147,7 +151,7 @@ async def one_round(model: LoadedModel, *, beside: bool) -> dict[str, float]:
     }
 
 
-async def finished(stream: Stream) -> None:
+async def finished(stream: RequestUpdates) -> None:
     """Read a request to its last step."""
     async for update in stream.updates():
         if isinstance(update, Progress) and update.step == update.steps:

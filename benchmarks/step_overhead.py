@@ -30,14 +30,14 @@ import torch
 
 from sd_runtime.config import LiveConfig, ModelConfig, RuntimeConfig
 from sd_runtime.engine.diffusion_engine import DiffusionEngine
-from sd_runtime.engine.execution.runners import preparation, studio
-from sd_runtime.engine.image_task import drawings
+from sd_runtime.engine.execution.runners import preparation, runner
+from sd_runtime.engine.image_task import tasks
 from sd_runtime.engine.interface import ImageRequest
 from sd_runtime.engine.loader import load
 from sd_runtime.engine.model import LoadedModel
 from sd_runtime.engine.sampling import schedulers, step_plan
 from sd_runtime.engine.sampling.denoise_state import begin
-from sd_runtime.engine.sampling.unet_batch import NoisePredictor
+from sd_runtime.engine.sampling.unet_batch import UNetBatch
 from sd_runtime.observability.observer import Silent
 
 CELL, GUIDANCE = 8, 4.0
@@ -83,7 +83,7 @@ def batched(
         for seed, each in enumerate(conditions)
     ]
     prediction = torch.randn(2 * images, *shape[1:])
-    predict = NoisePredictor(lambda *_: prediction)
+    predict = UNetBatch(lambda *_: prediction)
 
     def draw() -> None:
         for image in begun:
@@ -135,13 +135,13 @@ def returned(samples: torch.Tensor, *_: Any) -> torch.Tensor:
 
 def ticks(model: LoadedModel, images: int, steps: int) -> list[float]:
     """Times of a denoiser's ticks."""
-    room = studio(with_call(model, returned), Silent())
+    room = runner(with_call(model, returned), Silent())
     room.budget.pictures = images
-    begun = drawings(request_of(images, steps), model.family)
+    begun = tasks(request_of(images, steps), model.family)
     if failed := preparation(model, Silent())(begun):
         raise failed[0][1]
-    for drawing in begun:
-        room.join(drawing)
+    for task in begun:
+        room.join(task)
     room.tick()  # in which the images begin
     return [milliseconds(room.tick) for _ in range(steps - 1)]
 

@@ -29,16 +29,16 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 
 from sd_runtime.config import Lora, ModelConfig, RuntimeConfig
-from sd_runtime.engine.execution.batcher import Budget, Groups
+from sd_runtime.engine.execution.batcher import Batcher, BatchLimits
 from sd_runtime.engine.execution.lora_turn import TURN_SECONDS
 from sd_runtime.engine.execution.runners import preparation
-from sd_runtime.engine.execution.step_batch_runner import Denoiser
-from sd_runtime.engine.image_task import Drawing, drawings
+from sd_runtime.engine.execution.step_batch_runner import StepBatchRunner
+from sd_runtime.engine.image_task import ImageTask, tasks
 from sd_runtime.engine.interface import ImageRequest, LoraStrengths
 from sd_runtime.engine.loader import load
 from sd_runtime.engine.lora.lora_switch import LoraSwitch
 from sd_runtime.engine.model import LoadedModel
-from sd_runtime.engine.sampling.unet_batch import NoisePredictor
+from sd_runtime.engine.sampling.unet_batch import UNetBatch
 from sd_runtime.observability.observer import Silent
 
 PROMPT, STEPS, GUIDANCE = "a red circle on a white background", 15, 4.0
@@ -63,19 +63,19 @@ def with_loras(folder: Path, *names: str) -> LoadedModel:
     return load(RuntimeConfig(model=shapes, loras=loras))
 
 
-def loop(model: LoadedModel, turn_seconds: float, switch_seconds: float) -> Denoiser:
+def loop(model: LoadedModel, turn_seconds: float, switch_seconds: float) -> StepBatchRunner:
     """A denoising loop whose sets of LoRAs keep their turns for so long at least; 0: they alternate at every step."""
     switch: Any = SlowSwitch(model.loras, switch_seconds)
     if model.tuned.call is None:
         raise RuntimeError("the bundled model is batched by step")
-    return Denoiser(
-        predict=NoisePredictor(model.tuned.call),
+    return StepBatchRunner(
+        predict=UNetBatch(model.tuned.call),
         loras=switch,
-        groups=Groups(
+        groups=Batcher(
             lambda: switch.switch_seconds if turn_seconds else 0.0,
             turn_seconds=turn_seconds,
         ),
-        budget=Budget(PLACES, 10**9),
+        budget=BatchLimits(PLACES, 10**9),
         device=model.device,
         observer=Silent(),
     )
@@ -110,7 +110,12 @@ class Load:
     """
 
     def __init__(
-        self, model: LoadedModel, denoiser: Denoiser, clients: Mapping[str, ImageRequest], *, fifo: bool
+        self,
+        model: LoadedModel,
+        denoiser: StepBatchRunner,
+        clients: Mapping[str, ImageRequest],
+        *,
+        fifo: bool,
     ) -> None:
         self.steps = 0
         self.first: dict[str, list[float]] = {name: [] for name in clients}
@@ -120,12 +125,12 @@ class Load:
         self._denoiser = denoiser
         self._clients = clients
         self._fifo = fifo
-        self._of: dict[Drawing, str] = {}
-        self._moved: dict[Drawing, float] = {}
+        self._of: dict[ImageTask, str] = {}
+        self._moved: dict[ImageTask, float] = {}
 
     def ask(self, name: str) -> None:
         """Let a client ask for its images."""
-        images = drawings(self._clients[name], self._model.family)
+        images = tasks(self._clients[name], self._model.family)
         if failed := self._prepare(images):
             raise failed[0][1]
         for each in images:

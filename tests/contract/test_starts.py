@@ -7,7 +7,7 @@ from typing import get_args
 
 from sd_operator.observe.cold_start import RUNTIME_PHASES
 from sd_operator.ray.replica_starts import IMPORT, read_starts
-from sd_runtime.startup import Phase, Starting
+from sd_runtime.startup import Phase, Startup
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -18,14 +18,14 @@ def test_both_sides_have_the_same_phases_in_the_same_order():
 
 def test_a_report_is_read_as_it_was_told():
     told, now = [], [0.0]
-    starting = Starting(told.append, lambda: now[0], began=1000.0, ray="2.60.0")
+    startup = Startup(told.append, lambda: now[0], began=1000.0, ray="2.60.0")
     for phase in get_args(Phase):
         if phase == "pipeline":
-            starting.fetched(COMMIT)
-        starting.enter(phase)
+            startup.fetched(COMMIT)
+        startup.enter(phase)
         now[0] += 1.5
-    starting.done()
-    starting.drew(3.0)
+    startup.done()
+    startup.drew(3.0)
     answer = json.loads(json.dumps({"starts": {str(n): asdict(each) for n, each in enumerate(told)}}))
     read = read_starts(answer)
     assert len(read) == len(told)

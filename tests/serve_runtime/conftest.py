@@ -14,8 +14,8 @@ from sd_runtime.config import Batching, LiveConfig, ModelConfig, RuntimeConfig
 from sd_runtime.engine import device
 from sd_runtime.engine.device import Device
 from sd_runtime.engine.diffusion_engine import DiffusionEngine
-from sd_runtime.engine.execution.runners import preparation, studio
-from sd_runtime.engine.image_task import drawings
+from sd_runtime.engine.execution.runners import preparation, runner
+from sd_runtime.engine.image_task import tasks
 from sd_runtime.engine.loader import load
 from sd_runtime.engine.sampling import schedulers
 from sd_runtime.observability.json_logs import JsonLines
@@ -191,24 +191,24 @@ class Bench:
 
     def __init__(self, model, observer):
         self.model = model
-        self.studio = studio(model, observer)
-        self.budget = self.studio.budget
+        self.runner = runner(model, observer)
+        self.budget = self.runner.budget
         self._prepare = preparation(model, observer)
         self._failed = []
 
     def join(self, *requests):
-        joined = [drawings(request, self.model.family)[0] for request in requests]
+        joined = [tasks(request, self.model.family)[0] for request in requests]
         failed = self._prepare(joined)
         self._failed += failed
         for each in joined:
-            if each not in [drawing for drawing, _ in failed]:
-                self.studio.join(each)
+            if each not in [task for task, _ in failed]:
+                self.runner.join(each)
         return joined
 
     def run(self):
         """Tick until all is done; the failures so far, in order."""
-        while self.studio.drawings():
-            self._failed += self.studio.tick().failed
+        while self.runner.tasks():
+            self._failed += self.runner.tick().failed
         failed, self._failed = self._failed, []
         return failed
 

@@ -41,7 +41,7 @@ class StartReport:
     batching: Batching | Literal[""] = ""
 
 
-class Starting:
+class Startup:
     """A recorder of a replica's start: it measures each phase and reports every change.
 
     Phases follow each other without a gap.

@@ -128,7 +128,7 @@ class Recorder:
 
 
 @pytest.fixture
-def drawer():
+def backend():
     return FakeDrawer()
 
 
@@ -138,8 +138,8 @@ def metrics():
 
 
 @pytest.fixture
-def service(drawer, metrics):
-    service = Service(CONFIG, drawer, metrics=metrics)
+def service(backend, metrics):
+    service = Service(CONFIG, backend, metrics=metrics)
     service.configure(LIVE)
     return service
 
@@ -175,7 +175,7 @@ def opened():
 
 
 @pytest.fixture
-def warned(drawer):
+def warned(backend):
     """A warning of each request, as JSON answers have it."""
-    drawer.warnings = (WARNING,)
+    backend.warnings = (WARNING,)
     return asdict(WARNING)

@@ -30,16 +30,16 @@ async def test_a_model_is_found_by_its_name(http):
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
 
 
-async def test_the_end_of_the_application_stops_its_jobs(app, http, drawer):
-    drawer.gate.clear()
+async def test_the_end_of_the_application_stops_its_jobs(app, http, backend):
+    backend.gate.clear()
     async with app.router.lifespan_context(app):
         url = (await http.post("/v1/jobs", json={"prompt": "a"})).headers["location"]
-    assert drawer.cancelled == 1
+    assert backend.cancelled == 1
     assert (await http.get(url)).json()["state"] == "cancelled"
 
 
-async def test_models_is_there_without_a_replica(http, drawer):
-    drawer.phase = "scaled-to-zero"
+async def test_models_is_there_without_a_replica(http, backend):
+    backend.phase = "scaled-to-zero"
     (card,) = (await http.get("/v1/models")).json()["data"]
     assert (card["id"], card["device"]) == ("bundled://shapes", None)
 
@@ -47,16 +47,16 @@ async def test_models_is_there_without_a_replica(http, drawer):
 @pytest.mark.parametrize(
     ("phase", "status"), [("ready", 200), ("scaled-to-zero", 200), ("loading", 503), ("starting", 503)]
 )
-async def test_readyz_follows_the_model(http, drawer, phase, status):
-    drawer.phase = phase
+async def test_readyz_follows_the_model(http, backend, phase, status):
+    backend.phase = phase
     answer = await http.get("/readyz")
     assert (answer.status_code, answer.json()["phase"]) == (status, phase)
     assert ("load_seconds" in answer.json()) == (phase == "ready")
 
 
-async def test_startz_tells_how_far_each_start_is(http, drawer):
+async def test_startz_tells_how_far_each_start_is(http, backend):
     assert (await http.get("/startz")).json() == {"starts": {}}
-    drawer.started = {"k3v9x0qz": StartReport(100.0, {"import": 10.0}, "weights", 110.0)}
+    backend.started = {"k3v9x0qz": StartReport(100.0, {"import": 10.0}, "weights", 110.0)}
     assert (await http.get("/startz")).json()["starts"] == {
         "k3v9x0qz": {
             "began": 100.0,
@@ -73,8 +73,8 @@ async def test_startz_tells_how_far_each_start_is(http, drawer):
     }
 
 
-async def test_healthz_knows_nothing_of_the_model(http, drawer):
-    drawer.phase = "starting"
+async def test_healthz_knows_nothing_of_the_model(http, backend):
+    backend.phase = "starting"
     assert (await http.get("/healthz")).json() == {"status": "alive"}
 
 

@@ -27,12 +27,12 @@ async def test_probes_are_not_logged(http, lines):
     assert lines() == []
 
 
-async def test_requests_are_counted_by_route_and_status(http, drawer, metrics):
+async def test_requests_are_counted_by_route_and_status(http, backend, metrics):
     await http.get("/imagine", params=QUERY)
     await http.get("/imagine", params={"prompt": ""})
     await http.get("/v1/jobs/mine/images/0")
     await http.get("/some/path")
-    drawer.error = QueueFull()
+    backend.error = QueueFull()
     await http.post("/v1/images/generations", json={"prompt": "a"})
     assert metrics.answers == [
         ("/imagine", 200),
@@ -43,17 +43,17 @@ async def test_requests_are_counted_by_route_and_status(http, drawer, metrics):
     ]
 
 
-async def test_a_client_that_leaves_stops_the_work_and_is_counted(http, drawer, metrics):
-    drawer.gate.clear()
+async def test_a_client_that_leaves_stops_the_work_and_is_counted(http, backend, metrics):
+    backend.gate.clear()
     asking = asyncio.create_task(http.get("/imagine", params=QUERY))
-    await drawer.begun.wait()
+    await backend.begun.wait()
     asking.cancel()
     await asyncio.wait([asking])
-    assert (drawer.cancelled, metrics.left) == (1, 1)
+    assert (backend.cancelled, metrics.left) == (1, 1)
     assert metrics.answers == [("/imagine", 499)]
 
 
-async def test_the_model_is_paced_by_what_it_finishes(http, service, drawer):
+async def test_the_model_is_paced_by_what_it_finishes(http, service, backend):
     assert service.requests.per_second() is None
     await http.get("/imagine", params=QUERY)
     assert service.requests.per_second() > 0
@@ -80,9 +80,9 @@ async def test_a_request_is_a_span_with_its_call_below_the_clients_own(http, spa
     assert "zebra" not in str([span.to_json() for span in spans()])
 
 
-async def test_a_stream_and_a_failure_end_their_spans(http, drawer, spans):
+async def test_a_stream_and_a_failure_end_their_spans(http, backend, spans):
     await http.post("/v1/images/generations", json={"prompt": "zebra", "stream": True})
-    drawer.error = RuntimeError("zebra")
+    backend.error = RuntimeError("zebra")
     await http.post("/v1/images/generations", json={"prompt": "zebra"})
     assert [span.name for span in spans()] == ["draw", "request"] * 2
     assert "zebra" not in str([span.to_json() for span in spans()])

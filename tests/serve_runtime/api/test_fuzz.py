@@ -15,11 +15,11 @@ FAULTS = (QueueFull(), Unavailable(504, "late"), GenerationFailed("nan"), Invali
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_nothing_comes_but_the_named_answers(http, drawer, seed):
+async def test_nothing_comes_but_the_named_answers(http, backend, seed):
     chance, seen = random.Random(seed), Counter()
     for _ in range(250):
         request = random_request(chance)
-        drawer.error = chance.choice(FAULTS) if chance.random() < 0.1 else None
+        backend.error = chance.choice(FAULTS) if chance.random() < 0.1 else None
         answer = await http.request(**request.arguments())
         seen[answer.status_code] += 1
         assert named(answer.status_code, answer.text), (request, answer.status_code, answer.text)

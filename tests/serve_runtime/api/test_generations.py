@@ -24,7 +24,7 @@ async def test_pictures_come_inline_with_their_seeds(http, opened):
     assert opened(base64.b64decode(body["data"][0]["b64_json"])).format == "PNG"
 
 
-async def test_every_extra_reaches_the_engine(http, drawer):
+async def test_every_extra_reaches_the_engine(http, backend):
     body = {
         "prompt": "a red circle",
         "negative_prompt": "blue",
@@ -42,7 +42,7 @@ async def test_every_extra_reaches_the_engine(http, drawer):
         "output_compression": 40,
     }
     assert (await http.post(ROUTE, json=body, headers={"x-request-id": "mine"})).status_code == 200
-    (request,) = drawer.requests
+    (request,) = backend.requests
     assert (request.negative_prompt, request.steps, request.guidance, request.seed) == ("blue", 3, 2.0, 5)
     assert (request.loras, request.scheduler, request.id) == (("oil", "ink"), "DDIM", "mine")
     assert (request.output.format, request.output.compression) == ("webp", 40)
@@ -52,9 +52,9 @@ async def test_every_extra_reaches_the_engine(http, drawer):
     assert request.lora_strengths == (("ink", 0.5),)
 
 
-async def test_one_lora_may_be_a_name(http, drawer):
+async def test_one_lora_may_be_a_name(http, backend):
     await http.post(ROUTE, json={"prompt": "a", "lora": "ink"})
-    assert drawer.requests[0].loras == ("ink",)
+    assert backend.requests[0].loras == ("ink",)
 
 
 async def test_fields_of_openai_without_effect_are_taken(http):
@@ -93,12 +93,12 @@ async def test_who_takes_anything_gets_json(http, accept):
         ({"output_format": "jpeg"}, "output_format", "got 'jpeg': Accept requests image/png"),
     ],
 )
-async def test_a_file_is_one_picture_of_the_named_format(http, drawer, body, param, says):
+async def test_a_file_is_one_picture_of_the_named_format(http, backend, body, param, says):
     answer = await http.post(ROUTE, json={"prompt": "a", **body}, headers={"accept": "image/png"})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
     assert says in answer.json()["error"]["message"]
-    assert drawer.requests == []
+    assert backend.requests == []
 
 
 @pytest.mark.parametrize(
@@ -136,13 +136,13 @@ async def test_a_file_is_one_picture_of_the_named_format(http, drawer, body, par
     ],
     ids=str,
 )
-async def test_what_breaks_a_rule_is_400_with_field_value_and_rule(http, drawer, body, param, says):
+async def test_what_breaks_a_rule_is_400_with_field_value_and_rule(http, backend, body, param, says):
     answer = await http.post(ROUTE, json={"prompt": "a", **body})
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
     assert says in error["message"]
-    assert drawer.requests == []
+    assert backend.requests == []
 
 
 async def test_an_unknown_query_parameter_is_refused(http):
@@ -181,13 +181,13 @@ async def test_json_that_no_reader_likes_is_400(http, content):
     ids=str,
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_what_the_engine_says_has_its_status(http, drawer, error, status, kind, stream):
-    drawer.error = error
+async def test_what_the_engine_says_has_its_status(http, backend, error, status, kind, stream):
+    backend.error = error
     answer = await http.post(ROUTE, json={"prompt": "a", "stream": stream})
     assert (answer.status_code, answer.json()["error"]["type"]) == (status, kind)
     assert answer.headers["x-request-id"]
     assert ("retry-after" in answer.headers) == (status in {429, 503})
-    drawer.error = None
+    backend.error = None
     assert (await http.post(ROUTE, json={"prompt": "a"})).status_code == 200
 
 
@@ -215,8 +215,8 @@ async def test_a_stream_has_previews_and_then_the_picture(http, opened):
     assert opened(base64.b64decode(last["b64_json"])).format == "JPEG"
 
 
-async def test_an_error_in_a_stream_is_its_last_event(http, drawer):
-    drawer.late_error = GenerationFailed("the image contains NaN values")
+async def test_an_error_in_a_stream_is_its_last_event(http, backend):
+    backend.late_error = GenerationFailed("the image contains NaN values")
     answer = await http.post(ROUTE, json={"prompt": "a", "stream": True})
     assert answer.status_code == 200
     ((name, data),) = events(answer.text)

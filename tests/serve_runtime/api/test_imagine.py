@@ -22,15 +22,15 @@ async def test_the_load_test_repeats_its_query_as_a_body(http):
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
 
 
-async def test_every_parameter_reaches_the_engine(http, drawer):
+async def test_every_parameter_reaches_the_engine(http, backend):
     query = {"prompt": "a", "img_size": 128, "seed": 3, "steps": 2, "guidance": 1.5, "negative_prompt": "b"}
     assert (await http.get("/imagine", params=query)).status_code == 200
-    (request,) = drawer.requests
+    (request,) = backend.requests
     assert (request.width, request.height, request.seed, request.steps) == (128, 128, 3, 2)
     assert (request.guidance, request.negative_prompt) == (1.5, "b")
 
 
-async def test_a_seeded_picture_is_not_drawn_for_who_has_it(http, drawer):
+async def test_a_seeded_picture_is_not_drawn_for_who_has_it(http, backend):
     first = await http.get("/imagine", params=SEEDED)
     assert first.headers["cache-control"] == "max-age=3600"
     tag = first.headers["etag"]
@@ -40,7 +40,7 @@ async def test_a_seeded_picture_is_not_drawn_for_who_has_it(http, drawer):
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     lines = [("if-none-match", '"other"'), ("if-none-match", tag)]
     assert (await http.get("/imagine", params=SEEDED, headers=lines)).status_code == 304
-    assert len(drawer.requests) == 1
+    assert len(backend.requests) == 1
     for held in ('"other"', tag[:-2] + '"', "W/", '"*"', "*, *"):
         answer = await http.get("/imagine", params=SEEDED, headers={"if-none-match": held})
         assert answer.status_code == 200, held
@@ -74,18 +74,18 @@ async def test_without_a_seed_nothing_is_cached(http):
     assert encode.parameters(answer.content)["request_id"] == answer.headers["x-request-id"]
 
 
-async def test_the_result_cache_answers_the_second_time(http, drawer, metrics, configure):
+async def test_the_result_cache_answers_the_second_time(http, backend, metrics, configure):
     configure(result_cache={"max_mebibytes": 1})
     answers = [await http.get("/imagine", params=SEEDED) for _ in range(2)]
     assert [each.headers["x-cache"] for each in answers] == ["miss", "hit"]
     assert [each.headers.get("server-timing") for each in answers] == ["draw;dur=1000.0", None]
     assert answers[0].content == answers[1].content
-    assert (len(drawer.requests), metrics.lookups) == (1, [False, True])
+    assert (len(backend.requests), metrics.lookups) == (1, [False, True])
     configure(result_cache={"max_mebibytes": 0})
     assert "x-cache" not in (await http.get("/imagine", params=SEEDED)).headers
 
 
-async def test_both_routes_share_the_cache(http, drawer, configure):
+async def test_both_routes_share_the_cache(http, backend, configure):
     configure(result_cache={"max_mebibytes": 1})
     await http.get("/imagine", params=SEEDED)
     body = {"prompt": SEEDED["prompt"], "seed": SEEDED["seed"]}
@@ -93,7 +93,7 @@ async def test_both_routes_share_the_cache(http, drawer, configure):
     assert answer.headers["x-cache"] == "hit"
     streamed = await http.post("/v1/images/generations", json={**body, "stream": True})
     assert "image_generation.completed" in streamed.text
-    assert len(drawer.requests) == 1
+    assert len(backend.requests) == 1
 
 
 async def test_what_has_no_effect_is_said_in_the_header(http, warned):

@@ -35,8 +35,8 @@ def until(http):
     return wait
 
 
-async def test_a_job_tells_how_far_it_is_and_then_where_its_pictures_are(http, drawer, begin, until, opened):
-    drawer.gate.clear()
+async def test_a_job_tells_how_far_it_is_and_then_where_its_pictures_are(http, backend, begin, until, opened):
+    backend.gate.clear()
     url, first = await begin()
     assert url == f"{ROUTE}/{first['id']}"
     assert (first["state"], first["step"], first["steps"], first["queue_position"]) == ("running", 1, 8, 0)
@@ -44,7 +44,7 @@ async def test_a_job_tells_how_far_it_is_and_then_where_its_pictures_are(http, d
     assert (first["images"], first["expires_in_seconds"]) == ([], None)
     waiting = await http.get(f"{url}/images/1")
     assert (waiting.status_code, waiting.json()["error"]["code"]) == (409, "not_finished")
-    drawer.gate.set()
+    backend.gate.set()
     last = await until(url, "succeeded")
     assert (last["step"], last["eta_seconds"], last["error"]) == (8, 0, None)
     assert [(each["index"], each["seed"]) for each in last["images"]] == [(0, 7), (1, 8)]
@@ -55,12 +55,12 @@ async def test_a_job_tells_how_far_it_is_and_then_where_its_pictures_are(http, d
     assert len(picture.content) == last["images"][1]["bytes"]
 
 
-async def test_delete_stops_the_work(http, drawer, metrics, begin):
-    drawer.gate.clear()
+async def test_delete_stops_the_work(http, backend, metrics, begin):
+    backend.gate.clear()
     url, _ = await begin()
     answer = await http.delete(url)
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
-    assert (drawer.cancelled, metrics.left) == (1, 1)
+    assert (backend.cancelled, metrics.left) == (1, 1)
     assert (await http.get(url)).json()["state"] == "cancelled"
     assert (await http.get(f"{url}/images/0")).status_code == 404
 
@@ -74,11 +74,11 @@ async def test_delete_forgets_what_is_finished(http, begin, until):
     assert (await http.delete(url)).status_code == 404
 
 
-async def test_a_failure_is_told_as_an_error_answer_tells_it(drawer, begin, until):
-    drawer.gate.clear()
-    drawer.late_error = GenerationFailed("the image contains NaN values")
+async def test_a_failure_is_told_as_an_error_answer_tells_it(backend, begin, until):
+    backend.gate.clear()
+    backend.late_error = GenerationFailed("the image contains NaN values")
     url, _ = await begin()
-    drawer.gate.set()
+    backend.gate.set()
     error = (await until(url, "failed"))["error"]
     assert (error["message"], error["code"]) == ("the image contains NaN values", "generation_failed")
 
@@ -86,8 +86,8 @@ async def test_a_failure_is_told_as_an_error_answer_tells_it(drawer, begin, unti
 @pytest.mark.parametrize(
     ("error", "status"), [(QueueFull(), 429), (InvalidRequest("size: too large", "size"), 400)], ids=str
 )
-async def test_what_is_refused_at_once_is_no_job(http, app, drawer, error, status):
-    drawer.error = error
+async def test_what_is_refused_at_once_is_no_job(http, app, backend, error, status):
+    backend.error = error
     answer = await http.post(ROUTE, json=BODY)
     assert answer.status_code == status
     assert "location" not in answer.headers
@@ -99,10 +99,10 @@ async def test_what_is_refused_at_once_is_no_job(http, app, drawer, error, statu
     [({"stream": True}, "stream"), ({"n": 5}, "n"), ({"prompt": ""}, "prompt"), ({"typo": 1}, "typo")],
     ids=str,
 )
-async def test_a_job_is_checked_as_every_request(http, drawer, body, param):
+async def test_a_job_is_checked_as_every_request(http, backend, body, param):
     answer = await http.post(ROUTE, json=BODY | body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
-    assert drawer.requests == []
+    assert backend.requests == []
 
 
 @pytest.mark.parametrize("path", ["/nope", "/nope/images/0"])
@@ -118,10 +118,10 @@ async def test_a_picture_has_a_number(http, begin, until):
     assert (await http.get(f"{url}/images/x")).status_code == 400
 
 
-async def test_a_job_says_what_has_no_effect_before_it_is_done(http, drawer, begin, until, warned):
-    drawer.gate.clear()
+async def test_a_job_says_what_has_no_effect_before_it_is_done(http, backend, begin, until, warned):
+    backend.gate.clear()
     url, first = await begin()
     assert first["warnings"] == [warned]
-    drawer.gate.set()
+    backend.gate.set()
     assert (await until(url, "succeeded"))["warnings"] == [warned]
     assert (await http.get(f"{url}/images/0")).headers["x-warnings"] == "negative_prompt_ignored"

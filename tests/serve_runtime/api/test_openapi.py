@@ -67,12 +67,12 @@ class Provoked:
 
     Args:
         http: client of the application.
-        drawer: what fails where drawing has to.
+        backend: what fails where drawing has to.
         configure: changes the settings.
     """
 
-    def __init__(self, http, drawer, configure):
-        self._http, self._drawer, self._configure = http, drawer, configure
+    def __init__(self, http, backend, configure):
+        self._http, self._backend, self._configure = http, backend, configure
 
     async def send(self, method, path, status):
         ask = getattr(self, f"_{status}", self._drawn)
@@ -94,11 +94,11 @@ class Provoked:
 
     async def _drawn(self, method, path, status):
         """Success, or what drawing comes to."""
-        self._drawer.error = FAULTS.get(status)
+        self._backend.error = FAULTS.get(status)
         if status == 503:
-            self._drawer.phase = "loading"
-            self._drawer.starts = lost
-        return await self._ask(method, path, job=None if self._drawer.error else await self._job())
+            self._backend.phase = "loading"
+            self._backend.starts = lost
+        return await self._ask(method, path, job=None if self._backend.error else await self._job())
 
     async def _304(self, method, path, _):
         query = {"params": {"seed": 7}}
@@ -125,7 +125,7 @@ class Provoked:
         return await self._ask(method, path, content=never_ending())
 
     async def _409(self, method, path, _):
-        self._drawer.gate.clear()
+        self._backend.gate.clear()
         return await self._ask(method, path, job=await self._job())
 
     async def _413(self, method, path, _):
@@ -139,19 +139,19 @@ async def lost():
     raise FAULTS[503]
 
 
-async def test_every_documented_status_comes_and_is_as_documented(app, http, drawer, configure, subtests):
+async def test_every_documented_status_comes_and_is_as_documented(app, http, backend, configure, subtests):
     """Each path, method and status of the document, HEAD included; what comes is held to its schema."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     seen = 0
     for operation in (each.ok() for each in schema.get_all_operations()):
         for status in map(int, operation.definition.raw["responses"]):
-            drawer.error, drawer.phase = None, "ready"
-            drawer.gate.set()
-            drawer.__dict__.pop("starts", None)
+            backend.error, backend.phase = None, "ready"
+            backend.gate.set()
+            backend.__dict__.pop("starts", None)
             configure()
             with subtests.test(f"{operation.label} {status}"):
                 method = operation.method.lower()
-                answer = await Provoked(http, drawer, configure).send(method, operation.path, status)
+                answer = await Provoked(http, backend, configure).send(method, operation.path, status)
                 assert answer.status_code == status, answer.text
                 is_json = answer.headers.get("content-type") == "application/json" and answer.content
                 if status >= 400 and method != "head" and operation.path != "/readyz":

@@ -94,13 +94,13 @@ def send(port):
 
 
 @pytest.mark.parametrize("offer", [H2C, WEBSOCKET], ids=["h2c", "websocket"])
-async def test_an_offer_to_upgrade_is_ignored(send, drawer, offer):
+async def test_an_offer_to_upgrade_is_ignored(send, backend, offer):
     """JDK's HttpClient offers h2c with every request on plain HTTP; RFC 9110, 7.8."""
     closing = HEALTH + CLOSE + b"\r\n"
     data = await send(POST + JSON + LENGTH + offer + b"\r\n" + BODY, closing)
     assert Answer(data).status == 200
     assert data.count(b"HTTP/1.1 200 OK") == 2, "the connection serves on"
-    assert drawer.requests[0].prompt == "a red circle"
+    assert backend.requests[0].prompt == "a red circle"
 
 
 @pytest.mark.parametrize(
@@ -142,18 +142,18 @@ async def test_a_refusal_arrives_although_the_client_goes_on_sending(send):
     assert answer.status == 414
 
 
-async def test_a_long_prompt_fits_into_a_query(send, drawer):
+async def test_a_long_prompt_fits_into_a_query(send, backend):
     query = b"prompt=" + b"%F0%9F%94%B4" * 1900
     answer = Answer(await send(b"GET /imagine?" + query + b" HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n"))
     assert answer.status == 200
-    assert drawer.requests[0].prompt == "🔴" * 1900
+    assert backend.requests[0].prompt == "🔴" * 1900
 
 
-async def test_the_target_may_be_a_whole_url(send, drawer):
+async def test_the_target_may_be_a_whole_url(send, backend):
     """RFC 9112, 3.2.2: as a client sends it that takes the server for a proxy."""
     sent = b"GET http://other/imagine?prompt=a HTTP/1.1\r\n" + HOST + CLOSE + b"\r\n"
     assert Answer(await send(sent)).status == 200
-    assert drawer.requests[0].prompt == "a"
+    assert backend.requests[0].prompt == "a"
 
 
 async def test_options_for_the_server_as_a_whole(send):

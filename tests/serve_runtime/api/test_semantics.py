@@ -55,10 +55,10 @@ async def test_head_of_a_path_without_get_is_405(http):
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST, OPTIONS")
 
 
-async def test_head_draws_nothing_and_has_the_headers_of_get(http, drawer):
+async def test_head_draws_nothing_and_has_the_headers_of_get(http, backend):
     query = {"prompt": "a", "seed": 7}
     head = await http.head("/imagine", params=query)
-    assert (head.status_code, head.content, drawer.requests) == (200, b"", [])
+    assert (head.status_code, head.content, backend.requests) == (200, b"", [])
     assert "content-length" not in head.headers
     get = await http.get("/imagine", params=query)
     same = ("content-type", "cache-control", "etag")
@@ -89,12 +89,12 @@ async def test_a_path_is_one_path_alone(http):
     ids=str,
 )
 @pytest.mark.parametrize("route", [ROUTE, "/v1/jobs"])
-async def test_what_is_not_sent_as_json_is_415(refused, drawer, route, headers):
+async def test_what_is_not_sent_as_json_is_415(refused, backend, route, headers):
     error = await refused("POST", route, status=415, content=b'{"prompt": "a"}', headers=headers)
     assert error["code"] == "unsupported_media_type"
     assert error["message"].startswith("Content-Type: got")
     assert "send JSON" in error["message"] or "JSON is UTF-8" in error["message"]
-    assert drawer.requests == []
+    assert backend.requests == []
 
 
 async def test_a_coded_body_is_415(refused):
@@ -145,11 +145,11 @@ async def test_a_byte_order_mark_is_skipped(http):
     ],
     ids=lambda given: repr(given)[:40],
 )
-async def test_json_that_readers_understand_differently_is_400(refused, drawer, content, param, says):
+async def test_json_that_readers_understand_differently_is_400(refused, backend, content, param, says):
     error = await refused("POST", ROUTE, content=content, headers=JSON)
     assert says in error["message"]
     assert error["param"] == param
-    assert drawer.requests == []
+    assert backend.requests == []
 
 
 @pytest.mark.parametrize(
@@ -169,16 +169,16 @@ async def test_json_that_readers_understand_differently_is_400(refused, drawer, 
         ("prompt=a&seed=", "seed", "valid integer"),
     ],
 )
-async def test_a_query_that_could_mean_something_else_is_400(refused, drawer, query, param, says):
+async def test_a_query_that_could_mean_something_else_is_400(refused, backend, query, param, says):
     error = await refused("GET", f"/imagine?{query}")
     assert says in error["message"]
     assert error["param"] == param
-    assert drawer.requests == []
+    assert backend.requests == []
 
 
-async def test_numbers_in_a_query_may_have_an_exponent(http, drawer):
+async def test_numbers_in_a_query_may_have_an_exponent(http, backend):
     assert (await http.get("/imagine?prompt=a&guidance=2.5e%2B0")).status_code == 200
-    assert drawer.requests[0].guidance == 2.5
+    assert backend.requests[0].guidance == 2.5
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/healthz", "/v1/jobs/job-1"])
@@ -210,11 +210,11 @@ async def test_previews_without_a_stream_are_refused(refused, route):
 @pytest.mark.parametrize(
     "given", ["image/gif", "text/html", "image/png;q=0", "application/json;q=0, image/*;q=0", "*/*;q=0"]
 )
-async def test_what_accept_cannot_take_is_406_before_anything_is_drawn(refused, drawer, given):
+async def test_what_accept_cannot_take_is_406_before_anything_is_drawn(refused, backend, given):
     error = await refused("POST", ROUTE, status=406, json={"prompt": "a"}, headers={"accept": given})
     possible = "application/json, image/png, image/jpeg, image/webp"
     assert error["message"] == f"Accept: got {given!r}: must accept one of {possible}"
-    assert drawer.requests == []
+    assert backend.requests == []
 
 
 async def test_imagine_has_png_alone(http, refused):

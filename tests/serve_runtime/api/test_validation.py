@@ -5,12 +5,14 @@ import pytest
 from pydantic import ValidationError
 
 from sd_runtime.api.schemas import MAX_SEED, GenerationBody, ImagineQuery
-from sd_runtime.api.validation import Terms, any_seed, from_body, from_imagine
+from sd_runtime.api.validation import RequestPolicy, any_seed, from_body, from_imagine
 from sd_runtime.config import Defaults, Limits
 from sd_runtime.engine.schedule_options import ScheduleOptions
 from sd_runtime.errors import InvalidRequest
 
-TERMS = Terms(Limits(), Defaults(width=64, height=64, steps=15, guidance=4.0), "bundled://shapes", ("ink",))
+TERMS = RequestPolicy(
+    Limits(), Defaults(width=64, height=64, steps=15, guidance=4.0), "bundled://shapes", ("ink",)
+)
 
 
 def imagine(**query):
@@ -163,8 +165,8 @@ def test_options_reach_the_engine():
     ids=str,
 )
 def test_a_lora_is_a_name_or_a_name_and_a_strength(lora, names, strengths):
-    terms = replace(TERMS, loras=("ink", "oil"))
-    request = from_body(GenerationBody(prompt="a", lora=lora), terms, 0)
+    policy = replace(TERMS, loras=("ink", "oil"))
+    request = from_body(GenerationBody(prompt="a", lora=lora), policy, 0)
     assert (request.loras, request.lora_strengths) == (names, strengths)
 
 
@@ -200,19 +202,19 @@ def test_an_option_that_the_named_scheduler_lacks_is_refused():
 
 
 def test_a_weighted_prompt_names_loras_in_tags():
-    terms = replace(TERMS, loras=("ink", "oil"), defaults=Defaults(prompt_syntax="weighted"))
+    policy = replace(TERMS, loras=("ink", "oil"), defaults=Defaults(prompt_syntax="weighted"))
     body = GenerationBody(prompt="a <lora:ink:0.8>cat<lora:oil>", lora=[])
-    request = from_body(body, terms, 0)
+    request = from_body(body, policy, 0)
     assert (request.prompt, request.loras, request.lora_strengths) == (
         "a cat",
         ("ink", "oil"),
         (("ink", 0.8),),
     )
     query = ImagineQuery(prompt="a cat <lora:oil:-1>")
-    assert from_imagine(query, terms, 0).lora_strengths == (("oil", -1.0),)
+    assert from_imagine(query, policy, 0).lora_strengths == (("oil", -1.0),)
     twice = GenerationBody(prompt="a <lora:ink>", lora="ink")
     with pytest.raises(InvalidRequest, match="lora: got a name twice"):
-        from_body(twice, terms, 0)
+        from_body(twice, policy, 0)
     with pytest.raises(InvalidRequest, match="lora: got 'gouache': must be one of ink, oil"):
-        from_imagine(ImagineQuery(prompt="a <lora:gouache>"), terms, 0)
+        from_imagine(ImagineQuery(prompt="a <lora:gouache>"), policy, 0)
     assert generate(prompt="a <lora:ink>").prompt == "a <lora:ink>"

@@ -16,7 +16,7 @@ from sd_runtime.config import Batching, LiveConfig, ModelConfig, Optimizations, 
 from sd_runtime.engine.device import Device
 from sd_runtime.engine.diffusion_engine import DiffusionEngine
 from sd_runtime.engine.execution import warmup
-from sd_runtime.engine.execution.runners import studio
+from sd_runtime.engine.execution.runners import runner
 from sd_runtime.engine.interface import ImageRequest, Output, Picture, Preview
 from sd_runtime.engine.loader import load
 from sd_runtime.engine.postprocess.decode import Decoder
@@ -202,7 +202,7 @@ def test_the_budget_knows_what_the_warm_up_measured(monkeypatch, cuda):
     assert model.peaks.decoding > 0
     model.peaks.denoising, model.peaks.decoding = 1000.0, 4000.0
     decoding = 4000 * model.defaults.width * model.defaults.height
-    assert studio(model, Silent()).budget.most == int((cuda.free * 0.9 - decoding) / 1000)
+    assert runner(model, Silent()).budget.most == int((cuda.free * 0.9 - decoding) / 1000)
 
 
 def test_attention_tries_cudnn_first_from_hopper_on(monkeypatch, cuda):

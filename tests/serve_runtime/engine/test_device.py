@@ -104,7 +104,7 @@ def test_a_graph_that_cannot_be_captured_is_not_tried_again(monkeypatch, lines):
     assert "a CUDA graph was not captured" in lines()[-1]["message"]
 
 
-class Stream:
+class RequestUpdates:
     """A stream of CUDA that notes what is asked of it."""
 
     def __init__(self, priority=0):
@@ -127,8 +127,8 @@ class Memory:
 @pytest.fixture
 def current(monkeypatch):
     """The stream of this thread."""
-    found = [Stream()]
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    found = [RequestUpdates()]
+    monkeypatch.setattr(torch.cuda, "RequestUpdates", RequestUpdates)
     monkeypatch.setattr(torch.cuda, "set_stream", found.append)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: found[-1])
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
@@ -138,9 +138,9 @@ def current(monkeypatch):
 def test_preparing_has_a_stream_of_its_own_that_denoising_goes_before(cuda, current):
     for work in ("drawing", "preparing", "drawing", "preparing"):
         cuda.enter(work)
-    _, drawing, preparing, *again = current
-    assert again == [drawing, preparing]
-    assert drawing.priority < preparing.priority
+    _, task, preparing, *again = current
+    assert again == [task, preparing]
+    assert task.priority < preparing.priority
 
 
 def test_what_another_stream_prepared_is_waited_for_by_the_device_and_its_memory_kept(cuda, current):

@@ -91,10 +91,10 @@ def broken(*_, **__):
 
 BREAKS = {
     "text": lambda engine: (engine._model.family, "encode"),
-    "step": lambda engine: (engine._studio, "_predict"),
-    "tick": lambda engine: (engine._studio, "tick"),
+    "step": lambda engine: (engine._runner, "_predict"),
+    "tick": lambda engine: (engine._runner, "tick"),
     "decoder": lambda engine: (engine._model.pipeline.vae, "decode"),
-    "file": lambda engine: (engine._finisher, "_encode"),
+    "file": lambda engine: (engine._postprocessor, "_encode"),
 }
 
 
@@ -116,7 +116,7 @@ async def test_a_tick_that_breaks_fails_what_was_there_and_the_engine_serves_on(
     def broken(_):
         raise KeyError("bug")
 
-    monkeypatch.setattr(engine._studio._groups, "next", broken)
+    monkeypatch.setattr(engine._runner._groups, "next", broken)
     with pytest.raises(GenerationFailed):
         await draw(engine, RED)
     monkeypatch.undo()

@@ -5,27 +5,27 @@ import asyncio
 
 import pytest
 
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.interface import ImageRequest, Progress
-from sd_runtime.engine.request_updates import Stream
+from sd_runtime.engine.request_updates import RequestUpdates
 
 STEPS = 40
 
 
-class Watched(Stream):
+class Watched(RequestUpdates):
     """A stream of one picture that keeps all it tells, and whose clock stands until it is moved."""
 
     def __init__(self, steps=STEPS):
         self.now, self.told = 0.0, []
-        drawing = Drawing(ImageRequest("a", steps=steps), steps=steps)
-        super().__init__([drawing], asyncio.get_running_loop(), lambda: self.now)
+        task = ImageTask(ImageRequest("a", steps=steps), steps=steps)
+        super().__init__([task], asyncio.get_running_loop(), lambda: self.now)
 
     def put(self, update):
         self.told.append(update)
 
     def step(self, seconds):
         self.now += seconds
-        self.drawings[0].step += 1
+        self.tasks[0].step += 1
         self.advanced()
 
 

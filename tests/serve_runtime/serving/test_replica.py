@@ -13,7 +13,7 @@ from sd_runtime.engine.interface import EngineInfo, ImageRequest, Picture, Progr
 from sd_runtime.errors import GenerationFailed
 from sd_runtime.serving import replica
 from sd_runtime.serving.replica import ModelReplica
-from sd_runtime.startup import Starting
+from sd_runtime.startup import Startup
 
 RED = ImageRequest("a red circle", width=64, height=64, steps=2, guidance=4.0, seed=1)
 UPDATES = [Progress(0, 1, 2), Picture(1, b"second", 2), Progress(0, 2, 2), Picture(0, b"first", 1)]
@@ -118,7 +118,7 @@ async def test_the_real_engine_of_a_configuration(monkeypatch):
     monkeypatch.delitem(sys.modules, "torchao", raising=False)  # and put back at the end
     told = []
     engine = replica.load_engine(
-        RuntimeConfig(model=ModelConfig(uri="bundled://shapes")), Starting(told.append)
+        RuntimeConfig(model=ModelConfig(uri="bundled://shapes")), Startup(told.append)
     )
     assert importlib.util.find_spec("torchao") is None, "diffusers would import it in each start"
     assert list(engine.info().load_seconds) == ["import", "weights", "pipeline", "warmup"]

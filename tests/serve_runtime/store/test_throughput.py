@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from sd_runtime.store.throughput import Pace
+from sd_runtime.store.throughput import ThroughputEstimator
 
 
 @pytest.fixture
 def pace():
-    return Pace()
+    return ThroughputEstimator()
 
 
 def work(pace, seconds, *, start=0.0, times=1, done=1):

@@ -104,8 +104,8 @@ async def healthz() -> dict[str, str]:
 )
 async def readyz(service: TheService) -> JSONResponse:
     """Answer 200 if the service can generate an image. The body has the phase, device, versions and load times."""
-    state = await service.drawer.readiness()
-    info = await service.drawer.info()
+    state = await service.backend.readiness()
+    info = await service.backend.info()
     body = {"ready": state.ready, "phase": state.phase, "version": __version__}
     body |= {} if info is None else asdict(info)
     body["model"] = service.config.model.model_dump(include={"uri", "revision"})
@@ -119,13 +119,13 @@ async def readyz(service: TheService) -> JSONResponse:
 )
 async def startz(service: TheService) -> JSONResponse:
     """Report the start of each replica: its current phase and the seconds of each phase. No replica is called."""
-    found = await service.drawer.starts()
+    found = await service.backend.starts()
     return JSONResponse({"starts": {replica: asdict(report) for replica, report in found.items()}})
 
 
 async def _card(service: Service) -> ModelCard:
     model = service.config.model
-    info = await service.drawer.info()
+    info = await service.backend.info()
     card = ModelCard(
         id=model.uri,
         revision=model.revision,

@@ -43,7 +43,7 @@ async def generations(
         content_negotiation.check(wanted.accept, _OFFERS)
     as_file = content_negotiation.prefers_picture(wanted.accept) and not body.stream
     file_format = content_negotiation.picture_format(wanted.accept) if as_file else None
-    request = validation.from_body(body, service.terms(), validation.any_seed(), request_id, file_format)
+    request = validation.from_body(body, service.policy(), validation.any_seed(), request_id, file_format)
     if body.stream:
         return StreamingResponse(
             await events.stream(service, request), media_type=events.MEDIA_TYPE, headers=events.HEADERS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface of the backend that generates images: `ServeDrawer` in the service, a fake in tests."""
+"""The interface of the backend that generates images: `ServeBackend` in the service, a fake in tests."""
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class QueueFull(Exception):
     """All request queues are full. The caller computes when the client may retry."""
 
 
-class Drawer(Protocol):
+class ImageBackend(Protocol):
     """A backend that generates images in another process. Cancelling a call stops its work there.
 
     `draw` and `stream` raise the errors of `sd_runtime.engine.interface.Engine`, QueueFull, or Unavailable with its HTTP

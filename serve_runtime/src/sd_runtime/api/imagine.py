@@ -53,7 +53,7 @@ async def imagine(
     If the query has a `seed`, the response has a weak `ETag` and may be cached: the same query generates the same image.
     """
     content_negotiation.check(wanted.accept, ("image/png",))
-    request = validation.from_imagine(query, service.terms(), validation.any_seed(), request_id)
+    request = validation.from_imagine(query, service.policy(), validation.any_seed(), request_id)
     headers = responses.caching(request, service)
     if "ETag" in headers and cache_key.matches(", ".join(if_none_match or []), headers["ETag"]):
         return Response(status_code=_NOT_MODIFIED, headers=headers)

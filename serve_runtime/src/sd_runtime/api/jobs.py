@@ -107,7 +107,7 @@ async def create(
     """
     if body.stream:
         raise InvalidRequest("stream: got true: must be false or absent, since jobs do not stream", "stream")
-    request = validation.from_body(body, service.terms(), validation.any_seed(), request_id)
+    request = validation.from_body(body, service.policy(), validation.any_seed(), request_id)
     try:
         job = await store.start(request)
     except jobs.TooManyJobs as error:

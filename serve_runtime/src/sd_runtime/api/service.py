@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from sd_runtime.api import validation
 from sd_runtime.api.errors import Unavailable
-from sd_runtime.api.image_backend import Drawer, QueueFull
+from sd_runtime.api.image_backend import ImageBackend, QueueFull
 from sd_runtime.config import LiveConfig, RuntimeConfig
 from sd_runtime.engine.interface import ImageRequest, Picture, Update
 from sd_runtime.observability.ingress_metrics import IngressMetrics, NoMetrics
 from sd_runtime.observability.tracing import Tracing
 from sd_runtime.store.cache_key import fingerprint
 from sd_runtime.store.result_cache import ResultCache
-from sd_runtime.store.throughput import Pace
+from sd_runtime.store.throughput import ThroughputEstimator
 
 _MEBIBYTE = 1024 * 1024
 
@@ -38,7 +38,7 @@ class Service:
     def __init__(
         self,
         config: RuntimeConfig,
-        drawer: Drawer,
+        backend: ImageBackend,
         *,
         metrics: IngressMetrics | None = None,
         tracing: Tracing | None = None,
@@ -46,11 +46,11 @@ class Service:
     ) -> None:
         self.config = config
         self.live = LiveConfig()
-        self.drawer = drawer
+        self.backend = backend
         self.metrics = metrics or NoMetrics()
         self.tracing = tracing or Tracing()
         self.clock = clock
-        self.requests, self.pictures = Pace(), Pace()
+        self.requests, self.pictures = ThroughputEstimator(), ThroughputEstimator()
         self._cache = ResultCache()
 
     def configure(self, live: LiveConfig) -> None:
@@ -58,9 +58,9 @@ class Service:
         self.live = live
         self._cache.resize(live.result_cache.max_mebibytes * _MEBIBYTE)
 
-    def terms(self) -> validation.Terms:
+    def policy(self) -> validation.RequestPolicy:
         """The current limits and defaults of a request."""
-        return validation.terms(self.config, self.live)
+        return validation.policy(self.config, self.live)
 
     def fingerprint(self, request: ImageRequest) -> str:
         """The key of a seeded request in the result cache."""
@@ -78,7 +78,7 @@ class Service:
         if kept:
             return Drawn(kept, cached=True)
         with self._watched(request):
-            pictures = tuple(await self.drawer.draw(request, self.live.limits))
+            pictures = tuple(await self.backend.draw(request, self.live.limits))
         return self._keep(request, pictures)
 
     async def stream(self, request: ImageRequest) -> AsyncGenerator[Update]:
@@ -90,7 +90,7 @@ class Service:
             return
         pictures: list[Picture] = []
         with self._watched(request):
-            async with aclosing(self.drawer.stream(request, self.live.limits)) as updates:
+            async with aclosing(self.backend.stream(request, self.live.limits)) as updates:
                 async for update in updates:
                     if isinstance(update, Picture):
                         pictures.append(update)

@@ -29,7 +29,7 @@ _BODY_NAMES = {
 
 
 @dataclass(frozen=True)
-class Terms:
+class RequestPolicy:
     """The current limits and defaults of a service.
 
     Attributes:
@@ -43,9 +43,11 @@ class Terms:
     loras: tuple[str, ...] = ()
 
 
-def terms(config: RuntimeConfig, live: LiveConfig) -> Terms:
+def policy(config: RuntimeConfig, live: LiveConfig) -> RequestPolicy:
     """The terms of a configuration."""
-    return Terms(live.limits, live.defaults, config.model.uri, tuple(lora.name for lora in config.loras))
+    return RequestPolicy(
+        live.limits, live.defaults, config.model.uri, tuple(lora.name for lora in config.loras)
+    )
 
 
 def any_seed() -> int:
@@ -53,7 +55,7 @@ def any_seed() -> int:
     return secrets.randbelow(2**32)
 
 
-def from_imagine(query: ImagineQuery, terms: Terms, seed: int, request_id: str = "") -> ImageRequest:
+def from_imagine(query: ImagineQuery, policy: RequestPolicy, seed: int, request_id: str = "") -> ImageRequest:
     """Build the request of `GET /imagine`. `seed` is used if the query has none.
 
     Raises:
@@ -62,24 +64,24 @@ def from_imagine(query: ImagineQuery, terms: Terms, seed: int, request_id: str =
     request = ImageRequest(
         prompt=query.prompt,
         negative_prompt=query.negative_prompt,
-        width=_or(query.img_size, terms.defaults.width),
-        height=_or(query.img_size, terms.defaults.height),
-        steps=_or(query.steps, terms.defaults.steps),
-        guidance=_or(query.guidance, terms.defaults.guidance),
+        width=_or(query.img_size, policy.defaults.width),
+        height=_or(query.img_size, policy.defaults.height),
+        steps=_or(query.steps, policy.defaults.steps),
+        guidance=_or(query.guidance, policy.defaults.guidance),
         seed=_seed(query.seed, seed),
-        prompt_syntax=terms.defaults.prompt_syntax,
+        prompt_syntax=policy.defaults.prompt_syntax,
         id=request_id,
         seeded=_is_chosen(query.seed),
     )
     request = _with_tags(request)
-    check_loras(request, terms.loras)
-    _check(request, terms.limits, _IMAGINE_NAMES)
+    check_loras(request, policy.loras)
+    _check(request, policy.limits, _IMAGINE_NAMES)
     return request
 
 
 def from_body(
     body: GenerationBody,
-    terms: Terms,
+    policy: RequestPolicy,
     seed: int,
     request_id: str = "",
     file_format: FileFormat | None = None,
@@ -88,7 +90,7 @@ def from_body(
 
     Args:
         body: the body of the HTTP request.
-        terms: the limits and defaults of the service.
+        policy: the limits and defaults of the service.
         seed: the seed that is used if the body has none.
         request_id: the id of the HTTP request.
         file_format: the file format that is used if the body has none.
@@ -96,16 +98,16 @@ def from_body(
     Raises:
         InvalidRequest: a field breaks a rule.
     """
-    _check_model(body.model, terms.model)
+    _check_model(body.model, policy.model)
     _check_previews(body)
-    width, height = _size(body.size or "auto", terms.defaults)
+    width, height = _size(body.size or "auto", policy.defaults)
     request = ImageRequest(
         prompt=body.prompt,
         negative_prompt=body.negative_prompt or "",
         width=width,
         height=height,
-        steps=_or(body.num_inference_steps, terms.defaults.steps),
-        guidance=_or(body.guidance_scale, terms.defaults.guidance),
+        steps=_or(body.num_inference_steps, policy.defaults.steps),
+        guidance=_or(body.guidance_scale, policy.defaults.guidance),
         seed=_seed(body.seed, seed),
         count=1 if body.n is None else body.n,
         scheduler=body.scheduler,
@@ -114,18 +116,18 @@ def from_body(
         clip_skip=body.clip_skip,
         loras=tuple(each.name for each in body.lora or ()),
         lora_strengths=_lora_strengths(body.lora or []),
-        prompt_syntax=body.prompt_syntax or terms.defaults.prompt_syntax,
+        prompt_syntax=body.prompt_syntax or policy.defaults.prompt_syntax,
         output=_output(body, file_format),
         id=request_id,
         seeded=_is_chosen(body.seed),
     )
     request = _with_tags(request)
-    check_loras(request, terms.loras)
+    check_loras(request, policy.loras)
     if request.scheduler is not None:
         schedule_options.check(
             request.scheduler, schedule_options.OFFERED[request.scheduler], request.schedule
         )
-    _check(request, terms.limits, _BODY_NAMES)
+    _check(request, policy.limits, _BODY_NAMES)
     return request
 
 

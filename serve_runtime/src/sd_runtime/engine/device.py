@@ -53,7 +53,7 @@ class Device:
         of a decoder fill what it leaves free.
         """
         if self.kind == "cpu":
-            set_threads(self.drawing_threads() if work == "drawing" else 1)
+            set_threads(self.runner_threads() if work == "drawing" else 1)
         elif self.kind == "cuda" and work in _PRIORITIES:
             torch.cuda.set_stream(self._stream(work))
 
@@ -62,7 +62,7 @@ class Device:
         with self._lock:
             if work not in self._streams:
                 torch.cuda.synchronize()
-                self._streams[work] = torch.cuda.Stream(priority=_PRIORITIES[work])
+                self._streams[work] = torch.cuda.RequestUpdates(priority=_PRIORITIES[work])
             return self._streams[work]
 
     def half(self) -> Literal["float16", "bfloat16"]:
@@ -107,7 +107,7 @@ class Device:
         finally:
             torch.backends.cudnn.benchmark = before
 
-    def drawing_threads(self) -> int:
+    def runner_threads(self) -> int:
         """Threads of an operator on the thread that draws."""
         return max(1, cores() - 1) if self.kind == "cpu" else torch.get_num_threads()
 
@@ -164,7 +164,7 @@ class Device:
                 yield
             return
         if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.Stream()
+            self._local.stream = torch.cuda.RequestUpdates()
         stream = self._local.stream
         with torch.cuda.stream(stream):
             for tensor, ready in inputs:

@@ -15,18 +15,18 @@ from sd_runtime.engine.defaults import side_multiple
 from sd_runtime.engine.device import cores
 from sd_runtime.engine.execution import warmup
 from sd_runtime.engine.execution.admission import Admission
-from sd_runtime.engine.execution.pipeline_runner import StockStudio, arguments, guided
-from sd_runtime.engine.execution.runners import preparation, studio
+from sd_runtime.engine.execution.pipeline_runner import PipelineRunner, arguments, guided
+from sd_runtime.engine.execution.runners import preparation, runner
 from sd_runtime.engine.execution.worker import Worker
-from sd_runtime.engine.image_task import Drawing, drawings
+from sd_runtime.engine.image_task import ImageTask, tasks
 from sd_runtime.engine.interface import EngineInfo, ImageRequest, RequestWarning, Update, check_loras
 from sd_runtime.engine.model import LoadedModel
 from sd_runtime.engine.postprocess import encode, provenance
 from sd_runtime.engine.postprocess.decode import Decoder, has_safety_checker
-from sd_runtime.engine.postprocess.postprocessor import Finisher
+from sd_runtime.engine.postprocess.postprocessor import PostProcessor
 from sd_runtime.engine.prompts import request_warnings
 from sd_runtime.engine.prompts.limits import PromptLimits
-from sd_runtime.engine.request_updates import Stream
+from sd_runtime.engine.request_updates import RequestUpdates
 from sd_runtime.engine.sampling import schedulers
 from sd_runtime.engine.sampling.step_noise import NoiseAhead
 from sd_runtime.errors import GenerationFailed, InvalidRequest
@@ -45,8 +45,8 @@ class DiffusionEngine:
         self._limits = None if model.family else PromptLimits(model.pipeline)
         self._no_previews = _no_previews(model)
         watching = observer or Silent()
-        self._studio = studio(model, watching)
-        self._finisher = Finisher(
+        self._runner = runner(model, watching)
+        self._postprocessor = PostProcessor(
             Decoder(model.pipeline, cores(), model.device.spare) if model.family else None,
             None if self._no_previews else model.colours,
             self._encode,
@@ -54,7 +54,7 @@ class DiffusionEngine:
             on=model.device,
             observer=watching,
         )
-        self._worker = Worker(self._studio, self._finisher, on=model.device, observer=watching)
+        self._worker = Worker(self._runner, self._postprocessor, on=model.device, observer=watching)
         self._noise = NoiseAhead(model.device)
         self._admission = Admission(
             preparation(model, watching, self._noise.put),
@@ -67,8 +67,8 @@ class DiffusionEngine:
             self._worker.when_idle = model.tuned.graphs.capture_repeated
         for each in model.tuned.compiled:
             each.on_call = watching.network_call
-        if isinstance(self._studio, StockStudio):
-            self._studio.on_step = self._worker.advanced
+        if isinstance(self._runner, PipelineRunner):
+            self._runner.on_step = self._worker.advanced
         self.configure(live)
 
     def info(self) -> EngineInfo:
@@ -92,9 +92,9 @@ class DiffusionEngine:
     def configure(self, live: LiveConfig) -> None:
         """Take over new settings; they apply from the next step on."""
         self._live = live
-        if not isinstance(self._studio, StockStudio):
-            self._studio.budget.pictures = live.batching.max_batch_size
-        self._worker.company_seconds = live.batching.max_wait_milliseconds / 1000
+        if not isinstance(self._runner, PipelineRunner):
+            self._runner.budget.pictures = live.batching.max_batch_size
+        self._worker.batch_wait_seconds = live.batching.max_wait_milliseconds / 1000
         warmup.prepare(self._model, live)
 
     async def generate(self, request: ImageRequest) -> AsyncGenerator[Update, None]:
@@ -110,7 +110,7 @@ class DiffusionEngine:
 
     async def check(self) -> None:
         """Raise if a thread has died or the device computes no more."""
-        threads = (self._admission, self._noise, self._worker, self._finisher)
+        threads = (self._admission, self._noise, self._worker, self._postprocessor)
         if not all(each.alive for each in threads):
             raise GenerationFailed("a thread of the engine has stopped; Ray Serve replaces this replica")
         await asyncio.to_thread(self._model.device.touch)
@@ -122,7 +122,7 @@ class DiffusionEngine:
         else:
             self._worker.put(None)
         self._noise.close()
-        self._finisher.close()
+        self._postprocessor.close()
         for each in self._model.tuned.compiled:
             each.close()
 
@@ -147,9 +147,9 @@ class DiffusionEngine:
             schedulers.fresh(pipeline.scheduler, filled.scheduler, filled.steps or 1, filled.schedule)
         return filled
 
-    def _stream(self, request: ImageRequest) -> Stream:
-        pictures = drawings(request, self._model.family, self._warnings(request))
-        return Stream(pictures, asyncio.get_running_loop())
+    def _stream(self, request: ImageRequest) -> RequestUpdates:
+        pictures = tasks(request, self._model.family, self._warnings(request))
+        return RequestUpdates(pictures, asyncio.get_running_loop())
 
     def _warnings(self, request: ImageRequest) -> tuple[RequestWarning, ...]:
         """What of a request, every default filled in, this model ignores."""
@@ -162,10 +162,10 @@ class DiffusionEngine:
             found.append(request_warnings.without_previews(request, self._no_previews))
         return tuple(found)
 
-    def _encode(self, image: Image.Image, drawing: Drawing) -> bytes:
-        request = drawing.request
+    def _encode(self, image: Image.Image, task: ImageTask) -> bytes:
+        request = task.request
         parameters = provenance.parameters(
-            request, seed=drawing.seed, model=self._model.config.model, settings=self._live.provenance
+            request, seed=task.seed, model=self._model.config.model, settings=self._live.provenance
         )
         if request.scheduler is None:
             parameters["scheduler"] = schedulers.name_of(self._model.pipeline.scheduler)

@@ -11,7 +11,7 @@ from sd_runtime.engine.pipelines.families import Family
 from sd_runtime.engine.prompts.chunks import PromptChunks
 
 
-class Kind(NamedTuple):
+class BatchKey(NamedTuple):
     """What pictures of one UNet call have in common; sides in pixels, LoRA names sorted.
 
     `chunks` of their prompts, too: cross attention takes one length per call, and to pad the shorter prompt would
@@ -31,7 +31,7 @@ class Kind(NamedTuple):
 
 
 @dataclass(eq=False)
-class Drawing:
+class ImageTask:
     """A picture to make, and how far it is.
 
     Attributes:
@@ -70,12 +70,12 @@ class Drawing:
         return self.request.seed + self.index
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> BatchKey:
         """What it must share with others of its UNet call."""
         request = self.request
         chunks = len(self.prompts[0]) if self.prompts else 1
         loras = tuple(sorted(set(request.loras)))
-        return Kind(request.height or 0, request.width or 0, loras, chunks, request.lora_strengths)
+        return BatchKey(request.height or 0, request.width or 0, loras, chunks, request.lora_strengths)
 
     @property
     def finished(self) -> bool:
@@ -89,9 +89,9 @@ class Drawing:
         return self.step * wanted // self.steps if self.steps else 0
 
 
-def drawings(
+def tasks(
     request: ImageRequest, family: Family | None, warnings: tuple[RequestWarning, ...] = ()
-) -> list[Drawing]:
+) -> list[ImageTask]:
     """The pictures of a request.
 
     Args:
@@ -104,4 +104,4 @@ def drawings(
     """
     rows = 1 if family is None else family.rows(request.guidance or 0.0)
     prompts = () if family is None else family.prompts(request)
-    return [Drawing(request, index, rows, prompts, warnings) for index in range(request.count)]
+    return [ImageTask(request, index, rows, prompts, warnings) for index in range(request.count)]

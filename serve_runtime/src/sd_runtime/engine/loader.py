@@ -23,38 +23,38 @@ from sd_runtime.engine.postprocess import previews
 from sd_runtime.engine.postprocess.decode import widen
 from sd_runtime.engine.sampling.schedulers import scheduler
 from sd_runtime.errors import ConfigError, ModelUnavailable
-from sd_runtime.startup import Starting
+from sd_runtime.startup import Startup
 
 logger = logging.getLogger(__name__)
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-def load(config: RuntimeConfig, starting: Starting | None = None) -> LoadedModel:
+def load(config: RuntimeConfig, startup: Startup | None = None) -> LoadedModel:
     """Fetch the weights, build the pipeline on the best device there is, tune it and warm it up.
 
     Args:
         config: what to load.
-        starting: is told of each phase.
+        startup: is told of each phase.
 
     Raises:
         ConfigError: the configuration asks for what cannot be done.
         ModelUnavailable: weights cannot be had, are no diffusers pipeline, or a LoRA does not fit them.
     """
     library_warnings.silence()
-    starting = starting or Starting()
-    starting.enter("weights")
+    startup = startup or Startup()
+    startup.enter("weights")
     folder = weights.fetch(config.model)
-    starting.fetched(weights.commit(config.model, folder))
-    starting.enter("pipeline")
+    startup.fetched(weights.commit(config.model, folder))
+    startup.enter("pipeline")
     with library_warnings.collected() as warned:
         model = _loaded(config, folder)
-    starting.loaded(warned, model.loras.refused, batching=model.batching)
-    warm_up(model, starting)
+    startup.loaded(warned, model.loras.refused, batching=model.batching)
+    warm_up(model, startup)
     failed = [each.failure for each in model.tuned.compiled if each.failure]
-    starting.loaded([*failed, *warned], model.loras.refused, batching=model.batching)
-    starting.done()
-    model.seconds.update(starting.seconds)
+    startup.loaded([*failed, *warned], model.loras.refused, batching=model.batching)
+    startup.done()
+    model.seconds.update(startup.seconds)
     return model
 
 

@@ -7,29 +7,29 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.interface import Picture, Progress, Update
 
 # Between two that are told: each crosses from the replica to the ingress, and a small model takes a hundred steps a second.
 _TOLD_SECONDS = 0.1
 
 
-class Stream:
+class RequestUpdates:
     """Updates of a request, in order; Progress that nobody has read yet is replaced by newer.
 
     Progress is told ten times a second at most; the first place in the queue, the first step and the last one always.
 
     Attributes:
-        drawings: the pictures of the request.
+        tasks: the pictures of the request.
     """
 
     def __init__(
         self,
-        drawings: Sequence[Drawing],
+        tasks: Sequence[ImageTask],
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.drawings = drawings
+        self.tasks = tasks
         self._loop = loop
         self._clock = clock
         self._unread: deque[Update | Exception] = deque()
@@ -43,7 +43,7 @@ class Stream:
         Raises:
             RuntimeFailure: a picture failed.
         """
-        missing = len(self.drawings)
+        missing = len(self.tasks)
         while missing:
             while not self._unread:
                 self._arrived.clear()
@@ -56,8 +56,8 @@ class Stream:
 
     def cancel(self) -> None:
         """Nobody wants what is missing."""
-        for drawing in self.drawings:
-            drawing.cancelled = True
+        for task in self.tasks:
+            task.cancelled = True
 
     def advanced(self) -> None:
         """Some of its pictures took a step."""
@@ -77,9 +77,9 @@ class Stream:
             self.put(progress)
 
     def _progress(self, ahead: int) -> Progress:
-        steps = sum(drawing.request.steps or 0 for drawing in self.drawings)
-        done = sum(drawing.steps_done for drawing in self.drawings)
-        return Progress(ahead, done, steps, self.drawings[0].warnings)
+        steps = sum(task.request.steps or 0 for task in self.tasks)
+        done = sum(task.steps_done for task in self.tasks)
+        return Progress(ahead, done, steps, self.tasks[0].warnings)
 
     def put(self, update: Update | Exception) -> None:
         """Tell the reader; from any thread."""

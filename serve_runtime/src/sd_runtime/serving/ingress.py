@@ -14,7 +14,7 @@ from sd_runtime.observability import json_logs
 from sd_runtime.observability.ingress_metrics import RayMetrics
 from sd_runtime.observability.tracing import tracing
 from sd_runtime.serving import whole_body
-from sd_runtime.serving.serve_backend import ServeDrawer
+from sd_runtime.serving.serve_backend import ServeBackend
 
 
 @serve.ingress()
@@ -24,8 +24,8 @@ class Ingress:
     def __init__(self, model: DeploymentHandle, config: RuntimeConfig) -> None:
         json_logs.install()
         whole_body.install()
-        self._drawer = ServeDrawer(model)
-        self._service = Service(config, self._drawer, metrics=RayMetrics(), tracing=tracing())
+        self._backend = ServeBackend(model)
+        self._service = Service(config, self._backend, metrics=RayMetrics(), tracing=tracing())
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Build the FastAPI application in this process. With `serve.ingress(app)` Serve would pickle it."""
@@ -34,5 +34,5 @@ class Ingress:
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Apply a new LiveConfig without a restart."""
         live = LiveConfig.model_validate(user_config)
-        self._drawer.configure(live)
+        self._backend.configure(live)
         self._service.configure(live)

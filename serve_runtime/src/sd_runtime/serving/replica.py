@@ -16,7 +16,7 @@ from sd_runtime.engine.interface import Engine, EngineInfo, ImageRequest, Pictur
 from sd_runtime.observability import json_logs
 from sd_runtime.observability.engine_metrics import RayMetrics
 from sd_runtime.serving import startup_store
-from sd_runtime.startup import Starting
+from sd_runtime.startup import Startup
 
 
 @contextmanager
@@ -33,9 +33,9 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def load_engine(config: RuntimeConfig, starting: Starting) -> Engine:
+def load_engine(config: RuntimeConfig, startup: Startup) -> Engine:
     """Load the engine of a configuration. torch and diffusers are imported here, in the replica's own process."""
-    starting.enter("import")
+    startup.enter("import")
     if config.model.quantization is None:
         # Diffusers imports torchao wherever it is installed, which takes half a second of each start. None hides it.
         sys.modules["torchao"] = None  # type: ignore[assignment]
@@ -43,7 +43,7 @@ def load_engine(config: RuntimeConfig, starting: Starting) -> Engine:
         from sd_runtime.engine.diffusion_engine import DiffusionEngine  # noqa: PLC0415 - the ingress never needs torch
         from sd_runtime.engine.loader import load  # noqa: PLC0415 - the ingress never needs torch
 
-    return DiffusionEngine(load(config, starting), LiveConfig(), RayMetrics())
+    return DiffusionEngine(load(config, startup), LiveConfig(), RayMetrics())
 
 
 class ModelReplica:
@@ -51,7 +51,7 @@ class ModelReplica:
 
     def __init__(self, config: RuntimeConfig) -> None:
         json_logs.install()
-        self._starting = Starting(startup_store.publish, ray=ray.__version__)
+        self._starting = Startup(startup_store.publish, ray=ray.__version__)
         self._note: asyncio.Future[None] | None = None
         self._engine = self._load(config)
 

@@ -32,7 +32,7 @@ _LOOK_SECONDS = 5.0
 _NOT_SERVED = (BackPressureError, DeploymentUnavailableError, TimeoutError, RayTaskError, *_LOST)
 
 
-class ServeDrawer:
+class ServeBackend:
     """The implementation of `sd_runtime.api.image_backend.Drawer` with a Ray Serve handle."""
 
     def __init__(self, model: DeploymentHandle) -> None:
@@ -62,7 +62,7 @@ class ServeDrawer:
 
     async def draw(self, request: ImageRequest, limits: Limits) -> list[Picture]:
         """Generate all images of a request on a replica. If no replica is running, wait for a cold start."""
-        patience = _Patience(self._probe, limits)
+        patience = _Deadline(self._probe, limits)
         call = self._model.generate.remote(request)
         try:
             await patience.begin()  # the replica works during this check
@@ -76,7 +76,7 @@ class ServeDrawer:
 
     async def stream(self, request: ImageRequest, limits: Limits) -> AsyncGenerator[Update]:
         """Generate the images of a request on a replica and yield each update."""
-        patience = _Patience(self._probe, limits)
+        patience = _Deadline(self._probe, limits)
         updates = self._streaming.stream.remote(request)
         try:
             await patience.begin()  # the replica works during this check
@@ -105,7 +105,7 @@ class ServeDrawer:
         return Unavailable(504, f"the request did not finish within {patience} s (limits.timeoutSeconds)")
 
 
-class _Patience:
+class _Deadline:
     """The deadline of a request. It is extended once by the cold-start timeout if no replica is running.
 
     No replica may be running at the start of the request or later. In the second case its replica was lost or replaced,

@@ -8,7 +8,7 @@ _OBSERVED = 256
 _LONGEST_WAIT_SECONDS = 60
 
 
-class Pace:
+class ThroughputEstimator:
     """The rate of finished work, measured only over the time in which work is in progress.
 
     Rejected clients get staggered retry times: the first one after one finished request, the second after two. With equal

@@ -18,7 +18,7 @@ from sd_runtime.engine.diffusion_engine import DiffusionEngine
 from sd_runtime.engine.interface import ImageRequest, Picture
 from sd_runtime.engine.loader import load
 from sd_runtime.observability.observer import Silent
-from sd_runtime.startup import Starting
+from sd_runtime.startup import Startup
 
 RED = ImageRequest("a red circle on a white background", "", 64, 64, 3, 4.0, seed=1)
 _SECONDS = 120.0
@@ -157,10 +157,10 @@ def loaded(tiny_folder):
 
     made = []
 
-    def build(starting=None, *, compiled=True, **more):
+    def build(startup=None, *, compiled=True, **more):
         model = ModelConfig(uri=f"file://{tiny_folder}")
         config = RuntimeConfig(model=model, optimizations=Optimizations(compile=compiled), **more)
-        made.append(load(config, starting))
+        made.append(load(config, startup))
         return made[-1]
 
     yield build
@@ -271,7 +271,7 @@ def test_a_model_that_does_not_compile_starts_and_says_so(few, loaded, stand_in,
         raise OSError("no C++ compiler")
 
     monkeypatch.setattr(compiled, "BACKEND", broken)
-    starting = Starting()
-    loaded(starting)
-    (words,) = [each for each in starting.report().warnings if "UNet" in each]
+    startup = Startup()
+    loaded(startup)
+    (words,) = [each for each in startup.report().warnings if "UNet" in each]
     assert "cannot be compiled and runs uncompiled" in words

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from sd_runtime.engine.acceleration.cpu_rows import Lanes
+from sd_runtime.engine.acceleration.cpu_rows import CpuRows
 from sd_runtime.engine.device import Device
 
 SIDE = 16  # two rows are large enough to be shared out
@@ -28,7 +28,7 @@ def lanes(calls):
         return samples * timesteps[:, None, None, None] + conditions["text"][:, None, None]
 
     def build(cores, beside=0):
-        return Lanes(call, cores, lambda: beside)
+        return CpuRows(call, cores, lambda: beside)
 
     yield build
     torch.set_num_threads(1)
@@ -90,7 +90,7 @@ def test_a_share_that_fails_fails_the_call():
         return samples
 
     with torch.inference_mode(), pytest.raises(MemoryError, match="no room"):
-        Lanes(call, 2, lambda: 0)(*inputs(4))
+        CpuRows(call, 2, lambda: 0)(*inputs(4))
 
 
 def test_a_small_call_is_made_on_as_many_threads_whatever_was_before(lanes, calls):

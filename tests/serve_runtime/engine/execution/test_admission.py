@@ -12,19 +12,19 @@ from sd_runtime.config import Batching, LiveConfig
 from sd_runtime.engine.device import Device
 from sd_runtime.engine.diffusion_engine import DiffusionEngine
 from sd_runtime.engine.execution.admission import Admission
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.interface import ImageRequest, Picture, Progress
-from sd_runtime.engine.request_updates import Stream
+from sd_runtime.engine.request_updates import RequestUpdates
 from sd_runtime.errors import GenerationFailed
 
 RED = ImageRequest("a red circle on a white background", "", 64, 64, 6, 4.0, seed=1)
 
 
-class Told(Stream):
+class Told(RequestUpdates):
     """A stream that keeps what it is told for this thread."""
 
-    def __init__(self, drawings):
-        super().__init__(drawings, asyncio.new_event_loop())
+    def __init__(self, tasks):
+        super().__init__(tasks, asyncio.new_event_loop())
         self._loop.close()
         self.told = queue.SimpleQueue()
 
@@ -34,7 +34,7 @@ class Told(Stream):
 
 def stream(count=1):
     asked = replace(RED, count=count)
-    return Told([Drawing(asked, index) for index in range(count)])
+    return Told([ImageTask(asked, index) for index in range(count)])
 
 
 class Gate:
@@ -50,8 +50,8 @@ class Gate:
         self.calls, self.error, self.failed = [], None, []
         self.entered, self.open = threading.Semaphore(0), threading.Semaphore(0)
 
-    def __call__(self, drawings):
-        self.calls.append(list(drawings))
+    def __call__(self, tasks):
+        self.calls.append(list(tasks))
         self.entered.release()
         assert self.open.acquire(timeout=60)
         if self.error is not None:
@@ -111,9 +111,7 @@ def test_requests_are_handed_over_in_the_order_of_arrival_once_they_are_ready(ad
     gate.open.release()
     gate.open.release()
     assert ready.wait(3) == streams
-    assert [drawing for call in gate.calls for drawing in call] == [
-        drawing for each in streams for drawing in each.drawings
-    ]
+    assert [task for call in gate.calls for task in call] == [task for each in streams for task in each.tasks]
 
 
 def test_requests_that_arrive_meanwhile_are_prepared_together_a_few_at_a_time(admission, gate, ready):
@@ -137,7 +135,7 @@ def test_a_cancelled_request_is_not_prepared(admission, gate, ready, observer):
     gate.open.release()
     gate.open.release()
     assert ready.wait(2) == [first, last]
-    assert gate.calls == [list(first.drawings), list(last.drawings)]
+    assert gate.calls == [list(first.tasks), list(last.tasks)]
     assert observer.outcomes == ["cancelled"] * 2
 
 
@@ -162,7 +160,7 @@ def test_an_image_that_fails_takes_its_request_along_and_no_other(admission, gat
     gate.open.release()
     assert ready.wait() == [first]
     assert gate.entered.acquire(timeout=60)
-    gate.failed = [(bad.drawings[1], ValueError("a secret prompt"))]
+    gate.failed = [(bad.tasks[1], ValueError("a secret prompt"))]
     gate.open.release()
     assert ready.wait() == [first, good]
     assert error_of(bad) == "the pipeline failed with ValueError"
@@ -263,6 +261,6 @@ async def test_a_closed_engine_ends_all_its_threads_and_fails_what_is_unfinished
     for each in (running, waiting, engine.generate(RED)):
         with pytest.raises(GenerationFailed, match="the engine is shut down; send the request again"):
             _ = [update async for update in each]
-    for thread in (engine._admission._thread, engine._worker._thread, engine._finisher._thread):
+    for thread in (engine._admission._thread, engine._worker._thread, engine._postprocessor._thread):
         await asyncio.to_thread(thread.join, 60)
         assert not thread.is_alive()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sd_runtime.engine.execution.batcher import Budget, Groups
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.execution.batcher import Batcher, BatchLimits
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.interface import ImageRequest
 
 SMALL = ImageRequest("", "", 64, 64, 5, 4.0)
@@ -17,54 +17,54 @@ LARGE = replace(SMALL, width=128, height=128)
 MUCH = 10**9
 
 
-def drawings(*requests, rows=2):
-    return [Drawing(request, rows=rows) for request in requests]
+def tasks(*requests, rows=2):
+    return [ImageTask(request, rows=rows) for request in requests]
 
 
 def grouped(members, **settings):
-    groups = Groups(**settings)
+    groups = Batcher(**settings)
     for each in members:
         groups.add(each)
     return groups
 
 
 def test_a_batch_is_of_one_kind_the_oldest_first():
-    first, other, second = drawings(SMALL, LARGE, SMALL)
-    assert list(grouped([first, other, second]).next(Budget(8, MUCH))) == [first, second]
+    first, other, second = tasks(SMALL, LARGE, SMALL)
+    assert list(grouped([first, other, second]).next(BatchLimits(8, MUCH))) == [first, second]
 
 
 def test_kinds_are_sizes_and_sets_of_loras():
-    (one,) = drawings(replace(SMALL, loras=("b", "a")))
-    (two,) = drawings(replace(SMALL, loras=("a", "b")))
-    (three,) = drawings(replace(SMALL, loras=("a",)))
+    (one,) = tasks(replace(SMALL, loras=("b", "a")))
+    (two,) = tasks(replace(SMALL, loras=("a", "b")))
+    (three,) = tasks(replace(SMALL, loras=("a",)))
     assert one.kind == two.kind != three.kind
 
 
 @pytest.mark.parametrize(
     ("budget", "count"),
     [
-        (Budget(8, MUCH), 5),
-        (Budget(3, MUCH), 3),
-        (Budget(8, 2 * 64 * 64 * 4), 4),
-        (Budget(8, 2 * 64 * 64 * 4 - 1), 3),
-        (Budget(8, 1), 1),
+        (BatchLimits(8, MUCH), 5),
+        (BatchLimits(3, MUCH), 3),
+        (BatchLimits(8, 2 * 64 * 64 * 4), 4),
+        (BatchLimits(8, 2 * 64 * 64 * 4 - 1), 3),
+        (BatchLimits(8, 1), 1),
     ],
     ids=["all", "pictures", "pixels", "not quite", "one at least"],
 )
 def test_a_batch_is_capped_by_pictures_and_by_pixels_of_its_rows(budget, count):
-    assert len(grouped(drawings(*[SMALL] * 5)).next(budget)) == count
+    assert len(grouped(tasks(*[SMALL] * 5)).next(budget)) == count
 
 
 def test_unguided_pictures_take_half_the_budget():
-    assert len(grouped(drawings(*[SMALL] * 8, rows=1)).next(Budget(8, 64 * 64 * 6))) == 6
+    assert len(grouped(tasks(*[SMALL] * 8, rows=1)).next(BatchLimits(8, 64 * 64 * 6))) == 6
 
 
 def test_a_new_kind_is_next():
-    groups = grouped(drawings(*[SMALL] * 3))
-    budget = Budget(8, MUCH)
+    groups = grouped(tasks(*[SMALL] * 3))
+    budget = BatchLimits(8, MUCH)
     for _ in range(50):
         groups.next(budget)
-    (new,) = drawings(LARGE)
+    (new,) = tasks(LARGE)
     groups.add(new)
     turns = [groups.next(budget) for _ in range(2)]
     assert [new] in [list(turn) for turn in turns]
@@ -78,9 +78,9 @@ def test_no_kind_starves(sides, crowd):
     """Between two turns of a kind the others compute no more than their own shares of its cost."""
     requests = [replace(SMALL, width=side) for side in sides]
     groups = grouped(
-        [d for request, count in zip(requests, crowd, strict=False) for d in drawings(*[request] * count)]
+        [d for request, count in zip(requests, crowd, strict=False) for d in tasks(*[request] * count)]
     )
-    budget = Budget(8, MUCH)
+    budget = BatchLimits(8, MUCH)
     turns = [groups.next(budget)[0].kind.width for _ in range(200)]
     cost = {side: 2 * 64 * side for side in sides}
     for side in sides:
@@ -94,13 +94,13 @@ def test_no_kind_starves(sides, crowd):
 )
 def test_the_oldest_does_not_starve_beside_short_ones_that_keep_coming(sides):
     """Each of them is done after one step, so that its kind leaves and comes again."""
-    (oldest,) = drawings(LARGE)
-    budget, groups = Budget(8, MUCH), grouped([oldest])
+    (oldest,) = tasks(LARGE)
+    budget, groups = BatchLimits(8, MUCH), grouped([oldest])
     coming = (replace(SMALL, width=side) for side in cycle(sides))
-    short, turns = drawings(next(coming)), []
+    short, turns = tasks(next(coming)), []
     groups.add(short[0])
     for _ in range(200):
-        short += drawings(next(coming))
+        short += tasks(next(coming))
         groups.add(short[-1])
         batch = groups.next(budget)
         turns.append(oldest in batch)
@@ -119,7 +119,7 @@ class Clock:
 
     def compute(self, batch):
         kind = batch[0].kind
-        self.now += sum(drawing.rows for drawing in batch) * kind.height * kind.width / 64**2
+        self.now += sum(task.rows for task in batch) * kind.height * kind.width / 64**2
         return batch
 
 
@@ -128,22 +128,22 @@ INK, OIL = replace(SMALL, loras=("ink",)), replace(SMALL, loras=("oil",))
 
 def switches(groups, clock, calls=400):
     """How often the set of LoRAs changed within so many calls."""
-    sets = [clock.compute(groups.next(Budget(8, MUCH)))[0].kind.loras for _ in range(calls)]
+    sets = [clock.compute(groups.next(BatchLimits(8, MUCH)))[0].kind.loras for _ in range(calls)]
     return sum(one != other for one, other in pairwise(sets))
 
 
 def test_sets_of_loras_take_turns_that_last():
     clock = Clock()
-    lasting = grouped(drawings(INK, OIL), turn_seconds=16.0, clock=clock)  # eight calls of one guided image
+    lasting = grouped(tasks(INK, OIL), turn_seconds=16.0, clock=clock)  # eight calls of one guided image
     assert switches(lasting, clock) in range(400 // 8 - 2, 400 // 8 + 1)
-    assert switches(grouped(drawings(INK, OIL), turn_seconds=0.0, clock=clock), clock) == 399
+    assert switches(grouped(tasks(INK, OIL), turn_seconds=0.0, clock=clock), clock) == 399
 
 
 def test_sizes_of_one_set_alternate_within_its_turn():
     clock = Clock()
-    members = drawings(replace(INK, width=72), replace(INK, width=80), OIL)
+    members = tasks(replace(INK, width=72), replace(INK, width=80), OIL)
     groups = grouped(members, turn_seconds=64.0, clock=clock)
-    widths = [clock.compute(groups.next(Budget(8, MUCH)))[0].kind.width for _ in range(8)]
+    widths = [clock.compute(groups.next(BatchLimits(8, MUCH)))[0].kind.width for _ in range(8)]
     assert {*widths[:2]} == {*widths[2:4]} == {72, 80}
 
 
@@ -166,8 +166,8 @@ kinds = st.lists(
 def test_no_image_waits_longer_than_the_turns_of_all_others(kinds, crowd, turn):
     """The bound that the module states: a turn and three calls for each other image and each set of LoRAs."""
     requests = [replace(SMALL, width=side, height=side, loras=loras) for side, loras in kinds]
-    members = [drawings(*[one] * count) for one, count in zip(requests, crowd, strict=False)]
-    clock, budget = Clock(), Budget(8, MUCH)
+    members = [tasks(*[one] * count) for one, count in zip(requests, crowd, strict=False)]
+    clock, budget = Clock(), BatchLimits(8, MUCH)
     groups = grouped([each for images in members for each in images], turn_seconds=turn, clock=clock)
     longest_call = max(
         2 * len(images) * images[0].kind.height * images[0].kind.width / 64**2 for images in members
@@ -186,14 +186,14 @@ def test_no_image_waits_longer_than_the_turns_of_all_others(kinds, crowd, turn):
 
 def test_a_set_of_loras_does_not_starve_beside_another_whose_images_keep_coming():
     """Each of them is done after one step, so that its key leaves and comes again."""
-    clock, budget = Clock(), Budget(8, MUCH)
-    (oldest,) = drawings(OIL)
+    clock, budget = Clock(), BatchLimits(8, MUCH)
+    (oldest,) = tasks(OIL)
     groups = grouped([oldest], turn_seconds=16.0, clock=clock)
     coming = (replace(INK, width=side) for side in cycle([64, 72, 80]))
-    groups.add(drawings(next(coming))[0])
+    groups.add(tasks(next(coming))[0])
     waits, since = [], 0.0
     for _ in range(600):
-        groups.add(drawings(next(coming))[0])
+        groups.add(tasks(next(coming))[0])
         batch = clock.compute(groups.next(budget))
         if oldest in batch:
             waits.append(clock.now - since)
@@ -204,10 +204,10 @@ def test_a_set_of_loras_does_not_starve_beside_another_whose_images_keep_coming(
 
 
 def test_a_request_of_many_images_does_not_lock_out_others_of_its_kind():
-    many = [Drawing(replace(SMALL, count=16), index) for index in range(16)]
-    groups, budget = grouped(many), Budget(8, MUCH)
+    many = [ImageTask(replace(SMALL, count=16), index) for index in range(16)]
+    groups, budget = grouped(many), BatchLimits(8, MUCH)
     groups.next(budget)
-    (single,) = drawings(SMALL)
+    (single,) = tasks(SMALL)
     groups.add(single)
     assert groups.ahead(single) == 0
     assert groups.ahead(many[8]) == 1
@@ -216,7 +216,7 @@ def test_a_request_of_many_images_does_not_lock_out_others_of_its_kind():
 
 
 def test_memory_that_ran_out_is_tried_again_after_a_while():
-    budget = Budget(8, 1000)
+    budget = BatchLimits(8, 1000)
     budget.shrink(800)
     assert budget.now == 400
     budget.shrink(300)
@@ -230,10 +230,10 @@ def test_memory_that_ran_out_is_tried_again_after_a_while():
 
 
 def test_dropped_pictures_are_gone():
-    members = drawings(SMALL, SMALL, LARGE)
+    members = tasks(SMALL, SMALL, LARGE)
     groups = grouped(members)
     groups.drop([members[0], members[2], members[2]])
     assert groups.all() == [members[1]]
     groups.drop([members[1]])
     assert len(groups) == 0
-    assert groups.next(Budget(8, MUCH)) == ()
+    assert groups.next(BatchLimits(8, MUCH)) == ()

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sd_runtime.engine.execution.fair_queue import FairQueue
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.interface import ImageRequest
 
 
 def request(count, name=""):
     """The images of one request."""
     asked = ImageRequest(name, count=count)
-    return [Drawing(asked, index) for index in range(count)]
+    return [ImageTask(asked, index) for index in range(count)]
 
 
 def queue_of(*requests):
@@ -73,7 +73,7 @@ def test_ahead_is_the_number_of_images_that_begin_before():
     places = [queue.ahead(image) for image in queue.all()]
     assert places == list(range(8))
     assert queue.ahead(single[0]) == 2
-    assert queue.ahead(Drawing(ImageRequest(""))) == 0
+    assert queue.ahead(ImageTask(ImageRequest(""))) == 0
 
 
 arrivals = st.lists(st.tuples(st.integers(1, 16), st.integers(0, 3)), min_size=1, max_size=12)

@@ -4,10 +4,10 @@
 import pytest
 
 from sd_runtime.engine.execution.lora_turn import LONGEST_TURN_SECONDS, TURN_SECONDS, LoraTurn
-from sd_runtime.engine.image_task import Kind
+from sd_runtime.engine.image_task import BatchKey
 
-BARE, LARGE = Kind(64, 64, ()), Kind(128, 128, ())
-INK, STRONG_INK = Kind(64, 64, ("ink",)), Kind(64, 64, ("ink",), lora_strengths=(("ink", 2.0),))
+BARE, LARGE = BatchKey(64, 64, ()), BatchKey(128, 128, ())
+INK, STRONG_INK = BatchKey(64, 64, ("ink",)), BatchKey(64, 64, ("ink",), lora_strengths=(("ink", 2.0),))
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from torchao.quantization import quant_api
 
 from sd_runtime.engine.acceleration import quantizing
 from sd_runtime.engine.device import Device
-from sd_runtime.engine.execution.batcher import Budget, Groups
+from sd_runtime.engine.execution.batcher import Batcher, BatchLimits
 from sd_runtime.engine.execution.runners import preparation
-from sd_runtime.engine.execution.step_batch_runner import Denoiser
-from sd_runtime.engine.image_task import drawings
+from sd_runtime.engine.execution.step_batch_runner import StepBatchRunner
+from sd_runtime.engine.image_task import tasks
 from sd_runtime.engine.interface import ImageRequest
 from sd_runtime.engine.sampling.schedulers import SCHEDULERS
-from sd_runtime.engine.sampling.unet_batch import NoisePredictor, forward
+from sd_runtime.engine.sampling.unet_batch import UNetBatch, forward
 from sd_runtime.observability.observer import Silent
 
 RED = ImageRequest("a red circle on a white background", "", 64, 64, 6, 4.0, seed=1)
@@ -116,11 +116,11 @@ STEPPED_IN_BATCHES = [
 def elsewhere(model, unet=None):
     """A denoising loop whose UNet is on the meta device."""
     unet = unet or copy.deepcopy(model.pipeline.unet).to("meta")
-    return Denoiser(
-        predict=NoisePredictor(forward(unet), padded=True),
+    return StepBatchRunner(
+        predict=UNetBatch(forward(unet), padded=True),
         loras=model.loras,
-        groups=Groups(),
-        budget=Budget(8, 10**9),
+        groups=Batcher(),
+        budget=BatchLimits(8, 10**9),
         device=Device("meta"),
         observer=Silent(),
     )
@@ -128,7 +128,7 @@ def elsewhere(model, unet=None):
 
 def joined(model, denoiser, *requests):
     """Prepared images whose tensors are on the meta device."""
-    images = [drawings(request, model.family)[0] for request in requests]
+    images = [tasks(request, model.family)[0] for request in requests]
     assert preparation(model, Silent())(images) == []
     for image in images:
         trajectory = image.trajectory
@@ -150,7 +150,7 @@ def test_no_tick_waits_for_the_device(request, kind, name):
     late = joined(model, denoiser, replace(red, guidance_rescale=0.7, seed=3))
     gone.cancelled = True
     with NothingBlocks():
-        while denoiser.drawings():
+        while denoiser.tasks():
             assert denoiser.tick().failed == []
     assert mode.copies > 0
     assert first.finished
@@ -168,6 +168,6 @@ def test_a_tick_of_quantized_layers_does_not_wait_either(monkeypatch, model):
     conditions = image.trajectory.conditions
     image.trajectory.conditions = {name: each.bfloat16() for name, each in conditions.items()}
     with NothingBlocks():
-        while denoiser.drawings():
+        while denoiser.tasks():
             assert denoiser.tick().failed == []
     assert image.finished

@@ -13,8 +13,8 @@ import transformers
 from sd_runtime.config import LiveConfig, ModelConfig, RuntimeConfig
 from sd_runtime.engine.diffusion_engine import DiffusionEngine
 from sd_runtime.engine.execution.pipeline_runner import guided
-from sd_runtime.engine.execution.runners import studio
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.execution.runners import runner
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.interface import ImageRequest, Output, Picture, Preview, Progress
 from sd_runtime.engine.loader import load
 from sd_runtime.engine.prompts.limits import PromptLimits
@@ -221,12 +221,12 @@ def test_out_of_memory_fails_its_picture(other, monkeypatch):
     def full(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    room = studio(other, Silent())
-    first, second = Drawing(RED), Drawing(RED)
+    room = runner(other, Silent())
+    first, second = ImageTask(RED), ImageTask(RED)
     room.join(first)
     room.join(second)
     monkeypatch.setattr(other.pipeline.transformer, "forward", full)
-    assert [drawing for drawing, _ in room.tick().failed] == [first]
+    assert [task for task, _ in room.tick().failed] == [first]
     monkeypatch.undo()
     assert room.tick().finished == [second]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import torch
 
-from sd_runtime.engine.execution.prompt_cache import Prompts
+from sd_runtime.engine.execution.prompt_cache import PromptCache
 from sd_runtime.engine.lora.lora_switch import Active
 from sd_runtime.engine.prompts.chunks import Chunk, PromptChunks
 from sd_runtime.observability.observer import Silent
@@ -41,7 +41,7 @@ INK = Active(("ink",), (("ink", 0.5),))
 
 def cache(kept=3, switch=None):
     family = Family()
-    return family, Prompts(family, switch or Switch(), Silent(), kept)
+    return family, PromptCache(family, switch or Switch(), Silent(), kept)
 
 
 def test_new_prompts_go_in_one_call_and_known_ones_in_none():

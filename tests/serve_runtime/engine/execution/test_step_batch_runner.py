@@ -29,15 +29,15 @@ def same(one, other, tolerance=1e-4):
 @pytest.mark.parametrize("kind", ["model", "xl_model", "wide_model"])
 @pytest.mark.parametrize("name", [*SCHEDULERS, None], ids=str)
 def test_alone_together_late_and_stock_are_the_same(bench, request, kind, name):
-    studio = bench(request.getfixturevalue(kind))
+    runner = bench(request.getfixturevalue(kind))
     wanted = replace(RED, scheduler=name)
-    stock = studio.stock(wanted)
-    (alone,) = studio.latents(wanted)
-    together = studio.latents(*COMPANY, wanted)[-1]
-    studio.join(*COMPANY)
-    studio.studio.tick()
-    studio.studio.tick()
-    late = studio.latents(wanted)[0]
+    stock = runner.stock(wanted)
+    (alone,) = runner.latents(wanted)
+    together = runner.latents(*COMPANY, wanted)[-1]
+    runner.join(*COMPANY)
+    runner.runner.tick()
+    runner.runner.tick()
+    late = runner.latents(wanted)[0]
     assert all(same(stock, each) for each in (alone, together, late))
 
 
@@ -55,9 +55,9 @@ def test_alone_together_late_and_stock_are_the_same(bench, request, kind, name):
     ids=str,
 )
 def test_every_request_is_drawn_as_by_the_stock_pipeline(bench, request, kind, change):
-    studio = bench(request.getfixturevalue(kind))
+    runner = bench(request.getfixturevalue(kind))
     wanted = replace(RED, **change)
-    assert same(studio.stock(wanted), studio.latents(*COMPANY, wanted)[-1])
+    assert same(runner.stock(wanted), runner.latents(*COMPANY, wanted)[-1])
 
 
 arrivals = st.lists(
@@ -91,23 +91,23 @@ arrivals = st.lists(
 @given(arrivals=arrivals, most=st.integers(1, 8))
 def test_any_mix_draws_what_each_request_draws_alone(bench, model, arrivals, most):
     """Arrivals at random ticks; each is cancelled after a number of ticks if it is not done by then."""
-    studio = bench(model)
-    studio.budget.pictures = most
-    drawings, tick = [], 0
-    while studio.studio.drawings() or tick <= 6:
+    runner = bench(model)
+    runner.budget.pictures = most
+    tasks, tick = [], 0
+    while runner.runner.tasks() or tick <= 6:
         for _, request, patience in (each for each in arrivals if each[0] == tick):
-            drawings += [(each, patience) for each in studio.join(request)]
-        for drawing, patience in drawings:
-            drawing.cancelled = tick > patience
-        assert studio.studio.tick().failed == []
+            tasks += [(each, patience) for each in runner.join(request)]
+        for task, patience in tasks:
+            task.cancelled = tick > patience
+        assert runner.runner.tick().failed == []
         tick += 1
-    for drawing, _ in drawings:
-        if drawing.finished:
-            (alone,) = bench(model).latents(drawing.request)
+    for task, _ in tasks:
+        if task.finished:
+            (alone,) = bench(model).latents(task.request)
             # Calls of other sizes round otherwise, and guidance of 9 multiplies that.
-            assert same(drawing.trajectory.latents, alone, 3e-4)
+            assert same(task.trajectory.latents, alone, 3e-4)
         else:
-            assert drawing.cancelled
+            assert task.cancelled
 
 
 def test_different_requests_share_a_call(bench, model, unet_calls):
@@ -117,63 +117,63 @@ def test_different_requests_share_a_call(bench, model, unet_calls):
 
 
 def test_a_new_picture_joins_at_the_next_step(bench, model, unet_calls):
-    studio, rows = bench(model), unet_calls(model)
-    studio.join(RED)
-    studio.studio.tick()
-    studio.join(RED)
-    studio.run()
+    runner, rows = bench(model), unet_calls(model)
+    runner.join(RED)
+    runner.runner.tick()
+    runner.join(RED)
+    runner.run()
     assert rows == [2, 4, 4, 4, 4, 2]
 
 
 def test_a_batch_counts_pictures_and_the_rest_waits_in_order(bench, model, unet_calls):
-    studio, rows = bench(model), unet_calls(model)
-    studio.budget.pictures = 2
-    first, second, third = studio.join(RED, RED, replace(RED, steps=2))
-    studio.studio.tick()
-    assert [studio.studio.ahead(each) for each in (first, second, third)] == [0, 0, 0]
+    runner, rows = bench(model), unet_calls(model)
+    runner.budget.pictures = 2
+    first, second, third = runner.join(RED, RED, replace(RED, steps=2))
+    runner.runner.tick()
+    assert [runner.runner.ahead(each) for each in (first, second, third)] == [0, 0, 0]
     assert [each.begun for each in (first, second, third)] == [True, True, False]
-    studio.run()
+    runner.run()
     assert rows == [4, 4, 4, 4, 4, 2, 2]
 
 
 def test_a_cancelled_picture_takes_no_further_step(bench, model, unet_calls):
-    studio, rows = bench(model), unet_calls(model)
-    gone, stays = studio.join(RED, RED)
-    studio.studio.tick()
+    runner, rows = bench(model), unet_calls(model)
+    gone, stays = runner.join(RED, RED)
+    runner.runner.tick()
     gone.cancelled = True
-    assert studio.studio.tick().cancelled == [gone]
-    studio.run()
+    assert runner.runner.tick().cancelled == [gone]
+    runner.run()
     assert rows == [4, 2, 2, 2, 2]
-    assert same(stays.trajectory.latents, studio.stock(RED))
+    assert same(stays.trajectory.latents, runner.stock(RED))
 
 
-def fails_for(studio, monkeypatch, culprit, error):
+def fails_for(runner, monkeypatch, culprit, error):
     """Let every UNet call fail that holds the culprit."""
-    predict = studio.studio._predict
+    predict = runner.runner._predict
 
     def broken(trajectories):
         if any(each is culprit.trajectory for each in trajectories):
             raise error
         return predict(trajectories)
 
-    monkeypatch.setattr(studio.studio, "_predict", broken)
+    monkeypatch.setattr(runner.runner, "_predict", broken)
 
 
 def test_a_failing_picture_fails_alone(bench, model, monkeypatch):
-    studio = bench(model)
-    drawings = studio.join(RED, *COMPANY)
+    runner = bench(model)
+    tasks = runner.join(RED, *COMPANY)
     error = ValueError("a secret prompt")
-    fails_for(studio, monkeypatch, drawings[2], error)
-    assert studio.run() == [(drawings[2], error)]
-    for each in (drawings[0], drawings[1], drawings[3]):
-        assert same(each.trajectory.latents, studio.stock(each.request))
+    fails_for(runner, monkeypatch, tasks[2], error)
+    assert runner.run() == [(tasks[2], error)]
+    for each in (tasks[0], tasks[1], tasks[3]):
+        assert same(each.trajectory.latents, runner.stock(each.request))
 
 
 def test_a_picture_that_cannot_begin_fails_alone(bench, wide_model):
-    studio = bench(wide_model)
+    runner = bench(wide_model)
     too_many = replace(RED, steps=60)  # of the 50 that the model was distilled to
-    ((drawing, error),) = [studio.join(RED, too_many), studio.run()][1]
-    assert drawing.request is too_many
+    ((task, error),) = [runner.join(RED, too_many), runner.run()][1]
+    assert task.request is too_many
     assert isinstance(error, InvalidRequest)
     assert (error.param, "60" in str(error)) == ("steps", True)
 
@@ -187,8 +187,8 @@ def test_a_picture_that_cannot_begin_fails_alone(bench, wide_model):
     ids=["cuda", "cpu"],
 )
 def test_out_of_memory_halves_the_batch(bench, model, monkeypatch, error):
-    studio = bench(model)
-    predict, sizes = studio.studio._predict, []
+    runner = bench(model)
+    predict, sizes = runner.runner._predict, []
 
     def small(trajectories):
         sizes.append(len(trajectories))
@@ -196,45 +196,45 @@ def test_out_of_memory_halves_the_batch(bench, model, monkeypatch, error):
             raise error
         return predict(trajectories)
 
-    monkeypatch.setattr(studio.studio, "_predict", small)
-    drawings = studio.join(*(replace(RED, seed=seed, steps=2) for seed in range(6)))
-    assert studio.run() == []
+    monkeypatch.setattr(runner.runner, "_predict", small)
+    tasks = runner.join(*(replace(RED, seed=seed, steps=2) for seed in range(6)))
+    assert runner.run() == []
     assert sizes[:5] == [6, 3, 1, 2, 3]
     assert sizes.count(6) == 1  # it does not run into it at every step
-    for each in drawings:
-        assert same(each.trajectory.latents, studio.stock(each.request))
+    for each in tasks:
+        assert same(each.trajectory.latents, runner.stock(each.request))
 
 
 def test_a_picture_that_never_fits_fails_and_the_others_are_drawn(bench, model, monkeypatch):
-    studio = bench(model)
-    drawings = studio.join(RED, replace(RED, seed=2), replace(RED, seed=3))
-    fails_for(studio, monkeypatch, drawings[1], torch.OutOfMemoryError("CUDA out of memory"))
-    ((failed, _),) = studio.run()
-    assert failed is drawings[1]
-    assert same(drawings[2].trajectory.latents, studio.stock(drawings[2].request))
+    runner = bench(model)
+    tasks = runner.join(RED, replace(RED, seed=2), replace(RED, seed=3))
+    fails_for(runner, monkeypatch, tasks[1], torch.OutOfMemoryError("CUDA out of memory"))
+    ((failed, _),) = runner.run()
+    assert failed is tasks[1]
+    assert same(tasks[2].trajectory.latents, runner.stock(tasks[2].request))
 
 
 def test_not_a_number_stays_with_its_picture(bench, model, monkeypatch):
-    studio = bench(model)
-    first, second = studio.join(RED, replace(RED, seed=2))
-    studio.studio.tick()
+    runner = bench(model)
+    first, second = runner.join(RED, replace(RED, seed=2))
+    runner.runner.tick()
     first.trajectory.latents = first.trajectory.latents * float("nan")
-    assert studio.run() == []
+    assert runner.run() == []
     assert first.trajectory.latents.isnan().all()
-    assert same(second.trajectory.latents, studio.stock(second.request))
+    assert same(second.trajectory.latents, runner.stock(second.request))
 
 
 def test_sizes_take_turns_and_none_starves(bench, model):
     """A large picture does not hold up small ones, and a flood of small ones does not stop the large one."""
-    studio = bench(model)
-    (large,) = studio.join(replace(RED, width=128, height=128, steps=5))
+    runner = bench(model)
+    (large,) = runner.join(replace(RED, width=128, height=128, steps=5))
     small, ticks = [], 0
     while not large.finished:
         if sum(not each.begun for each in small) < 4:
-            small += studio.join(replace(RED, steps=2, seed=ticks))
-        studio.studio.tick()
+            small += runner.join(replace(RED, steps=2, seed=ticks))
+        runner.runner.tick()
         ticks += 1
     assert any(each.finished for each in small)
     # Four times the cells: each of its steps costs as much as four of a small picture, and gets its turn.
     assert ticks <= 5 * (1 + 4) + 1
-    studio.run()
+    runner.run()

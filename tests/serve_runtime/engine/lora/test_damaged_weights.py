@@ -17,7 +17,7 @@ from sd_runtime.engine.interface import ImageRequest
 from sd_runtime.engine.loader import load
 from sd_runtime.engine.lora import lora_files
 from sd_runtime.errors import ModelInvalid, ModelUnavailable
-from sd_runtime.startup import Starting
+from sd_runtime.startup import Startup
 
 RED = ImageRequest("a red circle on a white background", "", 64, 64, 2, 4.0, seed=1)
 COMPONENTS = {
@@ -269,14 +269,14 @@ def test_a_lora_acts_at_its_own_scale_or_is_refused(tmp_path_factory, drawn, dat
     about, alpha = name.partition(".")[0], name.endswith(".alpha")
     file = tmp_path_factory.mktemp("lora") / "ink.safetensors"
     save_file({name: value.clone() for name, value in tensors.items()}, file)
-    starting = Starting()
+    startup = Startup()
     model = load(
         RuntimeConfig(
             model=ModelConfig(uri="bundled://shapes"), loras=(Lora(name="ink", uri=f"file://{file}"),)
         ),
-        starting,
+        startup,
     )
-    refused = starting.report().refused_loras
+    refused = startup.report().refused_loras
     if refused:
         assert damage.refused or damage.kind == "swap", refused
         assert damage.kind == "swap" or about in refused["ink"] or about.rpartition("_")[2] in refused["ink"]
@@ -327,9 +327,9 @@ def test_pefts_own_files_act_as_peft_scales_them(tmp_path, drawn, metadata):
 def test_what_cannot_be_applied_is_named(tmp_path, names, says):
     file = tmp_path / "odd.safetensors"
     save_file({name: torch.ones(shape) for name, shape in names.items()}, file)
-    starting = Starting()
+    startup = Startup()
     config = RuntimeConfig(
         model=ModelConfig(uri="bundled://shapes"), loras=(Lora(name="odd", uri=f"file://{file}"),)
     )
-    load(config, starting)
-    assert says in starting.report().refused_loras["odd"]
+    load(config, startup)
+    assert says in startup.report().refused_loras["odd"]

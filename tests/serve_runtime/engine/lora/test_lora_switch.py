@@ -15,7 +15,7 @@ from sd_runtime.engine.interface import ImageRequest, Picture
 from sd_runtime.engine.loader import load
 from sd_runtime.engine.lora import lora_switch
 from sd_runtime.errors import InvalidRequest, ModelUnavailable
-from sd_runtime.startup import Starting
+from sd_runtime.startup import Startup
 
 RED = ImageRequest("a red circle on a white background", "", 64, 64, 4, 4.0, seed=1)
 
@@ -81,11 +81,11 @@ def test_mixed_sets_at_the_same_time_change_nothing(bench, styled):
 
 def test_a_lora_draws_as_in_the_stock_pipeline(bench, styled):
     for name, inside, strength in (("ink", "adapter0", 0.8), ("oil", "adapter1", 1.0)):
-        studio = bench(styled)
-        (found,) = studio.latents(replace(RED, loras=(name,)))
+        runner = bench(styled)
+        (found,) = runner.latents(replace(RED, loras=(name,)))
         pipeline = styled.pipeline
         pipeline.set_adapters([inside], [strength])
-        stock = studio.stock(RED)
+        stock = runner.stock(RED)
         assert same(found, stock)
 
 
@@ -103,10 +103,10 @@ def test_strength_comes_from_the_configuration(bench, folder, styled):
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, -1.5])
 def test_a_request_chooses_the_strength(bench, styled, strength):
-    studio = bench(styled)
+    runner = bench(styled)
     wanted = replace(RED, loras=("ink", "oil"), lora_strengths=(("oil", strength),))
-    (alone,) = studio.latents(wanted)
-    usual, together = studio.latents(replace(wanted, lora_strengths=()), wanted)
+    (alone,) = runner.latents(wanted)
+    usual, together = runner.latents(replace(wanted, lora_strengths=()), wanted)
     styled.pipeline.set_adapters(["adapter0", "adapter1"], [0.8, strength])
     stock = bench(styled).stock(RED)
     assert same(alone, stock)
@@ -115,9 +115,9 @@ def test_a_request_chooses_the_strength(bench, styled, strength):
 
 
 def test_strengths_of_a_call_are_one(bench, styled, unet_calls):
-    studio, rows = bench(styled), unet_calls(styled)
+    runner, rows = bench(styled), unet_calls(styled)
     ink = replace(RED, loras=("ink",))
-    studio.latents(ink, replace(ink, lora_strengths=(("ink", 0.5),)), replace(ink, seed=2))
+    runner.latents(ink, replace(ink, lora_strengths=(("ink", 0.5),)), replace(ink, seed=2))
     assert sorted(rows) == [2] * 4 + [4] * 4
 
 
@@ -140,10 +140,10 @@ def switched(monkeypatch):
 
 
 def test_the_set_is_switched_only_when_it_changes(bench, styled, switched):
-    studio = bench(styled)
-    studio.latents(RED)
+    runner = bench(styled)
+    runner.latents(RED)
     switched.clear()
-    studio.latents(*(replace(RED, loras=("ink",), seed=seed) for seed in range(3)))
+    runner.latents(*(replace(RED, loras=("ink",), seed=seed) for seed in range(3)))
     unets = [each for each in switched if each[0] == "UNet2DConditionModel"]
     assert unets == [("UNet2DConditionModel", ["adapter0"], [0.8])]
 
@@ -151,18 +151,18 @@ def test_the_set_is_switched_only_when_it_changes(bench, styled, switched):
 def test_text_encoders_and_unet_are_switched_apart(bench, styled, switched):
     """The next image is prepared under its set while the UNet computes another one: neither disturbs the other."""
     alone = [bench(styled).latents(request)[0] for request in styles()]
-    studio, found = bench(styled), []
+    runner, found = bench(styled), []
     for request in styles():
-        found += studio.join(request)
-        studio.studio.tick()  # of the images before, under their sets
-    assert studio.run() == []
+        found += runner.join(request)
+        runner.runner.tick()  # of the images before, under their sets
+    assert runner.run() == []
     assert all(same(one, each.trajectory.latents) for one, each in zip(alone, found, strict=True))
     assert {name for name, _, _ in switched} == {"UNet2DConditionModel", "CLIPTextModel"}
 
 
 @pytest.mark.parametrize("network", ["unet", "text_encoder"])
 def test_a_set_that_cannot_be_switched_on_fails_its_own_pictures(bench, styled, monkeypatch, network):
-    studio = bench(styled)
+    runner = bench(styled)
     switch, broken = lora_switch.set_weights_and_activate_adapters, getattr(styled.pipeline, network)
 
     def refuse(switched, *settings):
@@ -170,10 +170,10 @@ def test_a_set_that_cannot_be_switched_on_fails_its_own_pictures(bench, styled, 
             raise ValueError("no")
         switch(switched, *settings)
 
-    studio.latents(RED)
+    runner.latents(RED)
     monkeypatch.setattr(lora_switch, "set_weights_and_activate_adapters", refuse)
-    bare, styled_image = studio.join(RED, replace(RED, loras=("oil",)))
-    ((failed, _),) = studio.run()
+    bare, styled_image = runner.join(RED, replace(RED, loras=("oil",)))
+    ((failed, _),) = runner.run()
     assert failed is styled_image
     monkeypatch.undo()
     assert same(bare.trajectory.latents, bench(styled).latents(RED)[0])
@@ -221,11 +221,11 @@ async def test_a_bad_lora_keeps_its_name_from_being_used(tmp_path, folder, uri, 
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "broken.safetensors").write_bytes(b"no weights")
     save_file({"lora.somewhere.else.weight": torch.ones(2)}, tmp_path / "foreign.safetensors")
-    starting = Starting()
+    startup = Startup()
     bad = Lora(name="bad", uri=uri.format(folder=tmp_path))
-    model = load(config(bad, lora(folder, "ink")), starting)
-    (name,) = starting.report().refused_loras
-    words = starting.report().refused_loras[name]
+    model = load(config(bad, lora(folder, "ink")), startup)
+    (name,) = startup.report().refused_loras
+    words = startup.report().refused_loras[name]
     assert name == "bad"
     assert words.startswith("loras: bad: got ")
     assert says in words

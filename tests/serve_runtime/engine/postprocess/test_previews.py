@@ -6,7 +6,7 @@ import diffusers
 import pytest
 import torch
 
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.interface import ImageRequest, Output
 from sd_runtime.engine.postprocess import previews
 from sd_runtime.engine.sampling import clean_latents, schedulers
@@ -21,12 +21,12 @@ RED = ImageRequest("", "", 64, 64, 12, 4.0)
     ids=["none", "one", "three", "few steps", "one step"],
 )
 def test_previews_are_spread_over_the_steps(steps, wanted, at):
-    drawing = Drawing(replace(RED, output=Output(previews=wanted)), steps=steps)
+    task = ImageTask(replace(RED, output=Output(previews=wanted)), steps=steps)
     found = {}
-    for drawing.step in range(1, steps + 1):
-        number = previews.due(drawing)
+    for task.step in range(1, steps + 1):
+        number = previews.due(task)
         if number is not None:
-            found[drawing.step] = number
+            found[task.step] = number
     assert found == at
 
 
@@ -87,16 +87,16 @@ def test_the_known_vaes_have_published_maps(kind, scale):
     assert previews.colours(known).bias.tolist() == [0, 0, 0]
 
 
-def record_steps(studio, monkeypatch):
+def record_steps(runner, monkeypatch):
     """The latents of the only image before each step, and the guided prediction for them."""
-    steps, predict = [], studio.studio._predict
+    steps, predict = [], runner.runner._predict
 
     def recorded(trajectories):
         (advance,) = advances = predict(trajectories)
         steps.append((trajectories[0].latents, advance.prediction))
         return advances
 
-    monkeypatch.setattr(studio.studio, "_predict", recorded)
+    monkeypatch.setattr(runner.runner, "_predict", recorded)
     return steps
 
 
@@ -122,17 +122,17 @@ def near(one, other):
 @pytest.mark.parametrize("kind", ["model", "xl_model"])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_preview_shows_the_image_that_the_step_points_to(bench, request, monkeypatch, kind, name):
-    studio = bench(request.getfixturevalue(kind))
-    steps = record_steps(studio, monkeypatch)
-    scheduler = schedulers.fresh(studio.model.pipeline.scheduler, name, 6)
-    (drawing,) = studio.join(replace(RED, prompt="a red circle", scheduler=name, steps=6, seed=3))
-    while studio.studio.drawings():
-        studio.studio.tick()
+    runner = bench(request.getfixturevalue(kind))
+    steps = record_steps(runner, monkeypatch)
+    scheduler = schedulers.fresh(runner.model.pipeline.scheduler, name, 6)
+    (task,) = runner.join(replace(RED, prompt="a red circle", scheduler=name, steps=6, seed=3))
+    while runner.runner.tasks():
+        runner.runner.tick()
         place, (sample, prediction) = len(steps) - 1, steps[-1]
         timestep = scheduler.timesteps[place]
         scheduler.scale_model_input(sample, timestep)
         stepped = scheduler.step(prediction, timestep, sample, return_dict=False)
-        found = drawing.trajectory.predicted().double()
+        found = task.trajectory.predicted().double()
         if len(stepped) > 1:
             assert near(found, stepped[1].double())  # diffusers' own
         wanted = by_definition(scheduler, place, prediction, sample)
@@ -140,23 +140,23 @@ def test_a_preview_shows_the_image_that_the_step_points_to(bench, request, monke
         if scheduler.config.get("clip_sample"):
             wanted = wanted.clamp(-1, 1)
         assert name == "LCM" or near(found, wanted)  # LCM mixes the latents in by a rule of its own.
-    assert len(steps) == drawing.steps
+    assert len(steps) == task.steps
 
 
 def test_a_preview_has_no_noise_left_long_before_the_end(bench, model):
-    studio = bench(model)
+    runner = bench(model)
     wanted = replace(RED, prompt="a red circle on a white background", steps=12, seed=3)
-    (drawing,) = studio.join(wanted)
+    (task,) = runner.join(wanted)
     for _ in range(6):
-        studio.studio.tick()
-    halfway, noisy = drawing.trajectory.predicted(), drawing.trajectory.latents
-    studio.run()
-    final = drawing.trajectory.latents
+        runner.runner.tick()
+    halfway, noisy = task.trajectory.predicted(), task.trajectory.latents
+    runner.run()
+    final = task.trajectory.latents
     assert (halfway - final).square().mean() < 0.5 * final.var()
     assert (halfway - final).square().mean() < 0.1 * (noisy - final).square().mean()
 
 
 def test_before_the_first_step_there_is_only_noise(bench, model):
-    studio = bench(model)
-    (drawing,) = studio.join(RED)
-    assert drawing.trajectory.predicted() is drawing.trajectory.latents
+    runner = bench(model)
+    (task,) = runner.join(RED)
+    assert task.trajectory.predicted() is task.trajectory.latents

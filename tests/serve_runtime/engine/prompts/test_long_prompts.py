@@ -58,9 +58,9 @@ def by_hand(pipeline, sections, chunks):
     return torch.cat(found, dim=-1), pooled
 
 
-def drawn_by_hand(studio, request, positive, negative, chunks):
+def drawn_by_hand(runner, request, positive, negative, chunks):
     """Latents of the stock pipeline, told the encodings of sections."""
-    pipeline = studio.model.pipeline
+    pipeline = runner.model.pipeline
     with torch.inference_mode():
         embeds, pooled = by_hand(pipeline, positive, chunks)
         told = {"prompt_embeds": embeds}
@@ -71,7 +71,7 @@ def drawn_by_hand(studio, request, positive, negative, chunks):
             told["pooled_prompt_embeds"] = pooled
             if request.guidance > 1:
                 told["negative_pooled_prompt_embeds"] = avoid_pooled
-    return studio.stock(request, **told)
+    return runner.stock(request, **told)
 
 
 def same(one, other):
@@ -124,19 +124,19 @@ def test_padding_is_masked_where_the_pipeline_masks_it(request, kind, monkeypatc
     ids=["prompt", "negative", "both", "one too many", "just one"],
 )
 def test_every_token_counts_whatever_the_length(bench, request, kind, prompt, negative, chunks):
-    studio = bench(request.getfixturevalue(kind))
+    runner = bench(request.getfixturevalue(kind))
     wanted = replace(RED, prompt=prompt, negative_prompt=negative)
-    stock = drawn_by_hand(studio, wanted, [[(prompt, 1)]], [[(negative, 1)]], chunks)
-    (alone,) = studio.latents(wanted)
-    mixed = studio.latents(RED, replace(RED, prompt=LONG * 2, seed=5), wanted)[-1]
+    stock = drawn_by_hand(runner, wanted, [[(prompt, 1)]], [[(negative, 1)]], chunks)
+    (alone,) = runner.latents(wanted)
+    mixed = runner.latents(RED, replace(RED, prompt=LONG * 2, seed=5), wanted)[-1]
     assert same(alone, stock)
     assert same(mixed, stock)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_stands_beyond_the_first_chunk_shows(bench, request, kind):
-    studio = bench(request.getfixturevalue(kind))
-    one, other = studio.latents(replace(RED, prompt=LONG), replace(RED, prompt=LONG + " blue"))
+    runner = bench(request.getfixturevalue(kind))
+    one, other = runner.latents(replace(RED, prompt=LONG), replace(RED, prompt=LONG + " blue"))
     assert not same(one, other)
 
 
@@ -152,11 +152,11 @@ def test_what_stands_beyond_the_first_chunk_shows(bench, request, kind):
     ids=["weights", "break", "long", "escaped"],
 )
 def test_weights_multiply_the_states_and_keep_their_mean(bench, request, kind, prompt, sections):
-    studio = bench(request.getfixturevalue(kind))
+    runner = bench(request.getfixturevalue(kind))
     wanted = replace(RED, prompt=prompt, negative_prompt="(blue:1.4)", prompt_syntax="weighted")
-    chunks = len(studio.model.family.prompts(wanted)[0])
-    stock = drawn_by_hand(studio, wanted, sections, [[("blue", 1.4)]], chunks)
-    assert same(studio.latents(RED, wanted)[-1], stock)
+    chunks = len(runner.model.family.prompts(wanted)[0])
+    stock = drawn_by_hand(runner, wanted, sections, [[("blue", 1.4)]], chunks)
+    assert same(runner.latents(RED, wanted)[-1], stock)
 
 
 def test_without_weights_both_syntaxes_are_one(model):
@@ -172,9 +172,9 @@ def test_pictures_of_different_lengths_do_not_share_a_call(bench, model, unet_ca
 
 
 def test_what_weights_make_of_a_prompt_is_cached_apart(bench, model, observer):
-    studio = bench(model, observer)
+    runner = bench(model, observer)
     weighted = replace(RED, prompt="(red:1.3) circle", guidance=1.0)
-    studio.latents(weighted, replace(weighted, prompt_syntax="weighted"), weighted)
+    runner.latents(weighted, replace(weighted, prompt_syntax="weighted"), weighted)
     assert observer.coded == [0, 2]
 
 

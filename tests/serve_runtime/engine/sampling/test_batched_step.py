@@ -16,7 +16,7 @@ from sd_runtime.engine.interface import ImageRequest
 from sd_runtime.engine.sampling import batched_step, denoise_state, schedulers, step_plan
 from sd_runtime.engine.sampling.schedulers import SCHEDULERS
 from sd_runtime.engine.sampling.step_noise import StepNoise
-from sd_runtime.engine.sampling.unet_batch import NoisePredictor, padded_rows
+from sd_runtime.engine.sampling.unet_batch import UNetBatch, padded_rows
 from sd_runtime.engine.schedule_options import OFFERED, ScheduleOptions
 from sd_runtime.errors import InvalidRequest
 
@@ -70,7 +70,7 @@ def advance(images, predict):
 
 def together(*images, **settings):
     """Advance until all are done."""
-    predict = NoisePredictor(unet, **settings)
+    predict = UNetBatch(unet, **settings)
     with torch.inference_mode():
         while going := [image for image in images if not finished(image)]:
             advance(going, predict)
@@ -221,7 +221,7 @@ def test_any_mix_goes_where_diffusers_takes_each_alone(arrivals, clips, padded):
         diffusers.DDIMScheduler if clips else diffusers.EulerDiscreteScheduler, clip_sample=clips
     )
     arrivals = [each for each in arrivals if able(own, each[1])]
-    images, tick, predict = [], 0, NoisePredictor(unet, padded=padded)
+    images, tick, predict = [], 0, UNetBatch(unet, padded=padded)
     with torch.inference_mode():
         while tick <= 8 or any(not finished(image) for _, image, _ in images):
             images += [
@@ -341,7 +341,7 @@ def test_a_call_that_failed_is_repeated_with_the_same_noise(name):
 
     while not finished(image):
         try:
-            advance([image], NoisePredictor(unsteady))
+            advance([image], UNetBatch(unsteady))
         except torch.OutOfMemoryError:
             continue
     assert same(image.latents, by_diffusers(own, request))
@@ -368,7 +368,7 @@ def test_noise_is_drawn_as_diffusers_draws_it(dtype):
 
 def test_latents_that_somebody_reads_do_not_change():
     images = [begin(model_scheduler(), replace(IMAGE, seed=seed, scheduler="UniPC")) for seed in range(3)]
-    advance(images, NoisePredictor(unet))
+    advance(images, UNetBatch(unet))
     read, predicted = [image.latents for image in images], [image.predicted() for image in images]
     copies = [each.clone() for each in (*read, *predicted)]
     together(*images)
@@ -383,7 +383,7 @@ def test_what_is_no_number_stays_with_its_image(broken):
         for seed, name in enumerate(["UniPC", "PNDM", "DDPM", "Heun"])
     ]
     images = [begin(own, request) for request in requests]
-    advance(images, NoisePredictor(unet))
+    advance(images, UNetBatch(unet))
     images[1].latents = images[1].latents * broken
     found = together(*images)
     assert not torch.isfinite(found[1]).any()
@@ -394,7 +394,7 @@ def test_what_is_no_number_stays_with_its_image(broken):
 def test_an_image_whose_own_scheduler_fails_leaves_the_others_as_they_were(monkeypatch):
     own = model_scheduler(diffusers.DDIMScheduler, clip_sample=True)
     images = [begin(own, replace(IMAGE, seed=1)), begin(own, replace(IMAGE, seed=2, scheduler="Euler"))]
-    shares = NoisePredictor(unet)(images)
+    shares = UNetBatch(unet)(images)
     monkeypatch.setattr(images[0]._scheduler, "step", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         images[0].advance(shares[0])
@@ -426,7 +426,7 @@ def test_a_step_reads_nothing_back_from_the_device():
         for seed, (name, guidance) in enumerate(itertools.product(SCHEDULERS, (1.0, 4.0)))
     ]
     images = [begin(own, request) for request in requests]
-    batch = NoisePredictor(unet, padded=True)._gathered(images, torch.device("cpu"))
+    batch = UNetBatch(unet, padded=True)._gathered(images, torch.device("cpu"))
 
     def bare(value):
         if isinstance(value, torch.Tensor):
@@ -450,7 +450,7 @@ def test_a_padded_call_has_the_rows_of_the_next_size():
     own = model_scheduler()
     requests = [replace(IMAGE, seed=seed, guidance=guidance) for seed, guidance in enumerate([4.0, 1.0, 4.0])]
     images = [begin(own, request) for request in requests]
-    advance(images, NoisePredictor(counted, padded=True))
+    advance(images, UNetBatch(counted, padded=True))
     assert rows == [(padded_rows(5),) * 3]
     assert padded_rows(5) > 5
     for request, found in zip(requests, together(*images, padded=True), strict=True):

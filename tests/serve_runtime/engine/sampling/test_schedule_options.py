@@ -98,19 +98,19 @@ def needs_signal(model, name, options):
 @pytest.mark.parametrize(("name", "options"), OFFERS + TOGETHER, ids=str)
 @pytest.mark.usefixtures("with_scipy")
 def test_each_option_draws_as_in_diffusers_alone_and_in_company(bench, request, kind, name, options):
-    studio = bench(request.getfixturevalue(kind))
+    runner = bench(request.getfixturevalue(kind))
     wanted = replace(RED, scheduler=name, schedule=options)
-    if needs_signal(studio.model, name, options):
+    if needs_signal(runner.model, name, options):
         wanted = replace(wanted, schedule=options._replace(timestep_spacing="leading"))
         with pytest.raises(InvalidRequest):
-            schedulers.fresh(studio.model.pipeline.scheduler, name, 5, options)
+            schedulers.fresh(runner.model.pipeline.scheduler, name, 5, options)
         if name == "LCM":
             return  # It always starts at the last timestep.
-    stock = studio.stock(
-        wanted, scheduler=of_diffusers(studio.model.pipeline.scheduler, name, wanted.schedule)
+    stock = runner.stock(
+        wanted, scheduler=of_diffusers(runner.model.pipeline.scheduler, name, wanted.schedule)
     )
-    (alone,) = studio.latents(wanted)
-    together = studio.latents(*COMPANY, wanted)[-1]
+    (alone,) = runner.latents(wanted)
+    together = runner.latents(*COMPANY, wanted)[-1]
     assert same(alone, stock)
     assert same(together, stock)
 
@@ -118,20 +118,20 @@ def test_each_option_draws_as_in_diffusers_alone_and_in_company(bench, request, 
 @pytest.mark.usefixtures("with_scipy")
 def test_steps_that_fall_on_one_timestep_are_all_taken(bench, xl_model):
     """Stock SDXL counts its steps, as here; stock Stable Diffusion searches for them and ends in an error."""
-    studio, options = bench(xl_model), ScheduleOptions("beta", "trailing", rescale_betas_zero_snr=True)
+    runner, options = bench(xl_model), ScheduleOptions("beta", "trailing", rescale_betas_zero_snr=True)
     wanted = replace(RED, scheduler="UniPC", schedule=options)
     timesteps = schedulers.fresh(xl_model.pipeline.scheduler, "UniPC", 5, options).timesteps
     assert len(set(timesteps.tolist())) < 5
-    stock = studio.stock(wanted, scheduler=of_diffusers(xl_model.pipeline.scheduler, "UniPC", options))
-    assert same(studio.latents(*COMPANY, wanted)[-1], stock)
+    stock = runner.stock(wanted, scheduler=of_diffusers(xl_model.pipeline.scheduler, "UniPC", options))
+    assert same(runner.latents(*COMPANY, wanted)[-1], stock)
 
 
 @pytest.mark.parametrize("name", get_args(SchedulerName))
 def test_each_offered_option_changes_the_picture(bench, model, name):
-    studio = bench(model)
-    (usual,) = studio.latents(replace(RED, scheduler=name))
+    runner = bench(model)
+    (usual,) = runner.latents(replace(RED, scheduler=name))
     for field in OFFERED[name]:
-        found = studio.latents(*(replace(RED, scheduler=name, schedule=each) for each in EVERY[field]))
+        found = runner.latents(*(replace(RED, scheduler=name, schedule=each) for each in EVERY[field]))
         assert any(not same(each, usual) for each in found), field
 
 
@@ -199,12 +199,12 @@ def test_quantiles_are_those_of_the_beta_distribution(count):
 @pytest.mark.parametrize("guidance", [4.0, 1.0])
 @pytest.mark.parametrize("rescale", [0.7, 1.0])
 def test_guidance_is_rescaled_as_in_diffusers(bench, request, kind, guidance, rescale):
-    studio = bench(request.getfixturevalue(kind))
+    runner = bench(request.getfixturevalue(kind))
     wanted = replace(RED, guidance=guidance, guidance_rescale=rescale)
-    stock = studio.stock(wanted, guidance_rescale=rescale)
-    assert same(studio.latents(wanted)[0], stock)
-    assert same(studio.latents(*COMPANY, wanted)[-1], stock)
-    assert same(stock, studio.stock(wanted)) == (guidance == 1)
+    stock = runner.stock(wanted, guidance_rescale=rescale)
+    assert same(runner.latents(wanted)[0], stock)
+    assert same(runner.latents(*COMPANY, wanted)[-1], stock)
+    assert same(stock, runner.stock(wanted)) == (guidance == 1)
 
 
 @pytest.fixture
@@ -217,15 +217,15 @@ def old_transformers(request, monkeypatch):
 @pytest.mark.parametrize(("kind", "skips"), [("model", (0, 1, 2)), ("xl_model", (0, 1))])
 @pytest.mark.usefixtures("old_transformers")
 def test_layers_are_skipped_as_in_diffusers(bench, request, kind, skips):
-    studio = bench(request.getfixturevalue(kind))
+    runner = bench(request.getfixturevalue(kind))
     found = []
     for skip in skips:
         wanted = replace(RED, clip_skip=skip)
-        stock = studio.stock(wanted, clip_skip=skip)
-        assert same(studio.latents(wanted)[0], stock)
-        assert same(studio.latents(RED, *COMPANY, wanted)[-1], stock)
+        stock = runner.stock(wanted, clip_skip=skip)
+        assert same(runner.latents(wanted)[0], stock)
+        assert same(runner.latents(RED, *COMPANY, wanted)[-1], stock)
         found.append(stock)
-    assert same(found[0], studio.stock(RED))
+    assert same(found[0], runner.stock(RED))
     assert not same(found[0], found[1])
 
 

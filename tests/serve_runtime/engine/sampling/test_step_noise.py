@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 
 from sd_runtime.engine.device import Device
-from sd_runtime.engine.execution.runners import preparation, studio
-from sd_runtime.engine.image_task import drawings
+from sd_runtime.engine.execution.runners import preparation, runner
+from sd_runtime.engine.image_task import tasks
 from sd_runtime.engine.interface import ImageRequest
 from sd_runtime.engine.sampling.step_noise import WINDOW, NoiseAhead, StepNoise
 from sd_runtime.engine.sampling.step_plan import MODEL_TYPE
@@ -101,12 +101,12 @@ def test_no_step_draws_where_the_noise_is_drawn_ahead(monkeypatch, model):
     monkeypatch.setattr(
         StepNoise, "_draw", lambda self, dtype: (drawn.append(in_step[0]), draw(self, dtype))[1]
     )
-    pictures, wanted = drawings(replace(ANCESTRAL, count=2), model.family), []
-    room = studio(model, Silent())
+    pictures, wanted = tasks(replace(ANCESTRAL, count=2), model.family), []
+    room = runner(model, Silent())
     assert preparation(model, Silent(), wanted.append)(pictures) == []
     for each in pictures:
         room.join(each)
-    while room.drawings():
+    while room.tasks():
         while wanted:
             wanted.pop().draw_ahead()
         in_step[0] = True

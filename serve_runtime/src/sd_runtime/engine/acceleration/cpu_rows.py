@@ -20,7 +20,7 @@ from sd_runtime.engine.sampling.batched_step import Forward
 _WORTH = 512  # cells of latents; for fewer, what Python does between the operators takes longer than they do
 
 
-class Lanes:
+class CpuRows:
     """A call like the one it is given, on `cores` cores if it is large enough; below that one core is left to others.
 
     Of a large call's cores those are left out that compute something else, as many as `beside` says.

@@ -9,7 +9,7 @@ import torch
 from sd_runtime.config import Optimizations, Quantization
 from sd_runtime.engine.acceleration import quantizing
 from sd_runtime.engine.acceleration.compiled import CompiledCall, Compiler
-from sd_runtime.engine.acceleration.cpu_rows import Lanes
+from sd_runtime.engine.acceleration.cpu_rows import CpuRows
 from sd_runtime.engine.acceleration.cuda_graphs import Graphs
 from sd_runtime.engine.device import Device, cores
 from sd_runtime.engine.lora.lora_switch import LoraSwitch
@@ -73,7 +73,7 @@ def tune(
         return Tuned(graphs, effective, compiled, graphs)
     # Compiled code is called by one thread: torch's guards, when two check them at once, fail and compile anew.
     shared_out = device.kind == "cpu" and cores() > 1 and not compiled
-    return Tuned(Lanes(call, cores(), device.beside) if shared_out else call, effective, compiled)
+    return Tuned(CpuRows(call, cores(), device.beside) if shared_out else call, effective, compiled)
 
 
 def _channels_last(pipeline: Any, device: Device) -> bool:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from sd_runtime.engine import failures
 from sd_runtime.engine.device import Device
 from sd_runtime.engine.execution.preparing import Prepare
-from sd_runtime.engine.image_task import Drawing
-from sd_runtime.engine.request_updates import Stream
+from sd_runtime.engine.image_task import ImageTask
+from sd_runtime.engine.request_updates import RequestUpdates
 from sd_runtime.errors import GenerationFailed
 from sd_runtime.observability.observer import Observer, Outcome
 
@@ -27,7 +27,7 @@ class Admission:
     def __init__(
         self,
         prepare: Prepare,
-        hand_over: Callable[[Stream | None], None],
+        hand_over: Callable[[RequestUpdates | None], None],
         *,
         on: Device,
         observer: Observer,
@@ -44,8 +44,8 @@ class Admission:
         self._hand_over = hand_over
         self._device = on
         self._observer = observer
-        self._inbox: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
-        self._held: set[Stream] = set()
+        self._inbox: queue.SimpleQueue[RequestUpdates | None] = queue.SimpleQueue()
+        self._held: set[RequestUpdates] = set()
         self._open = True
         self._thread = threading.Thread(target=self._run, name="admission", daemon=True)
         self._thread.start()
@@ -57,9 +57,9 @@ class Admission:
 
     def waiting(self) -> int:
         """Images that have arrived and are not ready."""
-        return sum(len(stream.drawings) for stream in tuple(self._held))
+        return sum(len(stream.tasks) for stream in tuple(self._held))
 
-    def put(self, stream: Stream) -> None:
+    def put(self, stream: RequestUpdates) -> None:
         """Prepare the images of a request; from any thread."""
         self._held.add(stream)
         self._inbox.put(stream)
@@ -79,38 +79,38 @@ class Admission:
             stream.put(GenerationFailed(CLOSED))
         self._hand_over(None)
 
-    def _arrived(self) -> Sequence[Stream]:
+    def _arrived(self) -> Sequence[RequestUpdates]:
         """Wait for a request; it and others that have arrived meanwhile."""
         found = [self._inbox.get()]
         while len(found) < _AT_ONCE and not self._inbox.empty():
             found.append(self._inbox.get())
         return [stream for stream in found if stream is not None]
 
-    def _admit(self, streams: Sequence[Stream]) -> None:
-        failed = self._failed([each for stream in streams for each in stream.drawings if not each.cancelled])
+    def _admit(self, streams: Sequence[RequestUpdates]) -> None:
+        failed = self._failed([each for stream in streams for each in stream.tasks if not each.cancelled])
         for stream in streams:
             self._held.discard(stream)
-            error = next((failed[each] for each in stream.drawings if each in failed), None)
+            error = next((failed[each] for each in stream.tasks if each in failed), None)
             if error is not None:
                 self._fail(stream, error, failed)
-            elif all(each.cancelled for each in stream.drawings):
-                self._report("cancelled", stream.drawings)
+            elif all(each.cancelled for each in stream.tasks):
+                self._report("cancelled", stream.tasks)
             else:
                 self._hand_over(stream)
 
-    def _failed(self, drawings: Sequence[Drawing]) -> dict[Drawing, Exception]:
+    def _failed(self, tasks: Sequence[ImageTask]) -> dict[ImageTask, Exception]:
         """Prepare images; those that fail, and why."""
         try:
-            return dict(self._prepare(drawings)) if drawings else {}
+            return dict(self._prepare(tasks)) if tasks else {}
         except Exception as error:  # noqa: BLE001 - a fault of the device; the thread outlives it, and these images fail
-            return dict.fromkeys(drawings, error)
+            return dict.fromkeys(tasks, error)
 
-    def _fail(self, stream: Stream, error: Exception, failed: dict[Drawing, Exception]) -> None:
+    def _fail(self, stream: RequestUpdates, error: Exception, failed: dict[ImageTask, Exception]) -> None:
         stream.cancel()
-        self._report("failed", [each for each in stream.drawings if each in failed])
-        self._report("cancelled", [each for each in stream.drawings if each not in failed])
-        stream.put(failures.told(error, stream.drawings[0].request.id))
+        self._report("failed", [each for each in stream.tasks if each in failed])
+        self._report("cancelled", [each for each in stream.tasks if each not in failed])
+        stream.put(failures.told(error, stream.tasks[0].request.id))
 
-    def _report(self, outcome: Outcome, drawings: Sequence[Drawing]) -> None:
-        for _ in drawings:
+    def _report(self, outcome: Outcome, tasks: Sequence[ImageTask]) -> None:
+        for _ in tasks:
             self._observer.outcome(outcome)

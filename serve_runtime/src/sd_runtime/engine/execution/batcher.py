@@ -4,7 +4,7 @@
 Three rules decide, each in a place of its own:
 
 - A set of LoRAs keeps its turn for a while, since a switch is dear: `lora_turn`.
-- Of the keys that may be next, the one charged least is: `Groups`. Each key is charged the latent pixels it computes,
+- Of the keys that may be next, the one charged least is: `Batcher`. Each key is charged the latent pixels it computes,
   divided by its images. So every image gets the same share of the device, small ones do not wait for a large one to
   end, and keys of one set alternate at every step, which costs nothing.
 - Within a key, requests take turns by image: `fair_queue`.
@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 
 from sd_runtime.engine.execution.fair_queue import FairQueue
 from sd_runtime.engine.execution.lora_turn import TURN_SECONDS, LoraTurn
-from sd_runtime.engine.image_task import Drawing, Kind
+from sd_runtime.engine.image_task import BatchKey, ImageTask
 
 _CALM_TICKS = 200  # without running out of memory before more is tried again
 
 
 @dataclass
-class Budget:
+class BatchLimits:
     """How much one UNet call may hold.
 
     Attributes:
@@ -63,7 +63,7 @@ class _Group:
     members: FairQueue = field(default_factory=FairQueue)
 
 
-class Groups:
+class Batcher:
     """Images that are not finished, by batch key."""
 
     def __init__(
@@ -80,22 +80,22 @@ class Groups:
             turn_seconds: that a set of LoRAs keeps its turn at least; 0: sets alternate at every step.
             clock: monotonic seconds.
         """
-        self._groups: dict[Kind, _Group] = {}
+        self._groups: dict[BatchKey, _Group] = {}
         self._turn = LoraTurn(turn_seconds, switch_seconds, clock)
         self._clock = 0.0  # what a key that comes now is held to have been charged
 
     def __len__(self) -> int:
         return sum(len(group.members) for group in self._groups.values())
 
-    def add(self, drawing: Drawing) -> None:
+    def add(self, task: ImageTask) -> None:
         """It may join the next call of its key; a new key is next within its set of LoRAs."""
-        group = self._groups.setdefault(drawing.kind, _Group(self._clock, self._clock))
-        group.members.add(drawing)
+        group = self._groups.setdefault(task.kind, _Group(self._clock, self._clock))
+        group.members.add(task)
 
-    def drop(self, gone: Iterable[Drawing]) -> None:
+    def drop(self, gone: Iterable[ImageTask]) -> None:
         """Take out images that are finished, failed or cancelled."""
         leaving = set(gone)
-        for kind in {drawing.kind for drawing in leaving} & self._groups.keys():
+        for kind in {task.kind for task in leaving} & self._groups.keys():
             group = self._groups[kind]
             group.members.remove(leaving)
             if not group.members:
@@ -103,11 +103,11 @@ class Groups:
                 self._clock += (group.charged - group.joined) / len(self._groups)
                 del self._groups[kind]
 
-    def all(self) -> list[Drawing]:
+    def all(self) -> list[ImageTask]:
         """Every image."""
-        return [drawing for group in self._groups.values() for drawing in group.members.all()]
+        return [task for group in self._groups.values() for task in group.members.all()]
 
-    def next(self, budget: Budget) -> Sequence[Drawing]:
+    def next(self, budget: BatchLimits) -> Sequence[ImageTask]:
         """The images of the next call, in the order of their turns; empty if there are none."""
         if not self._groups:
             return ()
@@ -117,20 +117,20 @@ class Groups:
         batch = _head(group.members.first(budget.pictures), budget)
         group.members.begin(batch)
         self._clock = max(self._clock, group.charged)
-        group.charged += sum(drawing.rows for drawing in batch) * kind.height * kind.width / len(batch)
+        group.charged += sum(task.rows for task in batch) * kind.height * kind.width / len(batch)
         return batch
 
-    def ahead(self, drawing: Drawing) -> int:
+    def ahead(self, task: ImageTask) -> int:
         """Images of its key that begin before it unless others arrive."""
-        group = self._groups.get(drawing.kind)
-        return 0 if group is None else group.members.ahead(drawing)
+        group = self._groups.get(task.kind)
+        return 0 if group is None else group.members.ahead(task)
 
 
-def _head(members: Sequence[Drawing], budget: Budget) -> Sequence[Drawing]:
+def _head(members: Sequence[ImageTask], budget: BatchLimits) -> Sequence[ImageTask]:
     """As many of the first as memory allows, one at least."""
     kind, pixels = members[0].kind, 0
-    for count, drawing in enumerate(members):
-        pixels += drawing.rows * kind.height * kind.width
+    for count, task in enumerate(members):
+        pixels += task.rows * kind.height * kind.width
         if pixels > budget.now and count > 0:
             return members[:count]
     return members

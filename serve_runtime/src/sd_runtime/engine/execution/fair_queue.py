@@ -13,61 +13,61 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.image_task import ImageTask
 
 
 @dataclass(frozen=True)
 class _Waiting:
-    drawing: Drawing
+    task: ImageTask
     turn: int
 
     @property
     def order(self) -> tuple[int, int]:
         """By turn, then by number within the request; equal ones keep the order of their arrival."""
-        return self.turn, self.drawing.index
+        return self.turn, self.task.index
 
 
 class FairQueue:
     """Images of one batch key that are not finished."""
 
     def __init__(self) -> None:
-        self._begun: list[Drawing] = []
+        self._begun: list[ImageTask] = []
         self._waiting: list[_Waiting] = []  # sorted by `order`
         self._now = -1
 
     def __len__(self) -> int:
         return len(self._begun) + len(self._waiting)
 
-    def add(self, drawing: Drawing) -> None:
+    def add(self, task: ImageTask) -> None:
         """Let an image wait for its turn; the images of one request are added in their order."""
-        waiting = _Waiting(drawing, self._now + 1 + drawing.index)
+        waiting = _Waiting(task, self._now + 1 + task.index)
         insort(self._waiting, waiting, key=lambda each: each.order)
 
-    def remove(self, gone: set[Drawing]) -> None:
+    def remove(self, gone: set[ImageTask]) -> None:
         """Take out images, wherever they are."""
         self._begun = [each for each in self._begun if each not in gone]
-        self._waiting = [each for each in self._waiting if each.drawing not in gone]
+        self._waiting = [each for each in self._waiting if each.task not in gone]
 
-    def all(self) -> list[Drawing]:
+    def all(self) -> list[ImageTask]:
         """Every image, in the order in which they begin."""
-        return [*self._begun, *(each.drawing for each in self._waiting)]
+        return [*self._begun, *(each.task for each in self._waiting)]
 
-    def first(self, most: int) -> list[Drawing]:
+    def first(self, most: int) -> list[ImageTask]:
         """The images at the head, `most` at most; none of them begins by this."""
         return [
             *self._begun[:most],
-            *(each.drawing for each in islice(self._waiting, max(0, most - len(self._begun)))),
+            *(each.task for each in islice(self._waiting, max(0, most - len(self._begun)))),
         ]
 
-    def begin(self, batch: Sequence[Drawing]) -> None:
+    def begin(self, batch: Sequence[ImageTask]) -> None:
         """Count images that `first` gave as begun."""
         new = len(set(batch) - set(self._begun))
         for each in self._waiting[:new]:
             self._now = max(self._now, each.turn)
-            self._begun.append(each.drawing)
+            self._begun.append(each.task)
         del self._waiting[:new]
 
-    def ahead(self, drawing: Drawing) -> int:
+    def ahead(self, task: ImageTask) -> int:
         """Images that begin before this one unless others arrive; 0 for one that does not wait."""
-        waiting = [each.drawing for each in self._waiting]
-        return waiting.index(drawing) if drawing in waiting else 0
+        waiting = [each.task for each in self._waiting]
+        return waiting.index(task) if task in waiting else 0

@@ -9,7 +9,7 @@ the longest turn. Without other sets in flight a turn has no effect.
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from sd_runtime.engine.image_task import Kind
+from sd_runtime.engine.image_task import BatchKey
 from sd_runtime.engine.lora.lora_switch import Active
 
 TURN_SECONDS = 0.25
@@ -42,13 +42,13 @@ class LoraTurn:
         self._loras: Active | None = None
         self._began = 0.0
 
-    def eligible(self, kinds: Iterable[Kind]) -> Sequence[Kind]:
+    def eligible(self, kinds: Iterable[BatchKey]) -> Sequence[BatchKey]:
         """Those of the batch keys that may be next: while the turn lasts those of its set, else all."""
         every = list(kinds)
         own = [kind for kind in every if kind.active_loras == self._loras]
         return own if own and not self._is_over() else every
 
-    def take(self, kind: Kind) -> None:
+    def take(self, kind: BatchKey) -> None:
         """Let the next step be one of this batch key; a turn begins if the last one is over or of another set."""
         if kind.active_loras != self._loras or self._is_over():
             self._loras, self._began = kind.active_loras, self._clock()

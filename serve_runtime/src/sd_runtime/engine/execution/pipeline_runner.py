@@ -14,10 +14,10 @@ from transformers import CLIPTextModel
 
 from sd_runtime.engine import failures, schedule_options
 from sd_runtime.engine.device import Device
-from sd_runtime.engine.execution.batcher import Budget
+from sd_runtime.engine.execution.batcher import BatchLimits
 from sd_runtime.engine.execution.step_batch_runner import Tick
 from sd_runtime.engine.execution.step_timer import StepTimer
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.interface import ImageRequest
 from sd_runtime.engine.lora.lora_switch import LoraSwitch
 from sd_runtime.errors import ContentWithheld, GenerationFailed, InvalidRequest, ModelInvalid
@@ -30,7 +30,7 @@ class _Unwanted(Exception):
     """Nobody waits for the picture any more; raised inside the call, it ends it and leaves the pipeline whole."""
 
 
-class StockStudio:
+class PipelineRunner:
     """The studio for all other pipelines; a tick is a whole picture.
 
     Attributes:
@@ -38,79 +38,79 @@ class StockStudio:
     """
 
     def __init__(self, pipeline: Any, loras: LoraSwitch, device: Device, observer: Observer) -> None:
-        self.budget = Budget(1, 1)
-        self.on_step: Callable[[Drawing], None] = lambda _: None
+        self.budget = BatchLimits(1, 1)
+        self.on_step: Callable[[ImageTask], None] = lambda _: None
         self._pipeline = pipeline
         self._loras = loras
         self._device = device
         self._observer = observer
-        self._waiting: list[Drawing] = []
+        self._waiting: list[ImageTask] = []
         self._drawing = False
 
-    def join(self, drawing: Drawing) -> None:
+    def join(self, task: ImageTask) -> None:
         """It is drawn after those that are there."""
-        self._waiting.append(drawing)
+        self._waiting.append(task)
 
-    def drawings(self) -> Sequence[Drawing]:
+    def tasks(self) -> Sequence[ImageTask]:
         """All that are not finished."""
         return self._waiting
 
-    def ahead(self, drawing: Drawing) -> int:
+    def ahead(self, task: ImageTask) -> int:
         """Pictures that wait before it, and the one that is drawn."""
-        return self._waiting.index(drawing) + self._drawing if drawing in self._waiting else 0
+        return self._waiting.index(task) + self._drawing if task in self._waiting else 0
 
     def tick(self) -> Tick:
         """Draw the oldest picture that is wanted."""
-        done = Tick(cancelled=[drawing for drawing in self._waiting if drawing.cancelled])
-        self._waiting = [drawing for drawing in self._waiting if not drawing.cancelled]
+        done = Tick(cancelled=[task for task in self._waiting if task.cancelled])
+        self._waiting = [task for task in self._waiting if not task.cancelled]
         if self._waiting:
             self._drawing = True
             self._draw(self._waiting.pop(0), done)
             self._drawing = False
         return done
 
-    def _draw(self, drawing: Drawing, done: Tick) -> None:
+    def _draw(self, task: ImageTask, done: Tick) -> None:
         began = time.monotonic()
-        self._observer.phase("queue", began - drawing.since)
+        self._observer.phase("queue", began - task.since)
         try:
-            self._loras.activate(*drawing.kind.active_loras)
+            self._loras.activate(*task.kind.active_loras)
             with torch.inference_mode():
-                drawing.image = self._call(drawing)
+                task.image = self._call(task)
         except _Unwanted:
-            done.cancelled.append(drawing)
+            done.cancelled.append(task)
         except Exception as error:  # noqa: BLE001 - this picture fails, the next is drawn
             if failures.out_of_memory(error):
                 error = error.with_traceback(None)
                 failures.free_memory()
-            done.failed.append((drawing, _refusal(error) or error))
+            done.failed.append((task, _refusal(error) or error))
         else:
             self._observer.phase("denoise", time.monotonic() - began)
-            done.finished.append(drawing)
+            done.finished.append(task)
 
-    def _call(self, drawing: Drawing) -> Image.Image:
-        drawing.begun, drawing.steps = True, drawing.request.steps or 1
-        self.on_step(drawing)
+    def _call(self, task: ImageTask) -> Image.Image:
+        task.begun, task.steps = True, task.request.steps or 1
+        self.on_step(task)
         timer = StepTimer(self._device, partial(self._observer.step, 1))
 
         def after_step(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            if drawing.cancelled:
+            if task.cancelled:
                 raise _Unwanted
             timer.end_step()
-            drawing.step = min(step + 1, drawing.steps)
-            self.on_step(drawing)
+            task.step = min(step + 1, task.steps)
+            self.on_step(task)
             return tensors
 
         takes_callback = "callback_on_step_end" in _offered(self._pipeline)
         with timer.watching(self._pipeline):
             result = self._pipeline(
-                **arguments(self._pipeline, drawing.request),
-                generator=torch.Generator("cpu").manual_seed(drawing.seed),
+                **arguments(self._pipeline, task.request),
+                generator=torch.Generator("cpu").manual_seed(task.seed),
                 output_type="pt",
                 **({"callback_on_step_end": after_step} if takes_callback else {}),
             )
         if any(getattr(result, "nsfw_content_detected", None) or ()):
-            raise ContentWithheld.image(drawing.index, drawing.request.count)
-        return _image(result.images[0], drawing.request)
+            raise ContentWithheld.image(task.index, task.request.count)
+        return _image(result.images[0], task.request)
 
 
 def check_call(pipeline: Any, what: str) -> None:
@@ -129,10 +129,10 @@ def check_call(pipeline: Any, what: str) -> None:
         and each.kind not in {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
         and each.name not in _SENT
     ]
-    task = _other_task(kind)
-    if not (wanted or task):
+    purpose = _other_task(kind)
+    if not (wanted or purpose):
         return
-    reason = f"it needs {', '.join(wanted)}" if wanted else f"it is for {task}"
+    reason = f"it needs {', '.join(wanted)}" if wanted else f"it is for {purpose}"
     raise ModelInvalid(
         f"{what}: a {kind.__name__} cannot generate from a prompt alone: {reason}; use a text-to-image model"
     )
@@ -144,11 +144,11 @@ def _other_task(kind: type[Any]) -> str:
 
     if kind in auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values():
         return ""
-    tasks = {
+    purposes = {
         "image-to-image": auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
         "inpainting": auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
     }
-    return next((name for name, kinds in tasks.items() if kind in kinds.values()), "")
+    return next((name for name, kinds in purposes.items() if kind in kinds.values()), "")
 
 
 def _refusal(error: Exception) -> InvalidRequest | None:

@@ -13,16 +13,16 @@ import torch
 
 from sd_runtime.engine import failures
 from sd_runtime.engine.device import Device
-from sd_runtime.engine.execution.prompt_cache import Prompts
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.execution.prompt_cache import PromptCache
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.lora.lora_switch import LoraSwitch
 from sd_runtime.engine.pipelines.families import Conditions, Family
 from sd_runtime.engine.sampling.denoise_state import begin
 from sd_runtime.engine.sampling.step_noise import StepNoise
 from sd_runtime.observability.observer import Observer
 
-Failure = tuple[Drawing, Exception]
-Prepare = Callable[[Sequence[Drawing]], list[Failure]]
+Failure = tuple[ImageTask, Exception]
+Prepare = Callable[[Sequence[ImageTask]], list[Failure]]
 """Makes images ready for the denoising loop; returns those that cannot be prepared, and why."""
 
 
@@ -53,9 +53,9 @@ class Preparer:
         self._family = family
         self._device = device
         self._draw_ahead = draw_ahead
-        self._prompts = Prompts(family, loras, observer)
+        self._prompts = PromptCache(family, loras, observer)
 
-    def prepare(self, drawings: Sequence[Drawing]) -> list[Failure]:
+    def prepare(self, tasks: Sequence[ImageTask]) -> list[Failure]:
         """Give images their trajectories, prompts of one set of LoRAs encoded together.
 
         Images of one request share the tensors of its prompts: one that waits holds no more than its latents.
@@ -64,60 +64,60 @@ class Preparer:
             Images that cannot be prepared, and why.
         """
         with torch.inference_mode():
-            failed = [failure for same in _by_loras(drawings) for failure in self._prepare(same)]
+            failed = [failure for same in _by_loras(tasks) for failure in self._prepare(same)]
         ready = self._device.mark()
-        for drawing in drawings:
-            drawing.ready = ready
+        for task in tasks:
+            task.ready = ready
         self._device.wait([ready])
         return failed
 
-    def _prepare(self, drawings: Sequence[Drawing]) -> list[Failure]:
+    def _prepare(self, tasks: Sequence[ImageTask]) -> list[Failure]:
         """All at once; if that fails for several, one by one, so that only the culprit fails."""
         try:
-            self._give_trajectories(drawings)
+            self._give_trajectories(tasks)
         except Exception as error:  # noqa: BLE001 - whatever failed, the others are prepared
             if failures.out_of_memory(error):
                 error = error.with_traceback(None)  # its frames hold tensors
                 failures.free_memory()
-            if len(drawings) == 1:
-                return [(drawings[0], error)]
+            if len(tasks) == 1:
+                return [(tasks[0], error)]
         else:
             return []
-        return [failure for each in drawings for failure in self._prepare([each])]
+        return [failure for each in tasks for failure in self._prepare([each])]
 
-    def _give_trajectories(self, drawings: Sequence[Drawing]) -> None:
-        prompts = [prompt for drawing in drawings for prompt in drawing.prompts]
-        encodings = self._prompts.encode(prompts, drawings[0].kind.active_loras)
-        for _, of_request in groupby(drawings, key=lambda each: id(each.request)):
+    def _give_trajectories(self, tasks: Sequence[ImageTask]) -> None:
+        prompts = [prompt for task in tasks for prompt in task.prompts]
+        encodings = self._prompts.encode(prompts, tasks[0].kind.active_loras)
+        for _, of_request in groupby(tasks, key=lambda each: id(each.request)):
             first, *others = of_request
             positive, *negative = (encodings[prompt] for prompt in first.prompts)
             conditions = self._family.conditions(
                 first.request, positive, negative[0] if negative else positive
             )
-            for drawing in (first, *others):
-                self._give_trajectory(drawing, conditions)
+            for task in (first, *others):
+                self._give_trajectory(task, conditions)
 
-    def _give_trajectory(self, drawing: Drawing, conditions: Conditions) -> None:
-        drawing.trajectory = begin(
+    def _give_trajectory(self, task: ImageTask, conditions: Conditions) -> None:
+        task.trajectory = begin(
             self._pipeline.scheduler,
-            drawing.request,
-            seed=drawing.seed,
+            task.request,
+            seed=task.seed,
             conditions=conditions,
             channels=self._pipeline.unet.config.in_channels,
             cell=self._pipeline.vae_scale_factor,
         )
-        drawing.steps = drawing.trajectory.plan.steps
-        drawing.trajectory.noise.refill = self._draw_ahead
-        self._draw_ahead(drawing.trajectory.noise)
+        task.steps = task.trajectory.plan.steps
+        task.trajectory.noise.refill = self._draw_ahead
+        self._draw_ahead(task.trajectory.noise)
 
 
-def as_they_are(_: Sequence[Drawing]) -> list[Failure]:
+def as_they_are(_: Sequence[ImageTask]) -> list[Failure]:
     """For pipelines that draw by their own call: these prepare their images themselves."""
     return []
 
 
-def _by_loras(drawings: Iterable[Drawing]) -> list[list[Drawing]]:
-    found: dict[Any, list[Drawing]] = {}
-    for drawing in drawings:
-        found.setdefault(drawing.kind.active_loras, []).append(drawing)
+def _by_loras(tasks: Iterable[ImageTask]) -> list[list[ImageTask]]:
+    found: dict[Any, list[ImageTask]] = {}
+    for task in tasks:
+        found.setdefault(task.kind.active_loras, []).append(task)
     return list(found.values())

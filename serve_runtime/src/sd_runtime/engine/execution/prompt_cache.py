@@ -13,7 +13,7 @@ from sd_runtime.observability.observer import Observer
 _KEPT = 256  # chunks: 80 MB for SDXL
 
 
-class Prompts:
+class PromptCache:
     """Encodes prompts; LoRAs change encodings, so those of one set and its strengths are apart."""
 
     def __init__(self, family: Family, loras: LoraSwitch, observer: Observer, kept: int = _KEPT) -> None:

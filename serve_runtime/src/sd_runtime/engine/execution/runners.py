@@ -4,13 +4,13 @@
 from collections.abc import Callable
 
 from sd_runtime.config import Batching
-from sd_runtime.engine.execution.batcher import Budget, Groups
-from sd_runtime.engine.execution.pipeline_runner import StockStudio
+from sd_runtime.engine.execution.batcher import Batcher, BatchLimits
+from sd_runtime.engine.execution.pipeline_runner import PipelineRunner
 from sd_runtime.engine.execution.preparing import Prepare, Preparer, as_they_are
-from sd_runtime.engine.execution.step_batch_runner import Denoiser, Studio
+from sd_runtime.engine.execution.step_batch_runner import Runner, StepBatchRunner
 from sd_runtime.engine.model import LoadedModel
 from sd_runtime.engine.sampling.step_noise import StepNoise
-from sd_runtime.engine.sampling.unet_batch import NoisePredictor
+from sd_runtime.engine.sampling.unet_batch import UNetBatch
 from sd_runtime.observability.observer import Observer
 
 # Activations of a UNet for one cell of latents, in numbers per channel of its widest blocks: skip connections of
@@ -21,15 +21,15 @@ _GUESSED_SHARE, _MEASURED_SHARE = 0.5, 0.9
 _CPU_MEMORY = 4 * 2**30
 
 
-def studio(model: LoadedModel, observer: Observer) -> Studio:
+def runner(model: LoadedModel, observer: Observer) -> Runner:
     """A studio that draws with the model; one at a time may be used."""
     if model.family is None or model.tuned.call is None:
-        return StockStudio(model.pipeline, loras=model.loras, device=model.device, observer=observer)
-    return Denoiser(
-        predict=NoisePredictor(model.tuned.call, padded=model.tuned.fixed_shapes),
+        return PipelineRunner(model.pipeline, loras=model.loras, device=model.device, observer=observer)
+    return StepBatchRunner(
+        predict=UNetBatch(model.tuned.call, padded=model.tuned.fixed_shapes),
         loras=model.loras,
-        groups=Groups(lambda: model.loras.switch_seconds),
-        budget=Budget(Batching().max_batch_size, _pixels(model)),
+        groups=Batcher(lambda: model.loras.switch_seconds),
+        budget=BatchLimits(Batching().max_batch_size, _pixels(model)),
         device=model.device,
         observer=observer,
     )

@@ -14,10 +14,10 @@ import torch
 
 from sd_runtime.engine import failures
 from sd_runtime.engine.device import Device
-from sd_runtime.engine.execution.batcher import Budget, Groups
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.execution.batcher import Batcher, BatchLimits
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.lora.lora_switch import LoraSwitch
-from sd_runtime.engine.sampling.unet_batch import NoisePredictor
+from sd_runtime.engine.sampling.unet_batch import UNetBatch
 from sd_runtime.observability.observer import Observer
 
 
@@ -32,42 +32,42 @@ class Tick:
         cancelled: pictures that are out, unwanted.
     """
 
-    advanced: list[Drawing] = field(default_factory=list)
-    finished: list[Drawing] = field(default_factory=list)
-    failed: list[tuple[Drawing, Exception]] = field(default_factory=list)
-    cancelled: list[Drawing] = field(default_factory=list)
+    advanced: list[ImageTask] = field(default_factory=list)
+    finished: list[ImageTask] = field(default_factory=list)
+    failed: list[tuple[ImageTask, Exception]] = field(default_factory=list)
+    cancelled: list[ImageTask] = field(default_factory=list)
 
 
-class Studio(Protocol):
+class Runner(Protocol):
     """Where pictures are drawn, a tick at a time; used by one thread."""
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> BatchLimits:
         """What one tick may hold."""
 
-    def join(self, drawing: Drawing) -> None:
+    def join(self, task: ImageTask) -> None:
         """Draw it from the next tick on."""
 
     def tick(self) -> Tick:
         """Draw on."""
 
-    def drawings(self) -> Sequence[Drawing]:
+    def tasks(self) -> Sequence[ImageTask]:
         """All that are not finished."""
 
-    def ahead(self, drawing: Drawing) -> int:
+    def ahead(self, task: ImageTask) -> int:
         """Pictures that wait before it."""
 
 
-class Denoiser:
+class StepBatchRunner:
     """The studio for pipelines of a known family."""
 
     def __init__(
         self,
         *,
-        predict: NoisePredictor,
+        predict: UNetBatch,
         loras: LoraSwitch,
-        groups: Groups,
-        budget: Budget,
+        groups: Batcher,
+        budget: BatchLimits,
         device: Device,
         observer: Observer,
     ) -> None:
@@ -78,54 +78,54 @@ class Denoiser:
         self._observer = observer
         self._groups = groups
 
-    def join(self, drawing: Drawing) -> None:
+    def join(self, task: ImageTask) -> None:
         """Let a prepared image take its first step in the next call of its batch key that has room."""
-        self._groups.add(drawing)
+        self._groups.add(task)
 
-    def drawings(self) -> Sequence[Drawing]:
+    def tasks(self) -> Sequence[ImageTask]:
         """All that are not finished."""
         return self._groups.all()
 
-    def ahead(self, drawing: Drawing) -> int:
+    def ahead(self, task: ImageTask) -> int:
         """Pictures that wait before it."""
-        return self._groups.ahead(drawing)
+        return self._groups.ahead(task)
 
     def tick(self) -> Tick:
         """Let the pictures whose turn it is take a step."""
-        done = Tick(cancelled=[drawing for drawing in self._groups.all() if drawing.cancelled])
+        done = Tick(cancelled=[task for task in self._groups.all() if task.cancelled])
         self._groups.drop(done.cancelled)
         batch = self._groups.next(self.budget)
         if batch:
             with torch.inference_mode():
                 self._draw(batch, done)
-            self._groups.drop(drawing for drawing, _ in done.failed)
+            self._groups.drop(task for task, _ in done.failed)
             self._groups.drop(done.finished)
         return done
 
-    def _draw(self, batch: Sequence[Drawing], done: Tick) -> None:
+    def _draw(self, batch: Sequence[ImageTask], done: Tick) -> None:
         try:
             self._loras.activate(*batch[0].kind.active_loras)
         except Exception as error:  # noqa: BLE001 - other kinds are drawn on
-            done.failed += [(drawing, error) for drawing in batch]
+            done.failed += [(task, error) for task in batch]
             return
-        for drawing in batch:
-            if not drawing.begun:
-                self._begin(drawing)
-        rows = sum(drawing.rows for drawing in batch)
+        for task in batch:
+            if not task.begun:
+                self._begin(task)
+        rows = sum(task.rows for task in batch)
         with self._device.timed(partial(self._observer.step, len(batch), rows)):
             self._advance(batch, done)
 
-    def _begin(self, drawing: Drawing) -> None:
-        trajectory = drawing.trajectory
+    def _begin(self, task: ImageTask) -> None:
+        trajectory = task.trajectory
         self._device.adopt(
-            [trajectory.latents, trajectory.memory, *trajectory.conditions.values()], drawing.ready
+            [trajectory.latents, trajectory.memory, *trajectory.conditions.values()], task.ready
         )
-        drawing.begun = True
+        task.begun = True
         began = time.monotonic()
-        self._observer.phase("queue", began - drawing.since)
-        drawing.since = began
+        self._observer.phase("queue", began - task.since)
+        task.since = began
 
-    def _advance(self, batch: Sequence[Drawing], done: Tick) -> None:
+    def _advance(self, batch: Sequence[ImageTask], done: Tick) -> None:
         """Take one step with all; what fails together is tried in halves, so that only the culprit fails."""
         error = self._try_advance(batch, done)
         if error is None:
@@ -141,24 +141,24 @@ class Denoiser:
         self._advance(batch[:half], done)
         self._advance(batch[half:], done)
 
-    def _try_advance(self, batch: Sequence[Drawing], done: Tick) -> Exception | None:
+    def _try_advance(self, batch: Sequence[ImageTask], done: Tick) -> Exception | None:
         try:
-            advances = self._predict([drawing.trajectory for drawing in batch])
+            advances = self._predict([task.trajectory for task in batch])
         except Exception as error:  # noqa: BLE001 - whatever failed, the others are drawn
             # Its frames hold the tensors that did not fit.
             return error.with_traceback(None) if failures.out_of_memory(error) else error
-        for drawing, advance in zip(batch, advances, strict=True):
+        for task, advance in zip(batch, advances, strict=True):
             try:
-                drawing.trajectory.advance(advance)
+                task.trajectory.advance(advance)
             except Exception as error:  # noqa: BLE001 - likewise
-                done.failed.append((drawing, error))
+                done.failed.append((task, error))
             else:
-                self._count(drawing, done)
+                self._count(task, done)
         return None
 
-    def _count(self, drawing: Drawing, done: Tick) -> None:
-        drawing.step += 1
-        done.advanced.append(drawing)
-        if drawing.finished:
-            done.finished.append(drawing)
-            self._observer.phase("denoise", time.monotonic() - drawing.since)
+    def _count(self, task: ImageTask, done: Tick) -> None:
+        task.step += 1
+        done.advanced.append(task)
+        if task.finished:
+            done.finished.append(task)
+            self._observer.phase("denoise", time.monotonic() - task.since)

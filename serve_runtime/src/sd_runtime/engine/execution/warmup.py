@@ -11,9 +11,9 @@ from sd_runtime.config import Batching, LiveConfig, WarmupShape
 from sd_runtime.engine import failures
 from sd_runtime.engine.acceleration import compile_cache
 from sd_runtime.engine.execution.preparing import Failure
-from sd_runtime.engine.execution.runners import preparation, studio
-from sd_runtime.engine.execution.step_batch_runner import Denoiser
-from sd_runtime.engine.image_task import drawings
+from sd_runtime.engine.execution.runners import preparation, runner
+from sd_runtime.engine.execution.step_batch_runner import StepBatchRunner
+from sd_runtime.engine.image_task import tasks
 from sd_runtime.engine.interface import ImageRequest
 from sd_runtime.engine.lora.lora_switch import Active
 from sd_runtime.engine.model import LoadedModel
@@ -21,7 +21,7 @@ from sd_runtime.engine.postprocess.decode import Decoder
 from sd_runtime.engine.sampling.unet_batch import padded_rows
 from sd_runtime.errors import ContentWithheld, ModelInvalid, ModelUnavailable
 from sd_runtime.observability.observer import Silent
-from sd_runtime.startup import Starting
+from sd_runtime.startup import Startup
 
 _CPU_SIDE = 256
 _UNGUIDED = 1.0
@@ -34,7 +34,7 @@ class _Shape(NamedTuple):
     height: int
 
 
-def warm_up(model: LoadedModel, starting: Starting) -> None:
+def warm_up(model: LoadedModel, startup: Startup) -> None:
     """Draw the configured sizes, or one image where there are none: what is ready has drawn.
 
     The phase is `compile` if that is what takes the time, else `warmup`.
@@ -45,7 +45,7 @@ def warm_up(model: LoadedModel, starting: Starting) -> None:
     """
     fixed = model.tuned.fixed_shapes
     shapes = model.config.warmup or (_trial(model, full_size=fixed),)
-    starting.enter("compile" if model.tuned.compiled else "warmup")
+    startup.enter("compile" if model.tuned.compiled else "warmup")
     with ExitStack() as warming:
         warming.enter_context(model.device.choosing_kernels())
         for each in model.tuned.compiled:
@@ -80,7 +80,7 @@ def prepare(model: LoadedModel, live: LiveConfig) -> None:
     wanted += [(alone, padded_rows(max(guided))) for alone in model.loras.singles]  # of one image each
     for active, count in wanted:
         inputs = _inputs(unet.example, count, height // cell, width // cell)
-        unet.prepare(active, model.device.drawing_threads(), *inputs)
+        unet.prepare(active, model.device.runner_threads(), *inputs)
 
 
 def _guidance(model: LoadedModel, live: LiveConfig) -> float:
@@ -117,7 +117,7 @@ def _batches(model: LoadedModel, most: int) -> tuple[int, ...]:
 
 def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance: float) -> None:
     model.device.enter("drawing")
-    drawing_room = studio(model, Silent())
+    drawing_room = runner(model, Silent())
     request = ImageRequest(
         prompt="",
         width=shape.width,
@@ -127,10 +127,10 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance:
         count=count,
         id=_REQUEST_ID,
     )
-    pictures = drawings(request, model.family)
+    pictures = tasks(request, model.family)
     drawing_room.budget.pictures = count
     pixels = shape.width * shape.height
-    rows = sum(drawing.rows for drawing in pictures)
+    rows = sum(task.rows for task in pictures)
 
     def denoised(peak: int) -> None:
         model.peaks.denoising = max(model.peaks.denoising, peak / (rows * pixels))
@@ -139,13 +139,13 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance:
         model.peaks.decoding = max(model.peaks.decoding, peak / pixels)
 
     _check(model, shape, preparation(model, Silent())(pictures))
-    for drawing in pictures:
-        drawing_room.join(drawing)
-    while drawing_room.drawings():
+    for task in pictures:
+        drawing_room.join(task)
+    while drawing_room.tasks():
         with model.device.peak(denoised):
             tick = drawing_room.tick()
         _check(model, shape, tick.failed)
-    if isinstance(drawing_room, Denoiser):
+    if isinstance(drawing_room, StepBatchRunner):
         model.device.enter("decoding")
         with torch.inference_mode(), model.device.peak(decoded):
             (image,) = Decoder(model.pipeline).decode([pictures[0].trajectory.latents])

@@ -11,11 +11,11 @@ import torch
 from sd_runtime.engine import failures
 from sd_runtime.engine.device import Device
 from sd_runtime.engine.execution.admission import CLOSED
-from sd_runtime.engine.execution.step_batch_runner import Studio, Tick
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.execution.step_batch_runner import Runner, Tick
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.postprocess import previews
-from sd_runtime.engine.postprocess.postprocessor import Finisher
-from sd_runtime.engine.request_updates import Stream
+from sd_runtime.engine.postprocess.postprocessor import PostProcessor
+from sd_runtime.engine.request_updates import RequestUpdates
 from sd_runtime.errors import ContentWithheld, GenerationFailed
 from sd_runtime.observability.observer import Observer
 
@@ -28,24 +28,26 @@ class Worker:
     """Draws on a thread of its own whatever is put in.
 
     Attributes:
-        company_seconds: how long an idle engine waits, from the latest arrival, for others to share the first steps; for no
+        batch_wait_seconds: how long an idle engine waits, from the latest arrival, for others to share the first steps; for no
             more than it drew at once until a moment ago, so that a lone client waits for nobody.
         arriving: number of pictures that have arrived and are not ready.
         idle_seconds: time without a request after which `when_idle` is called, once.
         when_idle: does work that can wait. Its argument reports whether a request has arrived; the work then ends soon.
     """
 
-    def __init__(self, studio: Studio, finisher: Finisher, *, on: Device, observer: Observer) -> None:
-        self.company_seconds = 0.0
+    def __init__(
+        self, runner: Runner, postprocessor: PostProcessor, *, on: Device, observer: Observer
+    ) -> None:
+        self.batch_wait_seconds = 0.0
         self.arriving: Callable[[], int] = lambda: 0
         self.idle_seconds = _IDLE_SECONDS
         self.when_idle: Callable[[Callable[[], bool]], None] = lambda _: None
-        self._studio = studio
-        self._finisher = finisher
+        self._runner = runner
+        self._postprocessor = postprocessor
         self._device = on
         self._observer = observer
-        self._inbox: queue.SimpleQueue[Stream | None] = queue.SimpleQueue()
-        self._streams: dict[Drawing, Stream] = {}
+        self._inbox: queue.SimpleQueue[RequestUpdates | None] = queue.SimpleQueue()
+        self._streams: dict[ImageTask, RequestUpdates] = {}
         self._memory_told = 0.0
         self._most = 0  # pictures at once since it was idle
         self._open = True
@@ -57,7 +59,7 @@ class Worker:
         """Whether it still draws."""
         return self._thread.is_alive()
 
-    def put(self, stream: Stream | None) -> None:
+    def put(self, stream: RequestUpdates | None) -> None:
         """Draw the pictures of a request, which are ready; from any thread.
 
         Args:
@@ -65,10 +67,10 @@ class Worker:
         """
         self._inbox.put(stream)
 
-    def advanced(self, drawing: Drawing) -> None:
+    def advanced(self, task: ImageTask) -> None:
         """A picture took a step, in the middle of a tick, which may be minutes long: requests that arrived learn their place."""
         self._take_arrived()
-        self._tell(Tick(advanced=[drawing]))
+        self._tell(Tick(advanced=[task]))
         self._watch()
 
     def _run(self) -> None:
@@ -81,7 +83,7 @@ class Worker:
         for stream in set(self._streams.values()):
             stream.put(GenerationFailed(CLOSED))
 
-    def _next(self) -> Stream | None:
+    def _next(self) -> RequestUpdates | None:
         """Wait for a request, and use the time."""
         try:
             return self._inbox.get(timeout=self.idle_seconds)
@@ -98,15 +100,15 @@ class Worker:
         self._take(self._next())
         self._device.at_work = True
         lately = time.monotonic() - since < _LATELY_SECONDS
-        self._company(most if most and lately else self._studio.budget.pictures)
+        self._company(most if most and lately else self._runner.budget.pictures)
 
-    def _take(self, stream: Stream | None) -> None:
+    def _take(self, stream: RequestUpdates | None) -> None:
         if stream is None:
             self._open = False
             return
-        for drawing in stream.drawings:
-            self._streams[drawing] = stream
-            self._studio.join(drawing)
+        for task in stream.tasks:
+            self._streams[task] = stream
+            self._runner.join(task)
         self._most = max(self._most, len(self._streams))
 
     def _take_arrived(self) -> None:
@@ -115,8 +117,8 @@ class Worker:
 
     def _company(self, expected: int) -> None:
         """Wait until as many pictures are there as are expected, or the latest has waited its time."""
-        while self._open and len(self._streams) < min(expected, self._studio.budget.pictures):
-            until = max((each.since for each in self._streams), default=0.0) + self.company_seconds
+        while self._open and len(self._streams) < min(expected, self._runner.budget.pictures):
+            until = max((each.since for each in self._streams), default=0.0) + self.batch_wait_seconds
             try:
                 self._take(self._inbox.get(timeout=max(0.0, until - time.monotonic())))
             except queue.Empty:
@@ -124,45 +126,45 @@ class Worker:
 
     def _tick(self) -> None:
         try:
-            tick = self._studio.tick()
+            tick = self._runner.tick()
             self._device.pace()
         except Exception as error:  # noqa: BLE001 - the thread outlives whatever happens
-            lost = self._studio.drawings()
-            tick = Tick(failed=[(drawing, error) for drawing in lost])
-            for drawing in lost:
-                drawing.cancelled = True
+            lost = self._runner.tasks()
+            tick = Tick(failed=[(task, error) for task in lost])
+            for task in lost:
+                task.cancelled = True
         self._tell(tick)
         self._watch()
 
     def _tell(self, tick: Tick) -> None:
-        for drawing in tick.cancelled:
-            if self._streams.pop(drawing, None) is not None:
+        for task in tick.cancelled:
+            if self._streams.pop(task, None) is not None:
                 self._observer.outcome("cancelled")
-        for drawing, error in tick.failed:
-            if (stream := self._streams.pop(drawing, None)) is not None:
+        for task, error in tick.failed:
+            if (stream := self._streams.pop(task, None)) is not None:
                 self._observer.outcome("withheld" if isinstance(error, ContentWithheld) else "failed")
-                stream.put(failures.told(error, drawing.request.id))
-        for stream in {self._streams[drawing]: None for drawing in tick.advanced if drawing in self._streams}:
+                stream.put(failures.told(error, task.request.id))
+        for stream in {self._streams[task]: None for task in tick.advanced if task in self._streams}:
             stream.advanced()
-        for drawing in tick.advanced:
-            number = previews.due(drawing)
-            if number is not None and drawing in self._streams:
-                self._finisher.preview(drawing, self._streams[drawing], number)
-        for drawing in tick.finished:
-            self._finisher.finish(drawing, self._streams.pop(drawing))
+        for task in tick.advanced:
+            number = previews.due(task)
+            if number is not None and task in self._streams:
+                self._postprocessor.preview(task, self._streams[task], number)
+        for task in tick.finished:
+            self._postprocessor.finish(task, self._streams.pop(task))
 
     def _watch(self) -> None:
-        drawings = self._studio.drawings()
-        waiting = [drawing for drawing in drawings if not drawing.begun]
-        self._observer.load(len(waiting) + self.arriving(), len(drawings) - len(waiting))
+        tasks = self._runner.tasks()
+        waiting = [task for task in tasks if not task.begun]
+        self._observer.load(len(waiting) + self.arriving(), len(tasks) - len(waiting))
         self._tell_waiting(waiting)
         now = time.monotonic()
         if now - self._memory_told > _MEMORY_SECONDS:
             self._memory_told = now
             self._observer.memory(self._device.used())
 
-    def _tell_waiting(self, waiting: Sequence[Drawing]) -> None:
-        for drawing in waiting:
-            stream = self._streams.get(drawing)
-            if stream is not None and drawing is stream.drawings[0]:
-                stream.waits(self._studio.ahead(drawing))
+    def _tell_waiting(self, waiting: Sequence[ImageTask]) -> None:
+        for task in waiting:
+            stream = self._streams.get(task)
+            if stream is not None and task is stream.tasks[0]:
+                stream.waits(self._runner.ahead(task))

@@ -16,28 +16,28 @@ import torch
 from PIL import Image
 
 from sd_runtime.engine import device, failures
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.interface import Picture, Preview
 from sd_runtime.engine.postprocess.decode import Decoder
 from sd_runtime.engine.postprocess.previews import LatentColours
-from sd_runtime.engine.request_updates import Stream
+from sd_runtime.engine.request_updates import RequestUpdates
 from sd_runtime.errors import ContentWithheld
 from sd_runtime.observability.observer import Observer
 
 _FILE_THREADS = 2
 
-Encode = Callable[[Image.Image, Drawing], bytes]
+Encode = Callable[[Image.Image, ImageTask], bytes]
 
 
 @dataclass(frozen=True)
 class _Job:
-    drawing: Drawing
-    stream: Stream
+    task: ImageTask
+    stream: RequestUpdates
     latents: torch.Tensor
     ready: Any  # the CUDA event after which the latents are there
 
 
-class Finisher:
+class PostProcessor:
     """Turns latents into files and hands them to the request's stream; decodes up to `pixels` at once."""
 
     def __init__(
@@ -67,18 +67,18 @@ class Finisher:
         """Whether it still decodes."""
         return self._thread.is_alive()
 
-    def finish(self, drawing: Drawing, stream: Stream) -> None:
+    def finish(self, task: ImageTask, stream: RequestUpdates) -> None:
         """Decode and encode a picture whose denoising is done; called by the thread that draws."""
-        if drawing.image is not None:
-            self._submit(self._file, drawing, stream, drawing.image)
+        if task.image is not None:
+            self._submit(self._file, task, stream, task.image)
             return
-        latents, drawing.trajectory = drawing.trajectory.latents, None
-        self._jobs.put(_Job(drawing, stream, latents, self._device.mark()))
+        latents, task.trajectory = task.trajectory.latents, None
+        self._jobs.put(_Job(task, stream, latents, self._device.mark()))
 
-    def preview(self, drawing: Drawing, stream: Stream, number: int) -> None:
+    def preview(self, task: ImageTask, stream: RequestUpdates, number: int) -> None:
         """Show what a picture is to become, if its latents can be shown; likewise."""
         if self._colours is not None:
-            job = _Job(drawing, stream, drawing.trajectory.predicted(), self._device.mark())
+            job = _Job(task, stream, task.trajectory.predicted(), self._device.mark())
             self._submit(self._preview, job, self._colours, number)
 
     def close(self) -> None:
@@ -101,16 +101,16 @@ class Finisher:
                 self._jobs.put(None)
                 break
             waiting.append(more)
-        kind = job.drawing.kind
+        kind = job.task.kind
         room = self._pixels // (kind.height * kind.width) - 1
         chosen = [other for other in waiting if other.latents.shape == job.latents.shape][: max(0, room)]
         waiting[:] = [other for other in waiting if other not in chosen]
         return chosen
 
     def _gone(self, job: _Job) -> bool:
-        if job.drawing.cancelled:
+        if job.task.cancelled:
             self._observer.outcome("cancelled")
-        return job.drawing.cancelled
+        return job.task.cancelled
 
     def _decode(self, jobs: Sequence[_Job]) -> None:
         if not jobs or self._decoder is None:
@@ -122,16 +122,16 @@ class Finisher:
                 results = self._decoder.decode([job.latents for job in jobs])
         except Exception as error:  # noqa: BLE001 - a fault of the device; the thread outlives it, and these images fail
             for job in jobs:
-                self._fail(job.drawing, job.stream, error)
+                self._fail(job.task, job.stream, error)
             return
         for job, result in zip(jobs, results, strict=True):
             self._observer.phase("decode", time.monotonic() - began)
             if isinstance(result, ContentWithheld):
-                self._withhold(job.drawing, job.stream)
+                self._withhold(job.task, job.stream)
             elif isinstance(result, Exception):
-                self._fail(job.drawing, job.stream, result)
+                self._fail(job.task, job.stream, result)
             else:
-                self._submit(self._file, job.drawing, job.stream, result)
+                self._submit(self._file, job.task, job.stream, result)
 
     def _submit(self, work: Callable[..., None], *arguments: Any) -> None:
         """Have a file written; none is after `close`, when nobody waits for one."""
@@ -141,33 +141,33 @@ class Finisher:
             if self._is_open:
                 raise
 
-    def _file(self, drawing: Drawing, stream: Stream, image: Image.Image) -> None:
+    def _file(self, task: ImageTask, stream: RequestUpdates, image: Image.Image) -> None:
         began = time.monotonic()
         try:
-            data = self._encode(image, drawing)
+            data = self._encode(image, task)
         except Exception as error:  # noqa: BLE001 - this picture fails, its thread goes on
-            self._fail(drawing, stream, error)
+            self._fail(task, stream, error)
             return
         self._observer.phase("file", time.monotonic() - began)
         self._observer.outcome("drawn")
-        seconds = time.monotonic() - drawing.asked
-        stream.put(Picture(drawing.index, data, drawing.seed, seconds, drawing.warnings))
+        seconds = time.monotonic() - task.asked
+        stream.put(Picture(task.index, data, task.seed, seconds, task.warnings))
 
     def _preview(self, job: _Job, colours: LatentColours, number: int) -> None:
-        if job.drawing.cancelled:
+        if job.task.cancelled:
             return
         try:
             with torch.inference_mode(), self._device.aside([(job.latents, job.ready)]):
                 image = colours.image(job.latents)
-            data = self._encode(image, job.drawing)
-            job.stream.put(Preview(job.drawing.index, number, data, job.drawing.warnings))
+            data = self._encode(image, job.task)
+            job.stream.put(Preview(job.task.index, number, data, job.task.warnings))
         except Exception as error:  # noqa: BLE001 - a picture does not fail with its preview
-            failures.told(error, job.drawing.request.id)
+            failures.told(error, job.task.request.id)
 
-    def _withhold(self, drawing: Drawing, stream: Stream) -> None:
+    def _withhold(self, task: ImageTask, stream: RequestUpdates) -> None:
         self._observer.outcome("withheld")
-        stream.put(ContentWithheld.image(drawing.index, drawing.request.count))
+        stream.put(ContentWithheld.image(task.index, task.request.count))
 
-    def _fail(self, drawing: Drawing, stream: Stream, error: Exception) -> None:
+    def _fail(self, task: ImageTask, stream: RequestUpdates, error: Exception) -> None:
         self._observer.outcome("failed")
-        stream.put(failures.told(error, drawing.request.id))
+        stream.put(failures.told(error, task.request.id))

@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 
-from sd_runtime.engine.image_task import Drawing
+from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.postprocess.decode import unscaled
 
 _MAX_SIDE = 256
@@ -80,13 +80,10 @@ def fitted(vae: Any) -> LatentColours:
     return LatentColours(solution[:-1], solution[-1])
 
 
-def due(drawing: Drawing) -> int | None:
+def due(task: ImageTask) -> int | None:
     """The number of the preview to make after the step just taken; None: none."""
-    wanted = drawing.request.output.previews
+    wanted = task.request.output.previews
     for number in range(wanted):
-        if (
-            drawing.step == max(1, drawing.steps * (number + 1) // (wanted + 1))
-            and drawing.step < drawing.steps
-        ):
+        if task.step == max(1, task.steps * (number + 1) // (wanted + 1)) and task.step < task.steps:
             return number
     return None

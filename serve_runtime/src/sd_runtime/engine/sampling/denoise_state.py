@@ -33,7 +33,7 @@ class Advance(NamedTuple):
     prediction: torch.Tensor
 
 
-class Trajectory:
+class DenoiseState:
     """Latents between noise and image.
 
     Attributes:
@@ -89,7 +89,7 @@ class Trajectory:
         return clean
 
 
-class OwnSteps(Trajectory):
+class OwnSteps(DenoiseState):
     """An image whose scheduler steps by itself, since its steps are not linear or nothing is known of them.
 
     The update of a batch passes on its guided prediction. Latents are of the model's type, as diffusers has them.
@@ -131,7 +131,7 @@ class OwnSteps(Trajectory):
 
 def begin(
     own: Any, request: ImageRequest, *, seed: int, conditions: Conditions, channels: int, cell: int
-) -> Trajectory:
+) -> DenoiseState:
     """An image before its first step.
 
     Args:
@@ -150,4 +150,4 @@ def begin(
     plan = step_plan.planned(*wanted)
     if plan is None:
         return OwnSteps(schedulers.fresh(*wanted), request, seed, conditions, shape)
-    return Trajectory(plan, request, seed, conditions, shape)
+    return DenoiseState(plan, request, seed, conditions, shape)

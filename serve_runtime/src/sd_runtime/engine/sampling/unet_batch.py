@@ -12,7 +12,7 @@ import torch
 from sd_runtime.engine.pipelines.families import Conditions
 from sd_runtime.engine.sampling import batched_step
 from sd_runtime.engine.sampling.batched_step import Batch, Forward, Rows
-from sd_runtime.engine.sampling.denoise_state import Advance, Trajectory
+from sd_runtime.engine.sampling.denoise_state import Advance, DenoiseState
 from sd_runtime.engine.sampling.step_plan import MEMORY
 
 _FEW_ROWS = (1, 2, 4, 6, 8, 12, 16)
@@ -35,7 +35,7 @@ def forward(unet: Any) -> Forward:
     return call
 
 
-class NoisePredictor:
+class UNetBatch:
     """Asks the UNet about all images of a batch at once, and computes where each of them goes from there.
 
     Attributes:
@@ -47,7 +47,7 @@ class NoisePredictor:
         self.padded = padded
         self._joined: tuple[list[Conditions], int, Conditions] = ([], 0, {})
 
-    def __call__(self, trajectories: Sequence[Trajectory]) -> list[Advance]:
+    def __call__(self, trajectories: Sequence[DenoiseState]) -> list[Advance]:
         """The next step of each; nothing is changed in them, so that a call that fails can be repeated."""
         text = trajectories[0].conditions["encoder_hidden_states"]
         batch = self._gathered(trajectories, text.device)
@@ -55,7 +55,7 @@ class NoisePredictor:
         shares = zip(nexts[:, 0].split(1), nexts[:, 1:].unbind(), predictions.split(1), strict=True)
         return [Advance(*share) for share in shares]
 
-    def _gathered(self, trajectories: Sequence[Trajectory], device: torch.device) -> Batch:
+    def _gathered(self, trajectories: Sequence[DenoiseState], device: torch.device) -> Batch:
         slots = max(trajectory.plan.slots for trajectory in trajectories)
         rows = tuple(trajectory.rows for trajectory in trajectories)
         called = padded_rows(sum(rows)) if self.padded else sum(rows)
@@ -103,11 +103,11 @@ def _rows(rows: tuple[int, ...], called: int, device: torch.device) -> Rows:
     return Rows(*(_sent(torch.from_numpy(each), device) for each in indices))
 
 
-def _numbers(trajectories: Sequence[Trajectory], slots: int) -> torch.Tensor:
+def _numbers(trajectories: Sequence[DenoiseState], slots: int) -> torch.Tensor:
     """See Batch.numbers; an image with fewer slots than others has zeros for theirs."""
-    terms = MEMORY + slots
-    numbers = np.zeros((len(trajectories), batched_step.UPDATE + (1 + slots) * terms), np.float32)
-    updates = numbers[:, batched_step.UPDATE :].reshape(-1, 1 + slots, terms)
+    policy = MEMORY + slots
+    numbers = np.zeros((len(trajectories), batched_step.UPDATE + (1 + slots) * policy), np.float32)
+    updates = numbers[:, batched_step.UPDATE :].reshape(-1, 1 + slots, policy)
     for row, update, each in zip(numbers, updates, trajectories, strict=True):
         plan, index = each.plan, each.index
         row[: batched_step.UPDATE] = (
@@ -120,7 +120,7 @@ def _numbers(trajectories: Sequence[Trajectory], slots: int) -> torch.Tensor:
     return torch.from_numpy(numbers)
 
 
-def _memory(trajectories: Sequence[Trajectory], slots: int) -> torch.Tensor:
+def _memory(trajectories: Sequence[DenoiseState], slots: int) -> torch.Tensor:
     """See Batch.memory; an image with fewer slots than others has zeros for theirs."""
     kept = [trajectory.memory for trajectory in trajectories]
     return torch.stack([each if len(each) == slots else _filled(each, slots) for each in kept])
@@ -130,7 +130,7 @@ def _filled(memory: torch.Tensor, slots: int) -> torch.Tensor:
     return torch.cat([memory, memory.new_zeros((slots - len(memory), *memory.shape[1:]))])
 
 
-def _noise(trajectories: Sequence[Trajectory], device: torch.device) -> torch.Tensor | None:
+def _noise(trajectories: Sequence[DenoiseState], device: torch.device) -> torch.Tensor | None:
     """The noise of this step; zeros for images that add none."""
     drawn = [trajectory.noise.current() for trajectory in trajectories]
     present = [each for each in drawn if each is not None]
