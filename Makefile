@@ -17,7 +17,7 @@ unexport PYTHONDONTWRITEBYTECODE
 	helm cosign
 test: setup check
 	$(BIN)/python -m sd_testkit build
-	$(BIN)/pytest -n 3; code=$$?; $(BIN)/python -m sd_testkit node; exit $$code
+	$(BIN)/pytest -n 4; code=$$?; $(BIN)/python -m sd_testkit node; exit $$code
 
 setup: .venv/ready
 .venv/ready: pyproject.toml operator/pyproject.toml serve_runtime/pyproject.toml testkit/pyproject.toml training/pyproject.toml tools/pyproject.toml \
