@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sd_runtime.api.service import Service
 
 _ANY = "*"
-_EXPOSED = "etag, location, retry-after, server-timing, x-cache, x-request-id, x-seed"
+_EXPOSED = "etag, location, retry-after, server-timing, x-cache, x-request-id, x-seed, x-warnings"
 _SENT = "authorization, content-type, if-none-match, x-api-key, x-request-id"
 _PREFLIGHT_SECONDS = "600"
 
