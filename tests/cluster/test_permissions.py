@@ -42,6 +42,8 @@ async def test_what_is_granted_is_what_is_used(
     kubectl("create", "quota", "none", "--hard=pods=0", "-n", namespace)
     apply(service(metadata={"name": "other"}))
     await eventually(lambda: condition("Ready", "other") == ("False", "QuotaExceeded"))
+    # A RayCluster that a further edit replaces before it ever served is deleted by the operator.
+    apply(service(metadata={"name": "other"}, spec={"env": [{"name": "OTEL_SERVICE_NAME", "value": "x"}]}))
 
     wanted = granted(role_rules(rendered(chart_values)))
     try:

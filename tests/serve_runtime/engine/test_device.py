@@ -104,7 +104,7 @@ def test_a_graph_that_cannot_be_captured_is_not_tried_again(monkeypatch, lines):
     assert "a CUDA graph was not captured" in lines()[-1]["message"]
 
 
-class RequestUpdates:
+class Stream:
     """A stream of CUDA that notes what is asked of it."""
 
     def __init__(self, priority=0):
@@ -127,8 +127,8 @@ class Memory:
 @pytest.fixture
 def current(monkeypatch):
     """The stream of this thread."""
-    found = [RequestUpdates()]
-    monkeypatch.setattr(torch.cuda, "RequestUpdates", RequestUpdates)
+    found = [Stream()]
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "set_stream", found.append)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: found[-1])
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)

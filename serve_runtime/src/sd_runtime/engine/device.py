@@ -62,7 +62,7 @@ class Device:
         with self._lock:
             if work not in self._streams:
                 torch.cuda.synchronize()
-                self._streams[work] = torch.cuda.RequestUpdates(priority=_PRIORITIES[work])
+                self._streams[work] = torch.cuda.Stream(priority=_PRIORITIES[work])
             return self._streams[work]
 
     def half(self) -> Literal["float16", "bfloat16"]:
@@ -164,7 +164,7 @@ class Device:
                 yield
             return
         if not hasattr(self._local, "stream"):
-            self._local.stream = torch.cuda.RequestUpdates()
+            self._local.stream = torch.cuda.Stream()
         stream = self._local.stream
         with torch.cuda.stream(stream):
             for tensor, ready in inputs:

@@ -186,7 +186,7 @@ class Graphs:
 
     def _warm(self, static: Inputs, interrupted: Interrupted) -> None:
         """Call it a few times on a separate stream; at no time is more than one call queued."""
-        aside = torch.cuda.RequestUpdates()
+        aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         for _ in range(_WARM_CALLS):
             with torch.cuda.stream(aside):
