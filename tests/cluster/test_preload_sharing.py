@@ -214,7 +214,7 @@ async def test_a_quota_without_daemon_sets_holds_back_only_what_requires_them(
     await eventually(lambda: told("ImagesPreloaded", "careful")[:2] == ("False", "Refused"))
     message = told("ImagesPreloaded", "careful")[2]
     assert "exceeded quota: none" in message
-    assert "The change waits for it" in message
+    assert "on hold" in message
     assert get("rayservice", "careful") is None
     since = get("sdservice", "careful")["status"]["preload"]["waitingSince"]
     apply(service(metadata={"name": "later"}, spec={"image": FIRST, "imagePreload": REQUIRED}))
