@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 _ADA = (8, 9)  # the first compute capability with float8
 _HOPPER = 9  # the first compute capability on which cuDNN's attention is the fastest
 _PRIORITIES = {"drawing": -1, "preparing": 0}  # of streams; the lowest number goes first
-_AHEAD = 2  # UNet calls that may be queued on a GPU; with more, new images wait and cancelled images stay longer
+_AHEAD = 2  # UNet calls that may be queued on a GPU; more would delay new images and cancellations
 
 
 class Device:

@@ -99,7 +99,7 @@ class Batcher:
             group = self._groups[kind]
             group.members.remove(leaving)
             if not group.members:
-                # The clock advances by the average share: the charge of this key, divided by the number of keys.
+                # The clock advances by the average share: the charge this key has gained, divided by the number of keys.
                 self._clock += (group.charged - group.joined) / len(self._groups)
                 del self._groups[kind]
 
