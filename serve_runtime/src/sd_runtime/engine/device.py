@@ -43,13 +43,13 @@ class Device:
     def enter(self, work: Literal["loading", "preparing", "noise", "drawing", "decoding"]) -> None:
         """Set up the calling thread for its work; each thread that computes calls this once.
 
-        On a CPU the runner's thread leaves one core to the threads that decode, write files and answer requests.
+        On a CPU the denoising thread leaves one core to the threads that decode, write files and answer requests.
         `CpuRows` splits large calls over the cores. All other threads compute on one core each. The reason is
         torch's OpenMP: it keeps a team of threads for each thread that uses more than one. Once all teams together
         have more threads than there are cores, the threads sleep at each barrier instead of waiting awake. On two
         cores a call of the small UNet took 22 ms in a second team of two, 8 ms in the first, and 8 ms on one thread.
 
-        On CUDA the runner's thread has its own stream at high priority. The kernels of the text encoders, which
+        On CUDA the denoising thread has its own stream at high priority. The kernels of the text encoders, which
         have a stream too, and of the decoder fill the time that the runner leaves free.
         """
         if self.kind == "cpu":
@@ -113,7 +113,7 @@ class Device:
             torch.backends.cudnn.benchmark = before
 
     def runner_threads(self) -> int:
-        """Return how many threads an operator may use on the runner's thread."""
+        """Return how many threads an operator may use on the denoising thread."""
         return max(1, cores() - 1) if self.kind == "cpu" else torch.get_num_threads()
 
     def mark(self) -> Any:
@@ -161,7 +161,7 @@ class Device:
         return stop
 
     def pace(self) -> None:
-        """Wait until at most two UNet calls are queued on the device, then report finished measurements."""
+        """Wait until at most `_AHEAD` UNet calls are queued on the device, then report finished measurements."""
         if (event := self.mark()) is not None:
             self._queued.append(event)
             while len(self._queued) > _AHEAD:
@@ -172,7 +172,7 @@ class Device:
 
     @contextmanager
     def aside(self, inputs: Sequence[tuple[torch.Tensor, Any]]) -> Iterator[None]:
-        """Compute beside the runner's thread, after the inputs are ready."""
+        """Compute beside the denoising thread, after the inputs are ready."""
         if self.kind != "cuda":
             with self._counted():
                 yield
@@ -210,11 +210,11 @@ class Device:
                 self._aside -= 1
 
     def beside(self) -> int:
-        """Return how many CPU cores compute beside the runner's thread; each computation takes one core."""
+        """Return how many CPU cores compute beside the denoising thread; each computation takes one core."""
         return self._aside
 
     def spare(self) -> int:
-        """Return the number of cores for work beside the runner's thread.
+        """Return the number of cores for work beside the denoising thread.
 
         On a CPU all cores are available while no image is generated. Otherwise one core is.
         """

@@ -43,7 +43,7 @@ class LoadedModel:
     Attributes:
         family: the pipeline family; None: the pipeline generates images with its own `__call__`.
         colours: colours of the latents, for previews; None: this model has no previews.
-        loras: the LoRA switch of the runner's thread: for the UNet, or for a whole pipeline without a known family.
+        loras: the LoRA switch of the denoising thread: for the UNet, or for a whole pipeline without a known family.
         text_loras: the LoRA switch of the thread that encodes prompts.
         seconds: seconds of each phase of loading.
         peaks: peak memory, as far as it was measured.

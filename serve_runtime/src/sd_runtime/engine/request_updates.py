@@ -85,7 +85,7 @@ class RequestUpdates:
 
     def put(self, update: Update | Exception) -> None:
         """Send an update to the reader; any thread may call this."""
-        with suppress(RuntimeError):  # the loop is closed: nobody reads
+        with suppress(RuntimeError):  # the loop is closed, so no reader is left
             self._loop.call_soon_threadsafe(self._take, update)
 
     def _take(self, update: Update | Exception) -> None:

@@ -52,7 +52,7 @@ def tell() -> None:
     """Log how many graphs were compiled, and how many were found in the cache."""
     counted = torch._dynamo.utils.counters["inductor"]  # noqa: SLF001 - torch's own guide reads these counters
     logger.info(
-        "compiled %d graphs, found %d in the cache",
+        "%d graphs were compiled, %d were found in the compile cache",
         counted["fxgraph_cache_miss"],
         counted["fxgraph_cache_hit"],
     )

@@ -191,7 +191,11 @@ class CompiledCall:
         result, compiled = traced.run(inputs, settings)
         if not compiled:
             del self._ready[key]
-            logger.warning("the compiled %s no longer fits %s; it runs uncompiled", self._name, key)
+            logger.warning(
+                "compiled code of the %s no longer fits %s; these calls run uncompiled until the replica restarts",
+                self._name,
+                key,
+            )
         self.on_call(compiled, len(self._ready))
         return result
 

@@ -77,7 +77,7 @@ class Graphs:
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
-        """Calls within this block are captured; above 64 graphs, the least recently used graph is dropped."""
+        """Calls within this block are captured; above `KEPT` graphs, the least recently used graph is dropped."""
         self._may_capture = True
         try:
             yield
@@ -104,7 +104,7 @@ class Graphs:
         return found.output.clone()  # the next replay overwrites the output
 
     def capture_repeated(self, interrupted: Interrupted) -> None:
-        """Capture the combinations that were called directly often; for the denoising thread while it is idle.
+        """Capture the combinations with many direct calls; the denoising thread calls this while it is idle.
 
         A request that arrives during a capture waits for one call or one switch of LoRAs at most.
 
@@ -125,13 +125,16 @@ class Graphs:
             )
 
     def forget(self, lora: str) -> None:
-        """Drop the graphs that hold a LoRA's weights; for the denoising thread, when the weights change or are unloaded."""
+        """Drop the graphs that contain a LoRA's weights.
+
+        The denoising thread calls this when the weights change or are unloaded.
+        """
         for kept in (self._captured, self._direct):
             for key in [each for each in kept if each.active is not None and lora in each.active.names]:
                 del kept[key]
 
     def _count(self, key: _Key) -> None:
-        """Count a direct call that a graph could replace; above 256 combinations the least recent one is dropped."""
+        """Count a direct call that a graph could replace; above `_COUNTED` combinations the least recent is dropped."""
         if key.shapes in self._warmed and key.active is not None and key not in self._captured:
             self._direct[key] = self._direct.get(key, 0) + 1
             self._direct.move_to_end(key)
@@ -185,7 +188,7 @@ class Graphs:
         return _Captured(graph, static, output)
 
     def _warm(self, static: Inputs, interrupted: Interrupted) -> None:
-        """Run the call twice on a separate stream; at most one call is queued at a time."""
+        """Run the call a few times on a separate stream; at most one call is queued at a time."""
         aside = torch.cuda.RequestUpdates()
         aside.wait_stream(torch.cuda.current_stream())
         for _ in range(_WARM_CALLS):

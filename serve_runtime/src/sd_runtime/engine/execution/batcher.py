@@ -50,7 +50,7 @@ class BatchLimits:
         self._calm = 0
 
     def calm(self) -> None:
-        """Count a successful call; after 200 of them the limit doubles, up to `most`."""
+        """Count a successful call; after each `_CALM_TICKS` of them the limit doubles, up to `most`."""
         self._calm += 1
         if self.now < self.most and self._calm % _CALM_TICKS == 0:
             self.now = min(self.most, self.now * 2)
@@ -99,7 +99,7 @@ class Batcher:
             group = self._groups[kind]
             group.members.remove(leaving)
             if not group.members:
-                # The clock advances by the average share: the charge this key has gained, divided by the number of keys.
+                # The clock advances by the average share: the charge that this key gained, divided by the number of keys.
                 self._clock += (group.charged - group.joined) / len(self._groups)
                 del self._groups[kind]
 

@@ -47,7 +47,7 @@ class StepTimer:
                 hook.remove()
 
     def end_step(self) -> None:
-        """Report the step, and wait until the device has at most two UNet calls queued."""
+        """Report the step, and wait until the device is at most a few steps behind; see `Device.pace`."""
         if self._stop is not None:
             self._stop()
             self._stop = None
