@@ -144,7 +144,9 @@ async def test_a_new_image_is_on_the_nodes_before_the_ray_service_changes(
     await eventually(lambda: condition("ImagesPreloaded") == ("False", "ImagePullFailed"))
     message = told("ImagesPreloaded")[2]
     image = "image missing.example/worker:2"
-    assert message.startswith(f"node {own_node}, since {LONG_AGO}: {image}: {words}. The change stays on hold")
+    assert message.startswith(
+        f"node {own_node}, since {LONG_AGO}: {image}: {words}. The change stays on hold"
+    )
 
     operator.stop()
     operator.start()

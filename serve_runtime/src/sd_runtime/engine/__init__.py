@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The interface of an engine, and the one that computes with diffusers.
+"""The engine interface, and the engine that generates images with diffusers.
 
-No other package imports torch, diffusers or transformers; a module that the ingress imports from here does not either.
+Only this package imports torch, diffusers and transformers. The modules that the ingress imports from here
+do not import them.
 """

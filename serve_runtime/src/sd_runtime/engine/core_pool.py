@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls that compute at the same time, each on cores of its own."""
+"""A pool that runs calls at the same time, each on CPU cores of its own."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +13,16 @@ T = TypeVar("T")
 
 
 class CorePool:
-    """Runs calls at the same time: the first one on the calling thread, the others on threads of its own."""
+    """Runs calls at the same time: the first call on the calling thread, the others on the pool's threads."""
 
     def __init__(self, cores: int) -> None:
         self._others = ThreadPoolExecutor(max(1, cores - 1), thread_name_prefix="lane")
 
     def run(self, calls: Sequence[Callable[[], T]], threads: int = 1) -> list[T]:
-        """The results in the order of the calls; each call runs in inference mode on that many threads of torch."""
+        """Run the calls and return their results in the same order.
+
+        Each call runs in inference mode and uses `threads` threads of torch.
+        """
 
         def compute(call: Callable[[], T]) -> T:
             set_threads(threads)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a request gets that does not say: from the model's folder, else from the pipeline's own signature and configuration."""
+"""Default size, steps and guidance of a model, for requests that leave these fields out.
+
+The values come from the model's folder. Without them there, they come from the pipeline's signature and configuration.
+"""
 
 import inspect
 import json
@@ -12,21 +15,21 @@ from sd_runtime.engine.pipelines.families import family_of
 from sd_runtime.errors import ModelInvalid
 
 _OWN_SETTINGS = "generation_config.json"
-# Half of what Stable Diffusion's pipelines say: with the schedulers on offer more steps are not seen.
+# Half the default of Stable Diffusion's pipelines: with the offered schedulers, more steps are not visible.
 _FAMILY_STEPS = 25
-_STEPS, _GUIDANCE = 50, 7.5  # of a pipeline that says nothing
+_STEPS, _GUIDANCE = 50, 7.5  # for a pipeline without defaults of its own
 _UNET_SIDE, _TRANSFORMER_SIDE = 512, 1024
 
 
 def own_defaults(pipeline: Any, folder: Path) -> OwnDefaults:
-    """Size, steps and guidance of a model.
+    """Return the default size, steps and guidance of a model.
 
     Args:
-        pipeline: as it was loaded.
-        folder: where from; its generation_config.json may name `num_inference_steps` and `guidance_scale`.
+        pipeline: the loaded pipeline.
+        folder: the model's folder. Its generation_config.json may set `num_inference_steps` and `guidance_scale`.
 
     Raises:
-        ModelInvalid: that file is no JSON object of numbers.
+        ModelInvalid: generation_config.json is not a JSON object of numbers.
     """
     file = folder / _OWN_SETTINGS
     says = signature_defaults(pipeline)
@@ -45,20 +48,26 @@ def own_defaults(pipeline: Any, folder: Path) -> OwnDefaults:
 
 
 def signature_defaults(pipeline: Any) -> Mapping[str, Any]:
-    """The parameters of a pipeline's call that have a default, with it."""
+    """Return the parameters of a pipeline's `__call__` that have a default, with that default."""
     parameters = inspect.signature(type(pipeline).__call__).parameters.values()
     return {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
 
 
 def side_multiple(pipeline: Any) -> int:
-    """What both sides of an image are multiples of, in pixels: FLUX packs two latent cells into one."""
+    """Return the number of pixels that both sides of an image must be a multiple of.
+
+    For FLUX the number is twice as large, since FLUX packs two latent cells into one.
+    """
     processor = getattr(pipeline, "image_processor", None)
     whole = getattr(pipeline, "vae_scale_factor", 8)
     return int(getattr(getattr(processor, "config", None), "vae_scale_factor", whole))
 
 
 def _size(pipeline: Any, says: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width in pixels: of the signature, of the pipeline, of its network, or the usual ones of its kind."""
+    """Return height and width in pixels.
+
+    The sources, in this order: the signature, the pipeline, its network, the usual size for this network type.
+    """
     height, width = says.get("height"), says.get("width")
     if isinstance(height, int) and isinstance(width, int):
         return height, width

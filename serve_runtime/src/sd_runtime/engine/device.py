@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The device and its threads: who computes where, and who waits for whom."""
+"""The device and its threads: where each thread computes, and which work waits for which."""
 
 import os
 import threading
@@ -12,14 +12,14 @@ from typing import Any, Literal
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-_ADA = (8, 9)  # compute capability from which there is float8
-_HOPPER = 9  # compute capability from which cuDNN's attention is the fastest
-_PRIORITIES = {"drawing": -1, "preparing": 0}  # of streams; less goes first
-_AHEAD = 2  # UNet calls that may be queued on a GPU; more would keep new pictures out and cancelled ones in
+_ADA = (8, 9)  # the first compute capability with float8
+_HOPPER = 9  # the first compute capability on which cuDNN's attention is the fastest
+_PRIORITIES = {"drawing": -1, "preparing": 0}  # of streams; the lowest number goes first
+_AHEAD = 2  # UNet calls that may be queued on a GPU; more would delay new images and cancellations
 
 
 class Device:
-    """What `diffusion` asks of a device, by the kind of it: cuda, mps or cpu.
+    """The operations of a device that the engine needs, for each device type: cuda, mps or cpu.
 
     Attributes:
         at_work: whether images are being generated.
@@ -37,20 +37,20 @@ class Device:
         self._preferences = ExitStack()
 
     def touch(self) -> None:
-        """Compute one number; raises where a device fault has made all further work fail."""
+        """Compute one number; the call raises if a device fault has made all further work fail."""
         torch.ones(1, device=self.kind).item()
 
     def enter(self, work: Literal["loading", "preparing", "noise", "drawing", "decoding"]) -> None:
-        """Called once by each thread that computes.
+        """Set up the calling thread for its work; each thread that computes calls this once.
 
-        On a CPU the thread that draws leaves one core to those that decode, write files and answer requests; `lanes`
-        share out what is large. All others compute alone: torch's OpenMP keeps a team of threads for each thread that
-        asks for more, and once all teams together have more threads than there are cores, they sleep at each barrier
-        instead of waiting awake. On two cores a call of the small UNet took 22 ms in a second team of two, 8 ms in the
-        first, and 8 ms on one thread.
+        On a CPU the denoising thread leaves one core to the threads that decode, write files and answer requests.
+        `CpuRows` splits large calls over the cores. All other threads compute on one core each. The reason is
+        torch's OpenMP: it keeps a team of threads for each thread that uses more than one. Once all teams together
+        have more threads than there are cores, the threads sleep at each barrier instead of waiting awake. On two
+        cores a call of the small UNet took 22 ms in a second team of two, 8 ms in the first, and 8 ms on one thread.
 
-        On CUDA what draws has a stream of its own at high priority: the kernels of text encoders, which have a stream too, and
-        of a decoder fill what it leaves free.
+        On CUDA the denoising thread has its own stream at high priority. The kernels of the text encoders, which
+        have a stream too, and of the decoder fill the time that the runner leaves free.
         """
         if self.kind == "cpu":
             set_threads(self.runner_threads() if work == "drawing" else 1)
@@ -58,7 +58,11 @@ class Device:
             torch.cuda.set_stream(self._stream(work))
 
     def _stream(self, work: str) -> Any:
-        """One for all threads that do this work in turn, so that what they queue is in order; weights are there before it begins."""
+        """Return the stream for a type of work.
+
+        All threads that do this work in turn share the stream, so that their calls stay in order. The weights are
+        on the device before the stream is created.
+        """
         with self._lock:
             if work not in self._streams:
                 torch.cuda.synchronize()
@@ -66,23 +70,23 @@ class Device:
             return self._streams[work]
 
     def half(self) -> Literal["float16", "bfloat16"]:
-        """The 16-bit format to compute in where nobody chose one: bfloat16 does not overflow."""
+        """Return the default 16-bit format: bfloat16 where the GPU has it, since bfloat16 does not overflow."""
         if self.kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
             return "bfloat16"
         return "float16"
 
     def has_float8(self) -> bool:
-        """Whether the GPU computes in float8: Ada, Hopper, Blackwell."""
+        """Whether the GPU computes in float8: Ada, Hopper and Blackwell do."""
         return self.kind == "cuda" and torch.cuda.get_device_capability() >= _ADA
 
     def name(self) -> str:
-        """The name of the GPU's model, or the kind of another device."""
+        """Return the name of the GPU's model, or the device type where there is no CUDA GPU."""
         return str(torch.cuda.get_device_name()) if self.kind == "cuda" else f"a {self.kind.upper()}"
 
     def prefer_kernels(self) -> None:
-        """Have attention try the fastest kernels first, for the life of the process.
+        """Make attention try the fastest kernels first, for the life of the process.
 
-        FlashAttention 2 is made for Ampere and Ada. From Hopper on cuDNN's kernels are faster:
+        FlashAttention 2 is made for Ampere and Ada. On Hopper and later GPUs, cuDNN's kernels are faster:
         https://pytorch.org/blog/pytorch2-5/.
         """
         if self.kind == "cuda" and torch.cuda.get_device_capability()[0] >= _HOPPER:
@@ -96,9 +100,10 @@ class Device:
 
     @contextmanager
     def choosing_kernels(self) -> Iterator[None]:
-        """Let cuDNN time its convolutions at each new shape and keep the fastest; that takes a part of a second for each.
+        """Within this block cuDNN times its convolutions at each new shape and keeps the fastest.
 
-        What is kept belongs to the thread, so that only graphs captured meanwhile keep the choice for others.
+        The timing takes a fraction of a second for each shape. The choice belongs to the thread. Other threads
+        profit from the choice only through the CUDA graphs that are captured within the block.
         """
         before = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = self.kind == "cuda"
@@ -108,32 +113,41 @@ class Device:
             torch.backends.cudnn.benchmark = before
 
     def runner_threads(self) -> int:
-        """Threads of an operator on the thread that draws."""
+        """Return how many threads an operator may use on the denoising thread."""
         return max(1, cores() - 1) if self.kind == "cpu" else torch.get_num_threads()
 
     def mark(self) -> Any:
-        """An event that has happened once what this thread queued so far is computed; None where nothing queues."""
+        """Record and return an event that completes when the work queued by this thread so far is computed.
+
+        The result is None on devices without a queue.
+        """
         if self.kind != "cuda":
             return None
-        event = torch.cuda.Event(blocking=True)  # a thread that waits for it sleeps
+        event = torch.cuda.Event(blocking=True)  # a thread that waits for the event sleeps
         event.record()
         return event
 
     def wait(self, events: Sequence[Any]) -> None:
-        """Wait until what was queued before these events is computed."""
+        """Wait until the work that was queued before these events is computed."""
         for event in events:
             if event is not None:
                 event.synchronize()
 
     @contextmanager
     def timed(self, report: Callable[[float], None]) -> Iterator[None]:
-        """Report the seconds that the device takes for what this block computes; on CUDA at one of the next calls of `pace`."""
+        """Report the seconds that the device takes for the work of this block.
+
+        On CUDA the report comes during one of the next calls of `pace`.
+        """
         stop = self.stopwatch(report)
         yield
         stop()
 
     def stopwatch(self, report: Callable[[float], None]) -> Callable[[], None]:
-        """Start to measure as `timed` does, until what is returned is called; without that call nothing is reported."""
+        """Start a measurement as `timed` does, and return the function that stops it.
+
+        Without a call of that function nothing is reported.
+        """
         if self.kind != "cuda":
             began = time.monotonic()
             return lambda: report(time.monotonic() - began)
@@ -147,7 +161,7 @@ class Device:
         return stop
 
     def pace(self) -> None:
-        """Wait until the device is not far behind this thread."""
+        """Wait until at most `_AHEAD` UNet calls are queued on the device, then report finished measurements."""
         if (event := self.mark()) is not None:
             self._queued.append(event)
             while len(self._queued) > _AHEAD:
@@ -158,7 +172,7 @@ class Device:
 
     @contextmanager
     def aside(self, inputs: Sequence[tuple[torch.Tensor, Any]]) -> Iterator[None]:
-        """Compute beside the thread that draws, once the inputs are there."""
+        """Compute beside the denoising thread, after the inputs are ready."""
         if self.kind != "cuda":
             with self._counted():
                 yield
@@ -174,7 +188,11 @@ class Device:
             stream.synchronize()
 
     def adopt(self, tensors: Iterable[torch.Tensor], ready: Any) -> None:
-        """Let this thread's stream use tensors of another one: after `ready`, and their memory stays theirs until then."""
+        """Let this thread's stream use tensors of another stream.
+
+        This thread's stream waits for the event `ready`. The allocator reuses the memory of the tensors only after
+        this stream has finished with them.
+        """
         if self.kind == "cuda":
             stream = torch.cuda.current_stream()
             stream.wait_event(ready)
@@ -192,28 +210,34 @@ class Device:
                 self._aside -= 1
 
     def beside(self) -> int:
-        """How much is computed on the CPU beside the thread that draws: a core each."""
+        """Return how many CPU cores compute beside the denoising thread; each computation takes one core."""
         return self._aside
 
     def spare(self) -> int:
-        """Cores for work beside the thread that draws: all of them while it has nothing to do, else the one that it leaves."""
+        """Return the number of cores for work beside the denoising thread.
+
+        On a CPU all cores are available while no image is generated. Otherwise one core is.
+        """
         return cores() if self.kind == "cpu" and not self.at_work else 1
 
     def free(self) -> int:
-        """Bytes of device memory that tensors may still take; 0 where nobody counts."""
+        """Return the bytes of device memory that are free for tensors; 0 on devices that do not count memory."""
         if self.kind != "cuda":
             return 0
         kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         return int(torch.cuda.mem_get_info()[0] + kept)
 
     def settle(self) -> None:
-        """Wait until all that was queued is computed."""
+        """Wait until all queued work is computed."""
         if self.kind == "cuda":
             torch.cuda.synchronize()
 
     @contextmanager
     def peak(self, report: Callable[[int], None]) -> Iterator[None]:
-        """Report by how many bytes memory in use was higher within this block than before; nothing where nobody counts."""
+        """Report the peak of memory in use within this block, in bytes above the use before the block.
+
+        Devices that do not count memory report nothing.
+        """
         if self.kind != "cuda":
             yield
             return
@@ -225,28 +249,32 @@ class Device:
         report(int(torch.cuda.max_memory_allocated()) - before)
 
     def used(self) -> int:
-        """Bytes of device memory in use; 0 where nobody counts."""
+        """Return the bytes of device memory in use; 0 on devices that do not count memory."""
         return int(torch.cuda.memory_allocated()) if self.kind == "cuda" else 0
 
 
 def set_threads(number: int) -> None:
-    """Let operators that this thread calls use so many threads.
+    """Set how many threads the operators of the calling thread may use.
 
-    Torch sets the number of a thread again at its first parallel operator: to the latest that any thread has set. A question
-    for the number counts as one.
+    At a thread's first parallel operator, torch overwrites that thread's number with the latest one that any thread
+    has set. A call of `get_num_threads` counts as such an operator, so this function calls it first.
     """
     torch.get_num_threads()
     torch.set_num_threads(number)
 
 
 def cores() -> int:
-    """Cores for drawing: OMP_NUM_THREADS, which Ray sets to a replica's share, or all this process may use."""
+    """Return the number of CPU cores for computing.
+
+    The number is OMP_NUM_THREADS, which Ray sets to a replica's share. Without it, the number is all cores that
+    this process may use.
+    """
     told = os.environ.get("OMP_NUM_THREADS", "")
     return int(told) if told.isdecimal() and int(told) > 0 else len(os.sched_getaffinity(0))
 
 
 def best() -> str:
-    """The kind of the best device there is."""
+    """Return the type of the best available device: cuda, mps or cpu."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

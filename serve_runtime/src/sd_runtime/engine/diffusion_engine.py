@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine: an event loop's view of the threads that prepare, draw, decode and write files."""
+"""The diffusers engine: connects the event loop to the threads that prepare, generate, decode and encode images."""
 
 import asyncio
 import platform
@@ -32,12 +32,12 @@ from sd_runtime.engine.sampling.step_noise import NoiseAhead
 from sd_runtime.errors import GenerationFailed, InvalidRequest
 from sd_runtime.observability.observer import Observer, Silent
 
-# Pixels. Small pictures are decoded together, large ones gain nothing by it; a compiled decoder knows one alone.
+# Pixels. Small images are decoded together. Large images gain nothing by it. A compiled decoder takes one at a time.
 _DECODED_AT_ONCE = 512 * 512
 
 
 class DiffusionEngine:
-    """Draws with a loaded model; see `sd_runtime.engine.interface.Engine`."""
+    """Generates images with a loaded model; see `sd_runtime.engine.interface.Engine`."""
 
     def __init__(self, model: LoadedModel, live: LiveConfig, observer: Observer | None = None) -> None:
         self._model = model
@@ -72,7 +72,7 @@ class DiffusionEngine:
         self.configure(live)
 
     def info(self) -> EngineInfo:
-        """What the engine computes with."""
+        """Return the device, the model settings and the library versions that the engine uses."""
         model = self._model
         versions = {name: version(name) for name in ("sd-runtime", "ray", "torch", "diffusers")}
         versions["python"] = platform.python_version()
@@ -90,7 +90,7 @@ class DiffusionEngine:
         )
 
     def configure(self, live: LiveConfig) -> None:
-        """Take over new settings; they apply from the next step on."""
+        """Apply new settings from the next step on."""
         self._live = live
         if not isinstance(self._runner, PipelineRunner):
             self._runner.budget.pictures = live.batching.max_batch_size
@@ -98,27 +98,27 @@ class DiffusionEngine:
         warmup.prepare(self._model, live)
 
     async def generate(self, request: ImageRequest) -> AsyncGenerator[Update, None]:
-        """Draw the pictures of a request; closing the iterator stops its work within a step."""
+        """Generate the images of a request; closing the iterator stops the work within a step."""
         stream = self._stream(self._checked(request))
         self._admission.put(stream)
         try:
             async for update in stream.updates():
                 yield update
         finally:
-            # Also when one picture failed: nobody waits for its siblings any more.
+            # Also when one image failed: the client no longer waits for the other images of the request.
             stream.cancel()
 
     async def check(self) -> None:
-        """Raise if a thread has died or the device computes no more."""
+        """Raise if a thread has died or the device no longer computes."""
         threads = (self._admission, self._noise, self._worker, self._postprocessor)
         if not all(each.alive for each in threads):
             raise GenerationFailed("a thread of the engine has stopped; Ray Serve replaces this replica")
         await asyncio.to_thread(self._model.device.touch)
 
     def close(self) -> None:
-        """End the engine's threads."""
+        """Stop the engine's threads."""
         if self._admission.alive:
-            self._admission.close()  # and with it, after what it prepares, the worker
+            self._admission.close()  # after its current work; the admission thread then stops the worker
         else:
             self._worker.put(None)
         self._noise.close()
@@ -127,16 +127,16 @@ class DiffusionEngine:
             each.close()
 
     def _defaults(self) -> dict[str, Any]:
-        """The service's defaults, and the model's own where it has none."""
+        """Return the service's defaults, completed by the model's own."""
         own = asdict(self._model.defaults)
         return own | self._live.defaults.model_dump(exclude_none=True)
 
     def _checked(self, request: ImageRequest) -> ImageRequest:
-        """The request with every default filled in, if the model can draw it."""
+        """Return the request with every default filled in; raise if the model cannot generate it."""
         defaults = self._defaults()
         missing = {name: value for name, value in defaults.items() if getattr(request, name) is None}
         filled = replace(request, **missing)
-        # The ingress has asked already, of its own configuration: while that rolls out, replicas have another.
+        # The ingress has checked already, against its own configuration. During a rollout a replica may have another.
         check_loras(filled, self._model.loras.names, self._model.loras.refused)
         filled = replace(filled, lora_strengths=self._model.loras.changed(filled.lora_strengths))
         pipeline = self._model.pipeline
@@ -152,7 +152,7 @@ class DiffusionEngine:
         return RequestUpdates(pictures, asyncio.get_running_loop())
 
     def _warnings(self, request: ImageRequest) -> tuple[RequestWarning, ...]:
-        """What of a request, every default filled in, this model ignores."""
+        """Return a warning for each part of a request that this model ignores; every default is filled in."""
         family, pipeline = self._model.family, self._model.pipeline
         with_negative = family.rows(request.guidance or 0.0) > 1 if family else guided(pipeline, request)
         found = [*request_warnings.of_request(request, guided=with_negative)]
@@ -173,7 +173,7 @@ class DiffusionEngine:
 
 
 def _no_previews(model: LoadedModel) -> str:
-    """Why unfinished pictures are not shown; empty: they are."""
+    """Return why this model sends no previews; an empty text: it sends them."""
     if has_safety_checker(model.pipeline):
         return "this model's safety checker checks only finished images"
     return "" if model.colours else "this model's pipeline provides none"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of an error that a library raised while a picture was drawn."""
+"""Turns errors that a library raises during image generation into errors for clients and log lines."""
 
 import gc
 import logging
@@ -18,7 +18,7 @@ _OUT_OF_MEMORY = "out of memory: the device cannot hold one image of this size; 
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether less at once would help."""
+    """Whether the error means that memory ran out, so that a smaller batch could succeed."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
@@ -26,32 +26,33 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory() -> None:
-    """Give back what a failed call left behind."""
+    """Release the memory that a failed call left allocated."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def listed(names: list[str]) -> str:
-    """The first names and how many more there are."""
+    """Return the first names as text, and how many more there are."""
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def one_line(error: Exception) -> str:
-    """Kind and words of an error, 300 characters at most."""
+    """Return the type and message of an error in one line of at most 300 characters."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def told(error: Exception, request_id: str, *, quoted: bool = False) -> RuntimeFailure:
-    """The error as a client may see it: not the words of a foreign one, which may hold the prompt.
+    """Return the error that a client may see.
 
-    What a foreign one is and where it came from goes to the log, under the id of the request.
+    The message of a library's error is left out, since it may contain the prompt. The type of the error and the
+    line that raised it go to the log, under the id of the request.
 
     Args:
-        error: what was raised.
-        request_id: whose picture it was.
-        quoted: tell its words too, where there was no client and so no prompt.
+        error: the error that was raised.
+        request_id: the request of the failed image.
+        quoted: include the library's message too; only for warm-up, where there is no client and so no prompt.
     """
     if isinstance(error, RuntimeFailure):
         return error

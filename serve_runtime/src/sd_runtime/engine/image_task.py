@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One picture on its way from request to file; the unit of batching."""
+"""The image task: one image on its way from request to file, and the unit of batching."""
 
 import time
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from sd_runtime.engine.prompts.chunks import PromptChunks
 
 
 class BatchKey(NamedTuple):
-    """What pictures of one UNet call have in common; sides in pixels, LoRA names sorted.
+    """The properties that all image tasks of one UNet call share; sides in pixels, LoRA names sorted.
 
-    `chunks` of their prompts, too: cross attention takes one length per call, and to pad the shorter prompt would
-    change its picture.
+    The number of `chunks` of the prompts is one of these properties. Cross-attention takes one length per call, and
+    padding the shorter prompt would change its image.
     """
 
     height: int
@@ -26,27 +26,29 @@ class BatchKey(NamedTuple):
 
     @property
     def active_loras(self) -> Active:
-        """What `LoraSwitch.activate` takes."""
+        """The LoRAs and strengths, in the form that `LoraSwitch.activate` takes."""
         return Active(self.loras, self.lora_strengths)
 
 
 @dataclass(eq=False)
 class ImageTask:
-    """A picture to make, and how far it is.
+    """One image to generate, and its progress.
 
     Attributes:
-        request: with every default filled in; the picture is number `index` of it.
-        rows: of a UNet call that it takes: two with guidance.
-        prompts: what must be encoded for it: the prompt, then what to avoid if it is guided.
-        warnings: of the request.
-        cancelled: nobody wants it any more; set by any thread, obeyed before the next step.
-        begun: its first step has been taken or is next.
-        step: denoising calls done, of `steps`, which some schedulers make more than the request's.
-        trajectory: latents and noise schedule, from its preparation until it is denoised.
-        ready: the CUDA event after which these are on the device.
-        image: the picture, where a pipeline makes it in one go.
-        asked: when it was asked for, monotonic seconds.
-        since: the same, then when its first step began.
+        request: the request, with every default filled in.
+        index: the number of the image within the request, from 0.
+        rows: rows that the task takes in a UNet call: two with guidance, else one.
+        prompts: prompts to encode: the prompt, and with guidance the negative prompt after it.
+        warnings: warnings of the request.
+        cancelled: the client no longer waits for the image. Any thread sets it; the runner checks it before a step.
+        begun: the first step has been taken or is next.
+        step: number of denoising calls done.
+        steps: number of all denoising calls; some schedulers make more of them than the request's steps.
+        trajectory: latents and noise schedule, from preparation until the last step is done.
+        ready: the CUDA event after which latents and schedule are on the device.
+        image: the finished image, if the pipeline generates it in its own `__call__`.
+        asked: creation time of the task, in monotonic seconds.
+        since: start of the current phase, in monotonic seconds: the creation time, later the time of the first step.
     """
 
     request: ImageRequest
@@ -66,12 +68,12 @@ class ImageTask:
 
     @property
     def seed(self) -> int:
-        """Of this picture."""
+        """The seed of this image."""
         return self.request.seed + self.index
 
     @property
     def kind(self) -> BatchKey:
-        """What it must share with others of its UNet call."""
+        """The batch key of the task; only tasks with the same key share a UNet call."""
         request = self.request
         chunks = len(self.prompts[0]) if self.prompts else 1
         loras = tuple(sorted(set(request.loras)))
@@ -79,12 +81,12 @@ class ImageTask:
 
     @property
     def finished(self) -> bool:
-        """Whether its last step has been taken."""
+        """Whether the last step has been taken."""
         return self.begun and self.step == self.steps
 
     @property
     def steps_done(self) -> int:
-        """How far it is, in steps of the request."""
+        """The progress of the task, in steps of the request."""
         wanted = self.request.steps or 0
         return self.step * wanted // self.steps if self.steps else 0
 
@@ -92,15 +94,15 @@ class ImageTask:
 def tasks(
     request: ImageRequest, family: Family | None, warnings: tuple[RequestWarning, ...] = ()
 ) -> list[ImageTask]:
-    """The pictures of a request.
+    """Return the image tasks of a request.
 
     Args:
-        request: with every default filled in.
-        family: of the pipeline; None: it reads its prompts itself.
-        warnings: of the request.
+        request: the request, with every default filled in.
+        family: the family of the pipeline; None: the pipeline reads its prompts itself.
+        warnings: warnings of the request.
 
     Raises:
-        InvalidRequest: a prompt cannot be read.
+        InvalidRequest: a prompt cannot be parsed.
     """
     rows = 1 if family is None else family.rows(request.guidance or 0.0)
     prompts = () if family is None else family.prompts(request)

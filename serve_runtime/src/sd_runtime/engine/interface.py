@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an engine is: requests in, picture files out. The replica holds one; `diffusion` has the real one."""
+"""The engine interface: requests in, image files out.
+
+Each replica has one engine. `diffusion_engine` implements the interface with diffusers.
+"""
 
 from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,11 +19,12 @@ FileFormat = Literal["png", "jpeg", "webp"]
 
 @dataclass(frozen=True)
 class Output:
-    """How pictures come back.
+    """The form in which images are sent.
 
     Attributes:
+        format: file format.
         compression: quality of jpeg and webp, 0 to 100; png is lossless and ignores it.
-        previews: unfinished pictures to send on the way, 0 to 3.
+        previews: number of unfinished images to send during generation, 0 to 3.
     """
 
     format: FileFormat = "png"
@@ -29,7 +33,7 @@ class Output:
 
 
 LoraStrengths = tuple[tuple[str, float], ...]
-"""Strengths of LoRAs by name, sorted."""
+"""LoRA names and their strengths, sorted by name."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +41,19 @@ class ImageRequest:
     """A valid request.
 
     Attributes:
-        width: pixels, a multiple of 8; None: the model's own size. Likewise `height`.
-        steps: denoising steps; None: the model's own.
-        guidance: guidance scale; None: the model's own; at most 1 turns guidance off.
-        seed: 0 to 2^53 - 1; picture i of `count` uses seed + i.
-        scheduler: None: the service's own.
+        width: pixels, a multiple of 8; None: the model's default. The same holds for `height`.
+        steps: denoising steps; None: the model's default.
+        guidance: guidance scale; None: the model's default. A value of at most 1 turns guidance off.
+        seed: 0 to 2^53 - 1; image i of `count` uses seed + i.
+        scheduler: name of the scheduler; None: the service's default.
         schedule: options of the scheduler.
-        guidance_rescale: 0 to 1, how far a guided prediction is brought back to the spread of the unguided one.
-        clip_skip: last layers of the text encoders that the prompt leaves out; None: as the model was trained.
-        loras: names from the configuration, each once.
-        lora_strengths: of those that are to act at another strength than the configured one.
-        prompt_syntax: how both prompts are read, see `sd_runtime.engine.prompts.syntax`.
-        id: of the HTTP request, for logs and the file's metadata.
-        seeded: the client chose the seed: the same request makes the same file, so its id stays out of that.
+        guidance_rescale: 0 to 1, how far the spread of a guided prediction is reduced to that of the unguided one.
+        clip_skip: number of last text encoder layers that the prompt skips; None: as the model was trained.
+        loras: LoRA names from the configuration, each once.
+        lora_strengths: strengths of the LoRAs that differ from the configured strength.
+        prompt_syntax: syntax of both prompts, see `sd_runtime.engine.prompts.syntax`.
+        id: id of the HTTP request, for logs and the file's metadata.
+        seeded: the client sent the seed. The same request then makes the same file, so the file omits the id.
     """
 
     prompt: str
@@ -75,12 +79,12 @@ class ImageRequest:
 def check_loras(
     request: ImageRequest, offered: Collection[str], refused: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Raise InvalidRequest unless each LoRA of the request is one of those offered, and named once.
+    """Raise InvalidRequest unless each LoRA of the request is offered, and named once.
 
     Args:
         request: the request.
-        offered: names that can be used.
-        refused: why a LoRA of the service cannot be used, by its name.
+        offered: names of LoRAs that requests may use.
+        refused: configured LoRAs that cannot be used: the reason, by name.
     """
     for name in request.loras:
         if name in refused:
@@ -94,12 +98,12 @@ def check_loras(
 
 @dataclass(frozen=True)
 class RequestWarning:
-    """A part of a request that has no effect, or not the one that the client may expect.
+    """A warning: a part of a request has no effect, or not the effect that the client may expect.
 
     Attributes:
-        code: one word for scripts.
-        param: the field that holds the part.
-        message: field, value and rule, as in errors; never the prompt.
+        code: one word, for scripts.
+        param: the field that the warning is about.
+        message: field, value and rule, as in errors; the message never contains the prompt.
     """
 
     code: str
@@ -109,13 +113,13 @@ class RequestWarning:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a request is.
+    """The progress of a request.
 
     Attributes:
-        ahead: images that begin before its first one unless others arrive; 0 once that has begun.
-        step: denoising steps done, summed over its pictures.
-        steps: all of them.
-        warnings: of the request.
+        ahead: number of images that start before the request's first one, if no others arrive; 0 after its start.
+        step: denoising steps done, summed over the images of the request.
+        steps: all denoising steps of the request.
+        warnings: warnings of the request.
     """
 
     ahead: int
@@ -126,7 +130,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Preview:
-    """An unfinished picture, as a small file of the wanted format; `number` counts from 0 for each picture."""
+    """An unfinished image, as a small file in the requested format; `number` counts from 0 for each image."""
 
     index: int
     number: int
@@ -136,14 +140,14 @@ class Preview:
 
 @dataclass(frozen=True)
 class Picture:
-    """One finished picture.
+    """One finished image.
 
     Attributes:
-        index: its place in the request.
-        data: the file.
-        seed: what makes it again.
-        seconds: that the engine took for it, waiting included.
-        warnings: of the request.
+        index: number of the image within the request, from 0.
+        data: content of the file.
+        seed: the seed that generates the same image again.
+        seconds: time from the arrival of the request to the finished image, including the wait.
+        warnings: warnings of the request.
     """
 
     index: int
@@ -158,16 +162,16 @@ Update = Progress | Preview | Picture
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What the engine computes with.
+    """The device, the versions and the settings that the engine uses.
 
     Attributes:
-        load_seconds: by phase of starting.
-        defaults: width, height, steps, guidance and scheduler of a request that does not say.
-        optimizations: the switches as they are in effect, which may be fewer than were asked for.
+        load_seconds: seconds of each phase of the start.
+        defaults: width, height, steps, guidance and scheduler of requests that leave these fields out.
+        optimizations: the optimizations in effect; some configured ones may not be available here.
         loras: names that requests may use.
         batching: step: images of many requests share each denoising step; none: one image at a time.
         quantization: number format of quantized weights; None: no weights are quantized.
-        schedulers: names that requests may use, and the options of each; empty: the model's own alone.
+        schedulers: names that requests may use, and the options of each; empty: only the model's own scheduler.
     """
 
     device: str
@@ -183,26 +187,27 @@ class EngineInfo:
 
 
 class Engine(Protocol):
-    """Draws pictures; methods are called from one event loop."""
+    """Generates images; all methods are called from one event loop."""
 
     def info(self) -> EngineInfo:
-        """What the engine computes with."""
+        """Return the device, the versions and the settings that the engine uses."""
 
     def configure(self, live: LiveConfig) -> None:
-        """Take over new settings; running requests keep theirs."""
+        """Apply new settings; running requests keep their own."""
 
     def generate(self, request: ImageRequest) -> AsyncGenerator[Update, None]:
-        """Draw the pictures of a request: a Progress now and then, previews if asked for, each Picture once.
+        """Generate the images of a request.
 
-        Closing the iterator or cancelling who reads it stops the work within a step.
+        The iterator yields a Progress from time to time, the requested previews, and each Picture once. Closing the
+        iterator, or cancelling the task that reads it, stops the work within a step.
 
         Raises:
-            InvalidRequest: it names a LoRA that is not there, or asks of the model what that cannot do.
-            GenerationFailed: this request failed; others are not touched.
+            InvalidRequest: the request names an unknown LoRA, or needs something that the model cannot do.
+            GenerationFailed: this request failed; other requests are not affected.
         """
 
     async def check(self) -> None:
-        """Raise if it can draw no more and only a new process helps."""
+        """Raise if the engine can no longer generate images and only a new process helps."""
 
     def close(self) -> None:
-        """End the engine's threads."""
+        """Stop the engine's threads."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What diffusers, transformers, peft and Python warn of while a model loads: logged as our own records, and kept."""
+"""Collects the warnings of diffusers, transformers, peft and Python while a model loads.
+
+Each warning is written to the service's own log, and kept for the status of the start.
+"""
 
 import logging
 import re
@@ -13,7 +16,7 @@ import transformers
 logger = logging.getLogger(__name__)
 
 _LIBRARIES = ("diffusers", "transformers", "peft")
-_HARMLESS = "safe to ignore"  # by the library's own words
+_HARMLESS = "safe to ignore"  # so the library itself says
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _FURNITURE = re.compile(r"[-+|]{2,}|\|")  # transformers draws a table
 _MOST = 16
@@ -21,7 +24,7 @@ _LONGEST = 300
 
 
 class _Collector(logging.Handler):
-    """Keeps each different warning once."""
+    """A log handler that keeps each different warning once."""
 
     def __init__(self, found: list[str]) -> None:
         super().__init__(logging.WARNING)
@@ -32,7 +35,7 @@ class _Collector(logging.Handler):
         self.keep(record.name.partition(".")[0], record.getMessage())
 
     def keep(self, library: str, words: str) -> None:
-        """Keep a message and log it, if it is new."""
+        """Keep and log a message if it is new."""
         if _HARMLESS in words:
             return
         plain = _FURNITURE.sub(" ", _COLOUR.sub("", words))
@@ -44,10 +47,10 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def collected() -> Iterator[list[str]]:
-    """The warnings of a block, one line each; complete when the block ends.
+    """Collect the warnings within this block, one line each; the list is complete when the block ends.
 
-    The libraries write to stderr with handlers of their own, at levels of their own; both are put back afterwards.
-    Outside such a block the libraries stay silent: what diffusers warns of while it generates quotes the prompt.
+    The libraries write to stderr with their own handlers and levels. Both are restored after the block. Outside such
+    a block the libraries stay silent, since warnings of diffusers during generation quote the prompt.
     """
     found: list[str] = []
     collector = _Collector(found)
@@ -70,7 +73,7 @@ def collected() -> Iterator[list[str]]:
 
 
 def silence() -> None:
-    """Let the libraries report errors only, and draw no progress bars."""
+    """Make the libraries report errors only, and show no progress bars."""
     diffusers.logging.set_verbosity_error()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

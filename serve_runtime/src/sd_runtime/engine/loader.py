@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a configuration to a pipeline in memory; one path for bundled, local and downloaded folders."""
+"""Loads the configured pipeline into memory; bundled, local and downloaded folders take the same path."""
 
 import logging
 from pathlib import Path
@@ -31,15 +31,15 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torc
 
 
 def load(config: RuntimeConfig, startup: Startup | None = None) -> LoadedModel:
-    """Fetch the weights, build the pipeline on the best device there is, tune it and warm it up.
+    """Fetch the weights, build the pipeline on the best available device, tune it and warm it up.
 
     Args:
-        config: what to load.
-        startup: is told of each phase.
+        config: the configuration of the model and its LoRAs.
+        startup: receives each phase of the start.
 
     Raises:
-        ConfigError: the configuration asks for what cannot be done.
-        ModelUnavailable: weights cannot be had, are no diffusers pipeline, or a LoRA does not fit them.
+        ConfigError: the configuration needs something that the model or the device cannot do.
+        ModelUnavailable: the weights cannot be fetched, are not a diffusers pipeline, or a LoRA does not fit them.
     """
     library_warnings.silence()
     startup = startup or Startup()
@@ -81,7 +81,7 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
         pipeline=pipeline,
         config=config,
         family=family,
-        # Before the decoder is compiled, which would be for this shape too.
+        # This call precedes the compilation of the decoder, which would otherwise compile for this shape too.
         colours=None if family is None else previews.colours(pipeline),
         device=on,
         dtype=dtype,
@@ -93,7 +93,10 @@ def _loaded(config: RuntimeConfig, folder: Path) -> LoadedModel:
 
 
 def _dtype(model: ModelConfig, on: device.Device) -> DType:
-    """What to compute in: half precision is slower than single on CPUs, and many of its operators are missing there."""
+    """Return the number format of the computation.
+
+    On CPUs the format is float32: half precision is slower there, and many of its operators are missing.
+    """
     if on.kind != "cpu":
         return model.dtype or on.half()
     if model.dtype not in {None, "float32"}:

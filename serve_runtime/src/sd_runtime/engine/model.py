@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pipeline in memory, and all that is known of it."""
+"""The loaded model: a pipeline in memory, and what the engine knows about it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from sd_runtime.startup import Batching
 
 @dataclass(frozen=True)
 class OwnDefaults:
-    """What the model's folder says of a request that does not: sides in pixels, steps, guidance."""
+    """The model's own defaults for fields that a request leaves out: sides in pixels, steps, guidance."""
 
     width: int
     height: int
@@ -25,11 +25,11 @@ class OwnDefaults:
 
 @dataclass
 class Peaks:
-    """Memory that the warm-up saw in use beside the weights, in bytes; 0 where nobody counts.
+    """Peak memory in use beside the weights during warm-up, in bytes; 0 on devices that do not count memory.
 
     Attributes:
-        denoising: of a UNet call, for each row and pixel of the picture.
-        decoding: for each pixel.
+        denoising: peak of a UNet call, for each row and pixel of the image.
+        decoding: peak of the decoder, for each pixel of the image.
     """
 
     denoising: float = 0.0
@@ -38,15 +38,15 @@ class Peaks:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A pipeline and what belongs to it.
+    """A pipeline with its device, defaults, LoRAs and optimizations.
 
     Attributes:
-        family: None: it draws by its own `__call__`.
-        colours: of its latents, for previews; None: they cannot be shown.
-        loras: the switch of the thread that draws: of the UNet, or of the whole pipeline where that draws by its own call.
-        text_loras: the switch of the thread that encodes prompts.
-        seconds: time spent per phase of loading.
-        peaks: memory, as far as it was measured.
+        family: the pipeline family; None: the pipeline generates images with its own `__call__`.
+        colours: colours of the latents, for previews; None: this model has no previews.
+        loras: the LoRA switch of the denoising thread: for the UNet, or for a whole pipeline without a known family.
+        text_loras: the LoRA switch of the thread that encodes prompts.
+        seconds: seconds of each phase of loading.
+        peaks: peak memory, as far as it was measured.
     """
 
     pipeline: Any

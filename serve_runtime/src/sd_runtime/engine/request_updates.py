@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one request has been told: written by the engine's threads, read on the event loop."""
+"""The updates of one request: the engine's threads write them, the event loop reads them."""
 
 import asyncio
 import time
@@ -10,17 +10,19 @@ from contextlib import suppress
 from sd_runtime.engine.image_task import ImageTask
 from sd_runtime.engine.interface import Picture, Progress, Update
 
-# Between two that are told: each crosses from the replica to the ingress, and a small model takes a hundred steps a second.
+# Least time between two Progress updates. Each crosses from the replica to the ingress, and a small model takes a
+# hundred steps a second.
 _TOLD_SECONDS = 0.1
 
 
 class RequestUpdates:
-    """Updates of a request, in order; Progress that nobody has read yet is replaced by newer.
+    """Updates of a request, in order; a newer Progress replaces an unread one.
 
-    Progress is told ten times a second at most; the first place in the queue, the first step and the last one always.
+    Progress is reported ten times a second at most. The first position in the queue, the first step and the last
+    step are always reported.
 
     Attributes:
-        tasks: the pictures of the request.
+        tasks: the image tasks of the request.
     """
 
     def __init__(
@@ -38,10 +40,10 @@ class RequestUpdates:
         self._told_at = 0.0
 
     async def updates(self) -> AsyncIterator[Update]:
-        """All of them, until each picture has come.
+        """Yield all updates, until each image has arrived.
 
         Raises:
-            RuntimeFailure: a picture failed.
+            RuntimeFailure: an image failed.
         """
         missing = len(self.tasks)
         while missing:
@@ -55,18 +57,18 @@ class RequestUpdates:
             yield update
 
     def cancel(self) -> None:
-        """Nobody wants what is missing."""
+        """Cancel the image tasks of the request that are not finished."""
         for task in self.tasks:
             task.cancelled = True
 
     def advanced(self) -> None:
-        """Some of its pictures took a step."""
+        """Report that some images of the request took a step."""
         progress = self._progress(0)
         first = self._told is None or self._told.step == 0
         self._tell(progress, always=first or progress.step == progress.steps)
 
     def waits(self, ahead: int) -> None:
-        """Its first picture waits behind so many."""
+        """Report that the first image of the request waits behind `ahead` other images."""
         if self._told is None or ahead != self._told.ahead:
             self._tell(self._progress(ahead), always=self._told is None)
 
@@ -82,8 +84,8 @@ class RequestUpdates:
         return Progress(ahead, done, steps, self.tasks[0].warnings)
 
     def put(self, update: Update | Exception) -> None:
-        """Tell the reader; from any thread."""
-        with suppress(RuntimeError):  # the loop is closed: nobody reads
+        """Send an update to the reader; any thread may call this."""
+        with suppress(RuntimeError):  # the loop is closed, so no reader is left
             self._loop.call_soon_threadsafe(self._take, update)
 
     def _take(self, update: Update | Exception) -> None:

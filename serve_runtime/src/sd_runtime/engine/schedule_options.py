@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a request may ask of the noise schedule, by scheduler (pure)."""
+"""The options of the noise schedule that a request may set, by scheduler (pure)."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
@@ -25,15 +25,15 @@ OFFERED: Mapping[str, tuple[str, ...]] = {
     "Heun": ("sigmas", *_SPACED),
     "LCM": ("rescale_betas_zero_snr",),
 }
-"""For each scheduler that a request may name, the fields of ScheduleOptions that change what it does."""
+"""For each scheduler that a request may name: the fields of ScheduleOptions that have an effect on it."""
 
 
 class ScheduleOptions(NamedTuple):
-    """How the noise levels of the steps are chosen; None: as the model says.
+    """How the noise levels of the steps are chosen; None: as the model's own configuration sets it.
 
     Attributes:
         sigmas: the curve of noise levels: Karras et al., exponential, or quantiles of a beta distribution.
-        timestep_spacing: where the steps lie among the timesteps of the training.
+        timestep_spacing: where the steps lie among the training timesteps.
         rescale_betas_zero_snr: let the first step start from pure noise (arXiv 2305.08891).
     """
 
@@ -43,11 +43,11 @@ class ScheduleOptions(NamedTuple):
 
 
 AS_THE_MODEL = ScheduleOptions()
-"""No wish."""
+"""All options are as the model's own configuration sets them."""
 
 
 def check(scheduler: str, offered: Collection[str], options: ScheduleOptions) -> None:
-    """Raise InvalidRequest if a scheduler would ignore one of the options; `false` is no wish."""
+    """Raise InvalidRequest if a scheduler would ignore one of the options; `false` counts as not set."""
     for name, value in options._asdict().items():
         if value and name not in offered:
             able = ", ".join(each for each, fields in OFFERED.items() if name in fields)

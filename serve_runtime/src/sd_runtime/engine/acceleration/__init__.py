@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes a UNet call faster: compiled code, CUDA graphs, CPU cores, and which of them is on."""
+"""Optimizations of UNet calls: compiled code, CUDA graphs, CPU row groups, quantization, and their selection."""

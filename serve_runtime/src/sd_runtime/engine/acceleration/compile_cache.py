@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled code kept beside the weights, so that the second start on the same volume compiles nothing.
+"""The compile cache: keeps compiled code beside the weights, so that a second start on the same volume compiles nothing.
 
-Torch's own cache looks up each graph by its operators, its shapes and torch's version. A folder for each device, model
-and release keeps the caches of different services apart, and lets an administrator delete one.
+Torch's own cache looks up each graph by its operators, its shapes and torch's version. Each device, model and release
+has its own folder. So the caches of different services stay apart, and an administrator can delete one of them.
 https://docs.pytorch.org/tutorials/recipes/torch_compile_caching_configuration_tutorial.html
 """
 
@@ -20,11 +20,20 @@ from sd_runtime.config import ModelConfig
 logger = logging.getLogger(__name__)
 
 VARIABLE = "SDSERVICE_COMPILE_CACHE"
-"""Environment variable with the folder of all compiled code; without it torch's own, which is gone with the pod."""
+"""Environment variable with the folder of all compiled code.
+
+Without the variable, torch uses its own folder, which is lost with the pod.
+"""
 
 
 def use(model: ModelConfig, kind: str) -> Path | None:
-    """Have torch keep what it compiles for the model on a device of this kind; before the first compilation."""
+    """Set the folder in which torch keeps its compiled code for this model and device type.
+
+    The call must come before the first compilation.
+
+    Returns:
+        The folder; None where the environment variable is not set.
+    """
     root = os.environ.get(VARIABLE)
     if not root:
         return None
@@ -40,10 +49,10 @@ def use(model: ModelConfig, kind: str) -> Path | None:
 
 
 def tell() -> None:
-    """Log how much had to be compiled, and how much was found."""
-    counted = torch._dynamo.utils.counters["inductor"]  # noqa: SLF001 - what torch's own guide reads
+    """Log how many graphs were compiled, and how many were found in the cache."""
+    counted = torch._dynamo.utils.counters["inductor"]  # noqa: SLF001 - torch's own guide reads these counters
     logger.info(
-        "compiled %d graphs, found %d in the cache",
+        "%d graphs were compiled, %d were found in the compile cache",
         counted["fxgraph_cache_miss"],
         counted["fxgraph_cache_hit"],
     )

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled network calls that no request waits for.
+"""Network calls that are compiled in the background, so that no request waits for the compiler.
 
-A call whose shapes were not compiled yet runs as it is written, and a thread beside compiles it; the next such call runs
-compiled. Three properties of torch 2.15's compiler shape this module:
+A call whose shapes are not compiled yet runs eagerly, and a background thread compiles it. The next call with these
+shapes runs compiled. Three properties of torch 2.15's compiler shape this module:
 
-- A thread that calls compiled code compiles when a guard fails. `torch._dynamo.run` runs what was compiled before, and
-  else the code as it is written.
-- Guards hold the number of threads and the inference mode, so the compiling thread takes over both from the caller.
-- Settings are local to a thread, so limits are arguments.
+- A thread that calls compiled code compiles when a guard fails. `torch._dynamo.run` never compiles: it runs code
+  that was compiled before, else the eager code.
+- Guards include the number of threads and the inference mode, so the compiling thread takes over both from the caller.
+- Compiler settings are local to a thread, so limits are passed as arguments.
 """
 
 import itertools
@@ -30,8 +30,11 @@ logger = logging.getLogger(__name__)
 
 BACKEND = "inductor"
 MOST_SHAPES = 128
-"""Combinations of shapes and LoRAs that are compiled for one network; a client could ask for thousands of sizes."""
-_WAITING = 64  # combinations that wait for the compiler; others ask again with their next call
+"""The largest number of compiled combinations of shapes and LoRAs for one network.
+
+The limit is needed because clients could request thousands of sizes.
+"""
+_WAITING = 64  # combinations in the compiler's queue; others try again with their next call
 _TURN_SECONDS, _PAUSE_SECONDS = 0.002, 0.007  # see `Compiler`
 _SWITCH_SECONDS = 5e-4
 
@@ -42,9 +45,10 @@ Key = tuple[Hashable, int, Hashable]
 class Compiler:
     """The thread that compiles, one combination at a time.
 
-    To trace a network is seconds of Python. The interpreter runs one thread at a time, and one that launches a thousand short
-    operations waits for its turn after each: it would take three times as long beside this one. So this thread pauses
-    again and again while images are generated. It then takes ten times as long, which nobody waits for.
+    Tracing a network takes seconds of Python, and the interpreter runs one thread at a time. A thread that launches a
+    thousand short operations waits for its turn after each of them. Beside this thread the runner would take three
+    times as long. So this thread pauses repeatedly while images are generated. The compilation then takes ten times as
+    long, but no request waits for it.
     """
 
     def __init__(self, device: Device) -> None:
@@ -58,12 +62,12 @@ class Compiler:
         self._thread.start()
 
     def put(self, job: Callable[[], None], *, ahead: bool = False, wait: bool = False) -> bool:
-        """Compile after what waits already; False if too much does.
+        """Add a job behind the waiting ones; return False if the queue is full.
 
         Args:
-            job: compiles.
-            ahead: it comes before what nobody asked for.
-            wait: for a place; somebody waits for the result too, so the thread does not pause.
+            job: compiles one combination.
+            ahead: the job comes before jobs that no request needs yet.
+            wait: wait for a free slot in the queue. The caller also waits for the result, so the thread does not pause.
         """
         try:
             self._jobs.put((not ahead, next(self._numbers), not wait, job), block=wait)
@@ -72,7 +76,7 @@ class Compiler:
         return True
 
     def close(self) -> None:
-        """Compile nothing more after what is being compiled; the thread ends."""
+        """Stop the thread after its current compilation."""
         self._is_open = False
         with suppress(queue.Full):
             self._jobs.put_nowait((False, next(self._numbers), False, lambda: None))
@@ -85,7 +89,7 @@ class Compiler:
             usual = sys.getswitchinterval()
             sys.setswitchinterval(_SWITCH_SECONDS)
             if beside:
-                sys.setprofile(self._pausing())  # called for each call of a function, in this thread
+                sys.setprofile(self._pausing())  # Python calls it at each function call in this thread
             try:
                 job()
             finally:
@@ -93,7 +97,7 @@ class Compiler:
                 sys.setswitchinterval(usual)
 
     def _pausing(self) -> Callable[[Any, str, Any], None]:
-        """Pauses this thread after each turn while the device is at work."""
+        """Return a profile function that pauses this thread after each turn while images are generated."""
         began = time.perf_counter()
 
         def pause(_: Any, __: str, ___: Any) -> None:
@@ -106,12 +110,12 @@ class Compiler:
 
 
 class CompiledCall:
-    """A network call that runs compiled once it can.
+    """A network call that runs compiled as soon as its compilation is done.
 
     Attributes:
-        on_call: called after each call with whether it ran compiled, and for how many combinations there is code.
-        example: the tensors of the first call; None before it.
-        failure: why the last compilation that failed did; empty where none has.
+        on_call: called after each call, with whether the call ran compiled and how many combinations are compiled.
+        example: the tensors of the first call; None before the first call.
+        failure: the reason of the latest failed compilation; empty if none has failed.
     """
 
     def __init__(
@@ -127,18 +131,18 @@ class CompiledCall:
         options: dict[str, Any] | None = None,
         most: int = MOST_SHAPES,
     ) -> None:
-        """Compile nothing yet.
+        """Create the call; the constructor compiles nothing.
 
         Args:
-            name: of the network, for the log.
-            eager: the call as it is written; tensors, and dictionaries of tensors.
-            compiler: the thread.
-            device: where it computes.
-            variant: of the network at the moment, such as its active LoRAs.
-            build: a call of that variant whose state nothing else changes; default: `eager`.
-            may_compile: whether a variant is compiled at all.
-            options: of torch's compiler.
-            most: combinations to compile.
+            name: name of the network, for the log.
+            eager: the uncompiled call; it takes tensors and dictionaries of tensors.
+            compiler: the thread that compiles.
+            device: the device that computes.
+            variant: returns the current variant of the network, such as its active LoRAs.
+            build: returns a call of a variant, with a state that no other code changes; default: `eager`.
+            may_compile: whether a variant may be compiled.
+            options: options of torch's compiler.
+            most: the largest number of combinations to compile.
         """
         self.on_call: Callable[[bool, int], None] = lambda _, __: None
         self.example: Any = None
@@ -159,12 +163,12 @@ class CompiledCall:
         self._is_full = False
 
     def close(self) -> None:
-        """Have nothing more compiled; what is compiled stays."""
+        """Stop the compilations; compiled code remains usable."""
         self._compiler.close()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Within this block a call waits for its compilation: before the first request there is time."""
+        """Within this block each call waits for its compilation; the warm-up uses this before the first request."""
         self._waits = True
         try:
             yield
@@ -172,7 +176,7 @@ class CompiledCall:
             self._waits = False
 
     def __call__(self, *inputs: Any, **settings: Any) -> Any:
-        """As the eager call."""
+        """Run the call, compiled if possible; the result is that of the eager call."""
         key = (self._variant(), torch.get_num_threads(), _shapes(inputs, settings))
         if self.example is None:
             self.example = inputs
@@ -187,12 +191,16 @@ class CompiledCall:
         result, compiled = traced.run(inputs, settings)
         if not compiled:
             del self._ready[key]
-            logger.warning("the compiled %s no longer fits %s; it runs uncompiled", self._name, key)
+            logger.warning(
+                "compiled code of the %s no longer fits %s; these calls run uncompiled until the replica restarts",
+                self._name,
+                key,
+            )
         self.on_call(compiled, len(self._ready))
         return result
 
     def compiling(self, *inputs: Any) -> bool:
-        """Whether compiled code for such a call is still to come."""
+        """Whether compiled code for a call with these inputs is still expected."""
         variant = self._variant()
         asked = self._wanted.get((variant, torch.get_num_threads(), _shapes(inputs, {})))
         if asked is not None:
@@ -200,17 +208,27 @@ class CompiledCall:
         return self._may_compile(variant) and len(self._wanted) < self._most
 
     def prepare(self, variant: Hashable, threads: int, *inputs: Any) -> None:
-        """Have compiled what no request asked for yet: a variant, for a thread with so many threads and inputs of such shapes."""
+        """Queue the compilation of a combination that no request needs yet.
+
+        Args:
+            variant: the variant of the network.
+            threads: the number of torch threads of the calling thread.
+            inputs: inputs with the shapes to compile for.
+        """
         self._have((variant, threads, _shapes(inputs, {})), inputs, {}, ahead=False)
 
     def pending(self) -> list[threading.Event]:
-        """Of each combination that was asked for, an event that is set once its compilation is over."""
+        """Return one event for each queued or compiled combination; the event is set once the compilation is over."""
         return list(self._wanted.values())
 
     def _have(
         self, key: Key, inputs: Any, settings: dict[str, Any], *, ahead: bool
     ) -> threading.Event | None:
-        """Have a combination compiled; the event is set once that is over, None where it will not be tried now."""
+        """Queue the compilation of a combination.
+
+        Returns:
+            An event that is set once the compilation is over; None if the combination is not queued now.
+        """
         if key in self._wanted:
             return self._wanted[key]
         if not self._may_compile(key[0]):
@@ -244,7 +262,7 @@ class CompiledCall:
                 traced.compile(inputs, settings)
             self._ready[key] = traced
             logger.info("compiled the %s for %s in %.1f s", self._name, shapes, time.monotonic() - began)
-        except Exception as error:  # noqa: BLE001 - calls run as they are written
+        except Exception as error:  # noqa: BLE001 - calls then run uncompiled
             self.failure = (
                 f"torch: the {self._name} cannot be compiled and runs uncompiled: {failures.one_line(error)}"
             )
@@ -254,17 +272,17 @@ class CompiledCall:
 
 
 class _Traced:
-    """One call and what was compiled of it."""
+    """One call and its compiled code."""
 
     def __init__(self, call: Call, options: dict[str, Any] | None) -> None:
         self._eager_runs = threading.local()
 
         def traced(*inputs: Any, **settings: Any) -> Any:
-            if not torch.compiler.is_compiling():  # what is compiled has no trace of this
+            if not torch.compiler.is_compiling():  # compiled code does not contain this branch
                 self._eager_runs.count = self._count() + 1
             return call(*inputs, **settings)
 
-        # Torch keeps compiled code by code object, which all functions made here would share.
+        # Torch keeps compiled code per code object, and all functions created here would share one.
         traced.__code__ = traced.__code__.replace(co_name=f"traced_{id(self)}")
         self._compiled = torch.compile(
             traced, backend=BACKEND, dynamic=False, recompile_limit=MOST_SHAPES, options=options
@@ -272,11 +290,11 @@ class _Traced:
         self._run = torch._dynamo.run(self._compiled)  # noqa: SLF001 - there is no public name
 
     def compile(self, inputs: Any, settings: dict[str, Any]) -> None:
-        """Compile for these inputs, and call it once."""
+        """Compile for these inputs, and run the compiled code once."""
         self._compiled(*inputs, **settings)
 
     def run(self, inputs: Any, settings: dict[str, Any]) -> tuple[Any, bool]:
-        """The result, and whether compiled code made it."""
+        """Return the result, and whether compiled code computed it."""
         before = self._count()
         result = self._run(*inputs, **settings)
         return result, self._count() == before

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One UNet call on several cores: the rows are shared out over threads, each of which computes on its own.
+"""CPU rows: splits the rows of one UNet call into row groups, and computes each group on its own core.
 
-Torch would share out each operator instead and meet at its end. Such a meeting waits for the slowest core, so it pays
-only where nothing else runs; here, pictures are decoded and requests answered on the same cores. With both cores of
-the measured machine idle, a call of 16 rows at 64x64 takes 36 ms on one thread, 24 in torch's way and 25 in this one.
-A core that decodes gets no share: the others would wait for it (ten rows beside a decoder took 36 to 41 ms on both
-cores, 28 on the free one).
+Torch would instead split each operator over the cores, with a barrier at its end. Such a barrier waits for the slowest
+core, so it is fast only where nothing else runs. Here the same cores also decode images and answer requests. With both
+cores of the measured machine idle, a call of 16 rows at 64x64 takes 36 ms on one thread, 24 ms with torch's split and
+25 ms with row groups. A core that decodes gets no row group, since the other cores would wait for it: ten rows beside
+a decoder took 36 to 41 ms on both cores, and 28 ms on the free core.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,14 @@ from sd_runtime.engine.core_pool import CorePool
 from sd_runtime.engine.pipelines.families import Conditions
 from sd_runtime.engine.sampling.batched_step import Forward
 
-_WORTH = 512  # cells of latents; for fewer, what Python does between the operators takes longer than they do
+_WORTH = 512  # cells of latents; with fewer, Python between the operators takes longer than the operators
 
 
 class CpuRows:
-    """A call like the one it is given, on `cores` cores if it is large enough; below that one core is left to others.
+    """A UNet call that computes its rows on several of `cores` cores.
 
-    Of a large call's cores those are left out that compute something else, as many as `beside` says.
+    A large call skips the cores that are busy with other work; `beside` returns their number. A small call is not split,
+    and leaves one core to other work.
     """
 
     def __init__(self, call: Forward, cores: int, beside: Callable[[], int]) -> None:
@@ -35,7 +36,13 @@ class CpuRows:
     def __call__(
         self, samples: torch.Tensor, timesteps: torch.Tensor, conditions: Conditions
     ) -> torch.Tensor:
-        """`samples` (rows, channels, height, width) and `timesteps` (rows,); conditions by rows too."""
+        """Run the call.
+
+        Args:
+            samples: latents of shape (rows, channels, height, width).
+            timesteps: timesteps of shape (rows,).
+            conditions: tensors whose first dimension is rows too.
+        """
         rows, _, height, width = samples.shape
         if rows * height * width < _WORTH:
             whole = partial(self._call, samples, timesteps, conditions)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA graphs of the UNet call: its thousand launches become one.
+"""CUDA graphs of the UNet call: one graph launch replaces a thousand kernel launches.
 
-Torch's own graph trees belong to the thread that made them and keep each other's memory. These graphs are captured one for
-each shape and set of LoRAs, and share one memory pool, since only one of them runs at a time.
+Torch's own graph trees belong to the thread that captured them, and keep each other's memory. Here each shape and set of
+LoRAs has its own graph. All graphs share one memory pool, since only one of them runs at a time.
 
 A capture takes the time of three calls, and no request should wait for it. The warm-up therefore captures its shapes
 without LoRAs, before the first request. A set of LoRAs that requests use repeatedly is captured at these shapes while the
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 KEPT = 64
 OFTEN = 50
-"""Direct calls of a shape with a set of LoRAs before they are captured: the steps of about two images."""
+"""Direct calls of a shape with a set of LoRAs before a graph is captured: the steps of about two images."""
 _COUNTED = 256  # combinations whose direct calls are counted; clients may choose any strength
 _WARM_CALLS = 2  # libraries choose their kernels and allocate their workspace before a capture
 
@@ -54,22 +54,22 @@ class _InterruptedError(Exception):
 
 
 class Graphs:
-    """A UNet call that replays graphs where it has them, and calls directly elsewhere; one thread uses it."""
+    """A UNet call that replays a captured graph if there is one, else calls directly; only one thread may use it."""
 
     def __init__(
         self, call: Forward, loras: LoraSwitch, compiling: Callable[..., bool] = lambda *_: False
     ) -> None:
-        """Capture nothing yet.
+        """Create the call; the constructor captures nothing.
 
         Args:
-            call: of the UNet.
-            loras: the LoRAs of the UNet.
-            compiling: whether compiled code for a call with these inputs is still to come; such a call is not captured yet.
+            call: the UNet call.
+            loras: the LoRA switch of the UNet.
+            compiling: whether compiled code for these inputs is still expected; such a call is not captured yet.
         """
         self._call = call
         self._loras = loras
         self._compiling = compiling
-        self._captured: OrderedDict[_Key, _Captured | None] = OrderedDict()  # None: it cannot be captured
+        self._captured: OrderedDict[_Key, _Captured | None] = OrderedDict()  # None: the capture failed
         self._direct: OrderedDict[_Key, int] = OrderedDict()
         self._warmed: dict[Shapes, Inputs] = {}  # with empty tensors
         self._may_capture = False
@@ -77,7 +77,7 @@ class Graphs:
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
-        """Calls within this block are captured; with more than are kept, the one that was used longest ago goes."""
+        """Calls within this block are captured; above `KEPT` graphs, the least recently used graph is dropped."""
         self._may_capture = True
         try:
             yield
@@ -87,7 +87,7 @@ class Graphs:
     def __call__(
         self, samples: torch.Tensor, timesteps: torch.Tensor, conditions: Conditions
     ) -> torch.Tensor:
-        """As the call itself."""
+        """Run the call; the result is that of the direct call."""
         inputs = {"samples": samples, "timesteps": timesteps, **conditions}
         key = _Key(self._loras.active, tuple((name, tensor.shape) for name, tensor in inputs.items()))
         if self._may_capture and key not in self._captured:
@@ -101,10 +101,10 @@ class Graphs:
         for name, tensor in inputs.items():
             found.inputs[name].copy_(tensor)
         found.graph.replay()
-        return found.output.clone()  # the next replay writes over it
+        return found.output.clone()  # the next replay overwrites the output
 
     def capture_repeated(self, interrupted: Interrupted) -> None:
-        """Capture the combinations that were called directly often; for the denoising thread while it is idle.
+        """Capture the combinations with many direct calls; the denoising thread calls this while it is idle.
 
         A request that arrives during a capture waits for one call or one switch of LoRAs at most.
 
@@ -125,13 +125,16 @@ class Graphs:
             )
 
     def forget(self, lora: str) -> None:
-        """Drop the graphs that hold a LoRA's weights; for the denoising thread, when the weights change or are unloaded."""
+        """Drop the graphs that contain a LoRA's weights.
+
+        The denoising thread calls this when the weights change or are unloaded.
+        """
         for kept in (self._captured, self._direct):
             for key in [each for each in kept if each.active is not None and lora in each.active.names]:
                 del kept[key]
 
     def _count(self, key: _Key) -> None:
-        """Count a direct call that a graph could replace; of too many combinations the least recent one is dropped."""
+        """Count a direct call that a graph could replace; above `_COUNTED` combinations the least recent is dropped."""
         if key.shapes in self._warmed and key.active is not None and key not in self._captured:
             self._direct[key] = self._direct.get(key, 0) + 1
             self._direct.move_to_end(key)
@@ -139,7 +142,7 @@ class Graphs:
                 self._direct.popitem(last=False)
 
     def _capture_idle(self, key: _Key, interrupted: Interrupted) -> None:
-        """Capture a combination; its count stays where the capture is interrupted, or code is still being compiled."""
+        """Capture a combination; the count stays if the capture is interrupted or code is still being compiled."""
         began, calls = time.monotonic(), self._direct.pop(key)
         self._loras.activate(*(key.active or Active()))
         blank = self._warmed[key.shapes]
@@ -161,12 +164,12 @@ class Graphs:
             self._captured.popitem(last=False)
 
     def _tried(self, inputs: Inputs, interrupted: Interrupted = lambda: False) -> _Captured | None:
-        """A capture; None where it fails, such as for want of memory."""
+        """Return a captured graph; None if the capture fails, for example because memory runs out."""
         try:
             return self._capture(inputs, interrupted)
         except _InterruptedError:
             raise
-        except Exception as error:  # noqa: BLE001 - the direct call says what is wrong, if anything is
+        except Exception as error:  # noqa: BLE001 - if the call itself is faulty, the direct call raises
             logger.warning(
                 "a CUDA graph was not captured, so calls run without it: %s", failures.one_line(error)
             )
@@ -185,7 +188,7 @@ class Graphs:
         return _Captured(graph, static, output)
 
     def _warm(self, static: Inputs, interrupted: Interrupted) -> None:
-        """Call it a few times on a separate stream; at no time is more than one call queued."""
+        """Run the call a few times on a separate stream; at most one call is queued at a time."""
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         for _ in range(_WARM_CALLS):

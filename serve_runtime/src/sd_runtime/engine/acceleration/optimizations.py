@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The speed switches: what is asked for, what of it can be had here, and the UNet call that results."""
+"""Applies the configured optimizations, and reports which of them are in effect on this device."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +19,11 @@ from sd_runtime.engine.sampling.unet_batch import forward
 
 @dataclass(frozen=True)
 class Tuned:
-    """How the pipeline computes.
+    """The result of applying the optimizations to a pipeline.
 
     Attributes:
-        call: of the UNet; None for pipelines that draw by their own `__call__`.
-        effective: the switches as they are.
+        call: the UNet call; None for pipelines that generate images with their own `__call__`.
+        effective: for each optimization, whether it is in effect.
         compiled: the compiled calls, UNet first; empty where nothing is compiled.
         graphs: the UNet's captured calls; None where none are captured.
     """
@@ -35,7 +35,7 @@ class Tuned:
 
     @property
     def fixed_shapes(self) -> bool:
-        """Whether each new shape of a call costs time, so that there should be few."""
+        """Whether each new shape of a call takes time to compile or capture, so that few shapes are better."""
         return self.effective["compile"] or self.effective["cuda_graphs"]
 
 
@@ -46,7 +46,7 @@ def tune(
     loras: LoraSwitch,
     quantization: Quantization | None = None,
 ) -> Tuned:
-    """Switch on what is wanted and can be had; after the LoRAs are attached.
+    """Apply the configured optimizations that this device supports; the LoRAs must be attached before.
 
     Raises:
         ConfigError: the pipeline cannot be quantized.
@@ -57,7 +57,7 @@ def tune(
         return Tuned(None, dict.fromkeys(Optimizations.model_fields, False))
     effective = {
         "channels_last": wanted.channels_last and _channels_last(pipeline, device),
-        # Fused projections pass the LoRAs by.
+        # Fused projections bypass the LoRAs.
         "fuse_qkv": wanted.fuse_qkv and not loras.names and _fuse(unet),
         "compile": wanted.compile,
         "cuda_graphs": wanted.cuda_graphs and device.kind == "cuda",
@@ -71,13 +71,16 @@ def tune(
     if effective["cuda_graphs"]:
         graphs = Graphs(call, loras, *(each.compiling for each in compiled[:1]))
         return Tuned(graphs, effective, compiled, graphs)
-    # Compiled code is called by one thread: torch's guards, when two check them at once, fail and compile anew.
+    # Only one thread calls compiled code: guards that two threads check at once fail, and torch compiles again.
     shared_out = device.kind == "cpu" and cores() > 1 and not compiled
     return Tuned(CpuRows(call, cores(), device.beside) if shared_out else call, effective, compiled)
 
 
 def _channels_last(pipeline: Any, device: Device) -> bool:
-    """Tensor cores read convolutions in this order; on the measured CPU it gains nothing and costs lone pictures a tenth."""
+    """Use the channels-last memory order on a GPU, whose tensor cores read convolutions in this order.
+
+    On the measured CPU this order gains nothing, and a single image takes a tenth longer.
+    """
     if device.kind != "cuda":
         return False
     for part in (pipeline.unet, pipeline.vae):
@@ -88,15 +91,15 @@ def _channels_last(pipeline: Any, device: Device) -> bool:
 def _fuse(unet: Any) -> bool:
     try:
         unet.fuse_qkv_projections()
-    except (AttributeError, ValueError):  # attention of a kind that cannot be fused
+    except (AttributeError, ValueError):  # this attention cannot be fused
         return False
     return True
 
 
 def _compile(pipeline: Any, device: Device, loras: LoraSwitch) -> CompiledCall:
-    """The calls of UNet and decoder, compiled beside; the UNet's by active LoRAs."""
+    """Make the calls of UNet and decoder compile in the background; the UNet's code depends on its active LoRAs."""
     unet, compiler = pipeline.unet, Compiler(device)
-    # Weights that never change are laid out for the CPU's kernels once; LoRAs change them.
+    # Freezing lays out constant weights for the CPU's kernels once. LoRAs change the weights, so they exclude it.
     options = {"freezing": True} if device.kind == "cpu" and not loras.names else None
 
     def build(active: Any) -> Forward:
@@ -112,7 +115,7 @@ def _compile(pipeline: Any, device: Device, loras: LoraSwitch) -> CompiledCall:
         device=device,
         variant=lambda: loras.active,
         build=build,
-        # A client chooses among any number of strengths; the configured ones are compiled.
+        # Clients may choose any strength, so only the configured strengths are compiled.
         may_compile=lambda active: active is not None and not active.strengths,
         options=options,
     )

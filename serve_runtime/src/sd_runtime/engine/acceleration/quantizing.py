@@ -2,8 +2,8 @@
 """`model.quantization`: the linear layers of the UNet's attention blocks compute in float8.
 
 Torchao stores the weights as float8 with a scale for each row. It scales each row of the input at every call. The GPU adds
-the products up in float32, and the output is bfloat16. Embeddings of time and size see one vector of an image, gain next to
-nothing, and stay in bfloat16. Convolutions and the LoRAs over a layer stay in bfloat16 too.
+the products up in float32, and the output is bfloat16. Embeddings of time and size process one vector per image, gain
+almost nothing, and stay in bfloat16. Convolutions and the LoRAs over a layer stay in bfloat16 too.
 """
 
 import logging
@@ -20,17 +20,17 @@ from sd_runtime.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _ATTENTION = ".attentions."
-_MULTIPLE = 16  # the GPU's instructions take inputs and outputs in multiples of it
-_LEAST_MAXIMUM = 1e-12  # of a row of inputs, by which torchao divides; rows of zeros would be NaN
+_MULTIPLE = 16  # the GPU's instructions need inputs and outputs in multiples of this number
+_LEAST_MAXIMUM = 1e-12  # of an input row; torchao divides by the maximum, so a row of zeros would be NaN
 
 
 def check(wanted: Quantization | None, dtype: DType, device: Device) -> None:
-    """Refuse a quantization that the device cannot compute, before weights are loaded.
+    """Raise for a quantization that the device cannot compute; called before the weights are loaded.
 
     Args:
         wanted: the quantization; None: nothing is checked.
-        dtype: of the computation.
-        device: of the computation.
+        dtype: the number format of the computation.
+        device: the device of the computation.
 
     Raises:
         ConfigError: the device has no float8, or the dtype is not bfloat16.
@@ -50,7 +50,7 @@ def quantize(pipeline: Any, wanted: Quantization | None) -> None:
 
     Args:
         pipeline: the pipeline.
-        wanted: None: nothing is done.
+        wanted: the quantization; None: nothing is done.
 
     Raises:
         ConfigError: no layer of the pipeline can be quantized, or torchao refuses the device.
@@ -65,7 +65,7 @@ def quantize(pipeline: Any, wanted: Quantization | None) -> None:
             f"needs linear layers in a UNet's attention blocks, with multiples of {_MULTIPLE} inputs and outputs,"
             f" and a {type(pipeline).__name__} has none",
         )
-    # The import takes half a second, and other services go without it; see `replica.load_engine`.
+    # The import takes half a second, so services without quantization skip it; see `replica.load_engine`.
     from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_  # noqa: PLC0415
 
     how = Float8DynamicActivationFloat8WeightConfig(
@@ -82,7 +82,7 @@ def quantize(pipeline: Any, wanted: Quantization | None) -> None:
 
 
 def _layers(unet: Any) -> set[torch.nn.Module]:
-    """The layers to quantize."""
+    """Return the layers to quantize."""
     adapters = {
         part
         for layer in unet.modules()
@@ -101,7 +101,7 @@ def _layers(unet: Any) -> set[torch.nn.Module]:
 
 
 def _fits(layer: torch.nn.Linear) -> bool:
-    """Whether its sizes suit, and each output has a weight other than zero; torchao makes NaN of a row of zeros."""
+    """Whether the layer's sizes fit, and no row of weights is all zeros; torchao turns a row of zeros into NaN."""
     sizes = layer.in_features % _MULTIPLE == layer.out_features % _MULTIPLE == 0
     return sizes and bool(layer.weight.any(dim=1).all())
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The threads that make images ready, batch them, and take them through their steps."""
+"""The threads that prepare image tasks, batch them, and run their denoising steps."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests on their way to the denoising loop: a thread prepares their images, so that no step waits for it.
+"""Admission: a thread prepares the image tasks of each request before they join the denoising loop.
 
-Data flows one way: `put` on any thread, then this thread, then whoever takes what is ready. A request joins the
-denoising loop when all its images are ready, in the order of arrival. What fails or is cancelled here goes no further.
+No denoising step waits for this preparation. Data flows one way: any thread calls `put`, the admission thread prepares
+the tasks, and the worker receives them. A request joins the denoising loop when all its images are ready, in the
+order of arrival. Requests that fail or are cancelled here go no further.
 """
 
 import queue
@@ -18,11 +19,11 @@ from sd_runtime.errors import GenerationFailed
 from sd_runtime.observability.observer import Observer, Outcome
 
 CLOSED = "the engine is shut down; send the request again"
-_AT_ONCE = 8  # requests whose prompts are encoded together; later ones do not wait for a longer call
+_AT_ONCE = 8  # requests whose prompts are encoded together; with more, the next requests would wait for a longer call
 
 
 class Admission:
-    """Prepares the images of requests, and hands the requests over."""
+    """Prepares the image tasks of requests, and hands the requests over to the worker."""
 
     def __init__(
         self,
@@ -35,10 +36,10 @@ class Admission:
         """Start the thread.
 
         Args:
-            prepare: makes images ready.
-            hand_over: takes a request whose images are ready; None: nothing more will come.
-            on: where it computes.
-            observer: counts the images that end here.
+            prepare: prepares image tasks.
+            hand_over: receives a request whose images are ready; None: no more requests follow.
+            on: the device that encodes the prompts.
+            observer: counts the images that fail or are cancelled here.
         """
         self._prepare = prepare
         self._hand_over = hand_over
@@ -52,22 +53,22 @@ class Admission:
 
     @property
     def alive(self) -> bool:
-        """Whether it still prepares."""
+        """Whether the thread still prepares requests."""
         return self._thread.is_alive()
 
     def waiting(self) -> int:
-        """Images that have arrived and are not ready."""
+        """Return the number of images that have arrived and are not ready."""
         return sum(len(stream.tasks) for stream in tuple(self._held))
 
     def put(self, stream: RequestUpdates) -> None:
-        """Prepare the images of a request; from any thread."""
+        """Prepare the images of a request; any thread may call this."""
         self._held.add(stream)
         self._inbox.put(stream)
         if not self._open:
             stream.put(GenerationFailed(CLOSED))
 
     def close(self) -> None:
-        """End the thread after what it prepares now; requests that wait fail, and nothing more is handed over."""
+        """Stop the thread after its current work; waiting requests fail, and no more requests are handed over."""
         self._open = False
         self._inbox.put(None)
 
@@ -80,7 +81,7 @@ class Admission:
         self._hand_over(None)
 
     def _arrived(self) -> Sequence[RequestUpdates]:
-        """Wait for a request; it and others that have arrived meanwhile."""
+        """Wait for a request; return this request and others that have arrived meanwhile."""
         found = [self._inbox.get()]
         while len(found) < _AT_ONCE and not self._inbox.empty():
             found.append(self._inbox.get())
@@ -99,10 +100,10 @@ class Admission:
                 self._hand_over(stream)
 
     def _failed(self, tasks: Sequence[ImageTask]) -> dict[ImageTask, Exception]:
-        """Prepare images; those that fail, and why."""
+        """Prepare images; return those that failed, each with its error."""
         try:
             return dict(self._prepare(tasks)) if tasks else {}
-        except Exception as error:  # noqa: BLE001 - a fault of the device; the thread outlives it, and these images fail
+        except Exception as error:  # noqa: BLE001 - on a device fault these images fail, and the thread continues
             return dict.fromkeys(tasks, error)
 
     def _fail(self, stream: RequestUpdates, error: Exception, failed: dict[ImageTask, Exception]) -> None:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pipelines whose loop we do not know draw by their own `__call__`: one picture at a time, the oldest first."""
+"""The runner for pipelines of unknown families: each image is one call of the pipeline's own `__call__`.
+
+The runner generates one image at a time, the oldest first.
+"""
 
 import inspect
 import time
@@ -27,14 +30,14 @@ _SENT = {"prompt", "width", "height", "num_inference_steps", "guidance_scale", "
 
 
 class _Unwanted(Exception):
-    """Nobody waits for the picture any more; raised inside the call, it ends it and leaves the pipeline whole."""
+    """The client no longer waits for the image; raised inside the call, it stops the call and keeps the pipeline usable."""
 
 
 class PipelineRunner:
-    """The studio for all other pipelines; a tick is a whole picture.
+    """The runner for pipelines without a known family; one tick generates a whole image.
 
     Attributes:
-        on_step: told of each step within a tick.
+        on_step: called after each step within a tick.
     """
 
     def __init__(self, pipeline: Any, loras: LoraSwitch, device: Device, observer: Observer) -> None:
@@ -48,19 +51,19 @@ class PipelineRunner:
         self._drawing = False
 
     def join(self, task: ImageTask) -> None:
-        """It is drawn after those that are there."""
+        """Add an image task, which waits for all earlier ones."""
         self._waiting.append(task)
 
     def tasks(self) -> Sequence[ImageTask]:
-        """All that are not finished."""
+        """Return the image tasks that have not started."""
         return self._waiting
 
     def ahead(self, task: ImageTask) -> int:
-        """Pictures that wait before it, and the one that is drawn."""
+        """Return how many images come before this one, including the image that is being generated."""
         return self._waiting.index(task) + self._drawing if task in self._waiting else 0
 
     def tick(self) -> Tick:
-        """Draw the oldest picture that is wanted."""
+        """Generate the oldest image that is not cancelled."""
         done = Tick(cancelled=[task for task in self._waiting if task.cancelled])
         self._waiting = [task for task in self._waiting if not task.cancelled]
         if self._waiting:
@@ -78,7 +81,7 @@ class PipelineRunner:
                 task.image = self._call(task)
         except _Unwanted:
             done.cancelled.append(task)
-        except Exception as error:  # noqa: BLE001 - this picture fails, the next is drawn
+        except Exception as error:  # noqa: BLE001 - this image fails, and the runner continues with the next
             if failures.out_of_memory(error):
                 error = error.with_traceback(None)
                 failures.free_memory()
@@ -114,11 +117,11 @@ class PipelineRunner:
 
 
 def check_call(pipeline: Any, what: str) -> None:
-    """Raise ModelInvalid if a pipeline's call wants more than a request has, such as an image.
+    """Raise ModelInvalid if a pipeline's call requires an input that no request has, such as an image.
 
     Args:
-        pipeline: one whose loop is not ours.
-        what: names the field and its value.
+        pipeline: a pipeline without a known family.
+        what: the field and its value, for the message.
     """
     kind = type(pipeline)
     parameters = [each for each in _offered(pipeline).values() if each.name != "self"]
@@ -139,8 +142,8 @@ def check_call(pipeline: Any, what: str) -> None:
 
 
 def _other_task(kind: type[Any]) -> str:
-    """What a pipeline is for by diffusers' own lists, where that is not text-to-image."""
-    from diffusers.pipelines import auto_pipeline  # noqa: PLC0415 - it imports all pipelines, which takes seconds
+    """Return the purpose of a pipeline by diffusers' own lists; empty for text-to-image or an unlisted one."""
+    from diffusers.pipelines import auto_pipeline  # noqa: PLC0415 - this import loads all pipelines, which takes seconds
 
     if kind in auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values():
         return ""
@@ -152,7 +155,7 @@ def _other_task(kind: type[Any]) -> str:
 
 
 def _refusal(error: Exception) -> InvalidRequest | None:
-    """The pipeline's own check of its arguments, as a client may read it; None for any other error."""
+    """Return the error of the pipeline's own argument check, for the client; None for any other error."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, ValueError) and any(frame.name == "check_inputs" for frame in frames):
         return InvalidRequest(f"the model's pipeline rejects the request: {failures.one_line(error)}")
@@ -160,10 +163,10 @@ def _refusal(error: Exception) -> InvalidRequest | None:
 
 
 def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
-    """What the pipeline's call is given.
+    """Return the arguments of the pipeline's call for a request.
 
     Raises:
-        InvalidRequest: the pipeline cannot do what is asked.
+        InvalidRequest: the pipeline does not support a field of the request.
     """
     offered = _offered(pipeline)
     if request.scheduler is not None:
@@ -194,7 +197,7 @@ def arguments(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
 
 
 def _optional(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
-    """What few pipelines take, where the request has it."""
+    """Return the arguments that only a few pipelines take, if the request sets them."""
     wanted = {"guidance_rescale": request.guidance_rescale or None, "clip_skip": request.clip_skip}
     given = {name: value for name, value in wanted.items() if value is not None}
     for name, value in given.items():
@@ -206,7 +209,11 @@ def _optional(pipeline: Any, request: ImageRequest) -> dict[str, Any]:
 
 
 def _skips_layers(pipeline: Any) -> bool:
-    """Diffusers 0.42 looks for the norm of a lone CLIP encoder where transformers 5 has it no more, and fails."""
+    """Whether the pipeline supports `clip_skip`.
+
+    With a single CLIP encoder, diffusers 0.42 expects the encoder's norm at a place where transformers 5 no longer has
+    it, and fails.
+    """
     encoder = getattr(pipeline, "text_encoder", None)
     alone = getattr(pipeline, "text_encoder_2", None) is None
     return not (alone and isinstance(encoder, CLIPTextModel) and not hasattr(encoder, "text_model"))
@@ -215,7 +222,8 @@ def _skips_layers(pipeline: Any) -> bool:
 def guided(pipeline: Any, request: ImageRequest) -> bool:
     """Whether the pipeline's call computes a negative prompt for this request.
 
-    Models that are distilled to be told the guidance have `true_cfg_scale` for it, which stays at its default here.
+    Guidance-distilled models take the guidance scale as an input. Their negative prompt depends on `true_cfg_scale`,
+    which keeps its default here.
     """
     offered = _offered(pipeline)
     if "true_cfg_scale" in offered:
@@ -224,7 +232,7 @@ def guided(pipeline: Any, request: ImageRequest) -> bool:
 
 
 def _offered(pipeline: Any) -> Mapping[str, Any]:
-    """Parameters of its call."""
+    """Return the parameters of the pipeline's call."""
     return inspect.signature(type(pipeline).__call__).parameters
 
 

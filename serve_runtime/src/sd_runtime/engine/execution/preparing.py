@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an image needs before its first step: the encodings of its prompts, its noise, and a noise schedule of its own.
+"""Prepares image tasks for their first step: encodes prompts, and creates noise and a noise schedule for each image.
 
-It knows no threads: `admission` calls it beside the denoising loop, and so do warm-up and tests. All tensors that an
-image takes along are on the device when `Preparer.prepare` returns.
+This module does not depend on threads: `admission` calls it beside the denoising loop, and so do warm-up and tests. All
+tensors of an image task are on the device when `Preparer.prepare` returns.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,11 +23,11 @@ from sd_runtime.observability.observer import Observer
 
 Failure = tuple[ImageTask, Exception]
 Prepare = Callable[[Sequence[ImageTask]], list[Failure]]
-"""Makes images ready for the denoising loop; returns those that cannot be prepared, and why."""
+"""A function that prepares image tasks for the denoising loop, and returns the failed ones with their errors."""
 
 
 class Preparer:
-    """Prepares images for pipelines of a known family; used by one thread."""
+    """Prepares image tasks for pipelines of a known family; only one thread may use it."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class Preparer:
         observer: Observer,
         draw_ahead: Callable[[StepNoise], None],
     ) -> None:
-        """Prepare nothing yet.
+        """Create a preparer; the constructor computes nothing.
 
         Args:
-            pipeline: the model.
-            family: of the pipeline.
-            loras: of the text encoders; another thread has a switch for the UNet.
-            device: where it computes.
-            observer: is told of encodings.
-            draw_ahead: has the noise of an image's next steps drawn.
+            pipeline: the model's pipeline.
+            family: the family of the pipeline.
+            loras: the LoRA switch of the text encoders; another thread has a switch for the UNet.
+            device: the device that computes.
+            observer: receives counts and times of encodings.
+            draw_ahead: generates the noise of an image's next steps in advance.
         """
         self._pipeline = pipeline
         self._family = family
@@ -56,12 +56,12 @@ class Preparer:
         self._prompts = PromptCache(family, loras, observer)
 
     def prepare(self, tasks: Sequence[ImageTask]) -> list[Failure]:
-        """Give images their trajectories, prompts of one set of LoRAs encoded together.
+        """Give image tasks their trajectories; prompts with the same set of LoRAs are encoded together.
 
-        Images of one request share the tensors of its prompts: one that waits holds no more than its latents.
+        Images of one request share the tensors of its prompts. So a waiting image holds only its latents.
 
         Returns:
-            Images that cannot be prepared, and why.
+            The tasks that cannot be prepared, each with its error.
         """
         with torch.inference_mode():
             failed = [failure for same in _by_loras(tasks) for failure in self._prepare(same)]
@@ -72,12 +72,12 @@ class Preparer:
         return failed
 
     def _prepare(self, tasks: Sequence[ImageTask]) -> list[Failure]:
-        """All at once; if that fails for several, one by one, so that only the culprit fails."""
+        """Prepare all tasks at once; if that fails, prepare them one by one, so that only the faulty task fails."""
         try:
             self._give_trajectories(tasks)
-        except Exception as error:  # noqa: BLE001 - whatever failed, the others are prepared
+        except Exception as error:  # noqa: BLE001 - one failed image must not stop the others
             if failures.out_of_memory(error):
-                error = error.with_traceback(None)  # its frames hold tensors
+                error = error.with_traceback(None)  # the frames of the traceback hold tensors
                 failures.free_memory()
             if len(tasks) == 1:
                 return [(tasks[0], error)]
@@ -112,7 +112,7 @@ class Preparer:
 
 
 def as_they_are(_: Sequence[ImageTask]) -> list[Failure]:
-    """For pipelines that draw by their own call: these prepare their images themselves."""
+    """Prepare nothing; pipelines that generate with their own `__call__` prepare their images themselves."""
     return []
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encodings of prompts, the latest kept: a negative prompt or a popular prompt is encoded once."""
+"""A cache of prompt encodings: a common negative prompt or a popular prompt is encoded once."""
 
 import time
 from collections import OrderedDict
@@ -14,16 +14,16 @@ _KEPT = 256  # chunks: 80 MB for SDXL
 
 
 class PromptCache:
-    """Encodes prompts; LoRAs change encodings, so those of one set and its strengths are apart."""
+    """Encodes prompts and keeps the latest encodings; each set of LoRAs and strengths has its own encodings."""
 
     def __init__(self, family: Family, loras: LoraSwitch, observer: Observer, kept: int = _KEPT) -> None:
-        """Hold no encoding yet.
+        """Create an empty cache.
 
         Args:
-            family: of the pipeline.
-            loras: of the text encoders.
-            observer: is told of encodings.
-            kept: chunks.
+            family: the family of the pipeline.
+            loras: the LoRA switch of the text encoders.
+            observer: receives counts and times of encodings.
+            kept: the largest number of chunks in the cache.
         """
         self._family = family
         self._loras = loras
@@ -36,7 +36,7 @@ class PromptCache:
         return len(self._encodings)
 
     def encode(self, prompts: Iterable[PromptChunks], loras: Active) -> dict[PromptChunks, Conditions]:
-        """The encoding of each prompt under the LoRAs; what is new goes in one call."""
+        """Return the encoding of each prompt with these LoRAs; one call encodes all new prompts."""
         wanted = list(dict.fromkeys(prompts))
         found = {each: self._encodings[each, loras] for each in wanted if (each, loras) in self._encodings}
         new = [each for each in wanted if each not in found]
@@ -58,7 +58,7 @@ class PromptCache:
 
     def _encode(self, prompts: list[PromptChunks]) -> dict[PromptChunks, Conditions]:
         began = time.monotonic()
-        # Clones: a row of the batch would keep all of it in memory.
+        # The rows are cloned, since one row of the batch would keep the whole batch in memory.
         rows = self._family.encode(prompts)
         rows = [{name: tensor.clone() for name, tensor in row.items()} for row in rows]
         self._observer.phase("encode", time.monotonic() - began)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The studio that suits a model, what prepares its images, and how much it may hold at once."""
+"""Creates the runner for a model, the function that prepares its image tasks, and the limits of a batch."""
 
 from collections.abc import Callable
 
@@ -13,16 +13,16 @@ from sd_runtime.engine.sampling.step_noise import StepNoise
 from sd_runtime.engine.sampling.unet_batch import UNetBatch
 from sd_runtime.observability.observer import Observer
 
-# Activations of a UNet for one cell of latents, in numbers per channel of its widest blocks: skip connections of
-# the way down and a few working copies. It is a guess, for which half the memory is left alone; the rest is what
-# `Budget.shrink` learns.
+# Activations of a UNet for one cell of latents, in numbers per channel of its widest blocks: the skip connections of
+# the downward path and a few working copies. The number is a guess, so half of the memory stays unused.
+# `BatchLimits.shrink` corrects the guess when memory runs out.
 _LIVE_COPIES = 64
 _GUESSED_SHARE, _MEASURED_SHARE = 0.5, 0.9
 _CPU_MEMORY = 4 * 2**30
 
 
 def runner(model: LoadedModel, observer: Observer) -> Runner:
-    """A studio that draws with the model; one at a time may be used."""
+    """Return the runner that generates images with the model; only one runner may be in use at a time."""
     if model.family is None or model.tuned.call is None:
         return PipelineRunner(model.pipeline, loras=model.loras, device=model.device, observer=observer)
     return StepBatchRunner(
@@ -38,12 +38,12 @@ def runner(model: LoadedModel, observer: Observer) -> Runner:
 def preparation(
     model: LoadedModel, observer: Observer, draw_ahead: Callable[[StepNoise], None] = lambda _: None
 ) -> Prepare:
-    """What makes images ready for the studio; one thread may use it.
+    """Return the function that prepares image tasks for the runner; only one thread may use it.
 
     Args:
-        model: draws them.
-        observer: is told of encodings.
-        draw_ahead: has the noise of an image's next steps drawn; by default each step draws its own.
+        model: the model that generates the images.
+        observer: receives counts and times of encodings.
+        draw_ahead: generates the noise of an image's next steps in advance; by default each step generates its own.
     """
     if model.family is None:
         return as_they_are
@@ -58,7 +58,7 @@ def preparation(
 
 
 def _pixels(model: LoadedModel) -> int:
-    """Rows times pixels of the picture that a UNet call may hold, beside the decoder at the model's own size."""
+    """Return the largest rows times pixels of a UNet call, beside a decoder at the model's default size."""
     free = model.device.free() or 2 * _CPU_MEMORY
     if model.peaks.denoising:
         decoding = model.peaks.decoding * model.defaults.width * model.defaults.height

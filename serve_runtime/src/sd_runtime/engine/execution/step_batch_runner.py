@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The denoising loop: at each tick the pictures of one kind take a step each, in one UNet call.
+"""The denoising loop: at each tick, image tasks of one batch key take one step each, in one UNet call.
 
-Prepared pictures join, leave and fail between ticks. It knows no threads: `worker` drives it, and so do tests.
+Prepared image tasks join and leave between ticks. This module does not depend on threads: `worker` calls it, and so do
+tests.
 """
 
 import time
@@ -23,13 +24,13 @@ from sd_runtime.observability.observer import Observer
 
 @dataclass
 class Tick:
-    """What one tick changed.
+    """The results of one tick.
 
     Attributes:
-        advanced: pictures that took a step.
-        finished: those of them that took their last one.
-        failed: pictures that are out, and why.
-        cancelled: pictures that are out, unwanted.
+        advanced: image tasks that took a step.
+        finished: the advanced tasks that took their last step.
+        failed: tasks that were removed because they failed, each with its error.
+        cancelled: tasks that were removed because they were cancelled.
     """
 
     advanced: list[ImageTask] = field(default_factory=list)
@@ -39,27 +40,27 @@ class Tick:
 
 
 class Runner(Protocol):
-    """Where pictures are drawn, a tick at a time; used by one thread."""
+    """Generates images, one tick at a time; only one thread may use it."""
 
     @property
     def budget(self) -> BatchLimits:
-        """What one tick may hold."""
+        """The largest batch of one tick."""
 
     def join(self, task: ImageTask) -> None:
-        """Draw it from the next tick on."""
+        """Add a prepared image task, from the next tick on."""
 
     def tick(self) -> Tick:
-        """Draw on."""
+        """Advance the next batch by a tick, and return the results."""
 
     def tasks(self) -> Sequence[ImageTask]:
-        """All that are not finished."""
+        """Return the image tasks that are not finished."""
 
     def ahead(self, task: ImageTask) -> int:
-        """Pictures that wait before it."""
+        """Return how many images come before this one."""
 
 
 class StepBatchRunner:
-    """The studio for pipelines of a known family."""
+    """The runner for pipelines of a known family; images of many requests share each step."""
 
     def __init__(
         self,
@@ -79,19 +80,19 @@ class StepBatchRunner:
         self._groups = groups
 
     def join(self, task: ImageTask) -> None:
-        """Let a prepared image take its first step in the next call of its batch key that has room."""
+        """Add a prepared image task; its first step is in the next call of its batch key with free capacity."""
         self._groups.add(task)
 
     def tasks(self) -> Sequence[ImageTask]:
-        """All that are not finished."""
+        """Return the image tasks that are not finished."""
         return self._groups.all()
 
     def ahead(self, task: ImageTask) -> int:
-        """Pictures that wait before it."""
+        """Return how many images of the same batch key start before this one."""
         return self._groups.ahead(task)
 
     def tick(self) -> Tick:
-        """Let the pictures whose turn it is take a step."""
+        """Advance the next batch of image tasks by one step."""
         done = Tick(cancelled=[task for task in self._groups.all() if task.cancelled])
         self._groups.drop(done.cancelled)
         batch = self._groups.next(self.budget)
@@ -105,7 +106,7 @@ class StepBatchRunner:
     def _draw(self, batch: Sequence[ImageTask], done: Tick) -> None:
         try:
             self._loras.activate(*batch[0].kind.active_loras)
-        except Exception as error:  # noqa: BLE001 - other kinds are drawn on
+        except Exception as error:  # noqa: BLE001 - this batch fails, and other batch keys continue
             done.failed += [(task, error) for task in batch]
             return
         for task in batch:
@@ -126,7 +127,7 @@ class StepBatchRunner:
         task.since = began
 
     def _advance(self, batch: Sequence[ImageTask], done: Tick) -> None:
-        """Take one step with all; what fails together is tried in halves, so that only the culprit fails."""
+        """Advance all tasks of the batch; on an error, retry in halves, so that only the faulty task fails."""
         error = self._try_advance(batch, done)
         if error is None:
             self.budget.calm()
@@ -144,13 +145,13 @@ class StepBatchRunner:
     def _try_advance(self, batch: Sequence[ImageTask], done: Tick) -> Exception | None:
         try:
             advances = self._predict([task.trajectory for task in batch])
-        except Exception as error:  # noqa: BLE001 - whatever failed, the others are drawn
-            # Its frames hold the tensors that did not fit.
+        except Exception as error:  # noqa: BLE001 - one failed image must not stop the others
+            # The frames of the traceback hold the tensors that did not fit.
             return error.with_traceback(None) if failures.out_of_memory(error) else error
         for task, advance in zip(batch, advances, strict=True):
             try:
                 task.trajectory.advance(advance)
-            except Exception as error:  # noqa: BLE001 - likewise
+            except Exception as error:  # noqa: BLE001 - for the same reason
                 done.failed.append((task, error))
             else:
                 self._count(task, done)

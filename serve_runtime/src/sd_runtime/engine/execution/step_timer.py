@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the steps of a pipeline's own loop take, and how many rows its network computes in each."""
+"""Measures each step of a pipeline's own loop: its seconds, and the rows that its network computes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,16 +15,16 @@ _NETWORKS = ("unet", "transformer", "transformer_2")  # two transformers share t
 class StepTimer:
     """Measures from the first call of the network in a step to the step's callback.
 
-    Text encoding before the first step and the decoder after the last one are no part of a step. Where the pipeline has
-    no network of a known name, nothing is measured.
+    Text encoding before the first step and decoding after the last step are not part of a step. For a pipeline without
+    a network of a known name, nothing is measured.
     """
 
     def __init__(self, device: Device, report: Callable[[int, float], None]) -> None:
-        """Measure the steps of one image.
+        """Create a timer for the steps of one image.
 
         Args:
-            device: computes the image.
-            report: receives the rows of a step, which are two where guidance is computed, and its seconds.
+            device: the device that computes the image.
+            report: receives the rows of a step, which are two with guidance, and its seconds.
         """
         self._device = device
         self._report = report
@@ -47,7 +47,7 @@ class StepTimer:
                 hook.remove()
 
     def end_step(self) -> None:
-        """Report the step; wait until the device is not far behind."""
+        """Report the step, and wait until the device is at most a few steps behind; see `Device.pace`."""
         if self._stop is not None:
             self._stop()
             self._stop = None
@@ -55,7 +55,7 @@ class StepTimer:
 
     def _called(self, _: torch.nn.Module, arguments: Sequence[Any], named: Mapping[str, Any]) -> None:
         if self._stop is None:
-            rows = self._rows = []  # a list of this step alone, since a GPU reports later
+            rows = self._rows = []  # each step has its own list, since a GPU reports later
             self._stop = self._device.stopwatch(lambda seconds: self._report(sum(rows), seconds))
         samples = next(
             (each for each in (*arguments, *named.values()) if isinstance(each, torch.Tensor)), None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw each size once before the first request does: kernels are chosen, compiled and captured by then."""
+"""Warm-up: generates each size once, so that kernels are chosen, compiled and captured before the first request."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -26,7 +26,7 @@ from sd_runtime.startup import Startup
 _CPU_SIDE = 256
 _UNGUIDED = 1.0
 _REQUEST_ID = "warmup"
-_STEPS = 2  # schedulers of several orders begin otherwise than they go on
+_STEPS = 2  # the first step of a multi-order scheduler differs from the later ones
 
 
 class _Shape(NamedTuple):
@@ -35,12 +35,13 @@ class _Shape(NamedTuple):
 
 
 def warm_up(model: LoadedModel, startup: Startup) -> None:
-    """Draw the configured sizes, or one image where there are none: what is ready has drawn.
+    """Generate the configured sizes, or one image if none is configured.
 
-    The phase is `compile` if that is what takes the time, else `warmup`.
+    So every replica has generated an image before it is ready. The phase is `compile` if networks are compiled, since
+    compilation takes most of the time; else the phase is `warmup`.
 
     Raises:
-        ModelInvalid: the model does not draw.
+        ModelInvalid: the model cannot generate images.
         ModelUnavailable: a size does not fit into the device's memory.
     """
     fixed = model.tuned.fixed_shapes
@@ -62,11 +63,13 @@ def warm_up(model: LoadedModel, startup: Startup) -> None:
 
 
 def prepare(model: LoadedModel, live: LiveConfig) -> None:
-    """Have compiled beside what settings add to what the start has compiled: larger batches, another size, each LoRA alone.
+    """Compile in the background what new settings need and the start has not compiled.
+
+    New settings can bring larger batches or another size. Each LoRA alone is compiled too.
 
     Args:
-        model: that has drawn once.
-        live: the settings.
+        model: a model that has generated an image.
+        live: the new settings.
     """
     if not model.tuned.compiled or model.family is None:
         return
@@ -77,7 +80,7 @@ def prepare(model: LoadedModel, live: LiveConfig) -> None:
         padded_rows(count * each) for each in guided for count in range(1, live.batching.max_batch_size + 1)
     }
     wanted = [(Active(), count) for count in sorted(rows)]
-    wanted += [(alone, padded_rows(max(guided))) for alone in model.loras.singles]  # of one image each
+    wanted += [(alone, padded_rows(max(guided))) for alone in model.loras.singles]  # for batches of one image
     for active, count in wanted:
         inputs = _inputs(unet.example, count, height // cell, width // cell)
         unet.prepare(active, model.device.runner_threads(), *inputs)
@@ -88,7 +91,7 @@ def _guidance(model: LoadedModel, live: LiveConfig) -> float:
 
 
 def _inputs(example: Any, rows: int, height: int, width: int) -> tuple[Any, ...]:
-    """Inputs of a UNet call like an example's, for other rows and other sides of the latents."""
+    """Return inputs of a UNet call like the example's, with other rows and other sides of the latents."""
     samples, timesteps, conditions = example
 
     def repeated(tensor: torch.Tensor) -> torch.Tensor:
@@ -102,7 +105,10 @@ def _inputs(example: Any, rows: int, height: int, width: int) -> tuple[Any, ...]
 
 
 def _trial(model: LoadedModel, *, full_size: bool) -> _Shape:
-    """The size of the one image that every start draws: the model's own, but a small one where a CPU takes minutes for it."""
+    """Return the size of the one image that every start generates.
+
+    The size is the model's default. On a CPU, where that size can take minutes, the size is at most 256x256.
+    """
     defaults = model.defaults
     if full_size or model.device.kind != "cpu" or model.family is None:
         return _Shape(defaults.width, defaults.height)
@@ -110,7 +116,10 @@ def _trial(model: LoadedModel, *, full_size: bool) -> _Shape:
 
 
 def _batches(model: LoadedModel, most: int) -> tuple[int, ...]:
-    """Numbers of images whose padded rows are all that batches up to `most` come to, at the model's own guidance."""
+    """Return one number of images for each padded row count that batches of up to `most` images have.
+
+    The row counts are those with the model's default guidance.
+    """
     rows = 1 if model.family is None else model.family.rows(model.defaults.guidance)
     return tuple({padded_rows(count * rows): count for count in range(1, most + 1)}.values())
 
@@ -156,7 +165,7 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance:
 
 
 def _check(model: LoadedModel, shape: _Shape | WarmupShape, failed: Sequence[Failure]) -> None:
-    """Raise for images that could not be drawn; one that is withheld has been drawn."""
+    """Raise for an image that failed; an image withheld by the safety checker counts as generated."""
     for _, error in failed:
         if isinstance(error, ContentWithheld):
             continue

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that draws: takes in what is ready, lets the studio tick, tells the streams."""
+"""The worker: the thread that adds prepared requests to the runner, calls its ticks, and reports the results."""
 
 import queue
 import threading
@@ -19,20 +19,21 @@ from sd_runtime.engine.request_updates import RequestUpdates
 from sd_runtime.errors import ContentWithheld, GenerationFailed
 from sd_runtime.observability.observer import Observer
 
-_MEMORY_SECONDS = 5.0  # between two looks at the memory in use
-_IDLE_SECONDS = 0.5  # without a request; by then decoders have usually ended too
-_LATELY_SECONDS = 1.0  # clients that were answered within that time may ask again
+_MEMORY_SECONDS = 5.0  # between two measurements of the memory in use
+_IDLE_SECONDS = 0.5  # without a request; by then the decoders are usually done too
+_LATELY_SECONDS = 1.0  # clients that received a reply within this time may send another request
 
 
 class Worker:
-    """Draws on a thread of its own whatever is put in.
+    """Generates the images of all requests on a thread of its own.
 
     Attributes:
-        batch_wait_seconds: how long an idle engine waits, from the latest arrival, for others to share the first steps; for no
-            more than it drew at once until a moment ago, so that a lone client waits for nobody.
-        arriving: number of pictures that have arrived and are not ready.
+        batch_wait_seconds: the batch wait: how long an idle engine waits, after the latest arrival, for more images to
+            share the first steps. If the engine was busy within the last second, it waits for no more images than it
+            had at once then. So a single client does not wait for others.
+        arriving: returns the number of images that have arrived and are not ready.
         idle_seconds: time without a request after which `when_idle` is called, once.
-        when_idle: does work that can wait. Its argument reports whether a request has arrived; the work then ends soon.
+        when_idle: does deferred work. The argument reports whether a request has arrived; the work then ends soon.
     """
 
     def __init__(
@@ -49,26 +50,29 @@ class Worker:
         self._inbox: queue.SimpleQueue[RequestUpdates | None] = queue.SimpleQueue()
         self._streams: dict[ImageTask, RequestUpdates] = {}
         self._memory_told = 0.0
-        self._most = 0  # pictures at once since it was idle
+        self._most = 0  # the largest number of images at once since the last idle time
         self._open = True
         self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether it still draws."""
+        """Whether the thread still runs."""
         return self._thread.is_alive()
 
     def put(self, stream: RequestUpdates | None) -> None:
-        """Draw the pictures of a request, which are ready; from any thread.
+        """Add a request whose images are ready; any thread may call this.
 
         Args:
-            stream: of the request; None: end the thread after the step it is at; what is not drawn fails.
+            stream: the updates of the request. None stops the thread after its current step, and unfinished images fail.
         """
         self._inbox.put(stream)
 
     def advanced(self, task: ImageTask) -> None:
-        """A picture took a step, in the middle of a tick, which may be minutes long: requests that arrived learn their place."""
+        """Report a step of an image in the middle of a tick.
+
+        Such a tick may take minutes. Requests that have arrived meanwhile receive their position in the queue.
+        """
         self._take_arrived()
         self._tell(Tick(advanced=[task]))
         self._watch()
@@ -84,7 +88,7 @@ class Worker:
             stream.put(GenerationFailed(CLOSED))
 
     def _next(self) -> RequestUpdates | None:
-        """Wait for a request, and use the time."""
+        """Wait for a request; after `idle_seconds` without one, call `when_idle` first."""
         try:
             return self._inbox.get(timeout=self.idle_seconds)
         except queue.Empty:
@@ -93,7 +97,7 @@ class Worker:
         return self._inbox.get()
 
     def _rest(self) -> None:
-        """Wait for the next picture, and then for its company."""
+        """Wait for the next request, and then the batch wait for more images."""
         self._observer.load(0, 0)
         self._device.at_work = False
         since, most, self._most = time.monotonic(), self._most, 0
@@ -116,7 +120,7 @@ class Worker:
             self._take(self._inbox.get())
 
     def _company(self, expected: int) -> None:
-        """Wait until as many pictures are there as are expected, or the latest has waited its time."""
+        """Wait until the expected number of images has arrived, or until the batch wait of the latest one is over."""
         while self._open and len(self._streams) < min(expected, self._runner.budget.pictures):
             until = max((each.since for each in self._streams), default=0.0) + self.batch_wait_seconds
             try:
@@ -128,7 +132,7 @@ class Worker:
         try:
             tick = self._runner.tick()
             self._device.pace()
-        except Exception as error:  # noqa: BLE001 - the thread outlives whatever happens
+        except Exception as error:  # noqa: BLE001 - the images fail, and the thread continues
             lost = self._runner.tasks()
             tick = Tick(failed=[(task, error) for task in lost])
             for task in lost:
