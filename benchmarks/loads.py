@@ -133,7 +133,7 @@ def median_ratio(above: Sequence[Figures], below: Sequence[Figures], name: str) 
 def resident() -> dict[str, int]:
     """Return the memory of this process's descendants, by process name and in total, in MB.
 
-    Memory that processes share counts once in each figure.
+    Pages that several processes share count once in each of them.
     """
     found: dict[str, float] = defaultdict(float)
     for name, process in _processes():
