@@ -144,7 +144,7 @@ async def only_replica_killed(fire: Fire) -> None:
 
 
 async def ingress_killed(fire: Fire) -> None:
-    """The one that all requests pass."""
+    """Kill the ingress, through which all requests pass."""
     before = fire.replicas("ingress")
     os.kill(next(iter(before.values())), signal.SIGKILL)
     await fire.until(lambda: fire.replicas("ingress").keys() - before)
@@ -159,7 +159,7 @@ async def worker_killed(fire: Fire) -> None:
 
 
 async def worker_silent(fire: Fire) -> None:
-    """The same, but its connections stay open: no process notices it until Ray misses the heartbeats."""
+    """The same, but its connections stay open: no process notices it until Ray detects the failure."""
     before = fire.replicas()
     silent = fire.workers.pop(0)
     silent.freeze()
