@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long running images are held up while new requests are admitted, beside the denoising loop and within it.
+"""Measure how long the admission of new requests delays running images, beside the denoising loop and within it.
 
     .venv/bin/python benchmarks/admission.py [--rounds N]
 
 One image is denoised step by step. Eight requests with new prompts arrive at once, and each of them takes one step. The
-model is the bundled one; its text encoder computes as much as Stable Diffusion 1.5's, with random weights. Sides, in turns
-within one run: `beside`, as the engine admits, and `within`, where the denoising thread prepares what has arrived before
-its next step. Of each side the median round counts. Printed as JSON, in milliseconds: the longest time between two UNet
-calls of the running image, and the time from the arrival until all eight have been denoised.
+model is the bundled one; its text encoder has the size of Stable Diffusion 1.5's, with random weights. Two sides
+alternate within one run. In `beside` a separate thread prepares the requests, as in the engine. In `within` the denoising
+thread prepares them before its next step. The median round of each side counts. The script prints JSON, in milliseconds:
+the longest time between two UNet calls of the running image, and the time from the arrival until all eight images have
+been denoised.
 
 On a CPU both threads share the cores and Python's lock, so a step beside the text encoder takes longer than alone. On a GPU
 they share the device.
@@ -49,29 +50,29 @@ numbers = count()
 
 
 class Calls(Silent):
-    """Remembers when each UNet call ended."""
+    """Records the end time of each UNet call."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
         self._another = threading.Condition()
 
     def step(self, pictures: int, rows: int, seconds: float) -> None:  # noqa: ARG002 - as the engine calls it
-        """A UNet call."""
+        """Record a UNet call."""
         with self._another:
             self.ends.append(time.monotonic())
             self._another.notify_all()
 
     def wait(self, number: int) -> None:
-        """Return once there have been so many."""
+        """Wait until there have been `number` UNet calls."""
         with self._another:
             self._another.wait_for(lambda: len(self.ends) >= number)
 
 
 class Within(Worker):
-    """Prepares what has arrived on the thread that draws.
+    """Prepares new requests on the denoising thread.
 
     Attributes:
-        prepare: makes images ready.
+        prepare: prepares image tasks.
     """
 
     prepare: Prepare
@@ -94,13 +95,13 @@ class Within(Worker):
 
 
 def no_file(_: Any, __: ImageTask) -> bytes:
-    """Files are not measured here."""
+    """Return an empty file; this benchmark does not measure files."""
     return b""
 
 
 @contextmanager
 def running(model: LoadedModel, calls: Calls, *, beside: bool) -> Iterator[Callable[[RequestUpdates], None]]:
-    """The threads of an engine; what takes requests."""
+    """Start the threads of an engine; yield the function that takes requests."""
     postprocessor = PostProcessor(
         Decoder(model.pipeline), None, no_file, pixels=0, on=model.device, observer=calls
     )
@@ -122,13 +123,13 @@ def running(model: LoadedModel, calls: Calls, *, beside: bool) -> Iterator[Calla
 
 
 def stream(model: LoadedModel, steps: int) -> RequestUpdates:
-    """A request with a prompt that was never encoded."""
+    """Make a request with a prompt that was never encoded."""
     request = ImageRequest(f"circle number {next(numbers)}", "", 64, 64, steps, 4.0)
     return RequestUpdates(tasks(request, model.family), asyncio.get_running_loop())
 
 
 async def one_round(model: LoadedModel, *, beside: bool) -> dict[str, float]:
-    """Figures of one side."""
+    """Measure one side."""
     calls = Calls()
     with running(model, calls, beside=beside) as put:
         long = stream(model, LONG)
@@ -152,19 +153,19 @@ async def one_round(model: LoadedModel, *, beside: bool) -> dict[str, float]:
 
 
 async def finished(stream: RequestUpdates) -> None:
-    """Read a request to its last step."""
+    """Read the updates of a request to its last step."""
     async for update in stream.updates():
         if isinstance(update, Progress) and update.step == update.steps:
             return
 
 
 def gaps(ends: Sequence[float]) -> list[float]:
-    """Times between them."""
+    """Return the times between consecutive calls."""
     return [after - before for before, after in pairwise(ends)]
 
 
 def loaded() -> LoadedModel:
-    """The bundled model, with a larger text encoder that computes beside its own."""
+    """Load the bundled model, with a larger text encoder that computes beside its own."""
     model = load(RuntimeConfig(model=ModelConfig(uri="bundled://shapes")))
     own = model.pipeline.text_encoder
     config = CLIPTextConfig(
@@ -182,7 +183,7 @@ def loaded() -> LoadedModel:
 
 
 async def measure(rounds: int) -> dict[str, Any]:
-    """All figures, in one run."""
+    """Measure all figures in one run."""
     model = loaded()
     found: dict[str, list[dict[str, float]]] = {"within": [], "beside": []}
     for _ in range(rounds):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The least an operator can do, for comparison: kopf's events, one queue, server-side apply of the RayService, no status.
+"""A minimal operator for comparison: kopf's events, one queue, server-side apply of the RayService, no status.
 
     KUBECONFIG=... .venv/bin/python benchmarks/bare_operator.py
 
-It repairs nothing, reports nothing and retries nothing: what `benchmarks/operator_load.py` measures beyond it is the price
-of what the real one does.
+This operator repairs, reports and retries nothing. The difference that `benchmarks/operator_load.py` measures is the cost
+of these functions in the real operator.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ async def operate() -> None:
 
 
 async def work(cluster: Cluster, seen: asyncio.Queue[Json], settings: Settings) -> None:
-    """Apply what is asked for."""
+    """Apply the RayServices of the queued services."""
     while True:
         await cluster.apply(ray_service(parse(await seen.get()), settings), "bare")
 

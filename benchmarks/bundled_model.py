@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long one picture of bundled://shapes takes alone on this machine, with the stock diffusers pipeline.
+"""Measure how long one picture of bundled://shapes takes alone on this machine, with the stock diffusers pipeline.
 
     .venv/bin/python benchmarks/bundled_model.py [--repeat N]
 
-One JSON line per picture size: median and 90th percentile in seconds at 15 steps with guidance, and the medians of
-its parts. Run it on an idle machine: the model is so small that any other work shows.
+The script prints one JSON line per picture size: median and 90th percentile in seconds at 15 steps with guidance, and the
+medians of its parts. Run it on an idle machine: the model is so small that any other work changes the figures.
 """
 
 import argparse
@@ -25,7 +25,7 @@ STEPS, GUIDANCE = 15, 4.0
 
 
 def seconds(act: Callable[[], Any], repeat: int) -> list[float]:
-    """Sorted times of an action, after three that do not count."""
+    """Return the sorted times of an action, after three warm-up runs."""
     found = []
     with torch.no_grad():
         for number in range(repeat + 3):
@@ -37,7 +37,7 @@ def seconds(act: Callable[[], Any], repeat: int) -> list[float]:
 
 
 def measure(pipeline: Any, side: int, repeat: int) -> dict[str, float]:
-    """Seconds of a whole picture and of its parts."""
+    """Measure the seconds of a whole picture and of its parts."""
     latents = torch.randn(1, pipeline.unet.config.in_channels, side // 8, side // 8)
     pair = latents.repeat(2, 1, 1, 1)
     text = torch.randn(2, 77, pipeline.unet.config.cross_attention_dim)

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a service answers nothing, and what it loses, while a field of its spec changes: real Ray on this machine.
+"""Measure how long a service does not answer, and which requests it loses, while a field of its spec changes.
 
     .venv/bin/python benchmarks/changes.py [--field NAME ...] [--per-second N]
 
-One row per field of docs/changes.md that reaches Ray in place (classes `live` and `replicas restart`), with the edits of
-tests/data/changes.yaml, and three edits more: to zero and back, by which the ingress moves, and to a model that does not exist. A head without CPUs and
-workers as the operator gives them to the service: as many as hold `replicas.max`, and the additional one of
-`upgrade.surgeWorkers`. Requests for small pictures come at random times, at a given rate, each by a connection of its own.
+The benchmark uses real Ray on this machine. It prints one row per field of docs/changes.md that reaches Ray in place
+(classes `live` and `replicas restart`), with the edits of tests/data/changes.yaml. Three more edits follow: to zero and
+back, by which the ingress moves, and to a model that does not exist. The cluster has a head without CPUs and the workers
+that the operator gives the service: enough for `replicas.max`, and the additional one of `upgrade.surgeWorkers`. Requests
+for small pictures arrive at random times, at a given rate, each on its own connection.
 
-`gap` is the longest time in seconds in which no request that came was answered, less the longest pause between requests
-in that time; `lost` are requests that got neither a picture nor an error that says to come back. `refused` got such an error.
+`gap` is the longest time in seconds in which no new request was answered, minus the longest pause between requests in
+that time. `refused` requests received an error that asks the client to retry. `lost` requests received neither a picture
+nor such an error.
 """
 
 import argparse
@@ -42,9 +44,9 @@ ROOT = Path(__file__).parent.parent
 SHAPES = ROOT / "serve_runtime/src/sd_runtime/models/shapes"
 WAIT_SECONDS = 300.0
 QUIET_SECONDS = 3.0
-"""Load before and after the change."""
+"""Seconds of load before and after the change."""
 WORKERS = 3
-"""On this machine: two replicas and the additional one."""
+"""The workers on this machine: two replicas and the additional one."""
 BASE = {"gpusPerReplica": 0, "replicas": {"min": 1, "max": 2}, "limits": {"timeoutSeconds": 60}}
 
 Json = dict[str, Any]
@@ -55,9 +57,9 @@ class Edit:
     """A change of one field.
 
     Attributes:
-        name: of the row.
-        before: the spec before it; `after`: that after it.
-        fails: the change cannot be carried out, and what ran before goes on.
+        name: the name of the row.
+        before: the spec before the change; `after`: the spec after it.
+        fails: whether the change cannot be applied, so that the former version continues to run.
     """
 
     name: str
@@ -67,7 +69,7 @@ class Edit:
 
 
 def edits(models: Path) -> Iterator[Edit]:
-    """Every edit that reaches Ray in place.
+    """Yield every edit that reaches Ray in place.
 
     Args:
         models: a folder with two copies of the bundled model.
@@ -75,7 +77,7 @@ def edits(models: Path) -> Iterator[Edit]:
     here = {"preset": None, "uri": f"file://{models}/a"}
     there = {"preset": None, "uri": f"file://{models}/b"}
     known = yaml.safe_load((ROOT / "tests/data/changes.yaml").read_text())
-    # Samples of the data file that name what this machine has not.
+    # Samples of the data file that need resources which this machine does not have.
     known |= {
         "model.preset": [{"model": here}, {"model": {"preset": "shapes", "uri": None}}],
         "model.uri": [{"model": here}, {"model": there}],
@@ -132,13 +134,13 @@ class Service:
         self.nodes: list[RayNode] = [host.head()]
 
     async def until(self, condition: Any) -> None:
-        """Wait until something is so."""
+        """Wait until a condition is true."""
         async with asyncio.timeout(WAIT_SECONDS):
             while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - Ray is asked
                 await asyncio.sleep(0.2)
 
     async def start(self) -> None:
-        """The head and its workers."""
+        """Start the head and its workers."""
         await self.until(self.host.answers)
         for _ in range(WORKERS):
             before = self.host.nodes()
@@ -151,10 +153,10 @@ class Service:
             each.stop()
 
     async def apply(self, resource: Resource, *, fails: bool = False) -> None:
-        """PUT the Serve config of a spec, and wait until it runs, or has failed."""
+        """PUT the Serve config of a spec, and wait until the application runs or has failed."""
         config = serve_config(resource.spec)
         await self.until(lambda: self.host.apply(config))
-        await asyncio.sleep(1)  # Serve has begun with it
+        await asyncio.sleep(1)  # until Serve has started to apply it
         wanted = {"DEPLOY_FAILED"} if fails else {"RUNNING"}
         await self.until(lambda: self._state() in wanted)
         if not fails:
@@ -171,7 +173,7 @@ class Service:
 
 
 def resource(spec: Json) -> Resource:
-    """The quick start with another spec."""
+    """Return the quick start with another spec."""
     body = yaml.safe_load((ROOT / "examples/quickstart.yaml").read_text())
     if "uri" in spec.get("model", {}):
         del body["spec"]["model"]["preset"]
@@ -182,7 +184,7 @@ def resource(spec: Json) -> Resource:
 
 
 async def measured(service: Service, edit: Edit, per_second: float) -> list[Answer]:
-    """What became of the load around one edit."""
+    """Run the load around one edit; return its answers."""
     await service.apply(resource(edit.before))
     load = Load(f"{service.host.url}/imagine", {"prompt": "a red circle", "steps": "2"}, per_second)
     async with load.running() as traffic:
@@ -193,7 +195,7 @@ async def measured(service: Service, edit: Edit, per_second: float) -> list[Answ
 
 
 def gap(answers: list[Answer]) -> float:
-    """The longest time without an answer, less the pause between requests that falls into it; seconds."""
+    """Return the longest time without an answer, minus the longest pause between requests in it, in seconds."""
     ends = sorted(each.sent + each.seconds for each in answers if each.outcome == "answered")
     starts = sorted(each.sent for each in answers)
     usual = sorted(each.seconds for each in answers if each.outcome == "answered")[len(ends) // 2]
@@ -206,7 +208,7 @@ def gap(answers: list[Answer]) -> float:
 
 @asynccontextmanager
 async def running() -> AsyncGenerator[Service]:
-    """Ray's head and workers."""
+    """Run Ray's head and workers."""
     service = Service(RayHost(ray_service(resource(BASE), Settings())))
     try:
         await service.start()

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a request of a known size waits while code for another size is compiled beside it, on this machine.
+"""Measure how long a request of a known size waits while code for another size is compiled, on this machine.
 
     .venv/bin/python benchmarks/compiling.py [--seconds N] [--code-seconds N]
 
-The bundled model with `optimizations.compile`. One client asks for 64 px again and again; another one asks once for a size
-that was not compiled yet. Torch traces the networks for real, and a stand-in takes the place of its code generator: it sleeps
-for so many seconds, as a compiler of a GPU's kernels would, in processes of its own. Printed as JSON: latency in
-milliseconds before, while the network is traced and while its code is generated, and their ratios.
+The benchmark uses the bundled model with `optimizations.compile`. One client requests 64 px repeatedly; another client
+requests once a size that is not compiled yet. Torch really traces the networks, but a stand-in replaces its code
+generator. The stand-in sleeps for `--code-seconds`, as a compiler of GPU kernels would work, in separate processes. The
+script prints JSON: the latency in milliseconds before, during tracing and during code generation, and their ratios.
 """
 
 import argparse
@@ -29,11 +29,11 @@ _OTHER_SIDE = 128
 
 
 class StandIn:
-    """A code generator that takes so long, and leaves the graph as it is.
+    """A code generator that only waits, and leaves the graph unchanged.
 
     Attributes:
-        seconds: that it takes for each graph.
-        is_at_work: whether it generates code now; else the network is being traced.
+        seconds: the time that it takes for each graph.
+        is_at_work: whether it generates code now; otherwise the network is being traced.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class StandIn:
 
 
 async def draw(engine: DiffusionEngine, width: int) -> float:
-    """Milliseconds of one request."""
+    """Return the milliseconds of one request."""
     began = time.perf_counter()
     request = ImageRequest("a red circle on a white background", "", width, 64, _STEPS, 4.0, seed=1)
     async for _ in engine.generate(request):
@@ -58,7 +58,7 @@ async def draw(engine: DiffusionEngine, width: int) -> float:
 
 
 async def drawn_while(engine: DiffusionEngine, goes_on: Callable[[], bool]) -> list[float]:
-    """Milliseconds of each request of the client with the known size."""
+    """Return the milliseconds of each request of the client with the known size."""
     found = []
     while goes_on():
         found.append(await draw(engine, 64))
@@ -66,7 +66,7 @@ async def drawn_while(engine: DiffusionEngine, goes_on: Callable[[], bool]) -> l
 
 
 async def measure(seconds: float, code_seconds: float) -> dict[str, float]:
-    """All figures, in one run."""
+    """Measure all figures in one run."""
     code = StandIn()
     compiled.BACKEND = code
     config = RuntimeConfig(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks of the published sizes with random weights: their speed is that of the published ones."""
+"""Networks of the published sizes with random weights; they are as fast as the published networks."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 
 def text_config(width: int, layers: int, heads: int, projection: int, *, tiny: bool) -> CLIPTextConfig:
-    """A CLIP text encoder's configuration."""
+    """Return the configuration of a CLIP text encoder."""
     if tiny:
         width, layers, heads, projection = 32, 2, 2, 32
     return CLIPTextConfig(
@@ -28,7 +28,7 @@ def text_config(width: int, layers: int, heads: int, projection: int, *, tiny: b
 
 
 def vae(*, tiny: bool) -> AutoencoderKL:
-    """Stable Diffusion's VAE."""
+    """Make Stable Diffusion's VAE."""
     channels = (4, 4, 4, 4) if tiny else (128, 256, 512, 512)
     return AutoencoderKL(
         block_out_channels=channels,
@@ -40,7 +40,7 @@ def vae(*, tiny: bool) -> AutoencoderKL:
 
 
 def sd21(*, tiny: bool) -> StableDiffusionPipeline:
-    """Stable Diffusion 2.1: 866 million parameters in the UNet."""
+    """Make Stable Diffusion 2.1, with 866 million parameters in the UNet."""
     unet = UNet2DConditionModel(
         sample_size=96,
         block_out_channels=(8, 8, 16, 16) if tiny else (320, 640, 1280, 1280),
@@ -64,7 +64,7 @@ def sd21(*, tiny: bool) -> StableDiffusionPipeline:
 
 
 def sdxl(*, tiny: bool) -> StableDiffusionXLPipeline:
-    """SDXL: 2.6 billion parameters in the UNet."""
+    """Make SDXL, with 2.6 billion parameters in the UNet."""
     projection = 32 if tiny else 1280
     unet = UNet2DConditionModel(
         sample_size=128,
@@ -93,5 +93,5 @@ def sdxl(*, tiny: bool) -> StableDiffusionXLPipeline:
 
 
 def tokenizer() -> CLIPTokenizer:
-    """The bundled model's: any will do."""
+    """Return the tokenizer of the bundled model; any tokenizer serves the purpose."""
     return CLIPTokenizer.from_pretrained(Path(str(files("sd_runtime"))) / "models/shapes/tokenizer")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random requests against a running service: no answer but the named ones.
+"""Send random requests to a running service, and check that every answer is a documented one.
 
     .venv/bin/sdservice run examples/quickstart.yaml          # in another terminal
     .venv/bin/python benchmarks/fuzz.py [--url http://127.0.0.1:8000] [--requests 10000] [--seed 0] [--parallel 8]
 
-Prints the answers by status and the seconds they took; exit code 1, and the first ten requests as they were sent, if
-there was an answer that has no name, an error without a message, or none at all.
+The script prints the number of answers by status and their seconds. It exits with 1 and prints the first ten failed
+requests if an answer is not documented, an error has no message, or a request gets no answer.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _SHOWN = 10
 
 
 class Report:
-    """What came back."""
+    """The answers so far."""
 
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
@@ -33,7 +33,7 @@ class Report:
         self.wrong: list[str] = []
 
     def add(self, request: RandomRequest, answer: httpx.Response, seconds: float) -> None:
-        """Note an answer."""
+        """Record an answer."""
         self.statuses[answer.status_code] += 1
         self.seconds.append(seconds)
         if not named(answer.status_code, answer.text):
@@ -41,7 +41,7 @@ class Report:
 
 
 async def _send(client: httpx.AsyncClient, requests: list[RandomRequest], report: Report) -> None:
-    """Send from the end of the list until it is empty; several of these share it."""
+    """Send requests from the end of the list until it is empty; several tasks share the list."""
     while requests:
         request = requests.pop()
         began = time.monotonic()
@@ -62,7 +62,7 @@ async def _run(url: str, count: int, seed: int, parallel: int) -> Report:
 
 
 def main() -> int:
-    """Print what came back."""
+    """Send the requests and print the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

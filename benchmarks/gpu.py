@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures per second on a GPU: the published pattern's way, stock diffusers at its best, and the engine, in one run.
+"""Measure pictures per second on a GPU: the published pattern, stock diffusers at its best, and the engine, in one run.
 
     make gpu                                   # the tests of the GPU's path, then this, within eight minutes
     .venv/bin/python benchmarks/gpu.py [--cases sd21-512 ...] [--batches 1 8] [--seconds 480] [--output FOLDER]
 
-Full-size networks with random weights: speed does not depend on their values, and nothing is downloaded. Sides:
-`pattern`, float32 and one picture after another, as the published AWS example draws; `stock`, bfloat16, channels
-last and torch.compile, one call per batch; `engine`, the same mode of torch.compile, as many clients as the batch size,
-each asking again as soon as it is answered; `fp8`, the engine with `model.quantization: fp8`. Each figure is printed as soon as it is there; `share of peak` counts the
-UNet's work only, against the card's dense bfloat16 peak. A side that would begin after `--seconds` is left out, and
-named. Writes gpu.json and gpu.md. `--tiny` runs small networks on any device, to try the script itself.
+The networks have full size and random weights: the speed does not depend on their values, and nothing is downloaded. The
+sides are:
+
+- `pattern`: float32 and one picture after another, as in the published AWS example;
+- `stock`: bfloat16, channels last and torch.compile, one call per batch;
+- `engine`: the same mode of torch.compile, with as many clients as the batch size. Each client sends its next request as
+  soon as it has its answer;
+- `fp8`: the engine with `model.quantization: fp8`.
+
+The script prints each figure as soon as it is measured. `share of peak` counts only the UNet's work, against the card's
+dense bfloat16 peak. A side that would start after `--seconds` is left out, and the script prints its name. The script
+writes gpu.json and gpu.md. `--tiny` runs small networks on any device, to try the script itself.
 """
 
 import argparse
@@ -56,7 +62,7 @@ PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0
 
 @dataclass(frozen=True)
 class Case:
-    """A model at a size; TFLOP of one guided denoising step of one picture, attention included."""
+    """A model at a size, with the TFLOP of one guided denoising step of one picture, attention included."""
 
     xl: bool
     side: int
@@ -73,10 +79,10 @@ CASES = {
 
 @dataclass(frozen=True)
 class Bench:
-    """What a side draws, and where its figures go.
+    """The work of a side, and the receiver of its figures.
 
     Attributes:
-        folder: of the networks.
+        folder: the folder of the networks.
         say: takes a batch size and its pictures per second.
     """
 
@@ -89,7 +95,7 @@ class Bench:
 
 
 def rate(draw: Callable[[], None], pictures: int, least_seconds: float) -> float:
-    """Pictures per second of a call that draws so many, after two that warm up."""
+    """Return the pictures per second of a call that generates `pictures` of them, after two warm-up calls."""
     draw()
     draw()
     began, calls = time.monotonic(), 0
@@ -100,13 +106,13 @@ def rate(draw: Callable[[], None], pictures: int, least_seconds: float) -> float
 
 
 def pattern(bench: Bench) -> None:
-    """The published example: float32, the library's defaults but for the steps; it draws one picture at a time."""
+    """Measure the published example: float32, the library's defaults except for the steps, one picture at a time."""
     pipeline = loaded(bench, torch.float32)
     bench.say(1, rate(partial(call, pipeline, bench.case, 1), 1, bench.least_seconds))
 
 
 def stock(bench: Bench) -> None:
-    """The documented fast recipe of diffusers, in the compiler's mode that the engine uses."""
+    """Measure the documented fast recipe of diffusers, in the compiler mode that the engine uses."""
     fast = bench.device == "cuda"
     pipeline = loaded(bench, torch.bfloat16 if fast else torch.float32)
     if fast:
@@ -119,7 +125,7 @@ def stock(bench: Bench) -> None:
 
 
 def call(pipeline: Any, case: Case, batch: int) -> None:
-    """One call of a stock pipeline."""
+    """Call a stock pipeline once."""
     generators = [torch.Generator().manual_seed(index) for index in range(batch)]
     pipeline(
         [PROMPT] * batch,
@@ -132,7 +138,7 @@ def call(pipeline: Any, case: Case, batch: int) -> None:
 
 
 def loaded(bench: Bench, dtype: torch.dtype) -> Any:
-    """A stock pipeline of the networks."""
+    """Load a stock pipeline of the networks."""
     folder = bench.folder
     kind = StableDiffusionXLPipeline if (folder / "text_encoder_2").exists() else StableDiffusionPipeline
     pipeline = kind.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
@@ -141,12 +147,12 @@ def loaded(bench: Bench, dtype: torch.dtype) -> Any:
 
 
 def fp8(bench: Bench) -> None:
-    """The engine with linear layers in float8."""
+    """Measure the engine with linear layers in float8."""
     engine(bench, "fp8")
 
 
 def engine(bench: Bench, quantization: Quantization | None = None) -> None:
-    """The engine under closed-loop load; its warm-up draws these batches alone."""
+    """Measure the engine under closed-loop load; its warm-up runs only these batch sizes."""
     fast, case = bench.device == "cuda", bench.case
     config = RuntimeConfig(
         model=ModelConfig(uri=f"file://{bench.folder}", dtype="bfloat16", quantization=quantization),
@@ -164,7 +170,7 @@ def engine(bench: Bench, quantization: Quantization | None = None) -> None:
 
 
 async def parallel(running: DiffusionEngine, case: Case, clients: int, least_seconds: float) -> float:
-    """Pictures per second of so many clients."""
+    """Return the pictures per second of a number of clients."""
     drawn: list[Picture] = []
     seeds = count()
 
@@ -185,8 +191,8 @@ class Report:
     """The figures so far.
 
     Args:
-        peak: TFLOP/s of the card, if it is known.
-        until: when no more sides begin, monotonic seconds.
+        peak: the TFLOP/s of the card, if they are known.
+        until: the time after which no side starts, in monotonic seconds.
     """
 
     def __init__(self, peak: float | None, until: float) -> None:
@@ -196,29 +202,29 @@ class Report:
         self.left_out: list[str] = []
 
     def has_time(self, case: str, side: str, seconds: float = 0.0) -> bool:
-        """Whether a side that takes so long may begin; it is noted where it may not."""
+        """Whether there is time to start a side that takes `seconds`; if not, the side is recorded as left out."""
         if time.monotonic() + seconds < self._until:
             return True
         self.leave_out(case, side, "the time is over")
         return False
 
     def leave_out(self, case: str, side: str, reason: str) -> None:
-        """Note a side without figures."""
+        """Record and print a side without figures."""
         self.left_out.append(f"{case} {side}")
         print(f"{case} {side}: left out: {reason}", flush=True)
 
     def put(self, case: str, side: str, batch: int, pictures: float) -> None:
-        """Print a figure and keep it."""
+        """Print and record a figure."""
         self.found.setdefault(case, {}).setdefault(side, {})[batch] = pictures
         share = f", {self.share(case, pictures):.1%} of the card's peak" if self._peak else ""
         print(f"{case} {side} batch {batch}: {pictures:.2f} pictures/s{share}", flush=True)
 
     def share(self, case: str, pictures: float) -> float:
-        """Of the card's dense bfloat16 peak."""
+        """Return the share of the card's dense bfloat16 peak."""
         return pictures * CASES[case].steps * CASES[case].tflop / (self._peak or math.nan)
 
     def table(self) -> str:
-        """Markdown: a row for each case and batch."""
+        """Return a Markdown table with a row for each case and batch."""
         lines = [
             "| case | batch | pattern | stock | engine | fp8 | engine / pattern | engine / stock | share of peak |"
         ]
@@ -239,7 +245,7 @@ class Report:
 
 
 def measure(name: str, case: Case, asked: argparse.Namespace, device: str, report: Report) -> None:
-    """All sides of one case; each frees the card before the next."""
+    """Measure all sides of one case; each side frees the card before the next one starts."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         torch.manual_seed(0)
@@ -249,7 +255,7 @@ def measure(name: str, case: Case, asked: argparse.Namespace, device: str, repor
         took: dict[str, float] = {}
         for side in (engine, stock, pattern, fp8):
             began = time.monotonic()
-            # The last one compiles as long as the engine did, and must end within the time.
+            # The fp8 side compiles as long as the engine did, and must end within the time.
             if report.has_time(name, side.__name__, took.get("engine", 0.0) if side is fp8 else 0.0):
                 say = partial(report.put, name, side.__name__)
                 seconds = 0.5 if asked.tiny else LEAST_SECONDS

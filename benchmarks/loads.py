@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads of the serving benchmark, their latencies, and the CPU and memory of the processes that serve them."""
+"""The loads of the serving benchmark, with latencies, and with CPU and memory of the serving processes."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ DRAW_LIMIT_SECONDS = 300
 Draw = Callable[[int], Awaitable[None]]
 Figures = dict[str, Any]
 
-# What a command line holds, and what the process is called here; the first that fits.
+# A part of the command line, and the name of the process in the figures; the first match counts.
 _PROCESSES = (
     (r"ServeReplica:\w+:(\w+)", r"\1"),
     ("ProxyActor", "proxy"),
@@ -33,7 +33,7 @@ _PROCESSES = (
 
 
 def quantiles(seconds: Sequence[float], digits: int = 1) -> Figures:
-    """p50, p95 and p99 in milliseconds."""
+    """Return p50, p95 and p99 in milliseconds."""
     ordered = sorted(seconds)
     points = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
     return {
@@ -43,7 +43,7 @@ def quantiles(seconds: Sequence[float], digits: int = 1) -> Figures:
 
 
 async def closed(draw: Draw, clients: int, pictures: int) -> Figures:
-    """Clients that each ask again as soon as they are answered."""
+    """Run a closed loop: each client sends its next request as soon as it has its answer."""
     seconds: list[float] = []
     numbers = iter(range(pictures))
 
@@ -59,7 +59,7 @@ async def closed(draw: Draw, clients: int, pictures: int) -> Figures:
 
 
 async def opened(draw: Draw, rate: float, pictures: int) -> Figures:
-    """Requests that arrive whenever they do, `rate` a second on average, answered or not."""
+    """Run an open loop: requests arrive at random, `rate` per second on average, whether or not others are answered."""
     rng, seconds = random.Random(1), []  # noqa: S311 - no secret
 
     async def one(number: int, due: float) -> None:
@@ -78,7 +78,7 @@ async def opened(draw: Draw, rate: float, pictures: int) -> Figures:
 async def mixed(
     client: aiohttp.ClientSession, url: str, prompt: str, *, requests: int, clients: int
 ) -> Figures:
-    """Sizes, steps and patience at random; memory of all replicas before, after each quarter and at the end."""
+    """Run a load of random sizes, steps and patience; measure memory before, after each quarter and at the end."""
     rng, answered, errors, left = random.Random(2), {side: [] for side in SIDES}, [], 0  # noqa: S311
     numbers, memory = iter(range(requests)), [resident()]
 
@@ -119,19 +119,22 @@ async def mixed(
 
 
 def median_round(rounds: Sequence[Figures]) -> Figures:
-    """The round whose rate, or median latency, is the median of all."""
+    """Return the round whose rate, or median latency, is the median of all rounds."""
     by = "pictures/s" if "pictures/s" in rounds[0] else "p50 ms"
     return sorted(rounds, key=lambda figures: float(figures[by]))[len(rounds) // 2]
 
 
 def median_ratio(above: Sequence[Figures], below: Sequence[Figures], name: str) -> float:
-    """Each round's ratio, of which the median: the machine's speed drifts from round to round."""
+    """Return the median of the ratios of each round; the speed of the machine drifts from round to round."""
     pairs = zip(above, below, strict=True)
     return round(statistics.median(one[name] / other[name] for one, other in pairs), 3)
 
 
 def resident() -> dict[str, int]:
-    """Memory of the processes below this one by kind and of all, in MB; pages that they share count once in each."""
+    """Return the memory of this process's descendants, by process name and in total, in MB.
+
+    Pages that several processes share count once in each of them.
+    """
     found: dict[str, float] = defaultdict(float)
     for name, process in _processes():
         found[name] += process.memory_info().rss / 1e6
@@ -140,7 +143,7 @@ def resident() -> dict[str, int]:
 
 
 def cpu_seconds() -> dict[str, float]:
-    """CPU that the processes below this one have taken, by kind, and this one as `client`."""
+    """Return the CPU seconds of this process's descendants, by process name, and of this process as `client`."""
     found: dict[str, float] = defaultdict(float)
     for name, process in (*_processes(), ("client", psutil.Process())):
         times = process.cpu_times()
@@ -149,7 +152,7 @@ def cpu_seconds() -> dict[str, float]:
 
 
 def cpu_milliseconds(before: Mapping[str, float], requests: int) -> dict[str, float]:
-    """CPU for each of the requests since `before`, by process."""
+    """Return the CPU milliseconds per request since `before`, by process name."""
     now = cpu_seconds()
     found = {name: round(1000 * (now[name] - before.get(name, 0.0)) / requests, 2) for name in now}
     return dict(sorted(found.items(), key=lambda item: -item[1]))

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long `sdservice run --once` takes on this machine, by phase, and how that compares with its floor.
+"""Measure how long `sdservice run --once` takes on this machine, by phase, and compare it with its floor.
 
     .venv/bin/python benchmarks/local_run.py [--repeat N]
 
-The first run is the coldest this script can make it (compiled modules may be there already); the later ones are
-warm. `floor` is what is there anyway: starting Ray and drawing, as measured in the run, and what a program alone on the
-machine takes to import torch and diffusers and to load the model, measured after it. Figures are seconds; the ratio is
-the figure to compare machines by.
+The first run is as cold as this script can make it (compiled modules may exist already); the later runs are warm. `floor`
+is the time that cannot be avoided. It contains the start of Ray and the generation, as measured in the run. It also
+contains the time in which a program alone on the machine imports torch and diffusers and loads the model, measured after
+the run. Figures are seconds; use the ratio to compare machines.
 """
 
 import argparse
@@ -40,7 +40,7 @@ EXAMPLE = Path(__file__).parent.parent / "examples/quickstart.yaml"
 
 
 async def one_run() -> dict[str, float]:
-    """Seconds per phase of one run, `total` included."""
+    """Measure the seconds of each phase of one run, `total` included."""
     marks: list[tuple[str, float]] = []
     resource = parse(yaml.safe_load(EXAMPLE.read_text()))
     (port,) = ray_process.free_ports(1)
@@ -75,7 +75,7 @@ async def one_run() -> dict[str, float]:
 
 
 def alone() -> dict[str, float]:
-    """Seconds of a program that does nothing but import and load."""
+    """Measure the seconds of a program that only imports and loads."""
     program = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(program.stdout)
     return figures

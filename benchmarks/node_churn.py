@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What changes of nodes cost the operator while many services run: requests to the API server, and passes.
+"""Measure the cost of node changes for the operator while many services run: API server requests and passes.
 
     .venv/bin/python benchmarks/node_churn.py [--services N] [--nodes N] [--rate PER_SECOND] [--seconds S]
 
-Starts the real control plane with the stand-in for KubeRay, simulated nodes of ten pools, and services that run: each
-has its images verified on the nodes of one pool (`External`). Then, for so long, nodes change so many times a second in
-what concerns no service: other images come and go on their lists, other labels change, kubelets report that they live.
-Then the image of the services goes from one node, which concerns the services of its pool. Printed as JSON, for each of
-the two phases: passes, services whose status changed, and requests to the API server per second, counted by that, polls
-of Ray through its proxy apart.
+The benchmark starts the real control plane with the stand-in for KubeRay, simulated nodes of ten pools, and running
+services. The operator verifies the images of each service on the nodes of one pool (`External`).
+
+In the first phase nodes change `--rate` times a second, for `--seconds`, in ways that concern no service. Other images
+appear and disappear in their lists, other labels change, and kubelets send heartbeats. In the second phase the image of
+the services disappears from one node, which concerns the services of its pool.
+
+The script prints JSON for each phase: passes, services whose status changed, and requests per second, as the API server
+counts them. Polls of Ray through its proxy are counted separately.
 """
 
 import argparse
@@ -44,14 +47,14 @@ PROXIED = re.compile(r'^apiserver_request_total\{.*subresource="proxy".*\} (\S+)
 
 @dataclass(frozen=True)
 class Count:
-    """Passes of the operator, its requests, and its polls of Ray so far."""
+    """The passes, requests and polls of Ray of the operator so far."""
 
     passes: float
     requests: float
     polls: float
 
     def since(self, before: "Count", seconds: float) -> dict[str, float]:
-        """What came to it meanwhile."""
+        """Return the difference from an earlier count, and the rates."""
         return {
             "passes": self.passes - before.passes,
             "requests per second": (self.requests - before.requests) / seconds,
@@ -60,7 +63,7 @@ class Count:
 
 
 class Churn:
-    """Services that run on nodes that change."""
+    """Running services on changing nodes."""
 
     def __init__(self, load: Load, operator: Operator, nodes: int, image: str) -> None:
         self._load = load
@@ -89,7 +92,7 @@ class Churn:
             say(f"{numbers.stop} services serve")
 
     async def quiet(self) -> None:
-        """Wait until no service had a pass for a while."""
+        """Wait until no service has had a pass for a while."""
         passes, since = -1.0, time.monotonic()
         while time.monotonic() - since < QUIET_SECONDS:
             now = (await self._count()).passes
@@ -98,7 +101,7 @@ class Churn:
             await asyncio.sleep(1)
 
     async def foreign_changes(self, rate: float, seconds: float) -> dict[str, float]:
-        """Change nodes in what concerns no service."""
+        """Change nodes in ways that concern no service."""
         before, statuses = await self._count(), await self._statuses()
         began, number = time.monotonic(), 0
         while time.monotonic() - began < seconds:
@@ -113,7 +116,7 @@ class Churn:
         }
 
     async def loss(self, seconds: float) -> dict[str, float]:
-        """Take the image of the services from one node of the first pool."""
+        """Remove the image of the services from one node of the first pool."""
         before, statuses = await self._count(), await self._statuses()
         await self._list_images(0, has_ours=False)
         await asyncio.sleep(seconds)
@@ -148,7 +151,7 @@ class Churn:
         return sum(each.get("Ready") == "Serving" for each in found.values()) >= services
 
     async def _statuses(self) -> dict[str, dict[str, str]]:
-        """Reasons of all conditions, by service."""
+        """Return the reasons of all conditions, by service."""
         found: dict[str, dict[str, str]] = {}
         query: dict[str, Any] = {"limit": PAGE}
         while True:
@@ -164,14 +167,14 @@ class Churn:
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
-    """How many are not as before."""
+    """Return how many entries differ."""
     return sum(before.get(name) != each for name, each in after.items())
 
 
 async def measure(
     control_plane: ControlPlane, operator: Operator, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Everything, in one run."""
+    """Measure both phases in one run."""
     configuration = Configuration()
     await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
     configuration.client_session_kwargs = {"trust_env": False}

@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast and how light the operator is on the real control plane, with a bare one beside it for comparison.
+"""Measure the speed and the resource use of the operator on the real control plane, with a bare one for comparison.
 
     .venv/bin/python benchmarks/operator_load.py [--services N] [--rate PER_SECOND] [--preload MODE] [--churn N] [--bare]
 
-Creates N services at a steady rate and watches their RayServices appear; then leaves it idle, edits RayServices by hand,
-and starts the operator anew. Printed as JSON:
+The benchmark creates N services at a steady rate and watches their RayServices appear. Then it leaves the operator idle,
+edits RayServices by hand, and restarts the operator. It prints JSON:
 
-- latency from the creation of a service to that of its RayService, and of drift repair from an edit to its undoing
+- latency from the creation of a service to the creation of its RayService, and from an edit of a RayService to its repair
   (milliseconds, p50 / p95 / p99);
-- resident memory of the operator idle and with all services (MB), CPU milliseconds per service;
-- idle: its requests to the API server per second, counted by that; objects that changed;
-- restart: seconds until every service had its pass and none waits; requests, CPU seconds and objects that changed until half a
-  minute later, by when the watches have begun and versions were compared;
-- with `--churn N`: so many services created and deleted again, and by how much memory grows per 1,000 of them (slope of a
-  line through the second half); looked at each time the garbage collector is through, since what is there is remembered.
+- resident memory of the operator, idle and with all services (MB), and CPU milliseconds per service;
+- idle: requests of the operator per second, as the API server counts them, and changed objects;
+- restart: seconds until every service has had a pass and none is queued. Requests, CPU seconds and changed objects are
+  counted until half a minute later; by then the watches have started and versions have been compared;
+- with `--churn N`: N services are created and deleted, and the figure is the growth of memory per 1,000 of them (slope of
+  a line through the second half). Each sample is taken after the garbage collector has finished, because the operator
+  keeps state for every existing object.
 
 `--bare` measures `bare_operator.py` first, on the same control plane: kopf, one queue, server-side apply, nothing else.
-Neither KubeRay nor the stand-in runs, so the services are suspended: those that wait for KubeRay are looked at again and
-again, which is a load of its own. With `--preload Opportunistic` each service also has a DaemonSet with a pod on each
-of the three simulated nodes, which the other programs of the control plane, on the same cores, have to start.
+Neither KubeRay nor the stand-in runs, so the services are suspended: the operator polls services that wait for KubeRay,
+and this would be a load of its own. With `--preload Opportunistic` each service also has a DaemonSet with a pod on each
+of the three simulated nodes. The other programs of the control plane start these pods on the same cores.
 """
 
 import argparse
@@ -63,7 +64,7 @@ MB = 1e6
 
 @dataclass
 class Seen:
-    """When each RayService was first seen, when each was last as the operator wants it, and which are gone again."""
+    """The time at which each RayService first appeared and was last in its desired state, and the deleted ones."""
 
     made: dict[str, float] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
@@ -75,9 +76,9 @@ class Load:
     """A control plane and a client of it.
 
     Attributes:
-        control_plane: where it all runs.
+        control_plane: the control plane.
         api: its client.
-        service: what is created, under many names.
+        service: the service that is created under many names.
     """
 
     control_plane: ControlPlane
@@ -86,7 +87,7 @@ class Load:
 
     @property
     def objects(self) -> CustomObjectsApi:
-        """Calls for services and RayServices."""
+        """The API for services and RayServices."""
         return CustomObjectsApi(self.api)
 
     async def create(self, name: str) -> None:
@@ -95,11 +96,11 @@ class Load:
         await self.objects.create_namespaced_custom_object(*OURS, body=body)
 
     async def delete(self, place: tuple[str, str, str, str], name: str) -> None:
-        """Delete one; its children follow by garbage collection."""
+        """Delete a service; the garbage collector deletes its children."""
         await self.objects.delete_namespaced_custom_object(*place, name)
 
     async def versions(self) -> dict[str, str]:
-        """Resource versions of all services and RayServices."""
+        """Return the resource versions of all services and RayServices."""
         found = {}
         for place in (OURS, THEIRS):
             query: dict[str, Any] = {"limit": PAGE}
@@ -113,7 +114,7 @@ class Load:
         return found
 
     async def metrics(self) -> str:
-        """Metrics of the API server."""
+        """Return the metrics of the API server."""
         request = await self.api.param_serialize(
             "GET", "/metrics", header_params={"Accept": "*/*"}, auth_settings=["BearerToken"]
         )
@@ -122,17 +123,20 @@ class Load:
 
     @staticmethod
     def requests_in(metrics: str) -> float:
-        """Requests of ServiceAccounts, of which only the operator is one here, that the API server has answered since it started."""
+        """Return the number of requests of ServiceAccounts that the API server has answered since its start.
+
+        The operator is the only client here that uses a ServiceAccount.
+        """
         counted = (line for line in metrics.splitlines() if line.startswith(f"{DISPATCHED}{{"))
         return sum(float(line.rpartition(" ")[2]) for line in counted if f'"{OF_SERVICE_ACCOUNTS}"' in line)
 
     async def requests(self) -> float:
-        """The same, now."""
+        """Return the current number of such requests."""
         return self.requests_in(await self.metrics())
 
     @asynccontextmanager
     async def watching(self) -> Any:
-        """Note when RayServices are seen; a watch that fails ends what waits for it."""
+        """Record when RayServices appear; a failed watch ends the tasks that wait for it."""
         seen = Seen()
         async with asyncio.TaskGroup() as group:
             task = group.create_task(self._watch(seen))
@@ -148,7 +152,7 @@ class Load:
                     self.objects.list_namespaced_custom_object,
                     *THEIRS,
                     timeout_seconds=LIMIT_SECONDS,
-                    _request_timeout=LIMIT_SECONDS,  # else the client ends it after five minutes
+                    _request_timeout=LIMIT_SECONDS,  # otherwise the client ends the watch after five minutes
                 ):
                     live, now = event["object"], time.monotonic()
                     if event["type"] == "DELETED":
@@ -158,11 +162,11 @@ class Load:
                     if "import_path" in live["spec"].get("serveConfigV2", ""):
                         seen.right[live["metadata"]["name"]] = now
             except (ApiException, TimeoutError):
-                await asyncio.sleep(0.1)  # too old a version, or long enough: begin anew
+                await asyncio.sleep(0.1)  # the version is too old, or the watch has timed out: start again
 
 
 class Operator:
-    """An operator as a process of its own, with the token, the rights and the Lease of the chart's pod."""
+    """An operator as a separate process, with the token, the rights and the Lease of the chart's pod."""
 
     def __init__(self, control_plane: ControlPlane, account: Account, *command: str) -> None:
         self._processes = control_plane.processes
@@ -176,7 +180,7 @@ class Operator:
 
     @property
     def process(self) -> psutil.Process:
-        """The running process; RuntimeError with the end of its log where it has ended."""
+        """The running process; if it has ended, a RuntimeError contains the end of its log."""
         process = self._processes.running("operator")
         if process is None:
             self._processes.check("operator")
@@ -184,7 +188,7 @@ class Operator:
         return process
 
     def set(self, **variables: object) -> None:
-        """Set variables of its environment for the next start."""
+        """Set environment variables for the next start."""
         self._environment |= {name: str(value) for name, value in variables.items()}
 
     def stop(self) -> None:
@@ -192,7 +196,7 @@ class Operator:
         self._processes.stop("operator")
 
     def metric(self, name: str) -> float:
-        """A figure of its own; NaN, which equals nothing, while it does not answer."""
+        """Return a metric of the operator; NaN, which equals nothing, while the operator does not answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
                 lines = answer.read().decode().splitlines()
@@ -202,19 +206,19 @@ class Operator:
 
 
 def quantiles(name: str, milliseconds: list[float]) -> dict[str, float]:
-    """p50, p95 and p99."""
+    """Return p50, p95 and p99."""
     cuts = statistics.quantiles(milliseconds, n=100)
     return {f"{name} p{cut} ms": cuts[cut - 1] for cut in (50, 95, 99)}
 
 
 def cpu(process: psutil.Process) -> float:
-    """CPU seconds that it has used."""
+    """Return the CPU seconds that a process has used."""
     used = process.cpu_times()
     return float(used.user + used.system)
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], pause: float = 0.2) -> None:
-    """Wait for it, within reason."""
+    """Wait for a condition, up to a time limit."""
     async with asyncio.timeout(LIMIT_SECONDS):
         while True:
             met = condition()
@@ -224,14 +228,14 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], pause: float = 
 
 
 def say(stage: str) -> None:
-    """Tell how far it is."""
+    """Print the current stage."""
     print(f"{time.strftime('%H:%M:%S')} {stage}", file=sys.stderr, flush=True)
 
 
 async def creating(
     load: Load, operator: Operator, services: int, rate: float, prefix: str
 ) -> dict[str, float]:
-    """Create services at a rate; latency, memory and CPU."""
+    """Create services at a rate; measure latency, memory and CPU."""
     async with load.watching() as seen:
         await load.create(f"{prefix}-warm-up")
         await until(lambda: operator.process.is_running() and f"{prefix}-warm-up" in seen.made)
@@ -258,7 +262,7 @@ async def creating(
 
 
 async def idling(load: Load, operator: Operator) -> dict[str, float]:
-    """Nothing happens: what the operator asks for meanwhile."""
+    """Measure the requests of the operator while nothing changes."""
     before, used, asked = await load.versions(), cpu(operator.process), await load.requests()
     await asyncio.sleep(IDLE_SECONDS)
     asked, used = await load.requests() - asked, cpu(operator.process) - used
@@ -272,7 +276,7 @@ async def idling(load: Load, operator: Operator) -> dict[str, float]:
 async def restarting(
     load: Load, operator: Operator, services: int, before: Mapping[str, str]
 ) -> dict[str, float]:
-    """Seconds from the start of an operator until every service had a pass and none waits; and what that cost and changed."""
+    """Measure a restart: the seconds until every service has had a pass and none is queued, its cost and its changes."""
     began, asked = time.monotonic(), await load.requests()
 
     def quiet() -> bool:
@@ -292,7 +296,7 @@ async def restarting(
 
 
 async def repairing(load: Load, prefix: str) -> dict[str, float]:
-    """Edit RayServices by hand, one at a time, and see each undone."""
+    """Edit RayServices by hand, one at a time, and measure the time to each repair."""
     async with load.watching() as seen:
         names = [f"{prefix}-{number}" for number in range(EDITS)]
         await until(lambda: all(name in seen.right for name in names))
@@ -308,7 +312,7 @@ async def repairing(load: Load, prefix: str) -> dict[str, float]:
 
 
 async def churning(load: Load, operator: Operator, services: int, rate: float) -> dict[str, float]:
-    """Create services and delete them, so many at a time; growth of memory."""
+    """Create and delete services in groups; measure the growth of memory."""
     samples = []
     async with load.watching() as seen:
         for start in range(0, services, PAGE):
@@ -332,14 +336,14 @@ async def churning(load: Load, operator: Operator, services: int, rate: float) -
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> int:
-    """How many objects have another version."""
+    """Return how many objects have another version."""
     return sum(version != after.get(name) for name, version in before.items())
 
 
 async def measure(
     control_plane: ControlPlane, account: Account, arguments: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
-    """Everything that was asked for, in one run."""
+    """Measure all selected figures in one run."""
     configuration = Configuration()
     await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
     configuration.client_session_kwargs = {"trust_env": False}
@@ -381,7 +385,7 @@ async def measure(
 
 
 async def empty(load: Load) -> bool:
-    """Whether garbage collection is through."""
+    """Whether the garbage collector has finished."""
     return not await load.versions()
 
 

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of the operator in a large cluster of which little is its own: other pods, and nodes that list many images.
+"""Measure the memory of the operator in a large cluster of foreign pods and of nodes that list many images.
 
     .venv/bin/python benchmarks/operator_memory.py [--pods N] [--nodes N] [--images N] [--services N]
 
-Starts the real control plane with the stand-in for KubeRay, creates the pods and the nodes as plain objects, and the
-services, of which every other one has its images verified on the nodes (`External`), so that nodes are read. Printed as
-JSON, in MB of resident memory, sampled ten times a second, the highest one of each phase: at rest; while every service
-has its pass again and the nodes are read again, which takes place every 20 s here; and while the first service is
-upgraded to a cluster that finds no GPUs, which never ends. And how long reading all nodes takes, in seconds.
+The benchmark starts the real control plane with the stand-in for KubeRay, and creates the pods and nodes as plain objects.
+Then it creates the services. For every second service the operator verifies the images on the nodes (`External`), so the
+operator reads nodes.
+
+The script prints JSON: the highest resident memory of each phase in MB, sampled ten times a second. The phases are: at
+rest; a resync, in which every service has a pass and the nodes are read again (every 20 s here); and an upgrade of the
+first service to a cluster that finds no GPUs, which never ends. The script also prints the seconds that one reading of
+all nodes takes.
 """
 
 import argparse
@@ -40,7 +43,7 @@ AT_ONCE = 16
 
 
 def node(number: int, images: int) -> Json:
-    """A ready node that lists images of its own, as a kubelet does: a digest and four tags each."""
+    """Return a ready node that lists its own images, as a kubelet does: a digest and four tags each."""
     amounts = {"cpu": "64", "memory": "256Gi", "pods": "250", "nvidia.com/gpu": "8"}
     labels = {f"example.org/label-{each}": f"value-{number}-{each}" for each in range(20)}
     listed = []
@@ -63,7 +66,7 @@ def node(number: int, images: int) -> Json:
 
 
 def pod(number: int, nodes: int) -> Json:
-    """A pod of somebody else with what pods usually carry, some 4 kB, on one of the nodes."""
+    """Return a foreign pod of usual content, about 4 kB, on one of the nodes."""
     variables = [{"name": f"VARIABLE_{each}", "value": "v" * 60} for each in range(30)]
     container = {"name": "main", "image": "registry.example.org/team/application:1", "env": variables}
     return {
@@ -78,7 +81,7 @@ def pod(number: int, nodes: int) -> Json:
 
 
 async def all_of(create: Callable[[Json], Awaitable[Any]], bodies: Iterable[Json]) -> None:
-    """Create them, some at a time."""
+    """Create objects in groups."""
     left = iter(bodies)
 
     async def work() -> None:
@@ -89,7 +92,7 @@ async def all_of(create: Callable[[Json], Awaitable[Any]], bodies: Iterable[Json
 
 
 async def highest(operator: Operator, seconds: float) -> float:
-    """The highest resident memory of so many seconds, MB."""
+    """Return the highest resident memory in a number of seconds, in MB."""
     found, end = 0.0, time.monotonic() + seconds
     while time.monotonic() < end:
         found = max(found, operator.process.memory_info().rss / MB)
@@ -98,7 +101,7 @@ async def highest(operator: Operator, seconds: float) -> float:
 
 
 async def reading_nodes(api: ApiClient) -> float:
-    """Seconds that one reading of all nodes takes."""
+    """Return the seconds that one reading of all nodes takes."""
     began, count = time.monotonic(), 0
     async for page in Cluster(api, 60).pages(NODE, None):
         count += len(list(map(read_node, page)))
@@ -108,7 +111,7 @@ async def reading_nodes(api: ApiClient) -> float:
 async def measure(
     control_plane: ControlPlane, operator: Operator, arguments: argparse.Namespace
 ) -> dict[str, float]:
-    """Everything, in one run."""
+    """Measure all phases in one run."""
     configuration = Configuration()
     await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
     configuration.client_session_kwargs = {"trust_env": False}
@@ -146,19 +149,19 @@ async def measure(
 
 
 async def serving(load: Load, services: int) -> bool:
-    """Whether so many services are ready."""
+    """Whether the given number of services is ready."""
     found = (await load.objects.list_namespaced_custom_object(*OURS))["items"]
     return sum(reason(each, "Ready") == "Serving" for each in found) >= services
 
 
 async def short_of_gpus(load: Load) -> bool:
-    """Whether the upgrade finds none."""
+    """Whether the upgrade reports that it finds no GPUs."""
     found = await load.objects.get_namespaced_custom_object(*OURS, "imagine-0")
     return reason(found, "Upgrading") == "ShortOfGpus"
 
 
 def reason(service: Json, condition: str) -> str:
-    """The reason of a condition; empty where it has none yet."""
+    """Return the reason of a condition; empty while the condition is not set."""
     conditions = (service.get("status") or {}).get("conditions", [])
     return next((each["reason"] for each in conditions if each["type"] == condition), "")
 

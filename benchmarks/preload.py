@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What image preload gives on a real node: the start of a worker, and the gap of an upgrade with one GPU.
+"""Measure the effect of image preload on a real node: the start of a worker, and the gap of an upgrade with one GPU.
 
     .venv/bin/python benchmarks/preload.py [--rounds N] [--packages NAME ...] [--output FILE]
 
-Needs root (see `make node`). Real are API server, scheduler, kubelet, containerd, runc, the registry (on loopback) and
-the operator; the worker's pod is made from the RayService's template and runs its image: a static busybox with the
-named packages of this environment as its large layer. Simulated are the GPU, the head with its node, and Ray in the
-worker, which waits in place of `ray start` and ends at once when told to. So imports, weights and draining, which
-preload does not change, are left out.
+The benchmark needs root (see `make node`). API server, scheduler, kubelet, containerd, runc, the registry (on loopback)
+and the operator are real. The worker's pod is made from the RayService's template and runs its image: a static busybox
+with the named packages of this environment as its large layer. The GPU, the head with its node, and Ray in the worker are
+simulated. The worker sleeps in place of `ray start`, and ends at once on its signal. So imports, weights and draining,
+which preload does not change, are left out.
 
-Each round measures, with an image that is not on the node unless said otherwise:
+Each round measures two things. The image is not on the node, unless stated otherwise.
 
-- start: from `kubectl apply` until the worker's container runs, cold, and with the image kept on the node by the
-  preload of another service, which is at zero replicas; `imagePreload.mode` is External, so that the operator says what it sees of it;
-- gap: an upgrade to another image while requests come four times a second. The node has one GPU, so whoever upgrades
-  deletes the old cluster once KubeRay has made the new one; the gap is from the last answer before to the first one
-  after. `imagePreload.mode` Disabled, then Required.
+- start: the time from `kubectl apply` until the worker's container runs. It is measured cold, and with the image kept on
+  the node by the preload of another service, which is at zero replicas. `imagePreload.mode` is External, so that the
+  operator reports the images that it finds on the node;
+- gap: an upgrade to another image while four requests arrive per second. The node has one GPU, so the person who upgrades
+  deletes the old cluster once KubeRay has made the new one. The gap is the time from the last answer of the old cluster
+  to the first answer of the new one. `imagePreload.mode` is Disabled, then Required.
 
-Printed is a table: medians of seconds, what the kubelet said, and the ratios.
+The script prints a table: medians in seconds, the messages of the kubelet, and the ratios.
 """
 
 import argparse
@@ -64,7 +65,7 @@ class Bench:
         self._pushed = 0
 
     async def round(self) -> None:
-        """Every figure once."""
+        """Measure every figure once."""
         first, second, third = [await self.push() for _ in range(3)]
         await self.start("start, cold", first)
         await self.delete("imagine")
@@ -81,7 +82,7 @@ class Bench:
             self.cluster.node.containerd.remove_image(each)
 
     async def start(self, name: str, image: str) -> None:
-        """From apply to the worker's container."""
+        """Measure the time from apply to the worker's container."""
         began = time.monotonic()
         self.apply(service(image, "External"))
         await self.until(lambda: self.worker(image) is not None)
@@ -94,7 +95,7 @@ class Bench:
         print(words, flush=True)
 
     async def gap(self, name: str, image: str, mode: str) -> None:
-        """An upgrade, while requests come."""
+        """Measure an upgrade while requests arrive."""
         began = time.monotonic()
         async with answers(self.cluster) as answered:
             await self.until(lambda: bool(answered))
@@ -110,7 +111,7 @@ class Bench:
         await self.until(lambda: self.condition("imagine", "Ready") == "True")
 
     def note(self, name: str, seconds: float, image: str) -> None:
-        """Keep a figure, and what the kubelet said when it made the worker."""
+        """Record a figure, and the message of the kubelet when it started the worker."""
         self.figures[name].append(seconds)
         uid = (self.worker(image) or {})["metadata"]["uid"]
         events = self.listed("events", "--field-selector", f"involvedObject.uid={uid},reason=Pulled")
@@ -118,7 +119,7 @@ class Bench:
         print(f"{name}: {seconds:.1f} s; {self.words[name]}", flush=True)
 
     async def push(self) -> str:
-        """Another image: the same layer, told apart by its digest."""
+        """Make another image with the same layer and another digest."""
         self._pushed += 1
         with tempfile.TemporaryDirectory() as folder:
             layer = Path(folder) / "layer.tar.gz"
@@ -131,7 +132,7 @@ class Bench:
         await self.until(lambda: not self.listed("pods", "-l", f"sdservice.dev/name={name}"))
 
     def worker(self, image: str) -> Json | None:
-        """The worker of this image whose container runs."""
+        """Return the worker of this image whose container runs."""
         for pod in self.listed("pods", "-l", WORKERS):
             statuses = (pod.get("status") or {}).get("containerStatuses") or [{}]
             if pod["spec"]["containers"][0]["image"] == image and "running" in statuses[0].get("state", {}):
@@ -139,7 +140,7 @@ class Bench:
         return None
 
     def clusters(self) -> tuple[str, str]:
-        """Names of the RayCluster that serves and of the one that is to; empty where there is none."""
+        """Return the names of the active and the pending RayCluster; a name is empty where there is none."""
         (live,) = self.listed("rayservice", "--field-selector", "metadata.name=imagine")
         status = live.get("status") or {}
         active, pending = (
@@ -149,22 +150,22 @@ class Bench:
         return active, pending
 
     def condition(self, name: str, kind: str) -> str:
-        """Status of a condition, of the latest spec."""
+        """Return the status of a condition, for the latest spec."""
         conditions = self.status(name).get("conditions", [])
         return next((each["status"] for each in conditions if each["type"] == kind), "")
 
     def status(self, name: str) -> Json:
-        """Status of a service, of the latest spec; empty before that."""
+        """Return the status of a service, for the latest spec; empty until the operator has observed it."""
         (live,) = self.listed("sdservice", "--field-selector", f"metadata.name={name}")
         status: Json = live.get("status") or {}
         return status if status.get("observedGeneration") == live["metadata"]["generation"] else {}
 
     def apply(self, body: Json) -> None:
-        """Create or change it."""
+        """Create or change an object."""
         self.kubectl("apply", "-f", "-", stdin=json.dumps(body))
 
     def listed(self, kind: str, *selectors: str) -> list[Json]:
-        """Objects in the default namespace."""
+        """Return objects in the default namespace."""
         items: list[Json] = json.loads(self.kubectl("get", kind, *selectors, "-o", "json"))["items"]
         return items
 
@@ -173,14 +174,14 @@ class Bench:
         return self.cluster.control_plane.kubectl("-n", "default", *arguments, stdin=stdin).stdout
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Look a few times a second until it holds."""
+        """Poll a few times a second until a condition is true."""
         async with asyncio.timeout(LIMIT_SECONDS):
             while not await asyncio.to_thread(condition):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
 
 def service(image: str, mode: str, name: str = "imagine", **spec: Any) -> Json:
-    """A service with its head on a simulated node and one worker on the real one."""
+    """Return a service with its head on a simulated node and one worker on the real node."""
     body: Json = copy.deepcopy(yaml.safe_load(EXAMPLE.read_text()))
     body["metadata"]["name"] = name
     repository, _, tag = image.rpartition(":")
@@ -199,7 +200,7 @@ def service(image: str, mode: str, name: str = "imagine", **spec: Any) -> Json:
 
 @asynccontextmanager
 async def answers(cluster: RealCluster) -> AsyncIterator[list[float]]:
-    """Moments at which a request got its picture; one is sent every quarter of a second."""
+    """Send a request every quarter of a second; collect the times at which a request received its picture."""
     moments: list[float] = []
     configuration = Configuration()
     await config.load_kube_config(str(cluster.control_plane.kubeconfig), client_configuration=configuration)
@@ -225,7 +226,7 @@ async def answers(cluster: RealCluster) -> AsyncIterator[list[float]]:
 
 
 def table(bench: Bench, size: int) -> str:
-    """The figures, and the ratios that count."""
+    """Return a table of the figures, and the main ratios."""
     median = {name: statistics.median(values) for name, values in bench.figures.items()}
     lines = ["| | seconds | the kubelet's words |", "|---|---|---|"]
     lines += [f"| {name} | {seconds:.1f} | {bench.words.get(name, '')} |" for name, seconds in median.items()]
@@ -236,7 +237,7 @@ def table(bench: Bench, size: int) -> str:
 
 
 async def measure(rounds: int, packages: list[str], folder: Path) -> str:
-    """Every round; the table."""
+    """Run every round; return the table."""
     layer = folder / "layer.tar.gz"
     spec = importlib.util.find_spec(packages[0])
     if spec is None or spec.origin is None:
@@ -250,7 +251,7 @@ async def measure(rounds: int, packages: list[str], folder: Path) -> str:
 
 
 def main() -> None:
-    """Measure, print, and write the table where asked to."""
+    """Measure, print, and write the table to the output file, if one is given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--packages", nargs="+", default=["torch", "triton"])

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine and the service around it give and cost, against the stock pipeline on the same machine.
+"""Measure the gain and the cost of the engine and its service, against the stock pipeline on the same machine.
 
     .venv/bin/python benchmarks/serving.py [--pictures N] [--clients N] [--rounds N] [--mixed N] [--output FOLDER]
 
-All sides run in one run, with bundled://shapes at 64x64, 15 steps and guidance: the stock diffusers pipeline one
-picture at a time and eight at once, the engine alone and with `--clients` in parallel, as it is and compiled
-(`optimizations.compile`), the host time of its ticks with eight images, and the engine as it is over HTTP through Ray
-Serve, with the CPU that each process takes for a request. They take turns, `--rounds` times, so that a slow minute of
-the machine slows all of them; of each the median round counts, and of ratios the median of the rounds' own. Then
-open-loop load: requests arrive by a Poisson process at shares of the closed-loop rate. Last a mixed load: three sizes,
-5 to 50 steps, a fifth of the clients leave early; it must end without an error, let no size wait much longer than
-another, and leave memory flat. Writes serving.json, serving.md and serving.png.
+All sides run in one run, with bundled://shapes at 64x64, 15 steps and guidance:
+
+- the stock diffusers pipeline, one picture at a time and eight at once;
+- the engine with one client and with `--clients` in parallel, eager and compiled (`optimizations.compile`);
+- the host time of the engine's ticks with eight images;
+- the eager engine over HTTP through Ray Serve, with the CPU that each process takes for a request.
+
+The sides alternate, `--rounds` times, so that a slow minute of the machine slows all of them. The median round of each
+side counts; a ratio is the median of the ratios of the rounds. An open-loop load follows: requests arrive by a Poisson
+process at shares of the closed-loop rate.
+
+The last load is mixed: three sizes, 5 to 50 steps, and a fifth of the clients disconnect early. It must end without an
+error, no size may wait much longer than another, and memory must stay flat. The script writes serving.json, serving.md
+and serving.png.
 """
 
 import argparse
@@ -73,7 +79,7 @@ Program = Callable[[], dict[str, Figures]]
 
 
 def in_turn(programs: Sequence[Program], rounds: int) -> Rounds:
-    """Every program once in each round, in a process of its own; of each of their sides all rounds."""
+    """Run every program once in each round, in a separate process; return all rounds of each side."""
     found: Rounds = defaultdict(list)
     for number in range(rounds):
         print(f"# round {number + 1} of {rounds}", flush=True)
@@ -86,15 +92,15 @@ def in_turn(programs: Sequence[Program], rounds: int) -> Rounds:
 
 
 def loaded(**optimizations: bool) -> LoadedModel:
-    """The bundled model as a replica loads it."""
+    """Load the bundled model as a replica does."""
     shapes = ModelConfig(uri="bundled://shapes")
     return load(RuntimeConfig(model=shapes, optimizations=Optimizations(**optimizations)))
 
 
 def stock(pictures: int) -> dict[str, Figures]:
-    """The pipeline as diffusers has it, one picture at a time and eight at once."""
+    """Measure the stock diffusers pipeline, one picture at a time and eight at once."""
     pipeline = loaded().pipeline
-    torch.set_num_threads(os.cpu_count() or 1)  # as a program has it that does not ask for less
+    torch.set_num_threads(os.cpu_count() or 1)  # the default of a program that sets no other number
 
     def call(at_once: int, number: int) -> float:
         began = time.monotonic()
@@ -117,7 +123,7 @@ def stock(pictures: int) -> dict[str, Figures]:
 
 
 def engine(name: str, clients: int, pictures: int, **optimizations: bool) -> dict[str, Figures]:
-    """The engine in its process, with a lone client and with several."""
+    """Measure the engine in its process, with one client and with several."""
     model = loaded(**optimizations)
 
     async def both() -> dict[str, Figures]:
@@ -142,7 +148,7 @@ def engine(name: str, clients: int, pictures: int, **optimizations: bool) -> dic
 
 
 def tick() -> dict[str, Figures]:
-    """Times from one UNet call to the next in a running engine, whose UNet returns at once what it gets."""
+    """Measure the times between UNet calls in a running engine whose UNet returns its input at once."""
     model = loaded()
     torch.set_num_threads(1)
     times = step_overhead.between_calls(model, AT_ONCE, TICKS)
@@ -150,7 +156,7 @@ def tick() -> dict[str, Figures]:
 
 
 def http(clients: int, pictures: int) -> dict[str, Figures]:
-    """The service with a lone client and with several, and the CPU that each of its processes takes for a request."""
+    """Measure the service with one client and with several, and the CPU of each of its processes per request."""
 
     async def both() -> dict[str, Figures]:
         async with service(clients) as (draw, added, _):
@@ -168,7 +174,7 @@ def http(clients: int, pictures: int) -> dict[str, Figures]:
 
 @asynccontextmanager
 async def service(clients: int) -> AsyncIterator[tuple[Draw, list[float], aiohttp.ClientSession]]:
-    """A service that has drawn: how to draw, what clients waited beyond the engine's time in seconds, and the client."""
+    """Start and warm up a service; yield a request function, the waits beyond the engine's time in s, and the client."""
     resource = parse(yaml.safe_load(EXAMPLE.read_text()))
     (port,) = ray_process.free_ports(1)
     query = {"prompt": PROMPT, "img_size": SIDE, "steps": STEPS, "guidance": GUIDANCE}
@@ -193,7 +199,7 @@ async def service(clients: int) -> AsyncIterator[tuple[Draw, list[float], aiohtt
 
 
 async def open_and_mixed(rate: float, clients: int, pictures: int, requests: int) -> dict[str, Figures]:
-    """The open loop at shares of a rate, and the mixed load."""
+    """Run the open loop at shares of a rate, and the mixed load."""
     async with service(clients) as (draw, _, client):
         found = {
             f"HTTP, open loop at {share:.0%}": await opened(draw, share * rate, pictures) for share in SHARES
@@ -204,8 +210,8 @@ async def open_and_mixed(rate: float, clients: int, pictures: int, requests: int
 
 
 def sides(clients: int, pictures: int, rounds: int) -> Rounds:
-    """All that takes turns."""
-    # What is told to torch's threads for the sake of other programs would slow the stock pipeline alone.
+    """Run all sides that alternate."""
+    # Environment settings of torch's threads for other programs would slow only the stock pipeline.
     os.environ.pop("OMP_WAIT_POLICY", None)
     programs = (
         partial(stock, pictures),
@@ -220,7 +226,7 @@ def sides(clients: int, pictures: int, rounds: int) -> Rounds:
 
 
 def goals(found: Rounds, clients: int) -> dict[str, float]:
-    """What is claimed, from the figures of one run."""
+    """Return the ratios that the project claims, from the figures of one run."""
     many, one = f"{clients} clients", "one client"
     eager, compiled = found[f"engine, {many}"], found[f"engine compiled, {many}"]
     rate, latency = "pictures/s", "p50 ms"
@@ -241,7 +247,7 @@ def goals(found: Rounds, clients: int) -> dict[str, float]:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Return the figures as Markdown."""
     names = ["pictures/s", "rate/s", "p50 ms", "p95 ms", "p99 ms"]
     rows = [
         f"| {side} | " + " | ".join(str(each.get(name, "")) for name in names) + " |"
@@ -252,7 +258,7 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def plot(figures: dict[str, Any], file: Path) -> None:
-    """Pictures per second of each side, and latency over the rate of the open loop."""
+    """Plot the pictures per second of each side, and the latency over the rate of the open loop."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     sides = [side for side, each in figures.items() if "pictures/s" in each]

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether services whose dashboards swallow packets cost the others anything, on the real control plane.
+"""Measure whether services with silent dashboards slow the operator's work on others, on the real control plane.
 
     .venv/bin/python benchmarks/silent_dashboards.py [--silent N] [--edits N]
 
-One healthy service and N others, each with a head and a worker that are ready; the operator asks dashboards directly, at a
-server of this script. In the first phase all of them answer; in the second the N accept connections and never answer. In both,
-the healthy one is edited four times a second and one of the N beside it, so that passes over silent services go on all the
-time. Printed as JSON, for each phase: milliseconds from the edit of the healthy one to the write of its RayService (p50, p95,
-p99), how many polls there were, and the longest pause between two of
-the healthy one.
+There is one healthy service and N others, each with a ready head and a ready worker. The operator polls the dashboards
+directly, at a server of this script. In the first phase all dashboards answer. In the second phase the N dashboards accept
+connections and never answer. In both phases the script edits the healthy service and one of the N four times a second, so
+that passes over silent services run all the time.
 
-KubeRay does not run: this script writes what it would write, once.
+The script prints JSON for each phase: milliseconds from the edit of the healthy service to the write of its RayService
+(p50, p95, p99), the number of polls, and the longest pause between two polls of the healthy service.
+
+KubeRay does not run: this script writes the status that KubeRay would write, once.
 """
 
 import argparse
@@ -52,7 +53,7 @@ THEIRS = ("ray.io", "v1", NAMESPACE, "rayservices")
 
 @dataclass
 class Dashboards:
-    """Every dashboard, by the name of its RayCluster: it tells what its RayService asks for, or nothing for ever."""
+    """All dashboards, by the name of the RayCluster: each reports the desired state of its RayService, or never answers."""
 
     silent: bool = False
     configs: dict[str, Json] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class Dashboards:
     oldest: float = 0.0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        """An answer of Serve; of the silent ones none."""
+        """Answer as Serve does; a silent dashboard never answers."""
         name = request.match_info["cluster"].removesuffix("-a")
         self.polls[name == HEALTHY] += 1
         if name == HEALTHY:
@@ -84,7 +85,7 @@ class Dashboards:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[int]:
-        """Listen; give the port."""
+        """Listen; return the port."""
         application = web.Application()
         application.router.add_get("/{cluster}/api/serve/applications/", self.answer)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
@@ -98,14 +99,14 @@ class Dashboards:
 
 @dataclass(frozen=True)
 class Stage:
-    """Where it all happens: the API server, and the dashboards."""
+    """The API server and the dashboards of the benchmark."""
 
     api: ApiClient
     dashboards: Dashboards
 
     @property
     def server(self) -> ApiServer:
-        """Calls for any object."""
+        """Return the API for any object."""
         return ApiServer(self.api)
 
     async def edit(self, name: str, steps: int) -> None:
@@ -118,7 +119,7 @@ class Stage:
         await self.server.apply(body)
 
     async def serve(self, name: str) -> None:
-        """Bring a service up to a RayService, and write what KubeRay and the kubelet would write once it serves."""
+        """Create a service, wait for its RayService, and write the status that KubeRay and the kubelet would write."""
         await self.edit(name, 100)
         live = None
         while live is None:
@@ -147,7 +148,7 @@ class Stage:
         await self.server.merge_status(live, status)
 
     async def until_ready(self, names: list[str]) -> None:
-        """Wait until each is Ready by Ray's own word."""
+        """Wait until each service is Ready because Ray reports it."""
         waiting = set(names)
         while waiting:
             for live in await self.server.list_all("StableDiffusionService"):
@@ -161,7 +162,7 @@ class Stage:
             await asyncio.sleep(1)
 
     async def edits(self, count: int, others: list[str], first: int) -> list[float]:
-        """Milliseconds from each edit of the healthy service to the write of its RayService."""
+        """Return the milliseconds from each edit of the healthy service to the write of its RayService."""
         written: dict[int, float] = {}
         task = asyncio.create_task(self._watch(written))
         asked: dict[int, float] = {}
@@ -199,7 +200,7 @@ class Stage:
 async def measure(
     control_plane: ControlPlane, folder: Path, arguments: argparse.Namespace
 ) -> dict[str, Json]:
-    """Both phases, in one run."""
+    """Measure both phases in one run."""
     configuration = Configuration()
     await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
     dashboards = Dashboards()

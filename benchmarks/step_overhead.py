@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a denoising step costs beside the UNet: updates one by one and batched, and the host time of a whole tick.
+"""Measure the cost of a denoising step beside the UNet: single and batched updates, and the host time of a tick.
 
     .venv/bin/python benchmarks/step_overhead.py [--images N] [--repeat N]
 
-The UNet is a function that returns what it has. For each scheduler and two sizes of latents, milliseconds for one step of
-all images with guidance: `one by one` with diffusers' scheduler objects, which draw noise as they go; `batched` as the
-engine does it, its ratio to Euler's, and `noise`, the drawing of noise for all of them, which is part of neither. `plan`
-is the making of the coefficients of all steps, once for each schedule. Then a tick of the bundled model's denoiser, and
-the time between two UNet calls of a running engine, whose other threads want the same lock of Python's. Medians; run it
-on an idle machine.
+The UNet is replaced by a function that returns its input. For each scheduler and two sizes of latents, the script prints
+the milliseconds of one step of all images with guidance:
+
+- `one by one`: with diffusers' scheduler objects, which generate noise in each step;
+- `batched`: as in the engine, and the ratio to Euler's time;
+- `noise`: the generation of noise for all images, which is not part of `batched`;
+- `plan`: the computation of the coefficients of all steps, once for each schedule.
+
+Then the script prints the time of a tick of the bundled model's denoiser, and the time between two UNet calls of a
+running engine, whose other threads compete for Python's lock. Figures are medians; run it on an idle machine.
 """
 
 import argparse

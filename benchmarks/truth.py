@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The truth meter: how often `Ready` says what a request would get, ours beside KubeRay's.
+"""The truth meter: measure how often `Ready` agrees with the result of a request, for ours and for KubeRay's.
 
     .venv/bin/python benchmarks/truth.py [--scenario NAME ...] [--output FILE]
 
-Plays the scenario list and, once a second, reads both Readys and asks for a picture through the Service; after each
-flip of what requests get, Ready has five seconds to follow. A request is served when a picture comes within five
-seconds, or, at zero replicas, at all. Without KUBECONFIG this runs on the real control plane with the stand-in for
-KubeRay and the operator of this checkout; with it, on a cluster that has KubeRay and the operator. Printed is a
-table: seconds, and in how many of them ours and KubeRay's were wrong.
+The meter plays the scenarios. Once a second it reads both `Ready` conditions and requests a picture through the Service.
+After each change of the result, `Ready` has five seconds to follow. A request counts as served when a picture arrives
+within five seconds, or, at zero replicas, at any time. Without KUBECONFIG the meter runs on the real control plane, with
+the stand-in for KubeRay and the operator of this checkout. With KUBECONFIG it runs on a cluster that has KubeRay and the
+operator. It prints a table: the seconds, and in how many of them ours and KubeRay's were wrong.
 """
 
 import argparse
@@ -58,7 +58,7 @@ async def measure(scenarios: list[Scenario], patience: float) -> list[tuple[str,
 
 @asynccontextmanager
 async def cluster() -> AsyncIterator[tuple[ControlPlane, ApiClient]]:
-    """The cluster that KUBECONFIG names, or one of our own with all that is needed."""
+    """Use the cluster of KUBECONFIG, or start a control plane with all that is needed."""
     with tempfile.TemporaryDirectory() as folder:
         if "KUBECONFIG" in os.environ:
             async with client(GivenCluster()) as api:
@@ -82,7 +82,7 @@ async def cluster() -> AsyncIterator[tuple[ControlPlane, ApiClient]]:
 
 @asynccontextmanager
 async def client(control_plane: ControlPlane) -> AsyncIterator[ApiClient]:
-    """A client of its own pool, so that held requests do not keep others waiting."""
+    """Return a client with its own connection pool, so that pending requests do not delay others."""
     configuration = Configuration()
     configuration.connection_pool_maxsize = 256
     await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
@@ -91,7 +91,7 @@ async def client(control_plane: ControlPlane) -> AsyncIterator[ApiClient]:
 
 
 def main() -> None:
-    """Measure, print, and write the table where asked to."""
+    """Measure, print, and write the table to the output file, if one is given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenario", action="append", choices=[each.name for each in SCENARIOS])
     parser.add_argument("--patience", type=float, default=180, help="seconds until a scenario is given up")

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What turns of sets of LoRAs and of requests give, against turns of one step and first come, first served.
+"""Measure the effect of longer turns of LoRA sets, and of turns of requests against first come, first served.
 
     .venv/bin/python benchmarks/turns.py [--seconds N] [--rounds N] [--switch-ms N]
 
-The denoising loop alone, with the bundled model and two random LoRAs, on this machine. All sides run in one process and take
-turns, `--rounds` times; of each the median round counts.
+The benchmark runs the denoising loop alone, with the bundled model and two random LoRAs, on this machine. All sides run
+in one process and alternate, `--rounds` times; the median round of each side counts.
 
-- Three sizes and two sets of LoRAs: twelve clients, two for each size and set, each of which asks again as soon as its
-  image is done. A switch of LoRAs takes as long as Stable Diffusion 2.1's. `one set`: the six clients of one set alone,
-  whose UNet calls are as large. The longest wait is that of any image for its first step, or between two steps.
-- A request of 16 images beside three clients that ask for one image each, again and again, in a loop of eight places.
-  The wait is that of a single image for its first step.
+- Three sizes and two sets of LoRAs: twelve clients, two for each size and set. Each client sends its next request as soon
+  as its image is done. A switch of LoRAs takes as long as Stable Diffusion 2.1's. `one set` runs the six clients of one
+  set alone; their UNet calls have the same size. The longest wait is that of any image for its first step, or between
+  two steps.
+- A request of 16 images beside three clients that repeatedly request one image each, in a loop of eight slots. The wait
+  is that of a single image for its first step.
 
-Printed as JSON.
+The script prints JSON.
 """
 
 import argparse
@@ -50,7 +51,7 @@ Figures = dict[str, float]
 
 
 def with_loras(folder: Path, *names: str) -> LoadedModel:
-    """The bundled model with a random LoRA of its UNet's attention under each name."""
+    """Load the bundled model with a random LoRA of its UNet's attention under each name."""
     shapes = ModelConfig(uri="bundled://shapes")
     for seed, name in enumerate(names):
         torch.manual_seed(seed)
@@ -64,7 +65,7 @@ def with_loras(folder: Path, *names: str) -> LoadedModel:
 
 
 def loop(model: LoadedModel, turn_seconds: float, switch_seconds: float) -> StepBatchRunner:
-    """A denoising loop whose sets of LoRAs keep their turns for so long at least; 0: they alternate at every step."""
+    """Make a denoising loop with a minimum turn for each set of LoRAs; 0: the sets alternate at every step."""
     switch: Any = SlowSwitch(model.loras, switch_seconds)
     if model.tuned.call is None:
         raise RuntimeError("the bundled model is batched by step")
@@ -82,10 +83,10 @@ def loop(model: LoadedModel, turn_seconds: float, switch_seconds: float) -> Step
 
 
 class SlowSwitch:
-    """A switch of LoRAs that takes as long as that of a larger model.
+    """A LoRA switch that takes as long as that of a larger model.
 
     Attributes:
-        switch_seconds: of each switch.
+        switch_seconds: the duration of each switch.
     """
 
     def __init__(self, switch: LoraSwitch, seconds: float) -> None:
@@ -93,7 +94,7 @@ class SlowSwitch:
         self._switch = switch
 
     def activate(self, names: tuple[str, ...], strengths: LoraStrengths = ()) -> None:
-        """Switch as the model does, and take the rest of the time."""
+        """Switch as the model does, and wait for the rest of the time."""
         before, began = self._switch.active, time.monotonic()
         self._switch.activate(names, strengths)
         if self._switch.active != before:
@@ -101,12 +102,12 @@ class SlowSwitch:
 
 
 class Load:
-    """Clients of a denoising loop, each of which asks again as soon as all its images are done.
+    """Clients of a denoising loop; each sends its next request as soon as all its images are done.
 
     Attributes:
-        steps: that images took.
-        first: seconds until the first step of each image, by client.
-        gaps: longest seconds between two steps of an image, or until its first, by client.
+        steps: the number of steps of all images.
+        first: the seconds until the first step of each image, by client.
+        gaps: the longest time between two steps of an image, or until its first step, in seconds, by client.
     """
 
     def __init__(
@@ -129,18 +130,18 @@ class Load:
         self._moved: dict[ImageTask, float] = {}
 
     def ask(self, name: str) -> None:
-        """Let a client ask for its images."""
+        """Send the request of a client."""
         images = tasks(self._clients[name], self._model.family)
         if failed := self._prepare(images):
             raise failed[0][1]
         for each in images:
             if self._fifo:
-                each.index = 0  # as if each were a request of its own
+                each.index = 0  # as if each image were a separate request
             self._of[each], self._moved[each] = name, time.monotonic()
             self._denoiser.join(each)
 
     def run(self, seconds: float) -> float:
-        """Let all clients ask for so long; images per second, of unfinished ones the part that is done."""
+        """Run all clients for some seconds; return images per second, unfinished images counted by their done steps."""
         for name in self._clients:
             self.ask(name)
         began = time.monotonic()
@@ -166,12 +167,12 @@ class Load:
 
 
 def request(number: int, side: int = 64, loras: tuple[str, ...] = (), images: int = 1) -> ImageRequest:
-    """What a client asks for."""
+    """Return the request of a client."""
     return ImageRequest(PROMPT, "", side, side, STEPS, GUIDANCE, seed=number, count=images, loras=loras)
 
 
 def mixed(*sets: str) -> dict[str, ImageRequest]:
-    """Two clients of each size and set."""
+    """Return two clients for each size and set."""
     numbers = count()
     return {
         f"{side} px, {name}, {client}": request(next(numbers), side, (name,))
@@ -184,7 +185,7 @@ def mixed(*sets: str) -> dict[str, ImageRequest]:
 def sides(
     model: LoadedModel, seconds: float, switch_seconds: float
 ) -> Iterator[tuple[str, Callable[[], Figures]]]:
-    """Every side by its name."""
+    """Yield every side with its name."""
 
     def turns(clients: Mapping[str, ImageRequest], turn_seconds: float) -> Figures:
         each = Load(model, loop(model, turn_seconds, switch_seconds), clients, fifo=not turn_seconds)
@@ -207,7 +208,7 @@ def sides(
 
 
 def measure(seconds: float, rounds: int, switch_seconds: float) -> dict[str, Any]:
-    """All figures, in one run."""
+    """Measure all figures in one run."""
     with tempfile.TemporaryDirectory() as folder:
         model = with_loras(Path(folder), "ink", "oil")
     model.device.enter("drawing")

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of requests while parts of the service fail or are replaced: real Ray on this machine.
+"""Measure the outcome of requests while parts of the service fail or are replaced, with real Ray on this machine.
 
     .venv/bin/python benchmarks/under_fire.py [--scenario NAME ...] [--per-second N]
 
-A head without CPUs and workers of one replica each, as KubeRay starts them; every node has a Serve proxy, and all
-share one port, as behind a Service. An open-loop load asks the bundled model for small pictures, one scenario after
-another. Printed is how many requests got a picture; an error that says to come back and has a request id; no
-connection; and, `lost`, anything else. `slowest` is in seconds, of those that got no picture in brackets.
+The cluster has a head without CPUs and workers of one replica each, as KubeRay starts them. Every node has a Serve proxy,
+and all proxies share one port, as behind a Service. An open-loop load requests small pictures of the bundled model, one
+scenario after another.
+
+The script counts the requests by outcome: a picture; an error that asks the client to retry and has a request id; no
+connection; and anything else as `lost`. `slowest` is in seconds; the number in brackets is that of requests that received
+no picture.
 """
 
 import argparse
@@ -36,19 +39,19 @@ OUTCOMES = ("answered", "retryable", "refused", "lost")
 LIMIT_SECONDS = 60
 STEPS = 40
 BUSY = 3
-"""Requests that are under way when it happens."""
+"""The number of running requests at which the failure is triggered."""
 WAIT_SECONDS = 400.0
 QUIET_SECONDS = 8.0
-"""Load before and after what happens."""
+"""Seconds of load before and after the failure."""
 HEAD_AWAY_SECONDS = 40.0
-"""How long a cluster takes to have another head's pod run, at least."""
+"""The minimum time in which a cluster starts the pod of a new head."""
 KEPT = "head killed, its state on a volume"
 STATE_VARIABLES = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_rpc_server_reconnect_timeout_s": "600"}
-"""What KubeRay gives the pods of a cluster with `gcsFaultToleranceOptions.backend: rocksdb`, the folder apart."""
+"""The settings that KubeRay gives the pods with `gcsFaultToleranceOptions.backend: rocksdb`, except for the folder."""
 
 
 class Fire:
-    """The service that is shot at.
+    """The service under test.
 
     Args:
         host: where it runs.
@@ -56,17 +59,17 @@ class Fire:
 
     def __init__(self, host: RayHost) -> None:
         self.host = host
-        self.heads = [host.head()]  # those that failed too: their folder is that of the workers
+        self.heads = [host.head()]  # failed heads stay in the list: the workers use their folder
         self.workers: list[RayNode] = []
 
     async def until(self, condition: Callable[[], Any]) -> None:
-        """Wait until something is so."""
+        """Wait until a condition is true."""
         async with asyncio.timeout(WAIT_SECONDS):
             while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - Ray is asked
                 await asyncio.sleep(0.5)
 
     async def settle(self, *, workers: int, replicas: int, side: int = 64) -> None:
-        """So many workers and replicas, which draw a picture of this size before they are ready."""
+        """Start workers and replicas; each replica generates a picture of this size before it is ready."""
         for each in self.workers[workers:]:
             await asyncio.to_thread(each.stop)
         del self.workers[workers:]
@@ -76,7 +79,7 @@ class Fire:
         await self.until(lambda: len(self.replicas()) == replicas)
 
     async def add_worker(self) -> None:
-        """One more, and again where Ray gives up on it, as a kubelet does."""
+        """Start one more worker, and restart it where Ray gives up on it, as a kubelet does."""
         before = self.host.nodes()
         self.workers.append(self.host.worker())
 
@@ -89,7 +92,7 @@ class Fire:
         await self.until(is_up)
 
     def replicas(self, deployment: str = "model") -> dict[str, int]:
-        """Process ids of the replicas by their id, if all of them run; else none."""
+        """Return the process ids of the replicas by replica id, if all of them run; otherwise nothing."""
         told = self.host.application(APPLICATION)
         if told.get("status") != "RUNNING":
             return {}
@@ -99,7 +102,7 @@ class Fire:
         return {each["replica_id"]: each["pid"] for each in found}
 
     async def until_replaced(self, before: dict[str, int], replicas: int) -> None:
-        """Wait for so many replicas, all of them others."""
+        """Wait for the given number of replicas, all of them new."""
         await self.until(lambda: len(self.replicas()) == replicas and not self.replicas().keys() & before)
 
     def stop(self) -> None:
@@ -109,7 +112,7 @@ class Fire:
 
 
 def resource(replicas: int, side: int) -> Resource:
-    """The quick start on CPUs; another side is another model to Serve."""
+    """Return the quick start on CPUs; for Serve, another side is another model."""
     body = yaml.safe_load(EXAMPLE.read_text())
     body["spec"] |= {
         "gpusPerReplica": 0,
@@ -122,33 +125,33 @@ def resource(replicas: int, side: int) -> Resource:
 
 
 def config(replicas: int, side: int) -> dict[str, Any]:
-    """Its Serve config."""
+    """Return its Serve config."""
     return serve_config(resource(replicas, side).spec)
 
 
 async def replica_killed(fire: Fire) -> None:
-    """One of two."""
+    """Kill one of two replicas."""
     before = fire.replicas()
     os.kill(next(iter(before.values())), signal.SIGKILL)
     await fire.until(lambda: len(fire.replicas()) == 2 and fire.replicas() != before)  # noqa: PLR2004
 
 
 async def only_replica_killed(fire: Fire) -> None:
-    """One of one."""
+    """Kill the only replica."""
     before = fire.replicas()
     os.kill(next(iter(before.values())), signal.SIGKILL)
     await fire.until_replaced(before, 1)
 
 
 async def ingress_killed(fire: Fire) -> None:
-    """The one that all requests pass."""
+    """Kill the ingress, through which all requests pass."""
     before = fire.replicas("ingress")
     os.kill(next(iter(before.values())), signal.SIGKILL)
     await fire.until(lambda: fire.replicas("ingress").keys() - before)
 
 
 async def worker_killed(fire: Fire) -> None:
-    """A machine with one of two replicas fails; another one comes."""
+    """The machine of one of two replicas fails; a new machine replaces it."""
     before = fire.replicas()
     await asyncio.to_thread(fire.workers.pop(0).stop)
     await fire.add_worker()
@@ -156,7 +159,7 @@ async def worker_killed(fire: Fire) -> None:
 
 
 async def worker_silent(fire: Fire) -> None:
-    """The same, but connections to it do not end: nobody is told until Ray misses it."""
+    """The same, but its connections stay open: no process notices it until Ray detects the failure."""
     before = fire.replicas()
     silent = fire.workers.pop(0)
     silent.freeze()
@@ -166,7 +169,7 @@ async def worker_silent(fire: Fire) -> None:
 
 
 async def head_killed(fire: Fire) -> None:
-    """Its machine fails; another head comes, and workers that ended with the old one, and KubeRay applies again."""
+    """The head's machine fails; a new head starts, ended workers restart, and KubeRay applies the config again."""
     before = fire.replicas()
     await asyncio.to_thread(fire.heads[-1].kill)
     fire.heads.append(fire.host.head())
@@ -182,14 +185,14 @@ async def head_killed(fire: Fire) -> None:
 
 
 async def head_comes_back(fire: Fire) -> None:
-    """Its machine fails; another head comes with the state of the former one, and KubeRay applies again."""
+    """The head's machine fails; a new head starts with the state of the old one, and KubeRay applies the config again."""
     before = fire.replicas()
     await asyncio.to_thread(fire.heads[-1].kill)
     await asyncio.sleep(HEAD_AWAY_SECONDS)
     fire.heads.append(fire.host.head())
 
     def answers() -> bool:
-        if fire.heads[-1].gone():  # it gives up where its raylet takes longer than half a minute to register
+        if fire.heads[-1].gone():  # a head gives up if its raylet takes longer than half a minute to register
             fire.heads.append(fire.host.head())
         return fire.host.answers()
 
@@ -203,21 +206,21 @@ async def head_comes_back(fire: Fire) -> None:
 
 
 async def rolling_update(fire: Fire) -> None:
-    """Two replicas with room for a third."""
+    """Update two replicas, with capacity for a third."""
     before = fire.replicas()
     await fire.until(lambda: fire.host.apply(config(2, 72)))
     await fire.until_replaced(before, 2)
 
 
 async def update_of_one(fire: Fire) -> None:
-    """One replica with room for another: Serve starts the new one first."""
+    """Update one replica, with capacity for another: Serve starts the new one first."""
     before = fire.replicas()
     await fire.until(lambda: fire.host.apply(config(1, 80)))
     await fire.until_replaced(before, 1)
 
 
 async def scale_down(fire: Fire) -> None:
-    """From three to one."""
+    """Scale from three replicas to one."""
     await fire.until(lambda: fire.host.apply(config(1, 64)))
     await fire.until(lambda: len(fire.replicas()) == 1)
 
@@ -238,7 +241,7 @@ SCENARIOS: dict[str, tuple[dict[str, int], Scenario]] = {
 
 
 async def play(fire: Fire, name: str, per_second: float) -> list[Answer]:
-    """What became of the load of one scenario."""
+    """Run the load of one scenario; return its answers."""
     places, happens = SCENARIOS[name]
     await fire.settle(**places)
     load = Load(f"{fire.host.url}/imagine", {"prompt": "a red circle", "steps": str(STEPS)}, per_second)
@@ -253,7 +256,7 @@ async def play(fire: Fire, name: str, per_second: float) -> list[Answer]:
 
 @asynccontextmanager
 async def running(*, keeps_state: bool) -> AsyncGenerator[Fire]:
-    """Ray's head, and what is started beside it."""
+    """Run Ray's head and the workers."""
     with tempfile.TemporaryDirectory() as folder:
         variables = STATE_VARIABLES | {"RAY_gcs_storage_path": folder} if keeps_state else {}
         fire = Fire(RayHost(ray_service(resource(1, 64), Settings()), variables))
@@ -265,7 +268,7 @@ async def running(*, keeps_state: bool) -> AsyncGenerator[Fire]:
 
 
 def row(name: str, answers: list[Answer]) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     counts = shares(answers)
     slowest = max((each.seconds for each in answers if each.outcome == "answered"), default=0.0)
     failed = max((each.seconds for each in answers if each.outcome != "answered"), default=0.0)
@@ -281,7 +284,7 @@ async def main(names: list[str], per_second: float) -> None:
 
 
 async def show(names: list[str], per_second: float, *, keeps_state: bool) -> None:
-    """Rows of scenarios that one cluster goes through."""
+    """Run the scenarios of one cluster, and print their rows."""
     async with running(keeps_state=keeps_state) as fire:
         for name in names:
             began = time.monotonic()

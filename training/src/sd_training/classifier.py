@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a picture shows, told by its pixels alone: no network that could share the model's mistakes."""
+"""Classifier of pictures by their pixels alone, without a network that could share the model's mistakes."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -20,12 +20,12 @@ Pixels = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Seen:
-    """What is in a picture.
+    """The content of a picture.
 
     Attributes:
-        kind: None where there is nothing but background.
-        overlap: of the shape with the template of its kind, intersection over union.
-        area: share of the picture that the shape covers.
+        kind: the kind of the picture; None: it shows only background.
+        overlap: the overlap of the shape with the template of its kind, as intersection over union.
+        area: the share of the picture that the shape covers.
         softness: pixels that are neither shape nor background, per pixel of the shape's outline; an ideal picture
             has about 1.
     """
@@ -38,7 +38,7 @@ class Seen:
 
 
 def classify(image: Image.Image) -> Seen:
-    """See one shape in one colour on a plain background."""
+    """Classify a picture of one shape in one colour on a plain background."""
     pixels = np.asarray(image.convert("RGB"), np.float64)
     ground = _border_colour(pixels)
     background = _nearest(ground, BACKGROUNDS)
@@ -78,7 +78,7 @@ def _templates() -> dict[str, NDArray[np.bool_]]:
 
 
 def _fitted(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The shape stretched to a square of one size, so that place and size do not count."""
+    """Stretch the shape to a square of one size, so that position and size have no effect."""
     rows, columns = np.nonzero(inside.any(1))[0], np.nonzero(inside.any(0))[0]
     cut = inside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     image = Image.fromarray((cut * 255).astype(np.uint8))

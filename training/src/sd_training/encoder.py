@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The VAE's encoder, written rather than trained: it computes `latents.Space` exactly.
 
-A learned one took hours to find hue; this one costs nothing. Its blocks pass their input on; the downsamplers
-average, and the last one takes the Haar steps of each cell. A value x reaches the end as the pair (x, -x), since
-silu(x) - silu(-x) = x, and two large constants keep the last group norm from dividing by the picture's contrast.
+A trained encoder took hours to learn hue; this one needs no training. Its blocks pass their input on. The downsamplers
+average, and the last one computes the Haar steps of each cell. A value x reaches the end as the pair (x, -x), because
+silu(x) - silu(-x) = x. Two large constants keep the last group norm from dividing by the picture's contrast.
 """
 
 import torch

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often the model draws what the prompt says: tables by setting, shape and prompt."""
+"""Evaluation of how often the model generates what the prompt names: scores by setting, shape and prompt."""
 
 import math
 import random
@@ -48,7 +48,7 @@ _WORDINGS = (
 
 @dataclass(frozen=True)
 class Score:
-    """Shares of pictures that are right, and how well shapes fit their template; NaN where prompts name no background."""
+    """The shares of correct pictures, and the fit of the shapes to their template; NaN: prompts name no background."""
 
     name: str
     pictures: int
@@ -60,7 +60,7 @@ class Score:
 
 
 def score(name: str, wanted: Sequence[Kind], seen: Sequence[Seen]) -> Score:
-    """The score of pictures against what they should show."""
+    """Score pictures against the kinds that they should show."""
 
     def share(right: Callable[[Kind, Kind], bool]) -> float:
         return float(
@@ -79,19 +79,19 @@ def score(name: str, wanted: Sequence[Kind], seen: Sequence[Seen]) -> Score:
 
 
 def drawn(seed: int = 7) -> Score:
-    """The classifier's own score, on pictures that were drawn, not generated."""
+    """Return the classifier's own score, on pictures that the program drew, not the model."""
     rng = random.Random(seed)
     images = [paint(kind, mask(kind.shape, any_geometry(rng), 64)) for kind in KINDS]
     return score("drawn by hand", KINDS, [classify(image) for image in images])
 
 
 def evaluate(pipeline: StableDiffusionPipeline, *, seed: int, full: bool) -> Iterator[Score]:
-    """Scores one by one, from fresh seeds.
+    """Yield the scores one by one, from new seeds.
 
     Args:
-        pipeline: the model; its scheduler comes back as it was.
-        seed: first seed; training never saw any.
-        full: all settings, about 15 minutes on two cores; else the three picture sizes only.
+        pipeline: the model; its scheduler is restored afterwards.
+        seed: the first seed; training used none of the seeds.
+        full: all settings, about 15 minutes on two cores; otherwise only the three picture sizes.
     """
 
     def of(
@@ -131,7 +131,7 @@ def evaluate(pipeline: StableDiffusionPipeline, *, seed: int, full: bool) -> Ite
 
 
 def negative(pipeline: StableDiffusionPipeline, seed: int) -> tuple[int, int]:
-    """How many of some pictures change their colour when a negative prompt names it, and of how many."""
+    """Count the pictures whose colour changes when a negative prompt names it; return them and their total."""
     prompts = [article(shape) for shape in OUTLINES for _ in range(4)]
     before = [classify(image).kind for image in draw(pipeline, prompts, seed)]
     avoided = ["" if kind is None else kind.colour for kind in before]

@@ -20,17 +20,17 @@ _LEAST_RATE = 0.02  # of the peak
 _AVERAGE = 0.999
 _REPORT_SECONDS = 15
 SAVE_SECONDS = 120.0
-"""Between two checkpoints."""
+"""Seconds between two checkpoints."""
 
 
 class Stage(Protocol):
-    """One thing to train.
+    """One stage of the training.
 
     Attributes:
-        name: of its checkpoint.
-        steps: how many it takes.
+        name: the name of its checkpoint.
+        steps: the number of steps.
         rate: the peak learning rate.
-        module: what is trained; parameters that need no gradient stay.
+        module: the module to train; parameters that need no gradient do not change.
     """
 
     name: str
@@ -44,11 +44,11 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Chance:
-    """Random numbers that depend on their name alone, so a resumed run draws the same.
+    """Random numbers that depend on their name alone, so a resumed run gets the same numbers.
 
     Attributes:
-        rng: for words and choices.
-        tensors: for tensors; on the CPU, so that a GPU sees the same numbers.
+        rng: the generator for words and choices.
+        tensors: the generator for tensors; it is on the CPU, so that a run on a GPU gets the same numbers.
     """
 
     rng: random.Random
@@ -56,7 +56,7 @@ class Chance:
 
     @classmethod
     def of(cls, *parts: object) -> "Chance":
-        """The chance of anything that has a name."""
+        """Make the generators for a name."""
         digest = hashlib.sha256(repr(parts).encode()).digest()
         seed = int.from_bytes(digest[:6], "big")
         return cls(random.Random(seed), torch.Generator().manual_seed(seed))
@@ -123,7 +123,7 @@ class Checkpoint:
         return sum(losses) / len(losses)
 
     def save(self) -> None:
-        """Write the file whole or not at all."""
+        """Write the checkpoint file atomically."""
         state = {
             "plan": self._plan,
             "done": self.done,
@@ -136,11 +136,11 @@ class Checkpoint:
         part.replace(self._file)
 
     def take_average(self) -> None:
-        """Put the averages into the module."""
+        """Copy the averages into the module."""
         _put(self._parameters, self._average)
 
     def with_average(self, act: Callable[[], None]) -> None:
-        """Do something while the averages are in the module."""
+        """Call a function while the averages are in the module."""
         kept = [each.detach().clone() for each in self._parameters]
         self.take_average()
         act()
@@ -160,13 +160,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Run:
-    """What all stages of a training share.
+    """The settings that all stages of a training share.
 
     Attributes:
         work: the folder of checkpoints.
-        seed: of the whole training.
-        save_seconds: between two checkpoints.
-        team: who trains.
+        seed: the seed of the whole training.
+        save_seconds: the seconds between two checkpoints.
+        team: the workers.
     """
 
     work: Path
@@ -178,11 +178,11 @@ class Run:
         """Train a stage to its end, from its checkpoint if there is one; then `module` holds the averages.
 
         Args:
-            stage: what to train.
-            on_save: called with the averages in `module` whenever a checkpoint has been written.
+            stage: the stage.
+            on_save: called with the averages in `module` after each checkpoint.
 
         Raises:
-            ValueError: the checkpoint is of another seed or number of steps.
+            ValueError: the checkpoint has another seed or number of steps.
         """
         checkpoint = Checkpoint(stage, self.work, self.seed)
         progress, saved = Progress(stage, checkpoint.done), time.monotonic()
@@ -200,7 +200,7 @@ class Run:
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Share of the peak rate: a short rise, then a cosine to almost nothing."""
+    """Return the learning rate as a share of the peak: a short warm-up, then a cosine decay to almost zero."""
     fall = 0.5 + 0.5 * math.cos(math.pi * step / steps)
     return min(1.0, (step + 1) / _WARM_UP_STEPS) * max(_LEAST_RATE, fall)
 

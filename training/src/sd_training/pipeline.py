@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From networks to a folder as diffusers saves it, and pictures from it with the stock pipeline."""
+"""Assembles the networks to a diffusers folder, and generates pictures from it with the stock pipeline."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _PIXELS_PER_CALL = 48 * 64 * 64
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are drawn.
+    """The settings with which pictures are generated.
 
     Attributes:
         options: further arguments of the pipeline; a list has one value per picture.
@@ -35,7 +35,7 @@ class Sampling:
 def assemble(
     text: CLIPTextModel, tokenizer: CLIPTokenizer, unet: UNet2DConditionModel, vae: AutoencoderKL
 ) -> StableDiffusionPipeline:
-    """The pipeline of the networks, with no safety checker: shapes are safe."""
+    """Make the pipeline of the networks, without a safety checker, because shapes are harmless."""
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,
@@ -71,7 +71,7 @@ def load(folder: Path, device: str = "cpu") -> StableDiffusionPipeline:
 def draw(
     pipeline: StableDiffusionPipeline, prompts: Sequence[str], seed: int, sampling: Sampling | None = None
 ) -> list[Image.Image]:
-    """One picture per prompt, with seeds in a row."""
+    """Generate one picture per prompt, with consecutive seeds."""
     how = sampling or Sampling()
     most = max(1, _PIXELS_PER_CALL // (how.width * how.height))
     images: list[Image.Image] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawn shapes to learn from, many of each, and the choice of those that fit a caption."""
+"""The training shapes, many masks of each, and the selection of masks that fit a caption."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Pool:
 
 
 def numbers(named: Sequence[Named]) -> Tensor:
-    """What captions name, by number: (n, 4) of shape, colour, background, size; -1 where it is not named."""
+    """Convert captions to numbers: (n, 4) of shape, colour, background, size; -1 for a part that is not named."""
 
     def number(name: str | None, names: list[str]) -> int:
         return _UNNAMED if name is None else names.index(name)
@@ -67,7 +67,7 @@ def numbers(named: Sequence[Named]) -> Tensor:
 
 
 def completed(named: Tensor, chance: Chance) -> Tensor:
-    """The same with every -1 replaced by something at random, a shape never in the colour of its background."""
+    """Replace every -1 by a random value; a shape never has the colour of its background."""
     counts = torch.tensor([len(_SHAPES), len(_COLOURS), len(_BACKGROUNDS), len(_SIZES)])
     guess = (torch.rand(named.shape, generator=chance.tensors) * counts).long()
     whole = torch.where(named == _UNNAMED, guess, named)

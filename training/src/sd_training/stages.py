@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is trained: first the text encoder alone, then the VAE's decoder, then the UNet on what both have learned.
+"""The training stages: first the text encoder alone, then the VAE's decoder, then the UNet with both.
 
-Trained together with the UNet, text would bind after hours; told apart by four linear heads, it takes a minute.
+Trained together with the UNet, the text encoder would need hours to separate the words. With four linear heads as
+classifiers it needs a minute.
 """
 
 import torch
@@ -23,7 +24,7 @@ _LAST = 999
 
 
 class TextStage:
-    """Every position from the end token on must tell what the caption names."""
+    """Trains the text encoder: every position from the end token on must encode what the caption names."""
 
     name = "text"
     rate = 3e-3
@@ -59,7 +60,7 @@ class TextStage:
 
 
 class DecoderStage:
-    """Pictures from slightly wrong latents, as the UNet will give: the decoder learns to draw clean edges."""
+    """Trains the decoder on slightly wrong latents, such as the UNet's, so that it learns clean edges."""
 
     name = "decoder"
     rate = 2.5e-3
@@ -84,7 +85,10 @@ class DecoderStage:
 
 
 class UnetStage:
-    """v-prediction on latents of pictures that fit a caption; a round of it, each from the averages of the last."""
+    """Trains the UNet's v-prediction on latents of pictures that fit a caption.
+
+    One stage is one round; each round starts from the averages of the last.
+    """
 
     # Pictures of each size, by latent cells: the same work per step.
     _batches = ((64, 32), (128, 8), (256, 2))
@@ -139,7 +143,7 @@ class UnetStage:
 
 
 class Texts:
-    """Captions and what the trained text encoder makes of them.
+    """Captions and their encodings by the trained text encoder.
 
     Attributes:
         named: (n, 4), see `pool.numbers`.
@@ -161,7 +165,7 @@ def _tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
 
 
 def _from_end_token(tokenizer: CLIPTokenizer, tokens: Tensor) -> Tensor:
-    """Where the text has ended: (n, 77) of bool."""
+    """Return the positions from the end token on: (n, 77) of bool."""
     end = (tokens == tokenizer.eos_token_id).int().argmax(1)
     return torch.arange(tokens.shape[1]) >= end[:, None]
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that train together. On a CPU two with one thread each beat one with two: they meet once per step.
+"""Processes that train together.
 
-Every batch has `SHARDS` parts with random numbers of their own, so the number of workers changes no result.
+On a CPU two processes with one thread each are faster than one with two: they synchronise only once per step. Every batch
+has `SHARDS` parts with separate random numbers, so the number of workers changes no result.
 """
 
 import os
@@ -19,11 +20,11 @@ SHARDS = 2
 
 @dataclass(frozen=True)
 class Team:
-    """One worker's view of all of them.
+    """The team as one worker sees it.
 
     Attributes:
-        rank: 0 for the one that saves and speaks.
-        size: number of workers, 1 to SHARDS.
+        rank: the rank of the worker; worker 0 saves and prints.
+        size: the number of workers, 1 to SHARDS.
     """
 
     rank: int = 0
@@ -31,11 +32,11 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether this worker saves and speaks."""
+        """Whether this worker saves and prints."""
         return self.rank == 0
 
     def shards(self) -> range:
-        """The parts of a batch that are this worker's."""
+        """The parts of a batch that belong to this worker."""
         return range(self.rank, SHARDS, self.size)
 
     def add_up(self, parameters: list[Tensor]) -> None:
@@ -52,9 +53,9 @@ class Team:
 
 @contextmanager
 def of(size: int, work: Callable[[Team], object]) -> Iterator[Team]:
-    """This process as the leader of a team whose other members run `work` beside it.
+    """Start a team with this process as the leader; the other members run `work` beside it.
 
-    A member whose leader is killed fails at the next step, and is gone too.
+    If the leader is killed, the members fail at their next step and end too.
     """
     threads = max(1, (os.cpu_count() or 1) // size)
     torch.set_num_threads(threads)

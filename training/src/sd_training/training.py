@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole training, stage by stage; every stage goes on where its checkpoint ends."""
+"""The whole training, stage by stage; every stage resumes from its checkpoint."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -21,25 +21,25 @@ from sd_training.tokenizer import tokenizer
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to train what."""
+    """The length of each stage of the training."""
 
     text_steps: int = 250
     decoder_steps: int = 3000
     unet_steps: tuple[int, ...] = (8000, 14000)
-    """Of each round; a further one makes a trained model better."""
+    """The steps of each round; a further round improves a trained model."""
     seed: int = 0
     masks: int = 3000
-    """Drawings of each shape at 64 px; fewer of the larger sizes."""
+    """The number of masks of each shape at 64 px; the larger sizes have fewer."""
     captions: int = 24576
 
 
 def train(
     plan: Plan, work: Path, device: str, workers: int = 1, save_seconds: float = SAVE_SECONDS
 ) -> StableDiffusionPipeline:
-    """The trained pipeline; checkpoints and sample pictures are in `work`.
+    """Train the model and return its pipeline; checkpoints and sample pictures are in `work`.
 
     Raises:
-        ValueError: `work` holds a training of another plan.
+        ValueError: `work` contains a training of another plan.
     """
     work.mkdir(parents=True, exist_ok=True)
     job = partial(_train, plan, work, device, save_seconds)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """LoRA files, read layer by layer: each layer's own scale, alpha / rank, is folded into its weights.
 
-Files come from kohya's scripts, from peft and from diffusers, old and new. They agree on pairs of matrices, `down` of shape
-(rank, inputs) and `up` of shape (outputs, rank), and disagree on names and on where alpha stands: a tensor beside the
-pair, the metadata of the file, or nowhere, which means alpha = rank. diffusers 0.42 hands ranks and alphas that differ
-from layer to layer on to peft under names that match no layer, so such layers act at another scale. A pair whose scale is
-1 leaves nothing to hand on.
+Files come from kohya's scripts, from peft and from diffusers, old and new. All contain pairs of matrices: `down` of shape
+(rank, inputs) and `up` of shape (outputs, rank). They differ in names and in the place of alpha: a tensor beside the
+pair, the metadata of the file, or nowhere, which means alpha = rank.
+
+diffusers 0.42 passes ranks and alphas that differ between layers to peft under names that match no layer. Such layers
+then act at a wrong scale. For a pair of scale 1 there is nothing to pass.
 """
 
 import json
@@ -33,9 +34,9 @@ class Layer:
     """One layer of a file, by the names of its tensors.
 
     Attributes:
-        name: what the names of its tensors begin with.
-        rank: of the pair.
-        alpha: None where the file does not say.
+        name: the common prefix of the names of its tensors.
+        rank: the rank of the pair.
+        alpha: the alpha of the layer; None: the file contains none.
     """
 
     name: str
@@ -50,8 +51,8 @@ class LoraFile:
     """A LoRA whose layers act at scale 1.
 
     Attributes:
-        layers: all of them.
-        tensors: the pairs, by the names in the file; `up` holds alpha / rank.
+        layers: all layers of the file.
+        tensors: the pairs, by the names in the file; `up` already contains the factor alpha / rank.
     """
 
     layers: tuple[Layer, ...]
@@ -62,7 +63,7 @@ def read(file: Path) -> LoraFile:
     """Read a safetensors file.
 
     Raises:
-        ModelInvalid: it holds something else than whole pairs of finite numbers; the message names it.
+        ModelInvalid: the file contains anything but complete pairs of finite numbers; the message names it.
     """
     with safe_open(file, "pt") as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -86,7 +87,7 @@ def read(file: Path) -> LoraFile:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What the metadata of a file says of alphas: peft's configuration of each component, by its prefix."""
+    """The alphas in the metadata of a file: peft's configuration of each component, by its prefix."""
 
     by_component: Mapping[str, Mapping[str, Any]]
 
@@ -103,7 +104,7 @@ class _Settings:
         return cls(found)
 
     def alpha(self, layer: str) -> float | None:
-        """Of a layer, if it is there."""
+        """Return the alpha of a layer; None: the metadata contains none."""
         component, _, name = layer.partition(".")
         each = self.by_component.get(component, {})
         for pattern, alpha in (each.get("alpha_pattern") or {}).items():
@@ -112,7 +113,7 @@ class _Settings:
         return each.get("lora_alpha")
 
     def is_rank_stabilised(self, layer: str) -> bool:
-        """Whether the scale is alpha over the root of the rank."""
+        """Whether the scale is alpha divided by the square root of the rank."""
         return bool(self.by_component.get(layer.partition(".")[0], {}).get("use_rslora"))
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LoRAs: loaded at start, each under its name; the set of a batch is switched on before its UNet call.
+"""LoRAs are loaded at start, each under its name; the set of a batch is activated before its UNet call.
 
-Text encoders have a switch of their own: prompts of one set are encoded while the UNet computes images of another.
+The text encoders have their own switch, so prompts of one set are encoded while the UNet computes images of another.
 """
 
 import copy
@@ -31,24 +31,27 @@ from sd_runtime.errors import ConfigError, ModelForbidden, ModelInvalid, ModelNo
 
 logger = logging.getLogger(__name__)
 
-# What stays so until somebody changes the file or the spec. All else may pass, and fails the start, which is repeated.
+# Errors that last until a person changes the file or the spec. Any other error may be temporary: it fails the start, and
+# the start is repeated.
 _LASTING = (ConfigError, ModelForbidden, ModelInvalid, ModelNotFound)
 _UP = ".lora_B.weight"
 
 
 class Active(NamedTuple):
-    """LoRAs that act, and the strengths that differ from the configured ones."""
+    """The active LoRAs, and the strengths that differ from the configured ones."""
 
     names: tuple[str, ...] = ()
     strengths: LoraStrengths = ()
 
 
 class LoraSwitch:
-    """Which LoRAs are on in some networks of a pipeline; used by one thread, while others may use the other networks.
+    """Activates LoRAs in some networks of a pipeline.
+
+    One thread uses it; other threads may use the other networks meanwhile.
 
     Attributes:
-        refused: why a LoRA of the configuration cannot be used, by its name.
-        switch_seconds: what the latest switch took; 0 before the first.
+        refused: the reason why a LoRA of the configuration cannot be used, by its name.
+        switch_seconds: the duration of the latest switch; 0 before the first.
     """
 
     def __init__(
@@ -58,19 +61,19 @@ class LoraSwitch:
         refused: Mapping[str, str] | None = None,
         components: Container[str] | None = None,
     ) -> None:
-        """Take over a pipeline whose LoRAs are attached.
+        """Make the switch for a pipeline whose LoRAs are attached.
 
         Args:
             pipeline: the pipeline.
-            loras: of the configuration.
-            refused: why some of them are not attached, by name.
-            components: names of the networks that this switch is for; None: all.
+            loras: the LoRAs of the configuration.
+            refused: the reasons why some of them are not attached, by name.
+            components: the names of the networks of this switch; None: all networks.
         """
         self.refused = dict(refused or {})
         self.switch_seconds = 0.0
         self._pipeline = pipeline
         self._loras = loras
-        # Not by their names: inside they become attributes, and "pop" is one already.
+        # peft makes attributes of adapter names, and "pop" is an attribute already. So LoRAs have other names there.
         self._adapters = {
             lora.name: adapter(index) for index, lora in enumerate(loras) if lora.name not in self.refused
         }
@@ -83,29 +86,29 @@ class LoraSwitch:
         self._active: Active | None = None if self._adapters else Active()
 
     def of(self, *components: str) -> "LoraSwitch":
-        """A switch of the same LoRAs for some networks alone; neither knows what the other has switched on."""
+        """Make a switch of the same LoRAs for some networks; the two switches do not share their state."""
         return LoraSwitch(self._pipeline, self._loras, self.refused, components)
 
     @property
     def active(self) -> Active | None:
-        """Those that act; None: unknown."""
+        """The active LoRAs; None: unknown."""
         return self._active
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What requests may ask for."""
+        """The names that requests may use."""
         return tuple(self._adapters)
 
     @property
     def singles(self) -> tuple[Active, ...]:
-        """What is active where one acts alone, for each."""
+        """For each LoRA, the state in which it alone is active."""
         return tuple(Active((name,)) for name in self._adapters)
 
     def copy_of(self, network: Any, active: Active) -> Any:
-        """A network with the same weights in which exactly these act, whatever becomes active later.
+        """Return a copy of a network in which exactly these LoRAs are active; later switches do not change it.
 
         Args:
-            network: one that has the LoRAs attached; its modules are copied, its tensors are shared.
+            network: a network with the LoRAs attached; its modules are copied, its tensors are shared.
             active: the LoRAs.
         """
         shared = {id(each): each for each in (*network.parameters(), *network.buffers())}
@@ -118,21 +121,21 @@ class LoraSwitch:
         return copied
 
     def changed(self, strengths: LoraStrengths) -> LoraStrengths:
-        """Those of the strengths that are not the configured ones, sorted."""
+        """Return the strengths that differ from the configured ones, sorted."""
         return tuple(sorted((name, each) for name, each in strengths if each != self._strengths[name]))
 
     def activate(self, names: tuple[str, ...], strengths: LoraStrengths = ()) -> None:
-        """Let exactly these act; free if they do already.
+        """Activate exactly these LoRAs; the call costs nothing if they are active already.
 
         Args:
-            names: of LoRAs.
-            strengths: of those that act at another strength than the configured one.
+            names: the names of the LoRAs.
+            strengths: the strengths that differ from the configured ones.
         """
         wanted = Active(names, strengths)
         if wanted == self._active:
             return
         began = time.monotonic()
-        self._active = None  # unknown, should it fail half-way
+        self._active = None  # unknown, if the switch fails half-way
         for network in self._networks:
             if names:
                 set_weights_and_activate_adapters(network, *self._adapters_of(wanted))
@@ -141,17 +144,17 @@ class LoraSwitch:
         self.switch_seconds = time.monotonic() - began
 
     def _adapters_of(self, active: Active) -> tuple[list[str], list[float]]:
-        """Names inside peft, and their strengths."""
+        """Return the names inside peft, and their strengths."""
         strengths = self._strengths | dict(active.strengths)
         return [self._adapters[name] for name in active.names], [strengths[name] for name in active.names]
 
 
 def load(pipeline: Any, loras: tuple[Lora, ...]) -> LoraSwitch:
-    """Fetch and attach the LoRAs; one that is bad is left out, with the reason.
+    """Fetch and attach the LoRAs; an unusable LoRA is left out, and the switch keeps the reason.
 
     Raises:
-        ConfigError: the pipeline takes none.
-        ModelUnavailable: the source of one does not answer; another try may help.
+        ConfigError: the pipeline does not support LoRAs.
+        ModelUnavailable: the source of a LoRA does not answer; a retry may succeed.
     """
     if loras and not hasattr(pipeline, "load_lora_weights"):
         raise ConfigError(
@@ -174,7 +177,7 @@ def _has_loras(network: Any) -> bool:
 
 
 def adapter(index: int) -> str:
-    """The name of a LoRA inside peft, by its place in the configuration."""
+    """Return the name of a LoRA inside peft, from its index in the configuration."""
     return f"adapter{index}"
 
 
@@ -182,7 +185,7 @@ def _attach(pipeline: Any, lora: Lora, file: Path, name: str) -> None:
     warned: list[str] = []
     try:
         with library_warnings.collected() as warned, warnings.catch_warnings():
-            # Several on one model is what we mean.
+            # Several LoRAs on one model are intended.
             warnings.filterwarnings("ignore", message="Already found a `peft_config`")
             if getattr(pipeline, "unet", None) is None:
                 pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=name)
@@ -192,7 +195,7 @@ def _attach(pipeline: Any, lora: Lora, file: Path, name: str) -> None:
     except Exception as error:
         _detach(pipeline, name)
         words = str(error) if isinstance(error, ModelInvalid) else failures.one_line(error)
-        # transformers names the tensor in a warning, and not in the error that follows.
+        # transformers names the tensor in a warning, but not in the error that follows.
         words = "; ".join([words, *warned])
         raise ModelInvalid(
             f"loras: {lora.name}: got {lora.uri!r}: {file.name} does not fit the model: {words}"
@@ -200,20 +203,20 @@ def _attach(pipeline: Any, lora: Lora, file: Path, name: str) -> None:
 
 
 def _check_warnings(pipeline: Any, warned: list[str], name: str) -> None:
-    """A library that warns has left something out."""
+    """Raise ModelInvalid if a library has warned, because it has then left a part of the file out."""
     if warned or name not in _attached(pipeline):
         raise ModelInvalid("a part of the file was not applied")
 
 
 def _attach_by_layer(pipeline: Any, read: LoraFile, name: str) -> None:
-    """Give each network the layers of the file that are its own."""
+    """Attach the layers of the file to the networks to which they belong."""
     for component, tensors in targets.by_component(pipeline, read).items():
         _load(getattr(pipeline, component), tensors, name)
     _check_applied(pipeline, read, name)
 
 
 def _load(network: Any, tensors: Tensors, name: str) -> None:
-    """Give a network the tensors, in its dtype, as an adapter of that name."""
+    """Load the tensors into a network as an adapter of that name, in the dtype of the network."""
     if isinstance(network, ModelMixin):
         network.load_lora_adapter(tensors, adapter_name=name, prefix=None)
         return
@@ -227,7 +230,7 @@ def _load(network: Any, tensors: Tensors, name: str) -> None:
 
 
 def _detach(pipeline: Any, name: str) -> None:
-    """Take out what was attached before the error."""
+    """Remove the layers that were attached before an error."""
     if name in _attached(pipeline):
         pipeline.delete_adapters(name)
 
@@ -259,5 +262,8 @@ def _check_applied(pipeline: Any, read: LoraFile, name: str) -> None:
 
 
 def _mark(down: torch.Tensor, up: torch.Tensor) -> int:
-    """Equal for equal weights; the shapes of convolutions and linear layers differ by ones."""
+    """Return a hash of the weights, independent of their shape.
+
+    The shapes of convolutions and linear layers differ by dimensions of 1.
+    """
     return hash(b"".join(each.detach().float().cpu().contiguous().numpy().tobytes() for each in (down, up)))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which layer of a model a layer of a LoRA file is for, whatever the trainer called it.
+"""Finds the layer of a model for each layer of a LoRA file, whichever naming the trainer used.
 
-The names that a file may use are derived from the model's own modules, never guessed from the file: so a layer is found or
-it is not. Three spellings are in use, here for the same layer of an SDXL UNet:
+The possible names are derived from the model's own modules, never guessed from the file. So a layer is either found or
+refused. Three spellings are in use; here they name the same layer of an SDXL UNet:
 
 - diffusers and peft: `unet.down_blocks.1.attentions.0.proj_in`, with `processor` in the middle in old files;
 - kohya: `lora_unet_down_blocks_1_attentions_0_proj_in`;
@@ -20,7 +20,7 @@ from sd_runtime.engine.failures import listed
 from sd_runtime.engine.lora.lora_files import Layer, LoraFile, Tensors
 from sd_runtime.errors import ModelInvalid
 
-# What kohya's names begin with, by component.
+# The prefixes of kohya's names, by component.
 _PREFIXES = {
     "unet": ("lora_unet",),
     "text_encoder": ("lora_te", "lora_te1"),
@@ -35,9 +35,9 @@ class Target:
     """A layer of a model.
 
     Attributes:
-        component: of the pipeline, such as unet.
-        path: of the layer in it.
-        shape: of its weights.
+        component: the component of the pipeline, such as unet.
+        path: the path of the layer in the component.
+        shape: the shape of its weights.
     """
 
     component: str
@@ -46,14 +46,14 @@ class Target:
 
 
 def by_component(pipeline: Any, read: LoraFile) -> dict[str, Tensors]:
-    """The tensors of a file as peft takes them, `PATH.lora_A.weight` and `PATH.lora_B.weight`, by component.
+    """Return the tensors of a file by component, under peft's names `PATH.lora_A.weight` and `PATH.lora_B.weight`.
 
     Args:
-        pipeline: with a UNet.
+        pipeline: a pipeline with a UNet.
         read: the file.
 
     Raises:
-        ModelInvalid: layers that the model does not have, or that have another size there.
+        ModelInvalid: the model does not have a layer of the file, or the layer has another size.
     """
     known = dict(_names(pipeline))
     unknown = [layer.name for layer in read.layers if _plain(layer.name) not in known]
@@ -72,7 +72,7 @@ def by_component(pipeline: Any, read: LoraFile) -> dict[str, Tensors]:
 
 
 def _names(pipeline: Any) -> Iterator[tuple[str, Target]]:
-    """Each spelling of each layer."""
+    """Yield each spelling of each layer with its target."""
     for component, prefixes in _PREFIXES.items():
         network = getattr(pipeline, component, None)
         if network is None:
@@ -80,7 +80,7 @@ def _names(pipeline: Any) -> Iterator[tuple[str, Target]]:
         for path, module in network.named_modules():
             if not isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
                 continue
-            clean = path.removesuffix(".base_layer")  # of a layer that has another LoRA already
+            clean = path.removesuffix(".base_layer")  # the suffix of a layer that already has another LoRA
             target = Target(component, clean, tuple(module.weight.shape))
             for spelling in {clean, *_other_spellings(component, clean, network.config)}:
                 for prefix in (component, *prefixes):
@@ -97,12 +97,12 @@ def _other_spellings(component: str, path: str, config: Mapping[str, Any]) -> It
 
 
 def _stability(path: str, layers: int, up: tuple[str, ...]) -> str:
-    """A path in Stability's numbering: blocks are counted through, and parts of resnets have other names.
+    """Convert a path to Stability's names: blocks have consecutive numbers, and parts of resnets have other names.
 
     Args:
-        path: as diffusers has it.
-        layers: resnets of a down block.
-        up: types of the up blocks.
+        path: the path in diffusers.
+        layers: the number of resnets of a down block.
+        up: the types of the up blocks.
     """
     top = {
         "conv_in": "input_blocks.0.0",
@@ -144,7 +144,7 @@ def _stability_resnet(path: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """A name without what spellings differ in: dots, underscores, and wrappers of older libraries."""
+    """Normalise a name: remove the differences between spellings, which are dots, underscores and old wrappers."""
     name = name.removeprefix("base_model.model.").replace(".processor.", ".")
     name = re.sub(r"\.to_out$", ".to_out.0", name)
     return _NO_WORD.sub(" ", name)
@@ -160,7 +160,7 @@ def _check_size(layer: Layer, target: Target, tensors: Tensors) -> None:
 
 
 def _shaped(tensor: torch.Tensor, target: Target) -> torch.Tensor:
-    """As the layer has it: convolutions of one pixel and linear layers stand for each other."""
+    """Reshape a tensor for the layer; a file may store a 1x1 convolution as a linear layer, and the reverse."""
     if len(target.shape) == 2:  # noqa: PLR2004 - a matrix
         return tensor.flatten(1)
     return tensor if tensor.dim() == len(target.shape) else tensor[..., None, None]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is particular to a family of models."""
+"""Loading of pipelines, and the parts that differ between families of models."""

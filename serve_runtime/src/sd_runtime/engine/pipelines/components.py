@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks of a pipeline, each loaded by its own class, with every tensor accounted for.
 
-`DiffusionPipeline.from_pretrained` fills what a file lacks with random numbers and leaves out what it does not know; both
-end in meaningless images and a line on stderr. Each network is therefore loaded alone, with the report that its class
-makes of the tensors, and given to the pipeline. Both libraries leave out of that report what the class itself declares
-ignorable, and tensors that are tied to others.
+`DiffusionPipeline.from_pretrained` fills missing tensors with random numbers and ignores unknown ones. Both cases give
+meaningless images and only a line on stderr. So each network is loaded alone, with the loading report of its class, and
+is then passed to the pipeline. Both libraries omit from that report the tensors that the class declares ignorable, and
+tensors that are tied to others.
 """
 
 import importlib
@@ -31,16 +31,16 @@ BatchKey = type[Any]
 
 
 def load(what: str, folder: Path, *, dtype: torch.dtype, variant: str | None) -> dict[str, torch.nn.Module]:
-    """The networks that the `model_index.json` of a folder names, by their names there.
+    """Load the networks that the `model_index.json` of a folder names; the keys are their names there.
 
     Args:
-        what: names the field and its value, for errors.
+        what: the field and its value, for error messages.
         folder: a diffusers folder.
-        dtype: of the parameters.
-        variant: such as fp16; taken from a component that has files of it, the plain files from any other.
+        dtype: the dtype of the parameters.
+        variant: such as fp16. A component without files of this variant is loaded from its plain files.
 
     Raises:
-        ModelInvalid: a tensor is missing, not known to the class, of another shape, or no floating-point number.
+        ModelInvalid: a tensor is missing, not known to the class, of another shape, or not a floating-point tensor.
         ModelUnavailable: a component does not load for any other reason.
     """
     return {
@@ -50,7 +50,7 @@ def load(what: str, folder: Path, *, dtype: torch.dtype, variant: str | None) ->
 
 
 def check_finite(what: str, networks: Mapping[str, torch.nn.Module]) -> None:
-    """Raise ModelInvalid if a parameter is infinite or not a number; one look at the device for each network."""
+    """Raise ModelInvalid if a parameter is infinite or NaN; the check reads from the device once per network."""
     for name, network in networks.items():
         tensors = [(each, value) for each, value in network.state_dict().items() if value.is_floating_point()]
         if not tensors:
@@ -75,11 +75,11 @@ def _networks(folder: Path) -> Iterator[tuple[str, BatchKey]]:
 
 
 def _class(library: str, name: str) -> BatchKey | None:
-    """The class of a component; None leaves it to the pipeline, which also knows what to say if there is none."""
+    """Return the class of a component; None: the pipeline loads it, and reports an error if it has no such class."""
     if library in {"diffusers", "transformers"}:
         found = getattr(importlib.import_module(library), name, None)
     else:
-        # The safety checkers and others stand in the module of their pipeline.
+        # The safety checkers and some other classes are in the module of their pipeline.
         found = getattr(getattr(diffusers.pipelines, library, None), name, None)
     return found if isinstance(found, type) else None
 
@@ -108,7 +108,7 @@ def _loaded(
 
 
 def _failure(error: Exception) -> type[ModelUnavailable]:
-    """What the class says of the contents is about the file; other errors may come from the disk."""
+    """Return the error class: a class that rejects the contents means a bad file; other errors may be the disk's."""
     return (
         ModelInvalid if isinstance(error, SafetensorError | ValueError | RuntimeError) else ModelUnavailable
     )
@@ -127,7 +127,7 @@ def _problems(report: Mapping[str, Any], kind: BatchKey) -> Iterator[str]:
 
 
 def _not_floating(network: torch.nn.Module, files: Iterable[Path]) -> Iterator[str]:
-    """Integers where numbers with a fraction belong: they load, rounded, without a word."""
+    """Yield a problem for integer tensors in place of floating-point ones; they would load without a warning."""
     known = {name for name, value in network.state_dict().items() if value.is_floating_point()}
     for file in files:
         with safe_open(file, "pt") as tensors:
@@ -142,7 +142,7 @@ def _is_integer(dtype: str) -> bool:
 
 
 def _known(name: str, known: set[str]) -> bool:
-    """Whether a stored name is one of a network's: older files carry a prefix, or lack one."""
+    """Whether a stored name belongs to a network; older files have an additional prefix, or lack one."""
     return name in known or any(each.endswith(f".{name}") or name.endswith(f".{each}") for each in known)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the UNets of the known pipelines want to be told beside latents and time.
+"""The conditions that the UNets of the known pipelines take beside latents and timestep.
 
-Conditions are tensors by name, one row for each row of the UNet call: first what to avoid, if there is guidance,
-then what to draw.
+Conditions are tensors by name, with one row for each row of the UNet call. With guidance the negative prompt comes first,
+then the prompt.
 """
 
 from collections.abc import Sequence
@@ -24,29 +24,31 @@ Conditions = dict[str, torch.Tensor]
 
 
 class Family(Protocol):
-    """Pipelines whose UNet is told the same."""
+    """A family of pipelines whose UNets take the same conditions."""
 
     def rows(self, guidance: float) -> int:
-        """Rows of a UNet call that one picture takes."""
+        """Return the number of rows of a UNet call that one image takes."""
 
     def prompts(self, request: ImageRequest) -> tuple[PromptChunks, ...]:
-        """What must be encoded for a request: the prompt, then what to avoid if it is guided, equally many chunks.
+        """Return the prompts to encode for a request: the prompt, then the negative prompt if the request is guided.
+
+        Both have the same number of chunks.
 
         Raises:
-            InvalidRequest: a prompt cannot be read.
+            InvalidRequest: a prompt cannot be parsed.
         """
 
     def encode(self, prompts: Sequence[PromptChunks]) -> list[Conditions]:
-        """The encoding of each prompt, one row each."""
+        """Encode the prompts, one row each."""
 
     def conditions(self, request: ImageRequest, positive: Conditions, negative: Conditions) -> Conditions:
-        """All conditions of one picture."""
+        """Return all conditions of one image."""
 
 
 class StableDiffusion:
     """SD 1.x and 2.x, and models distilled from them."""
 
-    _left_out = 0  # last layers of the text encoders that the model was trained without
+    _left_out = 0  # the number of last layers of the text encoders that the model was trained without
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
@@ -55,15 +57,15 @@ class StableDiffusion:
         self._chunkers = [Chunker(tokenizer, encoder) for tokenizer, encoder in self._encoders]
 
     def _text_encoders(self) -> list[tuple[Any, Any]]:
-        """Tokenizer and text encoder, in the order of their hidden states."""
+        """Return pairs of tokenizer and text encoder, in the order of their hidden states."""
         return [(self._pipeline.tokenizer, self._pipeline.text_encoder)]
 
     def rows(self, guidance: float) -> int:
-        """Distilled models are told the guidance instead of computing twice."""
+        """Return 2 with guidance, else 1; a distilled model takes the guidance as an input and computes one row."""
         return 2 if guidance > 1 and self._distilled is None else 1
 
     def prompts(self, request: ImageRequest) -> tuple[PromptChunks, ...]:
-        """The prompt, then what to avoid if it is guided."""
+        """Return the prompt, then the negative prompt if the request is guided."""
         texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
         if self.rows(request.guidance or 0.0) == 1:
             del texts["negative_prompt"]
@@ -71,7 +73,7 @@ class StableDiffusion:
             cut(name, parse(name, text, request.prompt_syntax), self._chunkers)
             for name, text in texts.items()
         ]
-        # As in the stock pipeline, what to avoid is encoded by all layers.
+        # As in the stock pipeline, clip_skip does not apply to the negative prompt.
         prompts[0] = replace(prompts[0], clip_skip=self._clip_skip(request))
         count = max(len(prompt) for prompt in prompts)
         return tuple(padded(prompt, count, self._chunkers) for prompt in prompts)
@@ -86,7 +88,7 @@ class StableDiffusion:
         return request.clip_skip
 
     def encode(self, prompts: Sequence[PromptChunks]) -> list[Conditions]:
-        """The last hidden states of the text encoder, or those of the layer that `clip_skip` says."""
+        """Return the last hidden states of the text encoder, or those of the layer that `clip_skip` selects."""
         ((_, encoder),) = self._encoders
         layers = any(prompt.clip_skip is not None for prompt in prompts)
         masked = bool(getattr(encoder.config, "use_attention_mask", False))
@@ -95,14 +97,14 @@ class StableDiffusion:
         def states(clip_skip: int | None) -> torch.Tensor:
             if clip_skip is None:
                 return output[0].to(encoder.dtype)
-            # The norm that the last hidden states have passed; transformers 5 has it in the encoder itself.
+            # The last hidden states have passed this norm; in transformers 5 it is in the encoder itself.
             norm = getattr(encoder, "text_model", encoder).final_layer_norm
             return norm(output.hidden_states[-(clip_skip + 1)]).to(encoder.dtype)
 
         return [{"encoder_hidden_states": row} for row in encoding.joined(states, prompts, 0)]
 
     def conditions(self, request: ImageRequest, positive: Conditions, negative: Conditions) -> Conditions:
-        """Text, and guidance if the model is told of it."""
+        """Return the text conditions, and the guidance if the model takes it as an input."""
         guidance = request.guidance or 0.0
         if self.rows(guidance) == 2:  # noqa: PLR2004 - guided
             return {name: torch.cat([negative[name], positive[name]]) for name in positive}
@@ -118,18 +120,18 @@ class StableDiffusion:
 
 
 class StableDiffusionXL(StableDiffusion):
-    """SDXL: two text encoders, a pooled encoding, and the picture's size."""
+    """SDXL: two text encoders, a pooled encoding, and the size of the image."""
 
     _left_out = 1
 
     def _text_encoders(self) -> list[tuple[Any, Any]]:
-        """Two, or the second one alone, as the stock pipeline has it."""
+        """Return both encoders, or the second one alone, as the stock pipeline does."""
         pipeline = self._pipeline
         second = (pipeline.tokenizer_2, pipeline.text_encoder_2)
         return [second] if pipeline.text_encoder is None else [*super()._text_encoders(), second]
 
     def encode(self, prompts: Sequence[PromptChunks]) -> list[Conditions]:
-        """The last hidden states but one of each encoder side by side, and the pooled encoding of the last encoder."""
+        """Return the second-to-last hidden states of each encoder, concatenated, and the last encoder's pooled encoding."""
         hidden, pooled = [], []
         for index, (_, encoder) in enumerate(self._encoders):
             output = encoding.run(encoder, prompts, index, layers=True)
@@ -143,7 +145,7 @@ class StableDiffusionXL(StableDiffusion):
         ]
 
     def conditions(self, request: ImageRequest, positive: Conditions, negative: Conditions) -> Conditions:
-        """Text and size."""
+        """Return the text and size conditions."""
         if not request.negative_prompt and self._pipeline.config.force_zeros_for_empty_prompt:
             negative = {name: torch.zeros_like(tensor) for name, tensor in positive.items()}
         found = super().conditions(request, positive, negative)
@@ -151,7 +153,7 @@ class StableDiffusionXL(StableDiffusion):
         return found
 
     def _size(self, request: ImageRequest, pooled: torch.Tensor) -> torch.Tensor:
-        """Of the original and the wanted picture, with no crop: as the stock pipeline says it."""
+        """Return original size, crop offset and target size, without a crop, as the stock pipeline does."""
         size = (request.height, request.width)
         ids = torch.tensor([[*size, 0, 0, *size]], dtype=pooled.dtype, device=pooled.device)
         return ids.expand(len(pooled), -1)
@@ -164,6 +166,6 @@ _FAMILIES: dict[type, type[StableDiffusion]] = {
 
 
 def family_of(pipeline: Any) -> Family | None:
-    """The family of a pipeline; None if it must draw by its own `__call__`."""
+    """Return the family of a pipeline; None if it must generate by its own `__call__`."""
     family = _FAMILIES.get(type(pipeline))
     return None if family is None else family(pipeline)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From latents to pixels: the VAE, and the checks that no broken or withheld picture passes."""
+"""From latents to pixels: the VAE decoder, and the checks that stop broken and withheld images."""
 
 import logging
 import math
@@ -21,7 +21,7 @@ Result = Image.Image | Exception
 
 
 def widen(pipeline: Any) -> None:
-    """Let a VAE that overflows in float16 compute in float32; the stock pipeline does so for each picture anew."""
+    """Convert a VAE that overflows in float16 to float32; the stock pipeline does so again for each image."""
     vae = pipeline.vae
     if (
         isinstance(pipeline, StableDiffusionXLPipeline)
@@ -32,7 +32,7 @@ def widen(pipeline: Any) -> None:
 
 
 def unscaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Latents as the VAE has them, from what the UNet has."""
+    """Convert latents from the scale of the UNet to the scale of the VAE."""
     config = vae.config
     if config.latents_mean is None or config.latents_std is None:
         return latents / config.scaling_factor
@@ -44,24 +44,24 @@ def unscaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
 
 def has_safety_checker(pipeline: Any) -> bool:
-    """Whether a network looks at the finished images, and may withhold them."""
+    """Whether the pipeline has a network that checks finished images and may withhold them."""
     return getattr(pipeline, "safety_checker", None) is not None
 
 
 class Decoder:
-    """Decodes with a pipeline's VAE; used by one thread.
+    """Decodes with a pipeline's VAE; one thread uses it.
 
-    A picture that does not fit into memory as a whole is decoded in overlapping tiles, whose seams are blended; so are all
-    others of its size and larger from then on.
+    An image that does not fit into memory as a whole is decoded in overlapping tiles, whose seams are blended. From then
+    on all images of its size and larger are decoded in tiles too.
     """
 
     def __init__(self, pipeline: Any, cores: int = 1, spare: Callable[[], int] = lambda: 1) -> None:
-        """Decode nothing yet.
+        """Make a decoder.
 
         Args:
-            pipeline: with the VAE.
-            cores: of a CPU that it may ever use.
-            spare: those of them that nothing else computes on at the moment.
+            pipeline: the pipeline with the VAE.
+            cores: the maximum number of CPU cores to use.
+            spare: returns how many of these cores are free at the moment.
         """
         self._pipeline = pipeline
         self._vae = pipeline.vae
@@ -70,10 +70,10 @@ class Decoder:
         self._too_large = math.inf  # cells of latents
 
     def decode(self, latents: Sequence[torch.Tensor]) -> list[Result]:
-        """A picture, or what went wrong, for each row of latents; all of one size; called in inference mode."""
+        """Return an image or an error for each row of latents; all have one size. Call it in inference mode."""
         try:
             pixels = self._pixels(torch.cat(list(latents)))
-        except Exception as error:  # noqa: BLE001 - whatever failed, the others are decoded
+        except Exception as error:  # noqa: BLE001 - one failed image must not stop the decoding of the others
             failed = error.with_traceback(None) if failures.out_of_memory(error) else error
         else:
             return [_image(row) for row in pixels]
@@ -84,7 +84,7 @@ class Decoder:
         return [result for row in latents for result in self.decode([row])]
 
     def _lessens(self, latents: torch.Tensor) -> bool:
-        """Decode latents of this size in tiles from now on; whether that is something new."""
+        """Decode latents of this size in tiles from now on; return whether this is a change."""
         cells = _cells(latents)
         if cells >= self._too_large or not hasattr(self._vae, "tiled_decode"):
             return False
@@ -96,7 +96,7 @@ class Decoder:
         return True
 
     def _pixels(self, latents: torch.Tensor) -> Sequence[torch.Tensor | None]:
-        """Rows of shape (3, height, width), values 0 to 1; None for what the safety checker withholds."""
+        """Return rows of shape (3, height, width), values 0 to 1; None where the safety checker withholds the image."""
         decoded = self._decoded_by(min(len(latents), self._spare()), latents)
         flagged = self._flagged(decoded)
         return [None if index in flagged else row / 2 + 0.5 for index, row in enumerate(decoded)]
@@ -113,7 +113,7 @@ class Decoder:
         return decoded
 
     def _flagged(self, decoded: torch.Tensor) -> set[int]:
-        """The rows that the safety checker withholds; those that are no image are left to the check for numbers."""
+        """Return the rows that the safety checker withholds; rows with NaN are left to the check in `_image`."""
         if not has_safety_checker(self._pipeline):
             return set()
         seen = [index for index, row in enumerate(decoded) if row.isfinite().all()]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Picture files that say how they were made, so that they can be made again and told from photographs.
+"""Image files with their generation parameters, so that an image can be reproduced and told apart from a photograph.
 
-Each file says it twice: as the infotext that galleries read, in PNG's chunk `parameters` or EXIF's UserComment, and as
-JSON of ours, in PNG's chunk `sd-runtime` or EXIF's MakerNote.
+Each file contains the parameters twice: as the infotext that galleries read, in PNG's chunk `parameters` or EXIF's
+UserComment, and as our JSON, in PNG's chunk `sd-runtime` or EXIF's MakerNote.
 """
 
 import io
@@ -16,7 +16,7 @@ from sd_runtime.engine.interface import Output
 from sd_runtime.engine.postprocess.infotext import infotext
 
 INFOTEXT = "parameters"
-"""PNG chunk that AUTOMATIC1111 and Civitai read; files of earlier releases have JSON in it."""
+"""The PNG chunk that AUTOMATIC1111 and Civitai read; in files of earlier releases it contains JSON."""
 OWN = "sd-runtime"
 
 _EXIF = 0x8769
@@ -28,7 +28,7 @@ _MOST_EXIF = 60000  # a JPEG segment has 65533 bytes
 
 
 def encode(image: Image.Image, output: Output, parameters: dict[str, Any]) -> bytes:
-    """A file of the wanted format with its parameters in it."""
+    """Encode an image in the requested format, with its parameters in the file."""
     target = io.BytesIO()
     if output.format == "png":
         chunks = PngInfo()
@@ -44,16 +44,16 @@ def encode(image: Image.Image, output: Output, parameters: dict[str, Any]) -> by
 
 
 def size(data: bytes) -> str:
-    """WIDTHxHEIGHT of a file, read from its first bytes."""
+    """Return WIDTHxHEIGHT of a file, read from its first bytes."""
     width, height = Image.open(io.BytesIO(data)).size
     return f"{width}x{height}"
 
 
 def parameters(data: bytes) -> dict[str, Any]:
-    """The parameters in a file that `encode` made, in this release or an earlier one.
+    """Return the parameters in a file that `encode` made, in this release or an earlier one.
 
     Raises:
-        KeyError: it has none of ours.
+        KeyError: the file contains no parameters of ours.
     """
     image = Image.open(io.BytesIO(data))
     texts = image.info if image.format == "PNG" else _exif_texts(image)
@@ -70,7 +70,7 @@ def _exif_texts(image: Image.Image) -> dict[str, str]:
 
 
 def _tags(parameters: dict[str, Any]) -> dict[int, bytes]:
-    """The parameters as EXIF has them; without the prompts' words if these are too long for it."""
+    """Return the parameters as EXIF tags; without the texts of the prompts if these are too long for EXIF."""
     tags = _both(parameters)
     if sum(map(len, tags.values())) <= _MOST_EXIF:
         return tags
@@ -82,7 +82,7 @@ def _both(parameters: dict[str, Any]) -> dict[int, bytes]:
 
 
 def _comment(parameters: dict[str, Any]) -> bytes:
-    """UserComment in Unicode, most significant byte first, as the readers of infotext take it."""
+    """Return the UserComment in UTF-16, most significant byte first, as the readers of infotext expect it."""
     return _UNICODE + infotext(parameters).encode("utf-16-be")
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a picture was made, as AUTOMATIC1111's web UI writes it and Civitai and other galleries read it (pure).
+"""Generation parameters as text: AUTOMATIC1111's web UI writes it; Civitai and other galleries read it (pure).
 
-Prompt, `Negative prompt: ...`, and a last line of at least three `Name: value` pairs; a value with a comma, a colon or a
-line break is quoted as JSON. https://github.com/AUTOMATIC1111/stable-diffusion-webui, modules/infotext_utils.py
+The text consists of the prompt, `Negative prompt: ...`, and a last line of at least three `Name: value` pairs. A value
+with a comma, a colon or a line break is quoted as JSON.
+Source: https://github.com/AUTOMATIC1111/stable-diffusion-webui, modules/infotext_utils.py
 """
 
 import json
@@ -23,7 +24,7 @@ _QUOTED = set(',:\n"')
 
 
 def infotext(parameters: Mapping[str, Any]) -> str:
-    """The text of a picture; without the prompts' words where `parameters` have none."""
+    """Return the infotext of an image; it contains the prompts only where `parameters` contain them."""
     lines = [_plain(parameters["prompt"])] if "prompt" in parameters else []
     if parameters.get("negative_prompt"):
         lines.append(f"Negative prompt: {_plain(parameters['negative_prompt'])}")
@@ -32,7 +33,7 @@ def infotext(parameters: Mapping[str, Any]) -> str:
 
 
 def _settings(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """The last line by name; empty where nothing is known."""
+    """Return the pairs of the last line; a value is empty where it is not known."""
     given = {name: "" if value is None else str(value) for name, value in parameters.items()}
     sampler = given.get("scheduler", "")
     size = "x".join(filter(None, (given.get("width", ""), given.get("height", ""))))
@@ -52,12 +53,12 @@ def _settings(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _clip_skip(skipped: int | None) -> str:
-    """The layer that is read, counted from the end: 1 is the last, of which none is skipped."""
+    """Return the number of the layer that is read, counted from the end: 1 is the last, with no layer skipped."""
     return str(skipped + 1) if skipped else ""
 
 
 def _loras(parameters: Mapping[str, Any]) -> list[str]:
-    """Names, with the strength where the request chose it."""
+    """Return the names of the LoRAs, with the strength where the request set it."""
     strengths = parameters.get("lora_strengths", {})
     return [
         f"{name}:{strengths[name]:g}" if name in strengths else name for name in parameters.get("loras", ())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to a picture beside and after denoising, on threads of its own so that no step waits for it.
+"""Decoding, previews and file encoding of images, on separate threads so that no denoising step waits for them.
 
-One thread decodes, with a CUDA stream of its own; a few others write files. What nobody wants is dropped first.
+One thread decodes, on its own CUDA stream; a few others encode files. Cancelled images are dropped first.
 """
 
 import queue
@@ -34,11 +34,11 @@ class _Job:
     task: ImageTask
     stream: RequestUpdates
     latents: torch.Tensor
-    ready: Any  # the CUDA event after which the latents are there
+    ready: Any  # the CUDA event after which the latents are computed
 
 
 class PostProcessor:
-    """Turns latents into files and hands them to the request's stream; decodes up to `pixels` at once."""
+    """Turns latents into files and puts them into the request's updates; decodes up to `pixels` at once."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class PostProcessor:
 
     @property
     def alive(self) -> bool:
-        """Whether it still decodes."""
+        """Whether the decoding thread is running."""
         return self._thread.is_alive()
 
     def finish(self, task: ImageTask, stream: RequestUpdates) -> None:
-        """Decode and encode a picture whose denoising is done; called by the thread that draws."""
+        """Queue a denoised image for decoding and encoding; the denoising thread calls it."""
         if task.image is not None:
             self._submit(self._file, task, stream, task.image)
             return
@@ -76,13 +76,13 @@ class PostProcessor:
         self._jobs.put(_Job(task, stream, latents, self._device.mark()))
 
     def preview(self, task: ImageTask, stream: RequestUpdates, number: int) -> None:
-        """Show what a picture is to become, if its latents can be shown; likewise."""
+        """Queue a preview of an image, if its latents can be shown; the denoising thread calls it."""
         if self._colours is not None:
             job = _Job(task, stream, task.trajectory.predicted(), self._device.mark())
             self._submit(self._preview, job, self._colours, number)
 
     def close(self) -> None:
-        """End the threads after what they are at."""
+        """End the threads after their current jobs."""
         self._is_open = False
         self._jobs.put(None)
         self._files.shutdown(wait=False, cancel_futures=True)
@@ -95,7 +95,7 @@ class PostProcessor:
             self._decode([each for each in batch if not self._gone(each)])
 
     def _company(self, job: _Job, waiting: list[_Job]) -> list[_Job]:
-        """Take out of what waits the pictures of the same size that may be decoded with this one."""
+        """Take from the waiting jobs the images of the same size that can be decoded with this one."""
         while not self._jobs.empty():
             if (more := self._jobs.get()) is None:
                 self._jobs.put(None)
@@ -120,7 +120,7 @@ class PostProcessor:
             began = time.monotonic()
             with torch.inference_mode(), self._device.aside([(job.latents, job.ready) for job in jobs]):
                 results = self._decoder.decode([job.latents for job in jobs])
-        except Exception as error:  # noqa: BLE001 - a fault of the device; the thread outlives it, and these images fail
+        except Exception as error:  # noqa: BLE001 - after a device error these images fail, and the thread continues
             for job in jobs:
                 self._fail(job.task, job.stream, error)
             return
@@ -134,7 +134,7 @@ class PostProcessor:
                 self._submit(self._file, job.task, job.stream, result)
 
     def _submit(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Have a file written; none is after `close`, when nobody waits for one."""
+        """Run work on the file threads; after `close` nothing is run, because no request waits any more."""
         try:
             self._files.submit(work, *arguments)
         except RuntimeError:
@@ -145,7 +145,7 @@ class PostProcessor:
         began = time.monotonic()
         try:
             data = self._encode(image, task)
-        except Exception as error:  # noqa: BLE001 - this picture fails, its thread goes on
+        except Exception as error:  # noqa: BLE001 - this image fails, and the thread continues
             self._fail(task, stream, error)
             return
         self._observer.phase("file", time.monotonic() - began)
@@ -161,7 +161,7 @@ class PostProcessor:
                 image = colours.image(job.latents)
             data = self._encode(image, job.task)
             job.stream.put(Preview(job.task.index, number, data, job.task.warnings))
-        except Exception as error:  # noqa: BLE001 - a picture does not fail with its preview
+        except Exception as error:  # noqa: BLE001 - an image does not fail with its preview
             failures.told(error, job.task.request.id)
 
     def _withhold(self, task: ImageTask, stream: RequestUpdates) -> None:

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unfinished pictures, from latents by a linear map: a thousandth of the work of the VAE.
+"""Previews of unfinished images, from latents by a linear map: a thousandth of the work of the VAE.
 
-The maps of the known VAEs were fitted to their pictures by others. Stable Diffusion 1.x and 2.x: keturn in the forum
-of Hugging Face (https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204/2), from pictures of 1.4;
-2.x has the same kind of latents, as ComfyUI's `comfy/supported_models.py` says too. SDXL: ComfyUI's
-`comfy/latent_formats.py`. Both take latents as the UNet has them. Any other VAE gets a map fitted to what it decodes.
+The maps of the known VAEs are published ones.
+
+- Stable Diffusion 1.x and 2.x: keturn in the forum of Hugging Face
+  (https://discuss.huggingface.co/t/decoding-latents-to-rgb-without-upscaling/23204/2), fitted to images of 1.4. Version
+  2.x has the same latent space; ComfyUI's `comfy/supported_models.py` agrees.
+- SDXL: ComfyUI's `comfy/latent_formats.py`.
+
+Both take latents at the scale of the UNet. For any other VAE a map is fitted to the images that it decodes.
 """
 
 from dataclasses import dataclass
@@ -20,9 +24,9 @@ from sd_runtime.engine.postprocess.decode import unscaled
 _MAX_SIDE = 256
 _SAMPLE_CELLS = 8
 _SAMPLES = 16
-_SPREAD = 2.0  # of the corners; what lies between them by interpolation spreads half as far
+_SPREAD = 2.0  # standard deviation of the corners; interpolated values between them spread half as far
 
-# Red, green and blue of each latent channel.
+# The red, green and blue weights of each latent channel.
 _SD = (
     (0.298, 0.207, 0.208),
     (0.187, 0.286, 0.173),
@@ -46,7 +50,7 @@ class LatentColours:
     bias: torch.Tensor
 
     def image(self, latents: torch.Tensor) -> Image.Image:
-        """A small picture of one row of latents."""
+        """Return a small image of one row of latents."""
         colours = torch.einsum("chw,cr->hwr", latents[0].float().cpu(), self.weights) + self.bias
         shades = ((colours.nan_to_num() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         image = Image.fromarray(shades.numpy())
@@ -55,7 +59,7 @@ class LatentColours:
 
 
 def colours(pipeline: Any) -> LatentColours:
-    """The map for a pipeline's VAE: a published one for the known VAEs, a fitted one for any other."""
+    """Return the map for a pipeline's VAE: a published one for the known VAEs, a fitted one for any other."""
     config = pipeline.vae.config
     usual = tuple(config.block_out_channels) == (128, 256, 512, 512) and config.latent_channels == len(_SD)
     if usual and type(pipeline) is StableDiffusionPipeline and config.scaling_factor == _SD_SCALE:
@@ -67,7 +71,7 @@ def colours(pipeline: Any) -> LatentColours:
 
 
 def fitted(vae: Any) -> LatentColours:
-    """The least-squares map from smooth random latents to what the VAE makes of them."""
+    """Fit the least-squares map from smooth random latents to the images that the VAE decodes from them."""
     generator = torch.Generator("cpu").manual_seed(0)
     channels, factor = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
     coarse = _SPREAD * torch.randn((_SAMPLES, channels, 2, 2), generator=generator)
@@ -81,7 +85,7 @@ def fitted(vae: Any) -> LatentColours:
 
 
 def due(task: ImageTask) -> int | None:
-    """The number of the preview to make after the step just taken; None: none."""
+    """Return the number of the preview to make after the latest step; None: no preview is due."""
     wanted = task.request.output.previews
     for number in range(wanted):
         if task.step == max(1, task.steps * (number + 1) // (wanted + 1)) and task.step < task.steps:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a picture file says of its making."""
+"""The generation parameters that an image file contains."""
 
 import hashlib
 from typing import Any
@@ -11,13 +11,13 @@ from sd_runtime.engine.interface import ImageRequest
 def parameters(
     request: ImageRequest, *, seed: int, model: ModelConfig, settings: Provenance
 ) -> dict[str, Any]:
-    """All that makes the picture again; of the prompts their hashes, and their words if the settings allow it.
+    """Return all parameters that reproduce the image: hashes of the prompts, and their texts if the settings allow it.
 
     Args:
-        request: with every default filled in.
-        seed: of this picture.
-        model: what drew it.
-        settings: what may be told.
+        request: the request, with every default filled in.
+        seed: the seed of this image.
+        model: the model that generated it.
+        settings: which parameters may be published.
     """
     texts = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
     hashes = {f"{name}_sha256": _sha256(text) for name, text in texts.items()}
@@ -39,7 +39,7 @@ def parameters(
         "model": model.uri,
         "revision": model.revision,
         **({"quantization": model.quantization} if model.quantization else {}),
-        # The file of a seeded request answers later ones too, from caches: an id would name the wrong one.
+        # Caches may answer later requests with the file of a seeded request; a request id would then be the wrong one.
         **({} if request.seeded else {"request_id": request.id}),
     }
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts as the chunks of tokens that CLIP text encoders take: 77 tokens each, begin and end included.
+"""Prompts as chunks of tokens for CLIP text encoders: 77 tokens each, start and end token included.
 
-A prompt that is longer takes several chunks. Each is encoded alone, and the UNet attends to all of them, as in
-AUTOMATIC1111 and ComfyUI. One chunk is exactly what the stock pipeline encodes.
+A longer prompt takes several chunks. Each chunk is encoded alone, and the UNet attends to all of them, as in
+AUTOMATIC1111 and ComfyUI. A prompt of one chunk is encoded exactly as in the stock pipeline.
 """
 
 import threading
@@ -14,7 +14,7 @@ from sd_runtime.engine.prompts.syntax import Section
 from sd_runtime.errors import InvalidRequest
 
 MAX_CHUNKS = 128
-"""Most chunks of a prompt: 9,600 tokens. Each adds 77 rows to every cross attention of the UNet."""
+"""The maximum number of chunks of a prompt: 9,600 tokens. Each adds 77 rows to every cross attention of the UNet."""
 
 Token = tuple[int, float]
 
@@ -24,8 +24,8 @@ class Chunk(NamedTuple):
 
     Attributes:
         ids: tokens, padded to the encoder's length.
-        used: those before the padding.
-        weights: of each token; None: all 1.
+        used: the number of tokens before the padding.
+        weights: the weight of each token; None: every weight is 1.
     """
 
     ids: tuple[int, ...]
@@ -38,29 +38,29 @@ class PromptChunks:
     """A prompt, ready to be encoded; equal prompts have equal encodings.
 
     Attributes:
-        encoders: for each text encoder its chunks; all have equally many.
-        clip_skip: last layers that are left out; None: as the model was trained.
+        encoders: the chunks of each text encoder; every encoder has the same number.
+        clip_skip: the number of last layers to skip; None: as the model was trained.
     """
 
     encoders: tuple[tuple[Chunk, ...], ...]
     clip_skip: int | None = None
 
     def __len__(self) -> int:
-        """Chunks of each encoder."""
+        """Return the number of chunks of each encoder."""
         return len(self.encoders[0])
 
 
 class Chunker:
-    """Cuts prompts for one text encoder; used by any thread."""
+    """Cuts prompts into chunks for one text encoder; any thread may use it."""
 
     def __init__(self, tokenizer: Any, encoder: Any) -> None:
         self._tokenizer = tokenizer
         self._length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-        self._lock = threading.Lock()  # Fast tokenizers fail where two threads use one.
+        self._lock = threading.Lock()  # A fast tokenizer fails when two threads use it.
         self.empty = self._chunk([])
 
     def cut(self, sections: Iterable[Section]) -> list[Chunk]:
-        """The chunks of a prompt; each section starts a new one."""
+        """Return the chunks of a prompt; each section starts a new chunk."""
         room = self._length - 2
         chunks = []
         for section in sections:
@@ -94,7 +94,7 @@ class Chunker:
 
 
 def cut(name: str, sections: Sequence[Section], chunkers: Sequence[Chunker]) -> PromptChunks:
-    """A prompt for several text encoders; one whose tokenizer needs fewer chunks gets empty ones.
+    """Cut a prompt for several text encoders; an encoder that needs fewer chunks gets empty ones.
 
     Raises:
         InvalidRequest: the prompt takes more than MAX_CHUNKS.
@@ -110,7 +110,7 @@ def cut(name: str, sections: Sequence[Section], chunkers: Sequence[Chunker]) -> 
 
 
 def padded(prompt: PromptChunks, count: int, chunkers: Sequence[Chunker]) -> PromptChunks:
-    """The prompt with empty chunks up to `count` for each encoder; a UNet call takes one length."""
+    """Pad the prompt with empty chunks to `count` for each encoder; a UNet call takes one length."""
     encoders = tuple(
         (*chunks, *[chunker.empty] * (count - len(chunks)))
         for chunks, chunker in zip(prompt.encoders, chunkers, strict=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From chunks of tokens to hidden states of a CLIP text encoder, weighted as AUTOMATIC1111 weighs them."""
+"""Encoding of token chunks into hidden states of a CLIP text encoder, weighted as in AUTOMATIC1111."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from sd_runtime.engine.prompts.chunks import Chunk, PromptChunks
 def run(
     encoder: Any, prompts: Sequence[PromptChunks], index: int, *, layers: bool, masked: bool = False
 ) -> Any:
-    """The output of text encoder number `index` for the chunks of all prompts, one row each.
+    """Run text encoder number `index` on the chunks of all prompts, one row per chunk.
 
     Args:
         encoder: the text encoder.
-        prompts: what to encode.
-        index: its place among the encoders of the pipeline.
-        layers: have the states of every layer, too.
-        masked: attend to no padding. CLIP does, and few models are trained otherwise.
+        prompts: the prompts to encode.
+        index: the index of the encoder in the pipeline.
+        layers: also return the states of every layer.
+        masked: do not attend to padding. CLIP attends to it, and few models are trained otherwise.
     """
     chunks = [chunk for prompt in prompts for chunk in prompt.encoders[index]]
     ids = torch.tensor([chunk.ids for chunk in chunks], device=encoder.device)
@@ -31,12 +31,12 @@ def run(
 def joined(
     states: Callable[[int | None], torch.Tensor], prompts: Sequence[PromptChunks], index: int
 ) -> list[torch.Tensor]:
-    """Weighted hidden states of each prompt, its chunks in a row: (1, chunks x tokens, width).
+    """Return the weighted hidden states of each prompt, its chunks concatenated: (1, chunks x tokens, width).
 
     Args:
-        states: of the chunks of all prompts (chunks, tokens, width), by `clip_skip`.
-        prompts: in the order of these chunks.
-        index: place of the encoder.
+        states: returns the states of the chunks of all prompts (chunks, tokens, width) for a `clip_skip`.
+        prompts: the prompts, in the order of these chunks.
+        index: the index of the encoder in the pipeline.
     """
     by_skip = {skip: states(skip) for skip in {prompt.clip_skip for prompt in prompts}}
     counts = [len(prompt) for prompt in prompts]
@@ -49,7 +49,7 @@ def joined(
 
 
 def firsts(pooled: torch.Tensor, prompts: Sequence[PromptChunks]) -> list[torch.Tensor]:
-    """Of the pooled encodings (chunks, width) of all prompts the first of each, (1, width)."""
+    """Return the pooled encoding of each prompt's first chunk, (1, width), from those of all chunks (chunks, width)."""
     return [part[:1] for part in pooled.split([len(prompt) for prompt in prompts])]
 
 
@@ -66,7 +66,7 @@ def _weighed(hidden: torch.Tensor, chunks: Sequence[Chunk]) -> torch.Tensor:
 
 
 def _weigh(hidden: torch.Tensor, weights: Sequence[float] | None) -> torch.Tensor:
-    """The states (tokens, width) of one chunk, times the weight of each token, with the mean that they had."""
+    """Multiply the states (tokens, width) of one chunk by the weight of each token, and restore their mean."""
     if weights is None:
         return hidden
     exact = hidden.float()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of a prompt a pipeline reads that draws by its own `__call__`: it cuts the rest off by itself."""
+"""Prompt limits of a pipeline that generates by its own `__call__`: such a pipeline truncates longer prompts itself."""
 
 import copy
 import inspect
@@ -12,12 +12,12 @@ from transformers import CLIPTokenizer, CLIPTokenizerFast
 from sd_runtime.engine.interface import ImageRequest, RequestWarning
 from sd_runtime.engine.prompts import request_warnings
 
-_LIMIT = "max_sequence_length"  # what pipelines call the limit of tokenizers other than CLIP's
+_LIMIT = "max_sequence_length"  # the pipelines' parameter for the limit of tokenizers other than CLIP's
 
 
 @dataclass(frozen=True)
 class _Tokenizer:
-    """A tokenizer of the pipeline, and the most tokens that the pipeline takes of it, special ones included."""
+    """A tokenizer of the pipeline, and the maximum number of tokens that the pipeline reads, special ones included."""
 
     name: str
     tokenizer: Any
@@ -28,9 +28,9 @@ class _Tokenizer:
 
 
 class PromptLimits:
-    """The limits of one pipeline.
+    """The prompt limits of one pipeline.
 
-    Its tokenizers are copied: fast ones fail where two threads use one, and the pipeline's own are in use elsewhere.
+    Its tokenizers are copied. A fast tokenizer fails when two threads use it, and the pipeline itself uses its own.
     """
 
     def __init__(self, pipeline: Any) -> None:
@@ -43,7 +43,7 @@ class PromptLimits:
         ]
 
     def warnings(self, request: ImageRequest) -> Iterator[RequestWarning]:
-        """A warning for each text and tokenizer that reads a part of it only."""
+        """Yield a warning for each text of which a tokenizer reads only a part."""
         for name, text in (("prompt", request.prompt), ("negative_prompt", request.negative_prompt)):
             for each in self._tokenizers:
                 tokens = each.count(text)

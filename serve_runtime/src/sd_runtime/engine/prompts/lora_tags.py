@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`<lora:NAME>` and `<lora:NAME:STRENGTH>` in a prompt, as AUTOMATIC1111 has them (pure)."""
+"""The tags `<lora:NAME>` and `<lora:NAME:STRENGTH>` in a prompt, as in AUTOMATIC1111 (pure)."""
 
 import re
 
@@ -13,12 +13,12 @@ Tags = list[tuple[str, float | None]]
 
 
 def found_in(text: str) -> bool:
-    """Whether a text holds a tag."""
+    """Whether a text contains a tag."""
     return _TAG.search(text) is not None
 
 
 def taken_out(text: str) -> tuple[str, Tags]:
-    """The text without its tags; and their names, each with its strength or None where the tag has none.
+    """Remove the tags from a text; return the text, and each tag's name with its strength or None.
 
     Raises:
         InvalidRequest: a tag is not of this form.

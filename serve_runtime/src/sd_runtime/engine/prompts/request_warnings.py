@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a request has no effect, or not the one that a client of another server expects (pure).
+"""Warnings about fields of a request that have no effect, or not the effect that other servers give them (pure).
 
-The request is drawn; its answer carries the warnings. `docs/api.md` lists the codes.
+The request is still generated; its response carries the warnings. `docs/api.md` lists the codes.
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from sd_runtime.engine.prompts.syntax import has_weights
 
 
 def of_request(request: ImageRequest, *, guided: bool) -> tuple[RequestWarning, ...]:
-    """All warnings that follow from the request itself.
+    """Return all warnings that follow from the request itself.
 
     Args:
-        request: with every default filled in.
-        guided: the negative prompt is computed.
+        request: the request, with every default filled in.
+        guided: whether the model computes the negative prompt.
     """
     return (
         *_of_text("prompt", request.prompt, request),
@@ -26,7 +26,7 @@ def of_request(request: ImageRequest, *, guided: bool) -> tuple[RequestWarning, 
 
 
 def without_previews(request: ImageRequest, reason: str) -> RequestWarning:
-    """The request wants unfinished pictures, and gets none."""
+    """Return the warning that the request sets `partial_images`, but receives no partial image."""
     return RequestWarning(
         "partial_images_ignored",
         "partial_images",
@@ -35,7 +35,7 @@ def without_previews(request: ImageRequest, reason: str) -> RequestWarning:
 
 
 def cut_short(param: str, tokens: int, limit: int, tokenizer: str) -> RequestWarning:
-    """A text of so many tokens, of which a pipeline's tokenizer reads `limit`."""
+    """Return the warning that a text has more tokens than the `limit` that a pipeline's tokenizer reads."""
     return RequestWarning(
         "prompt_truncated",
         param,

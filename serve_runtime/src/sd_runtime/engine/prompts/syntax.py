@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The text of a prompt as sections of weighted fragments (pure).
+r"""Parser of prompts into sections of weighted fragments (pure).
 
-`plain` takes every character as it is. `weighted` reads what AUTOMATIC1111 reads
+`plain` takes every character literally. `weighted` reads the syntax of AUTOMATIC1111
 (`modules/prompt_parser.py`, `parse_prompt_attention`):
 
     (word:1.3)      weight 1.3
@@ -10,7 +10,7 @@ r"""The text of a prompt as sections of weighted fragments (pure).
     \( \[ \\          the character itself
     BREAK           the next word starts a new chunk of the text encoder
 
-Brackets nest, and their weights multiply. An opening bracket that is never closed acts up to the end.
+Brackets nest, and their weights multiply. An opening bracket without a closing one acts to the end of the prompt.
 """
 
 import math
@@ -21,7 +21,7 @@ from sd_runtime.config import PromptSyntax
 from sd_runtime.errors import InvalidRequest
 
 MAX_WEIGHT = 10.0
-"""Largest weight of a fragment, and as a negative number the smallest: half precision overflows far beyond it."""
+"""The largest weight of a fragment; its negative is the smallest. Half precision overflows only far beyond it."""
 
 _ROUND, _SQUARE = 1.1, 1 / 1.1
 _PART = re.compile(r"\\[()\[\]\\]|\\|[(\[]|:\s*(?P<weight>[+-]?[.\d]+)\s*\)|[)\]]|[^\\()\[\]:]+|:")
@@ -37,19 +37,19 @@ class Fragment(NamedTuple):
 
 
 Section = tuple[Fragment, ...]
-"""What stands between two BREAKs."""
+"""The fragments between two BREAKs."""
 
 
 def parse(name: str, text: str, syntax: PromptSyntax) -> tuple[Section, ...]:
-    """The sections of a prompt, one at least; fragments keep the spaces between words.
+    """Parse a prompt into sections, at least one; fragments keep the spaces between words.
 
     Args:
-        name: field that holds the text, for the message.
+        name: the field that contains the text, for the message.
         text: the prompt.
-        syntax: how to read it.
+        syntax: the prompt syntax.
 
     Raises:
-        InvalidRequest: a weight is no number, or outside of what MAX_WEIGHT allows.
+        InvalidRequest: a weight is not a number, or outside the range of MAX_WEIGHT.
     """
     if syntax == "plain":
         return ((Fragment(text),),)
@@ -61,12 +61,12 @@ def parse(name: str, text: str, syntax: PromptSyntax) -> tuple[Section, ...]:
 
 
 def has_weights(text: str) -> bool:
-    """Whether a text holds what only the weighted syntax reads."""
+    """Whether a text contains syntax that only `weighted` reads."""
     return _WEIGHTS.search(text) is not None
 
 
 class _Reader:
-    """Fragments so far, and where the brackets that are open began."""
+    """The state of the parser: the fragments so far, and the positions of the open brackets."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -120,7 +120,7 @@ class _Reader:
         return number
 
     def _sections(self) -> tuple[Section, ...]:
-        """Neighbours of one weight are one fragment again, as the tokenizer reads words across its end."""
+        """Return the sections; adjacent fragments of equal weight are joined, because a word may span their border."""
         sections: list[list[Fragment]] = [[]]
         for each in self._fragments:
             if each is None:

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One denoising step of a whole batch, as a function of tensors: input of the UNet, its call, guidance, update.
+"""One denoising step of a whole batch, as a function of tensors: UNet input, UNet call, guidance, update.
 
-No branch depends on a value and nothing is read back from the device, so the thread that calls it never waits, and a
-CUDA graph can hold it: what differs from tick to tick are the values of its tensors. Branches depend on what the caller
-knows by shape: whether any image keeps memory, adds noise or rescales its guidance.
+No branch depends on a value, and the function reads nothing back from the device. So the calling thread never waits, and
+a CUDA graph can capture the step: from step to step only the values of its tensors change. Branches depend only on what
+the caller knows by shape: whether any image keeps memory, adds noise or rescales its guidance.
 
-Each image brings a row of numbers: its time, the scale of its input, its guidance, and the coefficients of its update
-(`step_plan`). The rows of a tick are one small tensor, made on the CPU and copied without waiting.
+Each image brings a row of numbers: its timestep, the scale of its input, its guidance, and the coefficients of its update
+(`step_plan`). The rows of one batch are one small tensor, which is made on the CPU and copied asynchronously.
 
-Latents, memory and all arithmetic but the UNet's are float32, whatever the model computes in: several of diffusers'
-schedulers compute a step so and round its result to the model's type; here nothing is rounded between steps. Sums are
-multiplications and additions of whole tensors, not matrix products, which a GPU may compute in TF32.
+Latents, memory and all arithmetic except the UNet's are float32, whatever the dtype of the model. Several schedulers of
+diffusers also compute a step in float32, but round its result to the model's dtype. This module rounds nothing between
+steps. Sums are multiplications and additions of whole tensors. Matrix products are avoided, because a GPU may compute
+them in TF32.
 """
 
 from collections.abc import Callable
@@ -24,16 +25,16 @@ from sd_runtime.engine.sampling.step_plan import LATENTS, MEMORY, NOISE, PREDICT
 Forward = Callable[[torch.Tensor, torch.Tensor, Conditions], torch.Tensor]
 
 TIME, INPUT_SCALE, GUIDANCE, RESCALE, UPDATE = 0, 1, 2, 3, 4
-"""Columns of the numbers; from the last one on, the update's coefficients row by row."""
+"""Columns of `Batch.numbers`. The coefficients of the update start at UPDATE, row by row."""
 
 
 class Rows(NamedTuple):
     """Which rows of the UNet call belong to which image; int64 on the device.
 
     Attributes:
-        image: of each row, those included that only fill up the call.
-        avoid: the row that says what to avoid, of each image; that of the prompt where there is no guidance.
-        follow: the row of the prompt, of each image.
+        image: for each row, the index of its image; padding rows are included.
+        avoid: for each image, the row of its negative prompt; without guidance, the row of its prompt.
+        follow: for each image, the row of its prompt.
     """
 
     image: torch.Tensor
@@ -42,15 +43,15 @@ class Rows(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one step of several images takes; the first dimension counts images, unless noted otherwise.
+    """The inputs of one step of several images; the first dimension counts images, unless noted otherwise.
 
     Attributes:
         latents: (images, channels, height, width).
         memory: (images, slots, channels, height, width).
-        noise: like the latents; None: no image adds any.
+        noise: the same shape as the latents; None: no image adds noise in this step.
         numbers: (images, UPDATE + (1 + slots) * (3 + slots)).
-        rows: of the UNet call.
-        conditions: by rows of the UNet call.
+        rows: the rows of the UNet call, by image.
+        conditions: the conditions of the UNet call; the first dimension counts its rows.
         rescaled: whether any image rescales its guidance.
     """
 
@@ -64,16 +65,16 @@ class Batch(NamedTuple):
 
 
 def step(call: Forward, batch: Batch, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take a step with every image.
+    """Compute one denoising step of every image.
 
     Args:
-        call: of the UNet.
+        call: calls the UNet.
         batch: the images.
-        dtype: of the UNet's input.
+        dtype: the dtype of the UNet's input.
 
     Returns:
-        (images, 1 + slots, channels, height, width), the next latents and what is kept for the step after; and the guided
-        predictions, like the latents. All are new tensors.
+        A tensor (images, 1 + slots, channels, height, width) with the next latents and the memory for the step after;
+        and the guided predictions, in the shape of the latents. All are new tensors.
     """
     scaled = batch.latents * _column(batch, INPUT_SCALE)
     samples = scaled.index_select(0, batch.rows.image).to(dtype)
@@ -83,10 +84,10 @@ def step(call: Forward, batch: Batch, dtype: torch.dtype) -> tuple[torch.Tensor,
 
 
 def guided(prediction: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Classifier-free guidance; where there is none, the prediction as it is.
+    """Apply classifier-free guidance; an image without guidance keeps its prediction.
 
     Args:
-        prediction: by rows of the UNet call.
+        prediction: the output of the UNet; the first dimension counts the rows of its call.
         batch: the images.
     """
     follow = prediction.index_select(0, batch.rows.follow).float()
@@ -96,9 +97,9 @@ def guided(prediction: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def update(prediction: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """The next latents and memory, as `step` returns them, from guided predictions."""
+    """Compute the next latents and memory, as `step` returns them, from guided predictions."""
     slots = batch.memory.shape[1]
-    # For each image, result and term one number, to be spread over channels, height and width.
+    # One number for each image, result and term; it is broadcast over channels, height and width.
     coefficients = batch.numbers[:, UPDATE:].view(-1, 1 + slots, MEMORY + slots, 1, 1, 1)
     found = coefficients[:, :, LATENTS] * batch.latents.unsqueeze(1)
     found.addcmul_(coefficients[:, :, PREDICTION], prediction.unsqueeze(1))
@@ -110,7 +111,10 @@ def update(prediction: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def _rescaled(mixed: torch.Tensor, follow: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Guidance with the spread of the prompt's prediction (arXiv 2305.08891, section 3.4), mixed in by a share."""
+    """Rescale the guidance to the standard deviation of the prompt's prediction, mixed in by a share.
+
+    The method is that of arXiv 2305.08891, section 3.4.
+    """
     ratio = follow.std(dim=(1, 2, 3), keepdim=True) / mixed.std(dim=(1, 2, 3), keepdim=True)
     return torch.where(share > 0, mixed * (share * ratio + (1 - share)), mixed)
 

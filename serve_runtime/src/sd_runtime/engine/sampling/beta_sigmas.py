@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Noise levels at quantiles of a beta distribution (arXiv 2407.12173), as diffusers computes them with SciPy.
 
-SciPy stays out of the image: where it is installed, diffusers imports its statistics with every scheduler, which
-makes each start of a replica seconds longer.
+The container image contains no SciPy. Where SciPy is installed, diffusers imports its statistics with every scheduler,
+and each start of a replica takes seconds longer.
 """
 
 import functools
@@ -20,12 +20,12 @@ Numbers = npt.NDArray[np.float64]
 
 
 class BetaSigmas:
-    """Mixed into a scheduler class: what it does where its configuration says `use_beta_sigmas`."""
+    """Mixin for a scheduler class: computes its sigmas when its configuration sets `use_beta_sigmas`."""
 
     config: Any
 
     def _convert_to_beta(self, in_sigmas: Any, num_inference_steps: int) -> Numbers:
-        """Noise levels of the steps, largest first, between those of the model."""
+        """Return the noise levels of the steps, largest first, between the model's lowest and highest level."""
         least, most = getattr(self.config, "sigma_min", None), getattr(self.config, "sigma_max", None)
         least = in_sigmas[-1].item() if least is None else least
         most = in_sigmas[0].item() if most is None else most
@@ -39,7 +39,7 @@ def _descending(count: int) -> Numbers:
 
 
 def quantiles(shares: Numbers) -> Numbers:
-    """Where the distribution function reaches each share, 0 to 1."""
+    """Return the points at which the cumulative distribution function reaches each share, 0 to 1."""
     mirrored = shares > 0.5  # noqa: PLR2004 - the distribution is symmetric around it
     wanted = np.where(mirrored, 1 - shares, shares)
     low, high = np.zeros_like(wanted), np.full_like(wanted, 0.5)
@@ -52,7 +52,10 @@ def quantiles(shares: Numbers) -> Numbers:
 
 
 def _share(places: Numbers) -> Numbers:
-    """The distribution function at places from 0 to 1/2, by the power series of the incomplete beta function."""
+    """Return the cumulative distribution function at points from 0 to 1/2.
+
+    The function sums the power series of the incomplete beta function.
+    """
     total, term = np.zeros_like(places), np.ones_like(places)
     for index in range(_TERMS):
         total += term / (_SHAPE + index)

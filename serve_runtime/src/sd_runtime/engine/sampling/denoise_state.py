@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image's way through the noise: latents, schedule and random numbers of its own.
+"""The denoising state of one image: its own latents, schedule and random numbers.
 
-Nothing here is shared between images, so what an image becomes does not depend on its neighbours. `predicting` computes
-the step of a batch; each image then advances by what came of it.
+Images share nothing of this state, so the result of an image does not depend on the other images of its batch.
+`unet_batch` computes the step of a batch; each image then advances by its part of the result.
 """
 
 import functools
@@ -20,12 +20,13 @@ from sd_runtime.engine.sampling.step_plan import StepPlan
 
 
 class Advance(NamedTuple):
-    """What a step of the batch made of one image.
+    """The result of one batch step for one image.
 
     Attributes:
-        latents: the next ones, one row, float32.
-        memory: what the next step needs beside them: a row for each slot of the plan, and perhaps rows for neighbours.
-        prediction: of the UNet, guided, one row, float32.
+        latents: the next latents, one row, float32.
+        memory: the tensors that the next step needs beside the latents, one row for each slot of the plan. Further rows
+            may follow, where another image of the batch has more slots.
+        prediction: the guided prediction of the UNet, one row, float32.
     """
 
     latents: torch.Tensor
@@ -34,17 +35,17 @@ class Advance(NamedTuple):
 
 
 class DenoiseState:
-    """Latents between noise and image.
+    """The state of one image between noise and result.
 
     Attributes:
-        conditions: inputs of the UNet beside latents and time, one row for each of its rows.
-        guidance: scale of classifier-free guidance.
-        rescale: share of rescaled guidance.
-        plan: its steps as numbers.
-        noise: its random numbers.
-        latents: one row; each step makes a new tensor, so a reader on another thread keeps what it has.
-        memory: what earlier steps left for the next one, a row for each slot of the plan.
-        index: steps taken.
+        conditions: inputs of the UNet beside latents and timestep, one row for each UNet row of this image.
+        guidance: the scale of classifier-free guidance.
+        rescale: the share of rescaled guidance.
+        plan: the steps of the schedule as numbers.
+        noise: the random numbers of this image.
+        latents: one row. Each step makes a new tensor, so the tensor that another thread reads never changes.
+        memory: the tensors that earlier steps left for the next one, a row for each slot of the plan.
+        index: the number of steps taken.
     """
 
     def __init__(
@@ -63,15 +64,15 @@ class DenoiseState:
 
     @property
     def rows(self) -> int:
-        """Rows of a UNet call that it takes."""
+        """The number of rows that this image takes in a UNet call."""
         return len(self.conditions["encoder_hidden_states"])
 
     def sample(self) -> torch.Tensor:
-        """What the UNet sees, up to the scale of the plan: one row."""
+        """Return the input of the UNet, one row; `UNetBatch` multiplies it by the input scale of the plan."""
         return self.latents
 
     def advance(self, by: Advance) -> None:
-        """Take the step that was computed."""
+        """Apply the step that the batch computed."""
         self._clean = functools.partial(self._clean_image, self.latents, by.prediction, self.index)
         self.latents = by.latents
         self.memory = by.memory[: self.plan.slots]
@@ -79,7 +80,7 @@ class DenoiseState:
         self.index += 1
 
     def predicted(self) -> torch.Tensor:
-        """The image that the last step pointed to, as latents without noise; before the first step, the noise."""
+        """Return the clean image that the last step predicted, as latents; before the first step, the noise."""
         with torch.inference_mode():
             return self._clean()
 
@@ -90,9 +91,10 @@ class DenoiseState:
 
 
 class OwnSteps(DenoiseState):
-    """An image whose scheduler steps by itself, since its steps are not linear or nothing is known of them.
+    """The state of an image whose scheduler takes each step itself, because its steps are not linear or not known.
 
-    The update of a batch passes on its guided prediction. Latents are of the model's type, as diffusers has them.
+    For such an image the update of the batch passes on the guided prediction. Latents have the model's dtype, as in
+    diffusers.
     """
 
     def __init__(
@@ -107,12 +109,12 @@ class OwnSteps(DenoiseState):
         self._extra = {"generator": self.noise.generator} if takes_generator else {}
 
     def sample(self) -> torch.Tensor:
-        """Scaled by the scheduler; asking twice changes nothing."""
+        """Return the input of the UNet, scaled by the scheduler; a second call returns the same."""
         sample: torch.Tensor = self._scheduler.scale_model_input(self.latents, self._timestep)
         return sample
 
     def advance(self, by: Advance) -> None:
-        """Let the scheduler step."""
+        """Let the scheduler take the step from the guided prediction."""
         guided, latents = by.prediction.to(self._dtype), self.latents
         stepped = self._scheduler.step(guided, self._timestep, latents, **self._extra, return_dict=False)
         if len(stepped) > 1:
@@ -132,18 +134,18 @@ class OwnSteps(DenoiseState):
 def begin(
     own: Any, request: ImageRequest, *, seed: int, conditions: Conditions, channels: int, cell: int
 ) -> DenoiseState:
-    """An image before its first step.
+    """Make the state of an image before its first step.
 
     Args:
         own: the model's scheduler.
-        request: with every default filled in.
-        seed: of this image.
-        conditions: see Trajectory.
-        channels: of its latents.
-        cell: pixels that a side of one of its latents stands for.
+        request: the request, with every default filled in.
+        seed: the seed of this image.
+        conditions: see DenoiseState.
+        channels: the channels of its latents.
+        cell: the side of one cell of the latents, in pixels.
 
     Raises:
-        InvalidRequest: its scheduler has no such option, or cannot take so many steps.
+        InvalidRequest: the scheduler does not have an option of the request, or does not support its number of steps.
     """
     shape = (1, channels, (request.height or 0) // cell, (request.width or 0) // cell)
     wanted = (own, request.scheduler, request.steps or 1, request.schedule)

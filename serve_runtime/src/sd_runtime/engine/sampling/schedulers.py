@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise schedulers on offer, by the names of `spec.model.scheduler`, and their options."""
+"""The supported noise schedulers, by the names of `spec.model.scheduler`, and their options."""
 
 import copy
 import functools
@@ -31,13 +31,13 @@ SCHEDULERS: dict[SchedulerName, str] = {
 }
 
 _SETTINGS: dict[SchedulerName, dict[str, Any]] = {
-    # Runge-Kutta steps first, PNDM's default, cost three calls each and refuse fewer than four steps; no published
-    # Stable Diffusion takes them.
+    # By default PNDM starts with Runge-Kutta steps. Each costs three UNet calls, and they refuse fewer than four steps.
+    # No published Stable Diffusion model uses them.
     "PNDM": {"skip_prk_steps": True},
     # DPM++ 2M SDE and DPM++ SDE: the same solvers, with fresh noise in each step.
     "DPMSolverMultistepSDE": {"algorithm_type": "sde-dpmsolver++"},
-    # Single-step solvers end with steps of first order, as a final noise level of zero and odd numbers of steps need;
-    # diffusers changes the setting by itself, and logs so for each image.
+    # Single-step solvers end with steps of first order, because a final noise level of zero and odd numbers of steps
+    # require it. Otherwise diffusers changes the setting itself, and logs a line for each image.
     "DPMSolverSinglestep": {"lower_order_final": True},
     "DPMSolverSinglestepSDE": {"lower_order_final": True, "algorithm_type": "sde-dpmsolver++"},
 }
@@ -50,7 +50,7 @@ _KEPT = 512  # every combination
 
 
 def scheduler(name: SchedulerName, config: Any, options: ScheduleOptions = AS_THE_MODEL) -> Any:
-    """A scheduler of that name with the noise schedule of the model's own one, changed as the options say."""
+    """Make a scheduler by name, with the noise schedule of the model's own one and the given options."""
     settings = dict(_SETTINGS.get(name, {}))
     if name in _SDE_NAMES and str(config.get("algorithm_type")).startswith(_SDE):
         settings["algorithm_type"] = "dpmsolver++"
@@ -58,7 +58,7 @@ def scheduler(name: SchedulerName, config: Any, options: ScheduleOptions = AS_TH
 
 
 def name_of(own: Any) -> str:
-    """What a scheduler is called here; the class's name if it is not on offer."""
+    """Return the public name of a scheduler; for an unsupported class, the name of the class."""
     kind = type(own).__name__
     name = next((name for name, offered in SCHEDULERS.items() if offered == kind), None)
     if name in _SDE_NAMES and own.config.algorithm_type.startswith(_SDE):
@@ -67,32 +67,35 @@ def name_of(own: Any) -> str:
 
 
 def is_offered(made: Any) -> bool:
-    """Whether a scheduler is of a class on offer."""
+    """Whether the class of a scheduler is a supported one."""
     return type(made).__name__ in SCHEDULERS.values()
 
 
 def clips(made: Any) -> bool:
-    """Whether a scheduler clips the images that it predicts; some have such settings of the model and no use for them."""
+    """Whether a scheduler clips its predicted images.
+
+    Some schedulers carry such settings in the model's configuration, but their class does not use them.
+    """
     used = {"clip_sample", "thresholding"} & _parameters(type(made)).keys()
     return any(made.config.get(name) for name in used)
 
 
 def offered(own: Any) -> Mapping[str, tuple[str, ...]]:
-    """The options of each scheduler that a request may name, and of the model's own one."""
+    """Return the options of each scheduler that a request may name, and of the model's own scheduler."""
     return {**OFFERED, name_of(own): _options(own)}
 
 
 def fresh(own: Any, name: SchedulerName | None, steps: int, options: ScheduleOptions = AS_THE_MODEL) -> Any:
-    """A scheduler for one picture: of that name or the model's own kind, set to so many steps.
+    """Make a scheduler for one image, by name or of the model's own class, with its timesteps set.
 
     Raises:
-        InvalidRequest: it has no such option, or cannot take so many steps.
+        InvalidRequest: the scheduler does not have an option, or does not support this number of steps.
     """
     chosen = name or name_of(own)
     schedule_options.check(chosen, offered(own)[chosen], options)
     made = copy.deepcopy(_unset(own, name, options))
     try:
-        # Timesteps stay on the CPU, as its other numbers do: no step waits for the device to tell one.
+        # Timesteps stay on the CPU, as the scheduler's other numbers do, so no step waits for a read from the device.
         made.set_timesteps(steps, device="cpu")
     except ValueError as error:
         raise InvalidRequest(
@@ -100,7 +103,7 @@ def fresh(own: Any, name: SchedulerName | None, steps: int, options: ScheduleOpt
             "steps",
         ) from error
     if hasattr(made, "set_begin_index"):
-        # Without it a scheduler looks for its first timestep, and takes the second of several that are equal.
+        # Without a begin index a scheduler searches for its first timestep, and takes the second of several equal ones.
         made.set_begin_index(0)
     _check_signal(made)
     return made
@@ -108,7 +111,7 @@ def fresh(own: Any, name: SchedulerName | None, steps: int, options: ScheduleOpt
 
 @functools.lru_cache(_KEPT)
 def _unset(own: Any, name: SchedulerName | None, options: ScheduleOptions) -> Any:
-    """What `fresh` copies: to build one takes five times as long."""
+    """Return the scheduler that `fresh` copies; building one takes five times as long as copying it."""
     if name is None:
         return _made(_plain(type(own)), own.config, {}, options)
     return scheduler(name, own.config, options)
@@ -125,7 +128,7 @@ def _made(kind: Any, config: Any, settings: Mapping[str, Any], options: Schedule
     accepted = {name: value for name, value in wanted.items() if name in _parameters(kind)}
     if options.sigmas != "beta":
         return kind.from_config(config, **accepted)
-    # Its constructor wants SciPy; what it computes with it, the mixed-in method does.
+    # The constructor requires SciPy for beta sigmas. The mixed-in method computes the same values without it.
     mixed: Any = type(kind.__name__, (BetaSigmas, kind), {})
     made = mixed.from_config(config, **accepted | {"use_beta_sigmas": False})
     made.register_to_config(use_beta_sigmas=True)
@@ -133,7 +136,7 @@ def _made(kind: Any, config: Any, settings: Mapping[str, Any], options: Schedule
 
 
 def _options(own: Any) -> tuple[str, ...]:
-    """What a scheduler of any class can be asked for: of one that is not on offer, what its constructor takes."""
+    """Return the options of a scheduler of any class; for an unsupported class, those that its constructor takes."""
     name = name_of(own)
     if name in OFFERED:
         return OFFERED[name]
@@ -147,12 +150,15 @@ def _parameters(kind: Any) -> Mapping[str, Any]:
 
 
 def _plain(kind: Any) -> Any:
-    """A scheduler's class as diffusers has it."""
+    """Return the diffusers class of a scheduler, without our mixin."""
     return getattr(diffusers, kind.__name__, kind)
 
 
 def _check_signal(made: Any) -> None:
-    """A model that predicts noise says nothing of the picture where there is nothing but noise."""
+    """Refuse a first step without signal for a model that predicts noise.
+
+    Where the latents are noise alone, a prediction of the noise contains nothing about the image.
+    """
     alphas = getattr(made, "alphas_cumprod", None)
     if alphas is None or made.config.get("prediction_type") != "epsilon":
         return

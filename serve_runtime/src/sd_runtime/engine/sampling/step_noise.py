@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The random numbers of one image: its first latents, then the noise of those steps that add some.
 
-They come from a generator of its own on the CPU, so that they depend on neither device nor neighbours, and in the order,
-shape and type in which diffusers draws them, so that a seed means here what it means there.
+Each image has its own generator on the CPU, so its numbers depend neither on the device nor on the other images of a
+batch. Order, shape and dtype are those of diffusers, so a seed gives the same numbers here as there.
 
-To draw the noise of eight images of 1024 pixels takes 4 ms a step. So another thread draws that of the next few steps
-meanwhile (`NoiseAhead`); a step whose noise is not there yet draws it itself. Either way the order is the same.
+The noise of eight images of 1024 pixels takes 4 ms per step to generate. So another thread generates the noise of the
+next few steps in advance (`NoiseAhead`). A step whose noise is not ready generates it itself. The order is the same in
+both cases.
 """
 
 import queue
@@ -19,27 +20,27 @@ from sd_runtime.engine.device import Device
 from sd_runtime.engine.sampling.step_plan import MODEL_TYPE
 
 WINDOW = 4
-"""Steps whose noise is drawn before they come."""
+"""The number of steps whose noise is generated in advance."""
 
 
 class StepNoise:
-    """Draws the noise of one image; two threads may draw.
+    """Generates the noise of one image; two threads may use it.
 
     Attributes:
-        generator: what it draws from.
-        refill: called after each step that leaves fewer than the window.
+        generator: the random number generator of the image.
+        refill: called after each step that leaves fewer steps with noise than the window.
     """
 
     def __init__(
         self, seed: int, shape: tuple[int, ...], dtype: torch.dtype, steps: Sequence[torch.dtype | None]
     ) -> None:
-        """Nothing is drawn yet.
+        """Make the generator; no noise is generated yet.
 
         Args:
-            seed: of the image.
-            shape: of its latents, one row.
-            dtype: of the model.
-            steps: as StepPlan.noise.
+            seed: the seed of the image.
+            shape: the shape of its latents, one row.
+            dtype: the dtype of the model.
+            steps: see StepPlan.noise.
         """
         self.generator = torch.Generator("cpu").manual_seed(seed)
         self.refill: Callable[[StepNoise], None] = lambda _: None
@@ -51,18 +52,21 @@ class StepNoise:
         self._lock = threading.Lock()
 
     def first(self) -> torch.Tensor:
-        """What the latents start from; asked once, before any step."""
+        """Generate the noise from which the latents start; call it once, before any step."""
         return self._draw(self._dtype)
 
     def current(self) -> torch.Tensor | None:
-        """The noise of the step that is to be taken, float32 on the CPU; None: it adds none. Asking twice draws once."""
+        """Return the noise of the next step, float32 on the CPU; None: the step adds none.
+
+        A second call for the same step returns the same noise.
+        """
         with self._lock:
             if not self._drawn:
                 self._draw_next()
             return self._drawn[0]
 
     def taken(self) -> None:
-        """The step has been taken."""
+        """Advance to the noise of the next step."""
         with self._lock:
             if not self._drawn:
                 self._draw_next()
@@ -73,7 +77,7 @@ class StepNoise:
             self.refill(self)
 
     def draw_ahead(self) -> None:
-        """Draw the noise of the next steps, as far as the window goes; another thread may take steps meanwhile."""
+        """Generate the noise of the next steps within the window; another thread may take steps meanwhile."""
         while True:
             with self._lock:
                 if not self._lacks():
@@ -81,7 +85,7 @@ class StepNoise:
                 self._draw_next()
 
     def _lacks(self) -> bool:
-        """Whether a step within the window has no noise yet and adds some."""
+        """Whether a step within the window adds noise that is not generated yet."""
         begin, end = self._step + len(self._drawn), self._step + WINDOW
         return any(each is not None for each in self._types[begin:end])
 
@@ -94,13 +98,13 @@ class StepNoise:
 
 
 class NoiseAhead:
-    """The thread that draws noise before its step comes."""
+    """The thread that generates noise in advance of its step."""
 
     def __init__(self, on: Device) -> None:
         """Start the thread.
 
         Args:
-            on: where images are denoised.
+            on: the device on which images are denoised.
         """
         self._device = on
         self._wanted: queue.SimpleQueue[StepNoise | None] = queue.SimpleQueue()
@@ -109,15 +113,15 @@ class NoiseAhead:
 
     @property
     def alive(self) -> bool:
-        """Whether it still draws."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def put(self, noise: StepNoise) -> None:
-        """Draw what its next steps add; from any thread."""
+        """Queue an image whose next steps need noise; any thread may call it."""
         self._wanted.put(noise)
 
     def close(self) -> None:
-        """End the thread; steps that are still to come draw their noise themselves."""
+        """End the thread; later steps generate their noise themselves."""
         self._wanted.put(None)
 
     def _run(self) -> None:

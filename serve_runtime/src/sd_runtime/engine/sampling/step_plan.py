@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """A schedule's steps as numbers, so that images with different schedulers advance in one update.
 
-A step of the schedulers on offer is linear: the next latents, and the tensors that a solver keeps for later steps, are
-sums of the latents, the prediction, fresh noise and the kept tensors, each times a number. The numbers depend on the
-scheduler, its options and the step, never on the image. A plan holds them for every step of one schedule.
+A step of the supported schedulers is linear. The next latents, and the tensors that a solver keeps for later steps, are
+sums of the latents, the prediction, new noise and the kept tensors, each times a number. The numbers depend on the
+scheduler, its options and the step, never on the image. A plan contains them for every step of one schedule.
 
-The numbers are read from diffusers' own scheduler, which steps once through its timesteps with unit vectors in place of
-tensors: the coefficients of a sum are what it makes of unit vectors. No formula is written down a second time, so a new
-version of diffusers, another curve of sigmas or a higher order of a solver needs no change here.
+The numbers are read from diffusers' own scheduler. A probe steps it once through its timesteps with unit vectors in
+place of tensors; the results are the coefficients. No formula is written a second time. So a new version of diffusers,
+another curve of sigmas or a higher order of a solver needs no change here.
 
-Each unit vector also carries one random number, another one in each step. A linear step makes of these random numbers
-what its coefficients say; a step that clips, thresholds or keeps something out of sight does not. Then there is no
-plan, and the scheduler steps by itself, one image at a time.
+Each unit vector also carries one random number, the witness, which differs in each step. A linear step transforms these
+random numbers as its coefficients predict. A step that clips, thresholds or keeps hidden state does not. Such a schedule
+has no plan, and its scheduler takes each step itself, one image at a time.
 """
 
 import functools
@@ -32,16 +32,16 @@ Numbers = npt.NDArray[np.float32]
 Row = npt.NDArray[np.float64]
 
 LATENTS, PREDICTION, NOISE, MEMORY = 0, 1, 2, 3
-"""Columns of an update; those of the memory go on from the last one."""
+"""Columns of an update; the columns of the memory slots start at MEMORY."""
 
 MODEL_TYPE = torch.float64
-"""As the type of noise: the one in which the model computes. The probe's own; no model computes in it."""
+"""Placeholder for the model's dtype in `StepPlan.noise`. It is the dtype of the probe; no model computes in it."""
 
-_SLOTS = 8  # more than any scheduler on offer keeps between two steps
+_SLOTS = 8  # more than any supported scheduler keeps between two steps
 _TERMS = MEMORY + _SLOTS
-_KEPT = 128  # plans; one of 50 steps has some 4 kB
-_CLOSE = 1e-4  # of the sum of magnitudes: several schedulers compute in float32
-_WITNESS_SPREAD = 1e6  # wide of any range that a scheduler may clip to
+_KEPT = 128  # plans in the cache; one of 50 steps takes about 4 kB
+_CLOSE = 1e-4  # tolerance, as a share of the sum of magnitudes: several schedulers compute in float32
+_WITNESS_SPREAD = 1e6  # far outside any range to which a scheduler may clip
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class StepPlan:
     """Every step of one schedule, as numbers.
 
     Attributes:
-        timesteps: shape (steps,): the time that the UNet receives.
-        init_noise_sigma: the spread of the first latents.
-        input_scales: shape (steps,): the latents times this are the input of the UNet.
-        updates: shape (steps, 1 + slots, 3 + slots). Row 0 gives the next latents, the other rows the memory that the
-            next step finds; columns as the constants of this module say.
-        cleans: shape (steps, 2): the image that a step points to, from latents and prediction.
-        noise: the type in which diffusers draws the noise of a step, perhaps MODEL_TYPE; None: the step adds none.
+        timesteps: shape (steps,): the timestep that the UNet receives.
+        init_noise_sigma: the standard deviation of the first latents.
+        input_scales: shape (steps,): the input of the UNet is the latents times this number.
+        updates: shape (steps, 1 + slots, 3 + slots). Row 0 gives the next latents; the other rows give the memory for the
+            next step. The constants of this module name the columns.
+        cleans: shape (steps, 2): the coefficients of latents and prediction in the clean image that a step predicts.
+        noise: the dtype in which diffusers generates the noise of a step, or MODEL_TYPE; None: the step adds none.
     """
 
     timesteps: Numbers
@@ -67,16 +67,16 @@ class StepPlan:
 
     @property
     def steps(self) -> int:
-        """Calls of the UNet."""
+        """The number of UNet calls."""
         return len(self.timesteps)
 
     @classmethod
     def passing(cls, timesteps: torch.Tensor, init_noise_sigma: float) -> Self:
-        """A plan whose updates pass on the prediction, for images whose scheduler steps by itself.
+        """Make a plan whose updates pass on the prediction, for images whose scheduler takes each step itself.
 
         Args:
-            timesteps: of the scheduler.
-            init_noise_sigma: likewise.
+            timesteps: the timesteps of the scheduler.
+            init_noise_sigma: the standard deviation of the scheduler's first latents.
         """
         steps = len(timesteps)
         updates = np.zeros((steps, 1, MEMORY), np.float32)
@@ -92,52 +92,55 @@ class StepPlan:
 
     @property
     def slots(self) -> int:
-        """Tensors that an image keeps between two steps, beside its latents."""
+        """The number of tensors that an image keeps between two steps, beside its latents."""
         return len(self.updates[0]) - 1
 
 
 @functools.lru_cache(_KEPT)
 def planned(own: Any, name: SchedulerName | None, steps: int, options: ScheduleOptions) -> StepPlan | None:
-    """The plan of a request's schedule; None where its steps are not linear.
+    """Return the plan of a request's schedule, from a cache; None where its steps are not linear.
 
     Args:
         own: the model's scheduler.
-        name: of another one, if a request names it.
-        steps: of the request.
-        options: of the request.
+        name: the name of another scheduler, if the request sets one.
+        steps: the steps of the request.
+        options: the schedule options of the request.
 
     Raises:
-        InvalidRequest: the scheduler has no such option, or cannot take so many steps.
+        InvalidRequest: the scheduler does not have an option, or does not support this number of steps.
     """
     return plan_of(schedulers.fresh(own, name, steps, options))
 
 
 def plan_of(scheduler: Any) -> StepPlan | None:
-    """The plan of a scheduler that is set to its timesteps, which are used up by this; None: it has none."""
+    """Return the plan of a scheduler whose timesteps are set; None: its steps are not linear.
+
+    The probe uses the scheduler up: it cannot be used for an image afterwards.
+    """
     if schedulers.clips(scheduler) or not schedulers.is_offered(scheduler):
         return None
     start = float(scheduler.init_noise_sigma)
     probe = _Probe(scheduler)
     try:
         found = [probe.step(index) for index in range(len(scheduler.timesteps))]
-    except Exception:  # noqa: BLE001 - what fails for unit vectors may not fail for images, or says there what is wrong
+    except Exception:  # noqa: BLE001 - a step that fails for unit vectors may work for images, or raise a clear error there
         return None
     return _packed(found, scheduler.timesteps, start)
 
 
 class _NoPlan(Exception):
-    """A step cannot be written as numbers."""
+    """A step cannot be expressed as numbers."""
 
 
 @dataclass(frozen=True)
 class _Found:
-    """One step as the probe saw it: for each result its coefficients, then what became of the witness.
+    """One step as the probe measured it: for each result its coefficients, then the result for the witness.
 
     Attributes:
-        scale: of the input of the UNet.
-        latents: the next ones.
-        clean: the image that the step points to.
-        memory: what the scheduler keeps after the step.
+        scale: the input of the UNet.
+        latents: the next latents.
+        clean: the clean image that the step predicts.
+        memory: the tensors that the scheduler keeps after the step.
         noise: see StepPlan.
     """
 
@@ -148,7 +151,7 @@ class _Found:
     noise: torch.dtype | None
 
     def is_linear(self, witness: Row) -> bool:
-        """Whether the coefficients explain what became of the witness, and stand where an update looks for them."""
+        """Whether the coefficients explain the result for the witness, and lie in columns that an update reads."""
         rows = np.stack([self.scale, self.latents, self.clean, *self.memory])
         policy = rows[:, :-1] * witness
         differences = np.abs(rows[:, -1] - policy.sum(axis=1))
@@ -158,7 +161,7 @@ class _Found:
 
 
 class _Probe:
-    """Steps a scheduler with unit vectors, each of shape (1, terms + 1): the last number is its share of the witness."""
+    """Steps a scheduler with unit vectors of shape (1, terms + 1); the last number is the witness."""
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
@@ -169,7 +172,7 @@ class _Probe:
         witness: Row = self._random.normal(0.0, _WITNESS_SPREAD, _TERMS)
         units = torch.from_numpy(np.column_stack([np.eye(_TERMS), witness])).split(1)
         for slot, (holder, key) in enumerate(self._memory()):
-            holder[key] = units[MEMORY + slot].clone()  # some schedulers add to what they keep, in place
+            holder[key] = units[MEMORY + slot].clone()  # some schedulers modify the kept tensors in place
         latents, prediction = units[LATENTS].clone(), units[PREDICTION].clone()
         scale = scheduler.scale_model_input(latents, timestep)
         with _UnitNoise(units[NOISE]) as noise:
@@ -182,7 +185,7 @@ class _Probe:
         return found
 
     def _memory(self) -> list[tuple[Any, Any]]:
-        """Where the scheduler keeps tensors of an image: holder and key, of attributes and of members of lists."""
+        """Find where the scheduler keeps tensors of an image: container and key, for attributes and list members."""
         attributes = vars(self._scheduler)
         lists = [each for each in attributes.values() if isinstance(each, list)]
         items = [(attributes, each) for each in attributes.items()]
@@ -195,10 +198,10 @@ class _Probe:
 
 
 class _UnitNoise(TorchFunctionMode):  # type: ignore[misc]  # torch is read without types
-    """Inside, `torch.randn` of this thread returns a unit vector.
+    """A context in which `torch.randn` returns a unit vector on this thread.
 
     Attributes:
-        drawn: the type that was asked for; None: nothing was.
+        drawn: the dtype that the scheduler requested; None: it requested no noise.
     """
 
     def __init__(self, unit: torch.Tensor) -> None:
@@ -239,7 +242,7 @@ def _packed(found: Sequence[_Found], timesteps: torch.Tensor, init_noise_sigma: 
 
 
 def _kept(found: Sequence[_Found]) -> list[list[int]]:
-    """Before each step, and after the last one: which kept tensors some later step still reads."""
+    """Return, before each step and after the last one, which kept tensors a later step still reads."""
     kept: list[list[int]] = [[]]
     for step in reversed(found):
         rows = np.stack([step.latents, *(step.memory[slot] for slot in kept[0])])

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step for the images of a batch, each at a time of its own: gathered into tensors, computed, shared out again."""
+"""One denoising step for the images of a batch, each at its own timestep.
+
+The states of the images are gathered into tensors; the results are split by image again.
+"""
 
 import functools
 import operator
@@ -17,12 +20,12 @@ from sd_runtime.engine.sampling.step_plan import MEMORY
 
 _FEW_ROWS = (1, 2, 4, 6, 8, 12, 16)
 _ROWS_APART = 8
-_ADDED = ("text_embeds", "time_ids")  # what UNets take in a dictionary of its own
+_ADDED = ("text_embeds", "time_ids")  # conditions that UNets take in a separate dictionary
 _LAYOUTS = 256
 
 
 def forward(unet: Any) -> Forward:
-    """The plain call of a UNet."""
+    """Return a function that calls a UNet as it is."""
 
     def call(samples: torch.Tensor, timesteps: torch.Tensor, conditions: Conditions) -> torch.Tensor:
         added = {name: tensor for name, tensor in conditions.items() if name in _ADDED}
@@ -36,10 +39,10 @@ def forward(unet: Any) -> Forward:
 
 
 class UNetBatch:
-    """Asks the UNet about all images of a batch at once, and computes where each of them goes from there.
+    """Calls the UNet once for all images of a batch, and computes the next state of each image.
 
     Attributes:
-        padded: fill up to one of few numbers of rows, see `padded_rows`, so that few shapes are compiled or captured.
+        padded: pad the call to one of a few row counts, see `padded_rows`, so that few shapes are compiled or captured.
     """
 
     def __init__(self, call: Forward, *, padded: bool = False) -> None:
@@ -48,7 +51,7 @@ class UNetBatch:
         self._joined: tuple[list[Conditions], int, Conditions] = ([], 0, {})
 
     def __call__(self, trajectories: Sequence[DenoiseState]) -> list[Advance]:
-        """The next step of each; nothing is changed in them, so that a call that fails can be repeated."""
+        """Compute the next step of each image; the states do not change, so a failed call can be repeated."""
         text = trajectories[0].conditions["encoder_hidden_states"]
         batch = self._gathered(trajectories, text.device)
         nexts, predictions = batched_step.step(self._call, batch, text.dtype)
@@ -70,7 +73,7 @@ class UNetBatch:
         )
 
     def _conditions(self, conditions: list[Conditions], called: int) -> Conditions:
-        """Those of all images; joined again only when others are in the batch than in the call before."""
+        """Join the conditions of all images; they are joined again only when the batch has changed."""
         before, rows, joined = self._joined
         same = len(before) == len(conditions) and all(map(operator.is_, before, conditions))
         if not same or rows != called:
@@ -81,21 +84,24 @@ class UNetBatch:
 
 
 def padded_rows(rows: int) -> int:
-    """The next of 1, 2, 4, 6, 8, 12, 16 and then multiples of 8.
+    """Round a row count up to 1, 2, 4, 6, 8, 12, 16 or a multiple of 8.
 
-    At most 29 % of a call are padding. With powers of two it would be 47 %: 9 or 10 rows would compute 16.
+    At most 29 % of a call is padding. With powers of two it would be 47 %: 9 or 10 rows would compute 16.
     """
     return next((size for size in _FEW_ROWS if size >= rows), -(-rows // _ROWS_APART) * _ROWS_APART)
 
 
 def _pad(tensor: torch.Tensor, room: int) -> torch.Tensor:
-    """Repeat the last row; what comes of it is thrown away."""
+    """Repeat the last row; the results of the repeated rows are discarded."""
     return tensor if room == 0 else torch.cat([tensor, tensor[-1:].expand(room, *tensor.shape[1:])])
 
 
 @functools.lru_cache(_LAYOUTS)
 def _rows(rows: tuple[int, ...], called: int, device: torch.device) -> Rows:
-    """The rows of images that take so many each, in a call of `called` rows: the last image fills up."""
+    """Assign the rows of a call to images, given the rows of each image.
+
+    The call has `called` rows; padding rows belong to the last image.
+    """
     follow = np.cumsum(rows) - 1
     image = np.repeat(np.arange(len(rows)), rows)
     filled = np.append(image, np.full(called - len(image), len(rows) - 1))
@@ -104,7 +110,7 @@ def _rows(rows: tuple[int, ...], called: int, device: torch.device) -> Rows:
 
 
 def _numbers(trajectories: Sequence[DenoiseState], slots: int) -> torch.Tensor:
-    """See Batch.numbers; an image with fewer slots than others has zeros for theirs."""
+    """Make Batch.numbers; an image with fewer slots than another has zeros in the additional ones."""
     policy = MEMORY + slots
     numbers = np.zeros((len(trajectories), batched_step.UPDATE + (1 + slots) * policy), np.float32)
     updates = numbers[:, batched_step.UPDATE :].reshape(-1, 1 + slots, policy)
@@ -121,7 +127,7 @@ def _numbers(trajectories: Sequence[DenoiseState], slots: int) -> torch.Tensor:
 
 
 def _memory(trajectories: Sequence[DenoiseState], slots: int) -> torch.Tensor:
-    """See Batch.memory; an image with fewer slots than others has zeros for theirs."""
+    """Make Batch.memory; an image with fewer slots than another has zeros in the additional ones."""
     kept = [trajectory.memory for trajectory in trajectories]
     return torch.stack([each if len(each) == slots else _filled(each, slots) for each in kept])
 
@@ -131,7 +137,7 @@ def _filled(memory: torch.Tensor, slots: int) -> torch.Tensor:
 
 
 def _noise(trajectories: Sequence[DenoiseState], device: torch.device) -> torch.Tensor | None:
-    """The noise of this step; zeros for images that add none."""
+    """Return the noise of this step, with zeros for images that add none; None: no image adds noise."""
     drawn = [trajectory.noise.current() for trajectory in trajectories]
     present = [each for each in drawn if each is not None]
     if not present:
@@ -141,7 +147,7 @@ def _noise(trajectories: Sequence[DenoiseState], device: torch.device) -> torch.
 
 
 def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A small tensor of the CPU on its way to the device; nobody waits for the copy, for which CUDA wants pinned memory."""
+    """Copy a small tensor from the CPU to the device without waiting; CUDA requires pinned memory for it."""
     if device.type == "cuda":
         tensor = tensor.pin_memory()
     # MPS would read the memory after it is freed.
