@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rights that the chart grants are those that the operator uses: not one more, not one less.
+"""The rights that the chart grants are exactly those that the operator uses.
 
 Every test of this folder runs the operator as the chart's ServiceAccount, and at the end none of its requests may have
 been refused (`operator` in conftest.py): a right that is missing is noticed there. The test below makes the operator do all

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stand-in for KubeRay goes through every state that a real KubeRay 1.7.0 was recorded in, and through no other.
+"""The stand-in for KubeRay passes through every recorded state of a real KubeRay 1.7.0, and through no other state.
 
 The recording was sampled, the stand-in is watched: `BETWEEN` lists what a sample every 0.7 s must have missed.
 """

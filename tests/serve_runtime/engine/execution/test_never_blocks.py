@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The denoising thread never waits for the device within a tick, shown without a GPU.
+"""The denoising thread never waits for the device within a tick.
+
+The tests need no GPU.
 
 The UNet and all tensors of the images are on torch's meta device, which computes shapes only. It has no data to give
 back, so whatever needs some fails by itself: `.item()`, `.cpu()`, `nonzero`, a branch on a tensor. A dispatch mode
