@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 @app.command()
 def build(
-    node: Annotated[bool, typer.Option("--node", help="And those of a real node.")] = False,
+    node: Annotated[bool, typer.Option("--node", help="Also build the programs of a real node.")] = False,
 ) -> None:
     """Build every program of the tests into the cache."""
     for program in (*programs.PROGRAMS, *(programs.NODE_PROGRAMS if node else ())):
@@ -35,7 +35,7 @@ def build(
 
 
 @app.command()
-def program(name: Annotated[str, typer.Argument(help="Such as helm.")]) -> None:
+def program(name: Annotated[str, typer.Argument(help="Name of the program, such as helm.")]) -> None:
     """Build one program into the cache, and print its path."""
     print(programs.ensure(name))
 
@@ -48,10 +48,14 @@ def packages() -> None:
 
 @app.command()
 def node(
-    outcome: Annotated[str, typer.Argument(help="What became of it, where it was tried.")] = "",
+    outcome: Annotated[str, typer.Argument(help="Outcome of the run, if the node was tried.")] = "",
     *,
     obstacle: Annotated[
-        bool, typer.Option("--obstacle", help="Say only why this host cannot run one; nothing where it can.")
+        bool,
+        typer.Option(
+            "--obstacle",
+            help="Print only the reason why this host cannot run a real node. Print nothing if it can.",
+        ),
     ] = False,
 ) -> None:
     """Print in one line whether this run tried the real node, and the reason if not."""
@@ -87,7 +91,7 @@ def down() -> None:
 @app.command()
 def images(
     remove: Annotated[
-        bool, typer.Option("--remove", help="Remove them, and what they were built from.")
+        bool, typer.Option("--remove", help="Remove the images and their build layers.")
     ] = False,
 ) -> None:
     """Build the images, and print the size of their layers."""
