@@ -86,7 +86,9 @@ def eventually(kubectl):
                 kinds = "sdservice,rayservice,raycluster,pods"
                 found = kubectl("get", kinds, "-A", "-o", "wide").stdout
                 told = kubectl("get", "sdservice,rayservice", "-A", "-o", "yaml").stdout
-                raise AssertionError(f"not within {within} s\n{found}\n{told}") from failure
+                raise AssertionError(
+                    f"the condition did not hold within {within} s\n{found}\n{told}"
+                ) from failure
             await asyncio.sleep(0.7)  # Each attempt starts kubectl.
 
     return wait

@@ -19,7 +19,9 @@ GPUS = 8  # Pods of a test that has ended may keep their resources a little long
 def pytest_collection_modifyitems(items):
     """Report once why these tests are skipped."""
     asked = os.environ.get("SDSERVICE_NODE") == "1"
-    reason = obstacle() if asked else "a real node takes root and more programs: make node builds and runs it"
+    reason = (
+        obstacle() if asked else "a real node needs root and more programs; `make node` builds and runs it"
+    )
     for item in items:
         if reason and item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.skip(reason))

@@ -91,7 +91,7 @@ def down() -> None:
 @app.command()
 def images(
     remove: Annotated[
-        bool, typer.Option("--remove", help="Remove the images and their build layers.")
+        bool, typer.Option("--remove", help="Remove the images and the data from which they were built.")
     ] = False,
 ) -> None:
     """Build the images, and print the size of their layers."""

@@ -67,7 +67,7 @@ def findings(folder: Path) -> set[Finding]:
     told = json.loads(result.stdout)
     unread = told.get("results", {}).get("parsing_errors", [])
     if unread or not told.get("summary", {}).get("passed"):
-        raise RuntimeError(f"checkov read nothing of {unread or folder}: {result.stderr[-2000:]}")
+        raise RuntimeError(f"checkov cannot read {unread or folder}: {result.stderr[-2000:]}")
     return {
         Finding(each["check_id"], each["resource"], each["check_name"])
         for each in told["results"]["failed_checks"]

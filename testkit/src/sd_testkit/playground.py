@@ -36,7 +36,7 @@ def up(folder: Path = FOLDER) -> str:
         f"alias kubectl={kubectl}\n"
         "kubectl apply -f examples/quickstart.yaml\n"
         "kubectl get sdservice -w\n"
-        f"# logs: {folder}/*.log; `make cluster-stop` ends it"
+        f"# logs: {folder}/*.log; `make cluster-stop` stops the cluster"
     )
 
 

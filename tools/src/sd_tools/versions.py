@@ -32,7 +32,7 @@ def stamp(version: str, root: Path = ROOT) -> None:
         ValueError: the version is not three numbers with dots between them.
     """
     if not re.fullmatch(_FORM, version):
-        raise ValueError(f"a version such as 1.2.3 is wanted, not {version!r}")
+        raise ValueError(f"the version must be three numbers such as 1.2.3; got {version!r}")
     for name, patterns in _PLACES.items():
         text = (root / name).read_text()
         for pattern in patterns:

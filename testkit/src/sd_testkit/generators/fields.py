@@ -75,7 +75,9 @@ def _change(leaf: "Field", base: Json, items: Mapping[str, Json], samples: Mappi
         present = value_at(before, leaf.path)
         value = leaf.other_than(leaf.schema.get("default") if present is None else present)
     if value is None:
-        raise NoSample(f"{leaf.path}: give it another value in tests/data/fields.yaml")
+        raise NoSample(
+            f"{leaf.path}: the schema gives no second value; add a sample to tests/data/fields.yaml"
+        )
     return Change(leaf.path, before, with_value(before, leaf.path, value), sample.admits)
 
 

@@ -140,4 +140,4 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         (end,) = await asyncio.gather(task, return_exceptions=True)
         if isinstance(end, Exception):
-            raise RuntimeError("the stand-in for KubeRay has ended before its time") from end  # noqa: TRY004 - nobody gave us a wrong type
+            raise RuntimeError("the stand-in for KubeRay has ended unexpectedly") from end  # noqa: TRY004 - nobody gave us a wrong type

@@ -168,7 +168,9 @@ class Lane:
         began = time.monotonic()
         while not await condition():
             if time.monotonic() - began > within:
-                raise NotConverged(f"not within {within:.0f} s\n{self.operator.log()[-2000:]}")
+                raise NotConverged(
+                    f"the condition did not hold within {within:.0f} s\n{self.operator.log()[-2000:]}"
+                )
             await asyncio.sleep(_POLL)
         return time.monotonic() - began
 

@@ -59,7 +59,7 @@ def not_busy(entries: Iterable[Entry], seconds: float, most_per_minute: float) -
 def told_truly(service: Json, wanted: Mapping[str, tuple[str, str]]) -> list[str]:
     """(e) The status of a live service describes the latest spec, and the conditions have the expected values."""
     if not service:
-        return ["(e) there is no such service"]
+        return ["(e) the service does not exist"]
     status, generation = service.get("status") or {}, service["metadata"]["generation"]
     told = {each["type"]: (each["status"], each["reason"]) for each in status.get("conditions", [])}
     found = []

@@ -97,7 +97,7 @@ class Serve:
         if application is None:
             return
         if scripted:
-            self.status, self.message = scripted, f"{scripted}: told to by an annotation"
+            self.status, self.message = scripted, f"{scripted}: set by an annotation"
             self.replicas = [
                 each for each in self.replicas if each.deployment != application["deployments"][-1]["name"]
             ]

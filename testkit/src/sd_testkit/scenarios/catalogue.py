@@ -39,7 +39,7 @@ async def change_in_place(user: User) -> None:
 
     await user.until("the limit in the Serve config", reached)
     await user.until_changed()
-    _expect(await user.active_cluster() == cluster, "a limit started another cluster")
+    _expect(await user.active_cluster() == cluster, "a change of limits started another cluster")
     _expect((await user.request()).served, "no picture after a change of limits")
 
 
@@ -54,7 +54,7 @@ async def change_bounds(user: User) -> None:
 
     await user.until("maxReplicas of the running RayCluster", reached)
     await user.until_changed()
-    _expect(await user.active_cluster() == cluster, "a bound started another cluster")
+    _expect(await user.active_cluster() == cluster, "a change of bounds started another cluster")
 
 
 async def new_cluster(user: User) -> None:

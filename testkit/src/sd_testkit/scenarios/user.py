@@ -145,7 +145,9 @@ class User:
                 failure = error
             if time.monotonic() > deadline:
                 state = json.dumps(await self.service(), indent=1, default=str)
-                raise AssertionError(f"{what}: not within {self.patience:.0f} s\n{state}") from failure
+                raise AssertionError(
+                    f"{what}: did not happen within {self.patience:.0f} s\n{state}"
+                ) from failure
             await asyncio.sleep(_POLL_SECONDS)
 
     async def until_condition(self, kind: str, status: str, *reasons: str) -> None:

@@ -45,7 +45,7 @@ async def play(scenario: Scenario, user: User) -> Played:
     try:
         await scenario.play(user)
     except AssertionError as error:
-        failure = str(error) or "an expectation without words"
+        failure = str(error) or "an expectation without a message"
     took = time.monotonic() - began
     try:
         await asyncio.sleep(_AFTERWARDS_SECONDS)
