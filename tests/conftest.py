@@ -77,7 +77,7 @@ def eventually(kubectl):
         while True:
             failure = None
             try:
-                # Conditions call kubectl. They run outside the event loop, which also runs the stand-in.
+                # Conditions call kubectl. These calls run outside the event loop, which also runs the stand-in.
                 if await asyncio.to_thread(condition):
                     return
             except (KeyError, TypeError, IndexError, json.JSONDecodeError) as error:

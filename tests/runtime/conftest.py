@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quick start on a real Ray on this machine. `sdservice run` code starts it once for all tests."""
+"""The quick start on a real Ray on this machine. The code of `sdservice run` starts it once for all tests."""
 
 import asyncio
 import io

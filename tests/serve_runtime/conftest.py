@@ -312,7 +312,7 @@ async def engine(model, observer):
 def cuda(monkeypatch):
     """A simulated CUDA device that the runtime finds on this machine.
 
-    It follows the runtime's threads, and the test fails on a race.
+    The device follows the runtime's threads, and the test fails on a race.
     """
     found, enter, start = fake_cuda.install(monkeypatch), Device.enter, DiffusionEngine.__init__
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """checkov, the linter for Kubernetes objects.
 
-It is installed once, from hashed constraints, into an environment of its own.
+checkov is installed once, from hashed constraints, into a separate environment.
 """
 
 import fcntl

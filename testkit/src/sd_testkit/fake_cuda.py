@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A simulated CUDA device for machines without one.
 
-It runs operators on the CPU and checks stream synchronisation.
+The device runs operators on the CPU and checks stream synchronisation.
 
 Work on one stream happens in order. Work on two streams happens in any order, unless an event, a wait or a read by
 the host orders it. Each stream and each thread therefore has a vector clock, and each storage records its readers and

@@ -15,7 +15,7 @@ from sd_testkit.processes import Processes
 def outside(control_plane: ControlPlane, account: Account | None = None) -> dict[str, str]:
     """Return the environment of an operator outside the cluster.
 
-    It has no ports, and it cannot resolve names of Services.
+    The operator has no ports, and it cannot resolve names of Services.
 
     With an account the operator has the rights and the Lease of the chart's pod. Without one it is the administrator.
     """
@@ -37,7 +37,7 @@ def outside(control_plane: ControlPlane, account: Account | None = None) -> dict
 class OperatorProcess:
     """The operator of this checkout.
 
-    Its log is in the folder.
+    The log is in the folder.
 
     Args:
         control_plane: the control plane that the operator uses.

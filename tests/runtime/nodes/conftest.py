@@ -60,7 +60,7 @@ class Cluster:
     def clear(self):
         """Remove the application.
 
-        Its replica would otherwise start on the next worker and take the place of another test's.
+        The replica would otherwise start on the next worker and take the place of another test's.
         """
         self._eventually(lambda: self.host.apply({"applications": []}))
         self._eventually(lambda: not self.told())

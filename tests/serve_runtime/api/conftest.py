@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP API over a fake backend that a test controls. It needs neither Ray nor torch."""
+"""The HTTP API over a fake backend that a test controls. The API needs neither Ray nor torch."""
 
 import asyncio
 import io

@@ -33,7 +33,7 @@ def kuberay_crds() -> list[Json]:
 def gateway_crd() -> Json:
     """Return the CRD Gateway of the Gateway API, without its rules.
 
-    It keeps every field that KubeRay or a test writes.
+    The CRD keeps every field that KubeRay or a test writes.
     """
     group = "gateway.networking.k8s.io"
     body = _crd("Gateway", "gateways", _FREE, _FREE)

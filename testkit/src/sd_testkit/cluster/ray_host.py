@@ -59,7 +59,7 @@ class RayNode:
         self._process.terminate()
 
     def kill(self) -> None:
-        """Kill every process of the node at once. This simulates a machine that fails, and its connections end."""
+        """Kill every process of the node at once. This simulates a machine that fails and closes its connections."""
         self._signal(signal.SIGKILL)
         self._process.wait()
 
@@ -77,7 +77,7 @@ class RayNode:
     def stop(self) -> None:
         """Stop all processes of the node.
 
-        They may shut down cleanly, since Ray would otherwise place actors on the node for a while.
+        The processes may shut down cleanly, since Ray would otherwise place actors on the node for a while.
         """
         asked = self._signal(signal.SIGTERM)
         psutil.wait_procs(asked, timeout=_STOP_SECONDS)

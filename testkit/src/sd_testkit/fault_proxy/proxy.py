@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy server. It records each request, applies the first rule that matches, and forwards all other requests."""
+"""The proxy server. The proxy records each request, applies the first rule that matches, and forwards all other requests."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ _LARGEST = 64 * 1024 * 1024
 class FaultProxy:
     """A server on loopback in front of the API server of a kubeconfig.
 
-    It is an async context manager.
+    The proxy is an async context manager.
 
     Args:
         behind: kubeconfig of the API server. The proxy uses its credentials for every request.

@@ -40,7 +40,7 @@ class Store:
     """The storage in which images are built and kept.
 
     Args:
-        folder: folder for all data. It grows to about 10 GB.
+        folder: folder for all data. The folder grows to about 10 GB.
     """
 
     def __init__(self, folder: Path) -> None:

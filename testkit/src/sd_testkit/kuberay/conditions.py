@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conditions as KubeRay stores them (pure).
 
-They are in the order of their first appearance, and their time changes when the status flips.
+The conditions are in the order of their first appearance, and their time changes when the status flips.
 """
 
 from sd_testkit.cluster.api_server import now

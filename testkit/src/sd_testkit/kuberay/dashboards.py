@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulated dashboards for the stand-in for KubeRay.
 
-They give the statuses that KubeRay copies from dashboard responses.
+The dashboards give the statuses that KubeRay copies from dashboard responses.
 """
 
 import time

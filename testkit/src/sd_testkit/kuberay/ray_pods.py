@@ -166,7 +166,7 @@ def _token(cluster: Json) -> list[Json]:
 
 
 def _autoscaler(cluster: Json, container: Json, token: list[Json]) -> Json:
-    """Return the autoscaler sidecar. It has a security context only if autoscalerOptions define one."""
+    """Return the autoscaler sidecar. The sidecar has a security context only if autoscalerOptions define one."""
     options = cluster["spec"].get("autoscalerOptions") or {}
     amounts = {"cpu": "500m", "memory": "512Mi"}
     sidecar = {
@@ -223,7 +223,7 @@ def _wait_gcs(cluster: Json, container: Json, token: list[Json]) -> Json:
 def _probes(node_type: str) -> Json:
     """Return the probes.
 
-    They check the agent's health, and the readiness of a worker also depends on its Serve proxy.
+    The probes check the agent's health, and the readiness of a worker also depends on its Serve proxy.
     """
     timeout = 5 if node_type == "head" else 2
     health = {"httpGet": {"path": "/api/healthz", "port": _AGENT_PORT}}

@@ -60,7 +60,7 @@ class ClusterNetwork:
                 f"--kubeconfig={kubeconfig}",
                 f"--hostname-override={node}",
                 "--proxy-mode=iptables",
-                # Without this setting, replies between two pods of the bridge skip the rules. They then come from an
+                # Without this setting, replies between two pods of the bridge skip the rules. Such replies come from an
                 # address that the client did not dial.
                 "--masquerade-all",
                 "--conntrack-max-per-core=0",

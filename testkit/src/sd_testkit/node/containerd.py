@@ -58,7 +58,7 @@ class Containerd:
             time.sleep(0.2)
 
     def shim_sockets(self) -> list[Path]:
-        """Return the sockets of the running shims. They lie outside the folder, and remain after a shim is killed."""
+        """Return the sockets of the running shims. The sockets lie outside the folder, and remain after a shim is killed."""
         found = self._folder.glob("state/io.containerd.runtime.v2.task/*/*/bootstrap.json")
         return [Path(json.loads(each.read_text())["address"].removeprefix("unix://")) for each in found]
 

@@ -3,7 +3,7 @@
 
 Each service must end in the same state as its twin, which is created from the last spec and left alone.
 
-Many services run at a time. They are created, edited, changed by hand, deleted and created again.
+Many services run at a time. The test creates them, edits them, changes them by hand, deletes them and creates them again.
 """
 
 import asyncio
@@ -102,7 +102,8 @@ def _without_pods(spec: Json) -> Json:
 def _bearable(meddling: Meddling) -> Meddling:
     """Return an edit that the operator repairs.
 
-    It never writes an existing Secret, and an added key in a DaemonSet's selector makes the DaemonSet another's.
+    The operator never writes an existing Secret. A key that another manager adds to a DaemonSet's selector stays, since it
+    belongs to that manager.
     """
     if meddling.kind == "Secret":
         return Meddling("Secret", "delete")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A watch that records every creation and deletion of children. It bypasses the operator and its proxy."""
+"""A watch that records every creation and deletion of children. The watch bypasses the operator and its proxy."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ class Sight:
 class Witness:
     """Watches the children of all services.
 
-    It is an async context manager.
+    The witness is an async context manager.
 
     Args:
         kubeconfig: kubeconfig of an administrator.

@@ -19,7 +19,7 @@ class Plan:
 
 @dataclass
 class Autoscaler:
-    """The autoscaler. It remembers since when workers are idle."""
+    """Ray's autoscaler, with a record of when workers became idle."""
 
     _idle_since: dict[str, float] = field(default_factory=dict)
 

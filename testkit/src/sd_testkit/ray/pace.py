@@ -7,7 +7,7 @@ from typing import Any
 APPLICATION = "testkit.sdservice.dev/application"
 """Annotation of a RayService: the application status in its newest cluster, such as DEPLOY_FAILED.
 
-It overrides the config, and the model then has no replica.
+The annotation overrides the config, and the model then has no replica.
 """
 HOLD = "testkit.sdservice.dev/hold"
 """Annotation of a RayService: the steps to block until the annotation is removed.

@@ -3,7 +3,7 @@
 
 Statuses and their order are those that Ray 2.60 reports. An application is DEPLOYING without deployments while it is
 built. Its deployments are then UPDATING until every replica runs. During the build of another version, the replicas
-of the old version continue to serve. They also do so if the build fails. The status names none of them. After the
+of the old version continue to serve. The old replicas also serve if the build fails. The status names none of them. After the
 build, old replicas stop as new ones run in their place if `max_surge_percent` is above 0. If it is 0, they stop at
 once.
 """
@@ -198,7 +198,7 @@ class Serve:
                 return
 
     def _construct(self, replica: Replica, now: float) -> None:
-        """Run the constructor. It fails for a missing model: the simulated image has only the bundled models."""
+        """Run the constructor. The constructor fails for a missing model: the simulated image has only the bundled models."""
         if now - replica.started < self.pace.replica:
             return
         uri = str(((self._application() or {}).get("args") or {}).get("model", {}).get("uri", ""))

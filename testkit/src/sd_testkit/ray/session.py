@@ -170,7 +170,7 @@ class Session:
 def _report(replica: Replica) -> Json:
     """Return the start report of a replica.
 
-    Its phases have fixed shares of the duration. A replica that starts is in phase `weights`.
+    The phases have fixed shares of the duration. A replica that starts is in phase `weights`.
     """
     began = _MONOTONIC_ZERO + replica.started
     length = (replica.ready if replica.running else time.monotonic()) - replica.started

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Advance every Ray pod and its programs by one step: kubelet, Ray, Serve and autoscaler in one place.
 
-On real nodes the kubelet is real too. It starts and ends the containers, and only the Ray in them is simulated.
+On real nodes the kubelet is real too. The kubelet starts and ends the containers, and only the Ray in them is simulated.
 """
 
 import base64
@@ -86,7 +86,7 @@ class Ray:
         self._real_nodes = real_nodes
         self._lives: dict[str, _Life] = {}
         self._clusters: dict[str, _Cluster] = {}
-        # Pods may still have addresses of an earlier run in their status. These are not used again.
+        # Pods may still have addresses of an earlier run in their status. These addresses are not used again.
         start = _FIRST_ADDRESS + random.randrange(2**20)  # noqa: S311 - nothing to guess
         self._addresses = (str(IPv4Address(number)) for number in itertools.count(start))
 
@@ -241,7 +241,8 @@ class Ray:
     def _is_lost(self, session: Session, mine: _Cluster) -> bool:
         """Return whether a worker ends itself.
 
-        Its head is gone for long, or a new head without its data deploys an application.
+        A worker ends itself if its head is gone for long. It also does so if a new head, which does not know the worker, deploys
+        an application.
 
         If the state outlives the head, KubeRay makes workers wait ten minutes. That is longer than any test.
         """
@@ -294,7 +295,7 @@ class Ray:
 
 
 def _scripted(ray_service: Json | None, cluster: Json) -> str:
-    """Return the application status that a test has set on the RayService. It applies to the newest cluster only."""
+    """Return the application status that a test has set on the RayService. The status applies to the newest cluster only."""
     if ray_service is None:
         return ""
     pending = ((ray_service.get("status") or {}).get("pendingServiceStatus") or {}).get("rayClusterName")

@@ -63,7 +63,7 @@ def judge(samples: Sequence[Sample]) -> Verdict:
 class Meter:
     """Takes samples of a user's service until cancelled.
 
-    It sends no requests while the user is quiet, so that the service can scale to zero.
+    The meter sends no requests while the user is quiet, so that the service can scale to zero.
     """
 
     user: User
