@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lifecycle of a release on a real control plane, in order: install, use, test, upgrade, roll back, uninstall, install again.
+"""The lifecycle of a release on a real control plane: install, use, test, upgrade, roll back, uninstall, install again.
 
 Nodes are simulated, so pods run nothing. This file runs the commands of the operator's pod and of the `helm test` pod, with
 their variables and the token of their ServiceAccount.

@@ -72,7 +72,7 @@ class Cuda:
         self._lock = threading.RLock()
         self.default = Stream(self)
 
-    # What belongs to a thread.
+    # State of a thread.
 
     @property
     def current(self) -> "Stream":
@@ -112,7 +112,7 @@ class Cuda:
             self._local.mode.__exit__(None, None, None)
             del self._local.mode
 
-    # What operators do.
+    # Operators.
 
     def run(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run an operator on the current stream."""

@@ -2,7 +2,8 @@
 """Texts that a user meets are in plain English: short sentences, and none of the project's former private words.
 
 The messages of conditions come from the random snapshots of test_consistency.py, and from samples for the cases that those do
-not produce. Text of other programs (scheduler, kubelet, KubeRay, Ray) in them is only a few words, so that it does not lengthen a sentence.
+not produce. Text of other programs (scheduler, kubelet, KubeRay, Ray) in them is
+only a few words, so that it does not lengthen a sentence.
 """
 
 import importlib.util

@@ -160,7 +160,7 @@ class ControlPlane:
         }
 
     def _egress(self) -> dict[str, object]:
-        """Write the egress configuration.
+        """Return the egress configuration.
 
         A machine without privileges cannot route addresses of pods, so the socket takes their place.
         """

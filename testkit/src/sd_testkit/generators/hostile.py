@@ -134,7 +134,7 @@ MISBEHAVIOURS: Mapping[str, Misbehaviour] = {
     "an endless refusal": _endless(b"HTTP/1.1 500 No\r\nContent-Length: 1000000000\r\n\r\n", b"no " * 20_000),
     "a refusal in binary": _whole(bytes(range(256)), "500 Internal Server Error"),
 }
-"""What a pod may answer to a question about Serve, by name."""
+"""Responses that a hostile pod may send to a request about Serve, by name."""
 
 
 @asynccontextmanager

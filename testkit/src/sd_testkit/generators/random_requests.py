@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NAMED = {200, 202, 204, 304, 400, 404, 405, 406, 408, 409, 413, 415, 429, 503, 504}
-"""Statuses that may come; 500 only as `generation_failed`."""
+"""Statuses that a response may have; 500 only as `generation_failed`."""
 
 _FAILED, _ERRORS = 500, 400
 _FIELDS = {"message", "type", "param", "code", "request_id"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("buildah", "debootstrap")
-"""Programs, and what Debian calls their packages."""
+"""Programs, and the names of their Debian packages."""
 _BUILD_SECONDS = 1800
 
 

@@ -241,8 +241,8 @@ class Ray:
     def _is_lost(self, session: Session, mine: _Cluster) -> bool:
         """Return whether a worker ends itself.
 
-        A worker ends itself if its head is gone for long. It also does so if a new head, which does not know the worker, deploys
-        an application.
+        A worker ends itself if its head is gone for long. A worker also ends itself if a new head, which does not know the
+        worker, deploys an application.
 
         If the state outlives the head, KubeRay makes workers wait ten minutes. That is longer than any test.
         """

@@ -58,7 +58,7 @@ async def change_bounds(user: User) -> None:
 
 
 async def new_cluster(user: User) -> None:
-    """Changed pods need a second cluster. The second cluster takes over once it is up, and the first cluster serves until then."""
+    """Changed pods need a second cluster. The first cluster serves until the second one takes over."""
     cluster = await _up(user)
     await user.apply(env=[{"name": "OMP_WAIT_POLICY", "value": "PASSIVE"}])
     await user.until_condition("Upgrading", "True")

@@ -61,9 +61,8 @@ class Recording:
                     yield f"condition {each['type']}", _condition(each) + f" ({each['message']})"
             case "RayCluster":
                 yield from self._cluster(name, state)
-            case "Pod" if (
-                state is not None or name in self._pods
-            ):  # Otherwise the object remains from the time before the first step.
+            # A pod without a name here is left over from the time before the first step.
+            case "Pod" if state is not None or name in self._pods:
                 yield self._pod_name(name), GONE if state is None else _pod(state)
             case "Service" if not re.search(r"-[a-z0-9]{5}-head-svc$", name):
                 yield _short(name), GONE if state is None else self._service(state)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Randomly damaged weights: a model that starts generates what the files define, and every other is refused with a named error."""
+"""Randomly damaged weights: a model that starts follows its files, and every other is refused with a named error."""
 
 import json
 import shutil
