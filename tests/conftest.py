@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every tier uses: a valid resource, changes merged over it, and, with a control plane, kubectl and waiting."""
+"""Fixtures of all tiers: a valid resource with changes merged over it and, with a control plane, kubectl and waiting."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def service():
 
 @pytest.fixture
 def resource(service):
-    """The same, parsed, with the identity the API server would give it."""
+    """The same resource, parsed, with the identity that the API server would set."""
 
     def build(**spec: Any):
         identity = {"namespace": "team", "uid": "uid-1", "generation": 3}
@@ -50,7 +50,7 @@ def resource(service):
 
 @pytest.fixture(scope="session")
 def kubectl(control_plane):
-    """Run kubectl; the test looks at the exit code."""
+    """Run kubectl. The test checks the exit code."""
 
     def run(*arguments, stdin=None) -> subprocess.CompletedProcess[str]:
         return control_plane.kubectl(*arguments, stdin=stdin, check=False)
@@ -60,7 +60,7 @@ def kubectl(control_plane):
 
 @pytest.fixture
 def namespace(kubectl, request):
-    """A fresh namespace, deleted with everything in it."""
+    """A new namespace, deleted at the end with all its objects."""
     words = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:30].strip("-")
     name = f"{words}-{uuid.uuid4().hex[:6]}"
     kubectl("create", "namespace", name)
@@ -70,14 +70,14 @@ def namespace(kubectl, request):
 
 @pytest.fixture
 def eventually(kubectl):
-    """Wait until a condition holds; the bound is generous, and on failure the state of the cluster is told."""
+    """Wait until a condition holds. The time limit is generous, and a failure reports the state of the cluster."""
 
     async def wait(condition, within=240):
         deadline = time.monotonic() + within
         while True:
             failure = None
             try:
-                # Conditions call kubectl: off the loop, which also runs the stand-in.
+                # Conditions call kubectl. These calls run outside the event loop, which also runs the stand-in.
                 if await asyncio.to_thread(condition):
                     return
             except (KeyError, TypeError, IndexError, json.JSONDecodeError) as error:
@@ -86,15 +86,17 @@ def eventually(kubectl):
                 kinds = "sdservice,rayservice,raycluster,pods"
                 found = kubectl("get", kinds, "-A", "-o", "wide").stdout
                 told = kubectl("get", "sdservice,rayservice", "-A", "-o", "yaml").stdout
-                raise AssertionError(f"not within {within} s\n{found}\n{told}") from failure
-            await asyncio.sleep(0.7)  # each look starts kubectl
+                raise AssertionError(
+                    f"the condition did not hold within {within} s\n{found}\n{told}"
+                ) from failure
+            await asyncio.sleep(0.7)  # Each attempt starts kubectl.
 
     return wait
 
 
 @pytest.fixture
 def get(kubectl, namespace):
-    """The live object, or None."""
+    """Return the live object, or None."""
 
     def read(kind, name="imagine"):
         result = kubectl(
@@ -107,7 +109,7 @@ def get(kubectl, namespace):
 
 @pytest.fixture
 def preloads(kubectl, namespace):
-    """The DaemonSets that a service shares with others of its namespace, by their owners."""
+    """Return the DaemonSets that a service shares with others of its namespace, according to their owners."""
 
     def read(name="imagine"):
         selector = "app.kubernetes.io/component=preload"
@@ -134,7 +136,7 @@ def apply(kubectl, namespace):
 
 @pytest.fixture
 def told(get):
-    """(status, reason, message) of a condition, once it was computed from the latest spec; else None."""
+    """Return (status, reason, message) of a condition for the latest spec, or None while it describes an older one."""
 
     def read(kind, name="imagine"):
         live = get("sdservice", name) or {}
@@ -149,7 +151,7 @@ def told(get):
 
 @pytest.fixture
 def condition(told):
-    """(status, reason) of a condition, likewise."""
+    """Return (status, reason) of a condition for the latest spec, or None."""
 
     def read(kind, name="imagine"):
         found = told(kind, name)
@@ -159,14 +161,17 @@ def condition(told):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every example that must be refused, for tests that ask for `invalid`."""
+    """Provide every example that must be refused, for tests with the parameter `invalid`."""
     if "invalid" in metafunc.fixturenames:
         examples = yaml.safe_load((ROOT / "tests/data/invalid.yaml").read_text())
         metafunc.parametrize("invalid", examples, ids=[example["id"] for example in examples])
 
 
 class ByFile(LoadFileScheduling):
-    """A file of tests goes to one process; so do all that share a Ray, and the few of tests/faults in `make test`."""
+    """Distributes each test file to one process.
+
+    Files that share a Ray stay together, and so do those of tests/faults in `make test`.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         together = ["tests/runtime", *(["tests/faults"] if self.config.option.markexpr else [])]
@@ -175,12 +180,12 @@ class ByFile(LoadFileScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
-    """Share out the tests for `pytest -n`."""
+    """Distribute the tests for `pytest -n`."""
     return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tiers, so that no process is left with one of them at the end."""
+    """Start with the longest tiers, so that no process still runs one of them alone at the end."""
 
     def rank(item: pytest.Item) -> int:
         tier = item.path.relative_to(ROOT / "tests").parts[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the chart renders, as objects with types: a field that Kubernetes does not know is refused."""
+"""The rendered chart as typed objects. A field that Kubernetes does not know is refused."""
 
 import functools
 import json
@@ -18,20 +18,20 @@ def _rendered(values, namespace):
 
 
 class Objects:
-    """Objects of one rendering."""
+    """The objects of one rendering."""
 
     UNTYPED = frozenset({"PodMonitor", "PrometheusRule"})
-    """Kinds of the Prometheus operator, of which there are no Python classes."""
+    """Kinds of the Prometheus operator. The client has no Python classes for them."""
 
     def __init__(self, bodies):
         self.bodies = bodies
 
     def all(self, kind):
-        """Those of a kind, typed."""
+        """Return all objects of a kind, typed."""
         return [typed(body) for body in self.bodies if body["kind"] == kind]
 
     def one(self, kind, name=None):
-        """The only one, of a kind or of a name too."""
+        """Return the only object of a kind, or of a kind and name."""
         (found,) = (each for each in self.all(kind) if name in {None, each.metadata.name})
         return found
 
@@ -43,7 +43,7 @@ class Objects:
 
 
 def typed(body):
-    """The object as a class of the Kubernetes client; unknown fields are refused."""
+    """Return the object as a class of the Kubernetes client. Unknown fields are refused."""
     version = body["apiVersion"].rpartition("/")[2]
     return getattr(client, f"{version.upper()[0]}{version[1:]}{body['kind']}").model_validate(body)
 
@@ -65,7 +65,7 @@ def examples(root):
 
 @pytest.fixture(scope="session")
 def everything(examples):
-    """Values with every optional object: the examples, but nothing switched off."""
+    """Values with every optional object: the examples, with nothing disabled."""
     on = {
         "image": {"tag": ""},
         "leaderElection": True,

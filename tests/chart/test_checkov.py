@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""checkov over all that is rendered: by the chart, and by the operator for every example. No finding is left unexplained."""
+"""checkov checks all rendered objects: those of the chart, and those of the operator for every example.
+
+Every finding is explained.
+"""
 
 import re
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of a release on a real control plane, in order: install, use, test, upgrade, roll back, uninstall, again.
+"""The lifecycle of a release on a real control plane: install, use, test, upgrade, roll back, uninstall, install again.
 
-Nodes are simulated, so pods run nothing. What the operator's pod and that of `helm test` would run, this file runs: the
-command and the variables of the pod, with the token of its ServiceAccount.
+Nodes are simulated, so pods run nothing. This file runs the commands of the operator's pod and of the `helm test` pod, with
+their variables and the token of their ServiceAccount.
 """
 
 import contextlib

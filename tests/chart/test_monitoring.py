@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dashboards and alerts ask only for what is measured."""
+"""Dashboards and alerts use only metrics that exist."""
 
 import ast
 import json

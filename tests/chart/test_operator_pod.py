@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator's Deployment and what is around it."""
+"""The operator's Deployment and the objects around it."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may do what: by scope of the installation, and for users."""
+"""Permissions of the operator by scope of the installation, and permissions of users."""
 
 import pytest
 

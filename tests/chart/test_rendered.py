@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for all objects."""
+"""Rules that every rendered object obeys."""
 
 import pytest
 

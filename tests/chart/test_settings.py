@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator's settings and the values that stand for them: none is forgotten, and their defaults are the same."""
+"""Every setting of the operator has a chart value, and both have the same default."""
 
 import pytest
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real control plane, the stand-in for KubeRay and the operator, each started once per session.
 
-KUBECONFIG names a running one instead, such as that of `make cluster`, without a stand-in of its own.
+KUBECONFIG can name a running cluster instead, such as that of `make cluster`. No stand-in is started then.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ def control_plane(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def crds(control_plane):
-    """KubeRay's CRDs, ours, and of the Gateway API what KubeRay makes."""
+    """KubeRay's CRDs, those of this project, and the CRD of the Gateway API that KubeRay uses."""
     control_plane.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(gateway_crd()))
     install_crds(control_plane)
 
@@ -58,13 +58,13 @@ async def kuberay(control_plane, crds):
 
 @pytest.fixture(scope="session")
 def chart_values():
-    """Values of the chart for an operator beside the cluster: names of Services mean nothing there."""
+    """Chart values for an operator outside the cluster, which cannot resolve names of Services."""
     return {"ray": {"throughApiServer": True}}
 
 
 @pytest.fixture(scope="session")
 def account(control_plane, crds, chart_values, tmp_path_factory):
-    """Who the operator is: the ServiceAccount of the chart, with the rights that the chart grants and no others."""
+    """The operator's identity: the ServiceAccount of the chart, with exactly the rights that the chart grants."""
     return service_account(control_plane, tmp_path_factory.mktemp("account"), **chart_values)
 
 
@@ -92,7 +92,7 @@ def serving(operator, apply, service, eventually, condition):
 
 @pytest.fixture
 async def through_service(control_plane, namespace):
-    """Send a request to a Service by the API server's proxy: (status, body)."""
+    """Send a request to a Service through the API server's proxy. Return (status, body)."""
     configuration = Configuration()
     await config.load_kube_config(str(control_plane.kubeconfig), client_configuration=configuration)
     async with ApiClient(configuration) as api:
@@ -112,7 +112,10 @@ async def through_service(control_plane, namespace):
 
 @pytest.fixture
 def forbid(kubectl, namespace):
-    """Have a policy refuse objects of a kind in the namespace, with these words; gives what lifts it."""
+    """Make a policy refuse objects of a kind in the namespace with this message.
+
+    Yield a function that removes the policy.
+    """
     policies, made = [], "validatingadmissionpolicy,validatingadmissionpolicybinding"
 
     def lift():
@@ -155,7 +158,7 @@ def forbid(kubectl, namespace):
 
 @pytest.fixture
 def enforced(kubectl, namespace):
-    """Wait until the API server refuses this object: it takes a moment to know of a policy or a quota."""
+    """Wait until the API server refuses this object. A new policy or quota takes a moment to become effective."""
 
     def wait(body):
         for _ in range(200):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the API server says about a StableDiffusionService, before any operator sees it."""
+"""The API server's response to a StableDiffusionService, before the operator receives it."""
 
 import json
 import re

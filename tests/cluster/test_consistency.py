@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each field of the spec, changed on a live service: the change shows, and the way back leads to where it began.
+"""Each field of the spec is changed on a live service: the change becomes visible, and a revert restores the initial state.
 
-The fields are those of the CRD's schema, so a new one is tested from its first day. One service per field, all at
-once; the operator's own process works on them.
+The fields are those of the CRD's schema, so each new field is covered at once. Each field has its own service, and all
+services run at the same time. A real operator process reconciles them.
 """
 
 import asyncio

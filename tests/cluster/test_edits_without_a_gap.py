@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""No edit takes the last endpoint of a service that serves, and no cluster that is replaced keeps the next one waiting."""
+"""No edit removes the last endpoint of an active service, and no cluster that is being replaced delays the next one."""
 
 import asyncio
 import json

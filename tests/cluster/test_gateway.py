@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The address of a service whose requests move in steps follows its Gateway, which KubeRay makes and gives no labels."""
+"""The address of a service with an incremental upgrade follows its Gateway.
+
+KubeRay creates the Gateway without labels.
+"""
 
 import json
 

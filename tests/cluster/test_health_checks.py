@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The health checks of docs/gitops.md. Argo CD's runs in the Lua that Argo CD uses; no cluster takes part."""
+"""The health checks of docs/gitops.md, without a cluster.
+
+That of Argo CD runs in the Lua version that Argo CD uses.
+"""
 
 import json
 import re

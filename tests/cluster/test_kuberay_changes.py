@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KubeRay that is replaced by another version, or whose CRD is too old, under a running operator: conditions, and no crash."""
+"""A running operator survives a KubeRay of another version or with a CRD that is too old.
+
+Conditions report it, without a crash.
+"""
 
 import json
 

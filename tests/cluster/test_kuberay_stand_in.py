@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the recording of a real KubeRay does not show of the stand-in: fields it ignores, and Ray behind its ports."""
+"""Behaviour of the stand-in that the recording of a real KubeRay does not show: fields it ignores, and Ray behind its ports."""
 
 import base64
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two operators and one Lease: each would write its own image tag, so the RayService tells who wrote."""
+"""Two operators and one Lease. Each writes its own image tag, so the RayService shows which one wrote."""
 
 import json
 import signal

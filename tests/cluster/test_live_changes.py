@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an edit does to a service that runs: in place, by a second cluster, or not at all."""
+"""The effect of an edit on a running service: in place, by a second cluster, or none."""
 
 import json
 

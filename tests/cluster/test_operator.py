@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator as its own process, beside a real API server and the stand-in for KubeRay."""
+"""The operator as a separate process, beside a real API server and the stand-in for KubeRay."""
 
 import json
 

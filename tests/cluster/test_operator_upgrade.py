@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Another version of the operator takes over services that run, and gives them back: nothing is made anew."""
+"""Another version of the operator takes over running services, and the first one takes them back.
+
+Nothing is created again.
+"""
 
 import io
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose objects are touched: ours alone, of the namespaces that are served, with the permissions of those."""
+"""The operator changes only its own objects, in the namespaces that it serves, with the permissions of those namespaces."""
 
 import json
 import uuid

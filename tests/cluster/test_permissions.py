@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rights that the chart grants are those that the operator uses: not one more, not one less.
+"""The rights that the chart grants are exactly those that the operator uses.
 
-Every test of this folder runs the operator as the chart's ServiceAccount, and at the end none of its requests may have
-been refused (`operator` in conftest.py): a right that is missing is noticed there. The test below makes the operator do all
-that it ever does, and compares what the API server's audit log says it was allowed with what the Roles grant: a right that
-is in vain is noticed here. As both sets are equal, each right was used, and taking any one away refuses a request.
+Every test of this folder runs the operator as the chart's ServiceAccount. None of its requests may be refused until the end
+(`operator` in conftest.py), so a missing right fails there. The test below makes the operator use all its functions. It
+compares the permitted requests in the API server's audit log with the rights of the Roles, so an unused right fails here.
+Both sets are equal: each right was used, and without any one of them a request would be refused.
 """
 
 import json

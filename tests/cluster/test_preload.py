@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images on nodes: real DaemonSets, a real scheduler, and nodes of the test's own whose kubelet the test plays.
+"""Images on nodes: real DaemonSets, a real scheduler, and the test's own nodes, whose kubelet the test simulates.
 
 The simulated kubelets never pull an image of missing.example (sd_testkit's stages.yaml).
 """

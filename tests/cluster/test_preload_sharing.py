@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Preload pods that services of a namespace share, images that stay while they serve, and helpers that are refused.
+"""Preload pods that services of a namespace share, images that stay while they are in use, and helpers that are refused.
 
 The simulated kubelets never pull an image of missing.example (sd_testkit's stages.yaml), and run any other.
 """

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stand-in for KubeRay goes through every state that a real KubeRay 1.7.0 was recorded in, and through no other.
+"""The stand-in for KubeRay passes through every recorded state of a real KubeRay 1.7.0, and through no other state.
 
-The recording was sampled, the stand-in is watched: `BETWEEN` lists what a sample every 0.7 s must have missed.
+The recording consists of samples, while a watch reports every state of the stand-in. `BETWEEN` lists the states that a
+sample every 0.7 s must have missed.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An edit that is refused, beside what an earlier spec left running: Ready goes on telling of that."""
+"""An edit is refused while an earlier spec is running: Ready continues to describe the running service."""
 
 import json
 import os

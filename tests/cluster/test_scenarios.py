@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scenario list against the stand-in, so that `tests/e2e` is exercised without a cluster."""
+"""The scenario list against the stand-in. The file runs the code of `tests/e2e` without an external cluster."""
 
 import pytest
 import yaml

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the status says in the words of a real scheduler and API server, and `why` about it."""
+"""The status with messages of a real scheduler and API server, and the output of `why` about it."""
 
 import asyncio
 import base64

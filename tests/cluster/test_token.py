@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ray's token: drawn once, and anew for the next cluster where somebody asks for that by deleting it."""
+"""Ray's token is generated once. If a user deletes it, the next cluster gets a new one."""
 
 
 async def test_a_deleted_token_is_drawn_anew_for_the_next_cluster(

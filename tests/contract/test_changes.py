@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/changes.md: complete against the CRD, and each row true of what is rendered; restarts are judged by Ray."""
+"""docs/changes.md is complete against the CRD, and each row matches the rendered objects.
+
+Ray itself decides about restarts.
+"""
 
 import copy
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a distribution imports, its own constraints install; the development environment has more."""
+"""The constraints of a distribution install every package that it imports. The development environment has more."""
 
 import ast
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator tells what is wrong with a model by the class names of the runtime's errors."""
+"""The operator derives the problem of a model from the class names of the runtime's errors."""
 
 import traceback
 

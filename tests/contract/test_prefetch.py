@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a preload pod runs is what the runtime understands."""
+"""The runtime understands the command that a preload pod runs."""
 
 import json
 import subprocess

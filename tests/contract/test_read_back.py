@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A config that Ray took over reads back as no difference: by Ray's own code, from the PUT to the answer of the GET."""
+"""A config that Ray accepted reads back without a difference, by Ray's own code, from the PUT to the response of the GET."""
 
 import json
 

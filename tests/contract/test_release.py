@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a release is made of: one version everywhere, licences that are known, and a workflow that can be run dry."""
+"""The parts of a release: one version in all files, known licences, and a workflow with a dry run."""
 
 import re
 import shutil

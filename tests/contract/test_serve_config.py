@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever the operator renders for a valid resource, Ray and the runtime take over in full."""
+"""Ray and the runtime accept every Serve config that the operator renders for a valid resource, in full."""
 
 import hypothesis.strategies as st
 import uvicorn

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a replica tells of its start, the operator can read: by the names and the form of both sides."""
+"""The operator can read the start reports of replicas: both sides use the same names and format."""
 
 import json
 from dataclasses import asdict

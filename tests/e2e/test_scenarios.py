@@ -2,7 +2,7 @@
 """The scenario list against a real KubeRay: `make e2e` with KUBECONFIG set.
 
 SDSERVICE_E2E_SPEC: JSON merged over the spec of examples/cpu.yaml, such as an image that the nodes can pull.
-SDSERVICE_E2E_INSTALLED: set where the operator runs in the cluster; else this checkout's runs beside the tests.
+SDSERVICE_E2E_INSTALLED: set if the operator runs in the cluster. Otherwise the tests start the operator of this checkout.
 """
 
 import json

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A control plane of their own, since these tests stop it; an operator per test, which serves one namespace.
+"""A separate control plane, since these tests stop it.
 
-The stand-in for KubeRay is a process of its own, and does not go through the proxy.
+Each test has its own operator, which serves one namespace.
+
+The stand-in for KubeRay is a separate process, and does not use the proxy.
 """
 
 import asyncio
@@ -52,7 +54,7 @@ async def witness(control_plane):
 
 
 def opener(ended, control_plane, server, witness, folder):
-    """What opens lanes that are closed with `ended`."""
+    """A function that opens lanes. `ended` closes them."""
     numbers = itertools.count()
 
     async def make_namespace():
@@ -75,14 +77,14 @@ def opener(ended, control_plane, server, witness, folder):
 
 @pytest.fixture
 async def open_lane(control_plane, server, witness, tmp_path):
-    """Open a lane: a namespace, a proxy, an operator; with more in the operator's environment."""
+    """Open a lane: a namespace, a proxy and an operator with additional environment variables."""
     async with AsyncExitStack() as ended:
         yield opener(ended, control_plane, server, witness, tmp_path)
 
 
 @pytest.fixture(scope="session")
 async def standing(control_plane, server, witness, tmp_path_factory):
-    """Lanes that outlive a test, and in `served` the latest with its service."""
+    """Lanes that outlive a test. `served` has the latest one with its service."""
     async with AsyncExitStack() as ended:
         folder = tmp_path_factory.mktemp("standing")
         yield SimpleNamespace(open_lane=opener(ended, control_plane, server, witness, folder), served=None)
@@ -90,7 +92,10 @@ async def standing(control_plane, server, witness, tmp_path_factory):
 
 @pytest.fixture
 async def served(standing):
-    """A lane with a service in it: the lane, its name, its end. They are those of the last test where that can be mended."""
+    """A lane with a service: the lane, its name, its end state.
+
+    The lane of the last test is reused if it can be repaired.
+    """
     if standing.served is not None:
         lane, name, wanted = standing.served
         try:
@@ -114,7 +119,7 @@ async def lane(open_lane):
 
 @pytest.fixture
 def figure(record_property):
-    """Tell a figure of a row of docs/faults.md; all of them are printed at the end."""
+    """Report a figure for a row of docs/faults.md. All figures are printed at the end."""
 
     def tell(row, text):
         record_property("figure", f"{row}: {text}")
@@ -124,7 +129,7 @@ def figure(record_property):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """All of them together take half an hour: `make test` takes those that are quick."""
+    """Select the quick tests for `make test`: all of them together take half an hour."""
     for item in items:
         if item.path.parent == Path(__file__).parent and "quick" not in item.keywords:
             item.add_marker("slow")

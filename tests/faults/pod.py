@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python pod.py TOKEN_FILE`: the operator as in a pod, whose API server is that of KUBECONFIG.
+"""`python pod.py TOKEN_FILE`: the operator as in a pod, with the API server of KUBECONFIG.
 
-A pod finds its token, the authority and the API server at fixed places; here they are moved.
+A pod reads its token, the authority and the API server's address from fixed paths. This script changes these paths.
 """
 
 import os

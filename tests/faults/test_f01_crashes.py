@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""F1: the operator is killed at a write, or its reply is lost; for every write of every change of a service."""
+"""F1: the operator is killed at a write, or its reply is lost, for every write of every change of a service."""
 
 import asyncio
 

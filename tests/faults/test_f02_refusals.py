@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""F2 to F5 and F20: an API server that fails, is busy, sees conflicts, hangs, or refuses for good."""
+"""F2 to F5 and F20: an API server that fails, is busy, reports conflicts, hangs, or refuses for good."""
 
 import asyncio
 import json

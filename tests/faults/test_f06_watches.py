@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""F6 to F9 and F11: watches that break off, forget, fail, fall silent, repeat, reorder and leave out."""
+"""F6 to F9 and F11: watches that disconnect, lose history, fail, go silent, or repeat, reorder and omit events."""
 
 import asyncio
 

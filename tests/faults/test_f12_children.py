@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""F10, F12, F14 and F15: children that others touch, reads of yesterday, namespaces that go, services that change hands."""
+"""F10, F12, F14 and F15: children that others change, stale reads, namespaces that are deleted, services that change owners."""
 
 import asyncio
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""F13, F18 and F19: kinds that go and come, an API server and an etcd that die, and no webhook that could be down."""
+"""F13, F18 and F19: kinds that are removed and added, crashes of API server and etcd, and no webhook that could be down."""
 
 import asyncio
 import json

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""F16 and F17: two operators and one Lease, of which one sleeps, or whose clock is wrong; who wrote when is told by proxies."""
+"""F16 and F17: two operators and one Lease.
+
+One of them sleeps, or its clock is wrong. Proxies record their writes.
+"""
 
 import asyncio
 import signal

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""F22: random lives of services end as if the last spec had been applied to nothing; large and odd ones end at the schema."""
+"""F22: random lifecycles of services end as if only the last spec had been applied.
+
+The schema refuses large and odd specs.
+"""
 
 import asyncio
 import json

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""F23 to F25: services that trouble only themselves, and many of them; what it costs the others is measured in one run."""
+"""F23 to F25: services with problems affect only themselves, also when there are many.
+
+One run measures the cost for the others.
+"""
 
 import asyncio
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""F27: pods of some services that answer every way an answer can be wrong, beside others that are as they should be."""
+"""F27: pods of some services send every malformed response, beside other services with correct pods."""
 
 import asyncio
 import re

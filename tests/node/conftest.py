@@ -13,13 +13,15 @@ from sd_testkit.node import NODE, obstacle
 from sd_testkit.node.cluster import real_cluster
 from sd_testkit.node.layers import marked_layer
 
-GPUS = 8  # pods of a test that is over may hold theirs a little longer
+GPUS = 8  # Pods of a test that has ended may keep their resources a little longer.
 
 
 def pytest_collection_modifyitems(items):
-    """Say once why these are skipped."""
+    """Report once why these tests are skipped."""
     asked = os.environ.get("SDSERVICE_NODE") == "1"
-    reason = obstacle() if asked else "a real node takes root and more programs: make node builds and runs it"
+    reason = (
+        obstacle() if asked else "a real node needs root and more programs; `make node` builds and runs it"
+    )
     for item in items:
         if reason and item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.skip(reason))
@@ -27,7 +29,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module")
 async def real(tmp_path_factory):
-    """The cluster with the node; a file of tests may have another one."""
+    """The cluster with the node. A test file may use a different one."""
     async with real_cluster(tmp_path_factory.mktemp("real"), GPUS) as running:
         yield running
         sys.stdout.write(running.operator.log()[-20000:])
@@ -45,14 +47,14 @@ def kubectl(control_plane):
 
 @pytest.fixture
 def namespace(kubectl, namespace):
-    """It refuses pods that are not restricted."""
+    """A namespace that refuses pods that are not restricted."""
     kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     return namespace
 
 
 @pytest.fixture
 def on_node(service):
-    """A service whose head and workers belong on the real node, with an image of the registry."""
+    """A service with its head and workers on the real node, and an image of the registry."""
 
     def build(tag, **spec):
         place = {
@@ -68,7 +70,7 @@ def on_node(service):
 
 @pytest.fixture
 def pods(kubectl, namespace):
-    """Pods with a label, those that are on their way out left out."""
+    """Return the pods with a label, except those that are being deleted."""
 
     def find(selector):
         listed = kubectl("get", "pods", "-n", namespace, "-l", selector, "-o", "json").stdout
@@ -79,7 +81,7 @@ def pods(kubectl, namespace):
 
 @pytest.fixture
 def messages(kubectl, namespace):
-    """Messages of the Events about a pod, by reason."""
+    """Return the messages of the Events about a pod, by reason."""
 
     def find(pod):
         about = f"involvedObject.uid={pod['metadata']['uid']}"
@@ -91,13 +93,13 @@ def messages(kubectl, namespace):
 
 @pytest.fixture
 def tag():
-    """One that no other test has pulled."""
+    """A tag that no other test has pulled."""
     return uuid.uuid4().hex[:8]
 
 
 @pytest.fixture
 def push(real, tmp_path):
-    """Push the worker's image by a tag, with layers that no other tag has; return its digest."""
+    """Push the worker's image with a tag, and with layers that no other tag has. Return its digest."""
 
     def send(tag):
         layer = tmp_path / f"{tag}.tar.gz"
@@ -110,5 +112,5 @@ def push(real, tmp_path):
 
 @pytest.fixture
 def preloaded(get):
-    """status.preload of the runtime image."""
+    """Return status.preload of the runtime image."""
     return lambda: get("sdservice")["status"]["preload"]["images"][0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in the images, and what an upgrade of them moves."""
+"""The content of the images, and the bytes that an upgrade of them transfers."""
 
 import shutil
 

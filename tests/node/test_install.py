@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The project's images on a real node, by the chart, from nothing to a picture: what a platform team and a user do.
+"""The project's images and chart on a real node, from an empty cluster to a picture: the steps of a platform team and a user.
 
-Real are the operator's pod with its permissions, every pod of the service with Ray in it, kube-proxy and names; a stand-in
-makes those pods as KubeRay does (`sd_testkit.kuberay.ray_pods`).
+The operator's pod with its permissions, every pod of the service with its Ray, kube-proxy and DNS are real. A stand-in
+creates the service's pods as KubeRay does (`sd_testkit.kuberay.ray_pods`).
 """
 
 import asyncio

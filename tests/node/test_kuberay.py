@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scenario list on a real node with a real KubeRay, real Ray and our images: `make node KUBERAY=... KUBERAY_MANIFESTS=...`.
+"""The scenario list on a real node with real KubeRay, real Ray and the project's images.
 
-Beside each scenario the truth meter asks for a picture once a second. Printed are seconds and shares; what KubeRay does
-is recorded into the folder that SDSERVICE_RESULTS names (default: .cache/kuberay).
+The command is `make node KUBERAY=... KUBERAY_MANIFESTS=...`.
+
+Beside each scenario the truth meter requests a picture once a second. The test prints seconds and shares. A tracer records
+KubeRay's changes into the folder that SDSERVICE_RESULTS names (default: .cache/kuberay).
 """
 
 import asyncio

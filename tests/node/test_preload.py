@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image preload where a real kubelet and containerd pull from a real registry; Ray in the pods is simulated."""
+"""Image preload with a real kubelet and containerd that pull from a real registry. Ray in the pods is simulated."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An image of a registry that wants a password, where a real kubelet and containerd ask for it."""
+"""An image of a registry with a password. A real kubelet and containerd pull it."""
 
 import base64
 

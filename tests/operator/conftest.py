@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One service that serves, as its children and Ray tell of it; tests change what they are about."""
+"""A service that serves, with its children and Ray's responses. Each test changes the parts it is about."""
 
 import asyncio
 import selectors
@@ -22,7 +22,7 @@ CLUSTER = "imagine-abcde"
 
 
 class Scene:
-    """Builds observations and computes conditions from them."""
+    """Builds snapshots and computes conditions from them."""
 
     now = NOW
     cluster = CLUSTER
@@ -40,7 +40,7 @@ class Scene:
         self._resource = resource
 
     def snapshot(self, view=None, pods=None, serve=None, cluster=CLUSTER, **more):
-        """What is observed; `serve` is what Ray tells of `cluster`."""
+        """Return a snapshot. `serve` is Ray's report about `cluster`."""
         reading = serve if serve is None or isinstance(serve, Reading) else Reading(serve, NOW)
         return Snapshot(
             view or self.view,
@@ -50,7 +50,7 @@ class Scene:
         )
 
     def serve(self, status="RUNNING", model=1, target=None, ingress=1, message="", spec=None):
-        """Ray running the config of the spec."""
+        """Return the state of a Ray that runs the config of the spec."""
         application = serve_config((spec or self._resource()).spec)["applications"][0]
         configs = {each["name"]: each for each in application["deployments"]}
         target = model if target is None else target
@@ -65,23 +65,23 @@ class Scene:
         )
 
     def conditions(self, snapshot, resource=None, now=NOW):
-        """Conditions by type."""
+        """Return the conditions by type."""
         computed = status.compute(resource or self._resource(), snapshot, "image:1", Status(), now)
         return {condition.type: condition for condition in computed.conditions}
 
     def told(self, kind, snapshot, resource=None, now=NOW):
-        """(status, reason) of one condition."""
+        """Return (status, reason) of one condition."""
         found = self.conditions(snapshot, resource, now)[kind]
         return found.status, found.reason
 
     @staticmethod
     def stale(state):
-        """The same, remembered."""
+        """Return the same state, as an old response."""
         return Reading(state, NOW, fresh=False)
 
     @staticmethod
     def but(view, **changes):
-        """A view or pod with changes."""
+        """Return a view or pod with changes."""
         return replace(view, **changes)
 
 
@@ -92,7 +92,10 @@ def scene(resource):
 
 @pytest.fixture
 def http_server():
-    """Answer GETs on this machine with what a function makes of their headers, code and body; gives address and paths."""
+    """Answer GETs with the code and body that a function computes from the headers.
+
+    Yield the address and the requested paths.
+    """
     with ExitStack() as ended:
 
         def start(answer):
@@ -109,7 +112,7 @@ def http_server():
                     self.wfile.write(body)
 
                 def log_message(self, *_):
-                    """Quiet."""
+                    """Write no log."""
 
             server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
             ended.callback(server.server_close)
@@ -121,7 +124,7 @@ def http_server():
 
 
 class _NoWaiting(selectors.DefaultSelector):
-    """A selector that moves a clock where it should wait."""
+    """A selector that advances a clock in place of a wait."""
 
     def __init__(self):
         super().__init__()
@@ -133,7 +136,10 @@ class _NoWaiting(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose seconds pass as fast as it has nothing to do: hours of timers in a moment, always the same."""
+    """An event loop with virtual time.
+
+    Its clock jumps to the next timer when idle, so hours pass in a moment and runs are repeatable.
+    """
 
     def __init__(self):
         self._clock = _NoWaiting()
@@ -145,7 +151,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 @pytest.fixture
 def in_virtual_time():
-    """Run a coroutine to its end in a loop of its own, whose clock waits for nobody."""
+    """Run a coroutine to its end in a separate loop with virtual time."""
 
     def run(coroutine):
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request for all who ask at the same time."""
+"""One request serves all callers that need it at the same time."""
 
 import asyncio
 

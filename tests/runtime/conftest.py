@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quick start on a real Ray on this machine, brought up once for all tests as `sdservice run` does it."""
+"""The quick start on a real Ray on this machine. The code of `sdservice run` starts it once for all tests."""
 
 import asyncio
 import io
@@ -22,7 +22,7 @@ _MOST_REQUESTS = 240
 
 
 class RunningService:
-    """A local service in an event loop of its own, since its tests are plain functions."""
+    """A local service with its own event loop, since its tests are plain functions."""
 
     def __init__(self, body):
         self.body = body
@@ -60,7 +60,7 @@ class RunningService:
         self.do(until_running())
 
     def put(self, config):
-        """PUT a Serve config, whatever becomes of it."""
+        """PUT a Serve config, without a wait for the result."""
 
         async def send():
             async with self._dashboard() as dashboard:
@@ -69,7 +69,7 @@ class RunningService:
         self.do(send())
 
     def application(self):
-        """The state of the application, as the operator reads it."""
+        """Return the state of the application, as the operator reads it."""
 
         async def read():
             async with self._dashboard() as dashboard:
@@ -81,7 +81,7 @@ class RunningService:
         return ray_dashboard.connect(self.local.ray.dashboard, self.local.ray.token)
 
     def replicas(self, deployment="model"):
-        """Replicas of a deployment, as Serve's dashboard tells of them."""
+        """Return the replicas of a deployment, as Serve's dashboard reports them."""
         ray = self.local.ray
         answer = httpx.get(
             f"{ray.dashboard}/api/serve/applications/", headers={"Authorization": f"Bearer {ray.token}"}
@@ -90,7 +90,7 @@ class RunningService:
 
 
 class Load:
-    """Requests for short pictures that come whenever they do, answered or not; so many at most."""
+    """Requests for small images at fixed times, with or without earlier responses. Their number is limited."""
 
     def __init__(self, url, steps, per_second):
         limits = httpx.Limits(max_connections=_MOST_REQUESTS)
@@ -129,7 +129,7 @@ class Load:
 
 @pytest.fixture(scope="session")
 def load():
-    """Load on a URL while a block runs; its answers' status codes afterwards."""
+    """Put load on a URL while a block runs. The status codes of its responses are available afterwards."""
     return Load
 
 
@@ -143,7 +143,7 @@ def running(root):
 
 @pytest.fixture
 def apply_limits(running):
-    """Apply other limits to both deployments of the quick start; its own come back at the end."""
+    """Apply other limits to both deployments of the quick start. The original limits return at the end."""
 
     def apply(**limits):
         whole = serving.local_config(running.resource, running.port)
@@ -164,7 +164,10 @@ def http(running):
 
 @pytest.fixture(scope="session")
 def eventually():
-    """Wait until a condition holds; minutes, since a replica may have to load. `told` is asked what there was instead."""
+    """Wait until a condition holds.
+
+    The wait can take minutes, since a replica may have to load. `told` reports the actual state.
+    """
 
     def wait(condition, told=lambda: None):
         deadline = time.monotonic() + 400
@@ -177,7 +180,7 @@ def eventually():
 
 @pytest.fixture(scope="session")
 def difference():
-    """Largest difference of two PNG files in any pixel and channel, 0 to 255; 1 or 2 is rounding."""
+    """Return the largest difference of two PNG files in any pixel and channel, 0 to 255. 1 or 2 is rounding."""
 
     def largest(first, second):
         one, other = (np.asarray(Image.open(io.BytesIO(each))).astype(int) for each in (first, second))
@@ -188,7 +191,7 @@ def difference():
 
 @pytest.fixture(scope="session")
 def looks():
-    """What is in a PNG file of one shape on a plain background, by its pixels alone.
+    """Measure the content of a PNG file with one shape on a plain background, from its pixels alone.
 
     Returns:
         background: mean colour of the border (r, g, b), 0 to 255.

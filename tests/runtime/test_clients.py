@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients that others wrote, unmodified, against the real application."""
+"""Third-party clients, unmodified, against the real application."""
 
 import base64
 import io

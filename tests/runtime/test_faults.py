@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lost replica, and what the ingress tells of it all."""
+"""A lost replica, and the ingress's report about it."""
 
 import os
 import re

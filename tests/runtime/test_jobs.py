@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs, cached pictures and clients that leave, on the real application."""
+"""Jobs, cached images and clients that disconnect, on the real application."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

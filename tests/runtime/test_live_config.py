@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What another Serve config does to the running service: new limits, a full queue, no replica at all."""
+"""The effect of a changed Serve config on the running service: new limits, a full queue, no replica at all."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

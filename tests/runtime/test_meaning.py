@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundled model over HTTP: pictures show what prompts say, told by their pixels alone."""
+"""The bundled model over HTTP: images match their prompts, measured from their pixels alone."""
 
 import io
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes that no HTTP library sends, through a real Serve proxy; `tests/serve_runtime/api/test_raw.py` has all of them."""
+"""Bytes that no HTTP library sends, through a real Serve proxy.
+
+`tests/serve_runtime/api/test_raw.py` has all cases.
+"""
 
 import json
 import socket

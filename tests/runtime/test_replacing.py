@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replicas come, go and are replaced under load, and no request that was accepted is lost."""
+"""Replicas are added, removed and replaced under load, and no accepted request is lost."""
 
 import copy
 import itertools

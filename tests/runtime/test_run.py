@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sdservice run` as a user runs it: own process, real exit codes, nothing left behind."""
+"""`sdservice run` as a user runs it: a separate process, real exit codes, and no leftovers."""
 
 import os
 import signal

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Serve application over HTTP: real Ray, real pipeline, real pictures."""
+"""The Serve application over HTTP: real Ray, real pipeline, real images."""
 
 import base64
 from concurrent.futures import ThreadPoolExecutor

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundled model and a tiny SDXL, each loaded once, and a studio that tests drive tick by tick."""
+"""The bundled model and a tiny SDXL, each loaded once, and a runner that tests advance tick by tick."""
 
 import json
 import logging
@@ -25,12 +25,12 @@ from sd_testkit import fake_cuda
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads():
-    """Small matrices gain nothing from threads, and other programs may use the cores."""
+    """Limit torch to few threads. Small matrices gain nothing from threads, and other programs may use the cores."""
     torch.set_num_threads(1)
 
 
 class Clock:
-    """Stands still until a test sets it."""
+    """A clock that changes only when a test sets it."""
 
     now = 0.0
 
@@ -45,7 +45,10 @@ def clock():
 
 @pytest.fixture
 def lines(caplog):
-    """Log lines of the runtime, as a replica writes them: threads of other tiers may log in this process too."""
+    """Return log lines of the runtime, in the format of a replica.
+
+    Threads of other tiers may log in this process too.
+    """
     caplog.set_level(logging.INFO, "sd_runtime")
 
     def read():
@@ -80,7 +83,7 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def text_encoder(tokenizer):
-    """A tiny random CLIP of a class."""
+    """Return a tiny random CLIP of a class."""
 
     def build(kind):
         config = transformers.CLIPTextConfig(
@@ -101,7 +104,7 @@ def text_encoder(tokenizer):
 
 @pytest.fixture(scope="session")
 def vae():
-    """A tiny random VAE of so many latent channels, a cell of eight pixels each."""
+    """Return a tiny random VAE with this number of latent channels. Each cell covers eight by eight pixels."""
 
     def build(channels, **extra):
         return diffusers.AutoencoderKL(
@@ -150,7 +153,7 @@ def xl_model(xl_folder):
 
 @pytest.fixture(scope="session")
 def wide_model(tmp_path_factory, tokenizer, text_encoder, vae):
-    """A random Stable Diffusion with eight latent channels, distilled to be told its guidance."""
+    """A random Stable Diffusion with eight latent channels, distilled to take its guidance as an input."""
     torch.manual_seed(0)
     pipeline = diffusers.StableDiffusionPipeline(
         vae=vae(8),
@@ -169,7 +172,7 @@ def wide_model(tmp_path_factory, tokenizer, text_encoder, vae):
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory, tokenizer, text_encoder, vae):
-    """A random Stable Diffusion, the smallest there is."""
+    """A random Stable Diffusion of the smallest possible size."""
     torch.manual_seed(0)
     pipeline = diffusers.StableDiffusionPipeline(
         vae=vae(4),
@@ -187,7 +190,7 @@ def tiny_folder(tmp_path_factory, tokenizer, text_encoder, vae):
 
 
 class Bench:
-    """A studio under test."""
+    """A runner under test."""
 
     def __init__(self, model, observer):
         self.model = model
@@ -206,25 +209,25 @@ class Bench:
         return joined
 
     def run(self):
-        """Tick until all is done; the failures so far, in order."""
+        """Tick until all work is done. Return the failures so far, in order."""
         while self.runner.tasks():
             self._failed += self.runner.tick().failed
         failed, self._failed = self._failed, []
         return failed
 
     def latents(self, *requests):
-        """What becomes of requests that arrive together."""
+        """Return the latents of requests that arrive together."""
         joined = self.join(*requests)
         assert self.run() == []
         return [each.trajectory.latents for each in joined]
 
     def stock(self, request, scheduler=None, **told):
-        """What the pipeline's own call makes of a request.
+        """Return the result of the pipeline's own call for a request.
 
         Args:
-            request: what to draw.
-            scheduler: draw with it.
-            told: further arguments of the call; encodings take the place of the prompts.
+            request: the request.
+            scheduler: the scheduler to use.
+            told: additional arguments of the call; encodings replace the prompts.
         """
         pipeline = self.model.pipeline
         own = pipeline.scheduler
@@ -255,7 +258,7 @@ def bench():
 
 @pytest.fixture
 def unet_calls():
-    """The rows of each call of a model's UNet."""
+    """Record the rows of each call of a model's UNet."""
     handles = []
 
     def count(model):
@@ -270,7 +273,7 @@ def unet_calls():
 
 
 class Counting(Silent):
-    """Remembers what it is told."""
+    """Records its calls."""
 
     def __init__(self):
         self.loads, self.steps, self.phases, self.outcomes, self.coded = [], [], [], [], [0, 0]
@@ -307,21 +310,25 @@ async def engine(model, observer):
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """A CUDA that the runtime finds on this machine; its threads are followed, and no race is left."""
+    """A simulated CUDA device that the runtime finds on this machine.
+
+    The device follows the runtime's threads, and the test fails on a race.
+    """
     found, enter, start = fake_cuda.install(monkeypatch), Device.enter, DiffusionEngine.__init__
 
     def entered(self, work):
         enter(self, work)
-        if work not in {"loading", "noise"}:  # noise is drawn on the host
+        if work not in {"loading", "noise"}:  # The host generates the noise.
             found.follow()
 
     def started(self, *given):
-        found.leave()  # the thread that loaded the model is that of the event loop now, and computes nothing
+        found.leave()  # The thread that loaded the model is now that of the event loop, and it computes nothing.
         start(self, *given)
 
     monkeypatch.setattr(Device, "enter", entered)
     monkeypatch.setattr(DiffusionEngine, "__init__", started)
-    monkeypatch.setattr(Device, "prefer_kernels", lambda _: None)  # it would order them for the whole process
+    # This setting would order them for the whole process.
+    monkeypatch.setattr(Device, "prefer_kernels", lambda _: None)
     monkeypatch.setattr(device, "best", lambda: "cuda")
     yield found
     found.leave()

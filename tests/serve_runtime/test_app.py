@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The application graph; nothing here starts Ray."""
+"""The application graph. No test here starts Ray."""
 
 import pytest
 from pydantic import ValidationError

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a client gets from Serve's proxy where the ingress gives nothing."""
+"""The response of Serve's proxy to a client if the ingress gives none."""
 
 import httpx
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each fault does what its name says, to the requests it is for and to no others; all else passes through unchanged."""
+"""Each fault has its effect on the matching requests only. All other requests pass through unchanged."""
 
 import asyncio
 import json

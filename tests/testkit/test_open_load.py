@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the open-loop load makes of what a server does."""
+"""The outcomes that the open-loop load derives from a server's behaviour."""
 
 import asyncio
 

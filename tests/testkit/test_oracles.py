@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each oracle sees what it is for, says it in words, and is silent otherwise."""
+"""Each oracle finds its violation and describes it, and is silent otherwise."""
 
 import copy
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tunnel leads to the server of a pod and port, and nowhere else."""
+"""The tunnel leads to the server of a pod and port, and to no other address."""
 
 import asyncio
 from ipaddress import IPv4Network

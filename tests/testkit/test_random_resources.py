@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random specs keep the bounds of the schema they are drawn from, unless they are to break them."""
+"""Random specs keep the bounds of their schema, unless they must break them."""
 
 import jsonschema
 import pytest

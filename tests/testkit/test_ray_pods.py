@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods around the templates of our RayService, as KubeRay makes them where Ray is to run."""
+"""Pods around the templates of the rendered RayService, as KubeRay creates them for a real Ray."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What recordings of a real KubeRay show, as `sd_testkit.truth.recording` reads them."""
+"""Recordings of a real KubeRay, as `sd_testkit.truth.recording` reads them."""
 
 from sd_testkit.truth.recording import GONE, from_trace
 

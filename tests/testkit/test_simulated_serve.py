@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Simulated Serve does what Ray 2.60 was seen doing; what is noted here was run on a real one."""
+"""Simulated Serve behaves like Ray 2.60. A real Ray gave the behaviour that these tests expect."""
 
 import pytest
 

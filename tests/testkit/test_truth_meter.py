@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The truth meter counts what it says it counts."""
+"""The truth meter counts correctly."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command that trains the bundled model, cut down to a minute."""
+"""The command that trains the bundled model, reduced to a minute."""
 
 import json
 import os

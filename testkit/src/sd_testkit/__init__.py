@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real control plane on this machine and a stand-in for KubeRay, for tests and for playing by hand."""
+"""A real Kubernetes control plane on this machine and a stand-in for KubeRay, for tests and manual experiments."""

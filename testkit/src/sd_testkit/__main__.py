@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 @app.command()
 def build(
-    node: Annotated[bool, typer.Option("--node", help="And those of a real node.")] = False,
+    node: Annotated[bool, typer.Option("--node", help="Also build the programs of a real node.")] = False,
 ) -> None:
     """Build every program of the tests into the cache."""
     for program in (*programs.PROGRAMS, *(programs.NODE_PROGRAMS if node else ())):
@@ -35,26 +35,30 @@ def build(
 
 
 @app.command()
-def program(name: Annotated[str, typer.Argument(help="Such as helm.")]) -> None:
-    """Build one program into the cache, and say where it is."""
+def program(name: Annotated[str, typer.Argument(help="Name of the program, such as helm.")]) -> None:
+    """Build one program into the cache, and print its path."""
     print(programs.ensure(name))
 
 
 @app.command()
 def packages() -> None:
-    """Name the packages of Debian that a real node and the building of images need."""
+    """Print the Debian packages that a real node and image builds need."""
     print(*host.PACKAGES, *store.PACKAGES)
 
 
 @app.command()
 def node(
-    outcome: Annotated[str, typer.Argument(help="What became of it, where it was tried.")] = "",
+    outcome: Annotated[str, typer.Argument(help="Outcome of the run, if the node was tried.")] = "",
     *,
     obstacle: Annotated[
-        bool, typer.Option("--obstacle", help="Say only why this host cannot run one; nothing where it can.")
+        bool,
+        typer.Option(
+            "--obstacle",
+            help="Print only the reason why this host cannot run a real node. Print nothing if it can.",
+        ),
     ] = False,
 ) -> None:
-    """Say in one line whether the real node was tried, and why not."""
+    """Print in one line whether this run tried the real node, and the reason if not."""
     if obstacle:
         print(host.obstacle(), end="")
         return
@@ -67,30 +71,30 @@ def node(
 
 @app.command()
 def chart() -> None:
-    """Write values.yaml and values.schema.json of the Helm chart."""
+    """Write `values.yaml` and `values.schema.json` of the Helm chart."""
     (CHART / "values.yaml").write_text(values_yaml())
     (CHART / "values.schema.json").write_text(values_schema())
 
 
 @app.command()
 def up() -> None:
-    """Start a control plane with CRDs, operator and stand-in for KubeRay."""
+    """Start a control plane with the CRDs, the operator and the stand-in for KubeRay."""
     print(playground.up())
 
 
 @app.command()
 def down() -> None:
-    """End it."""
+    """Stop everything that `up` started."""
     playground.down()
 
 
 @app.command()
 def images(
     remove: Annotated[
-        bool, typer.Option("--remove", help="Remove them, and what they were built from.")
+        bool, typer.Option("--remove", help="Remove the images and the data from which they were built.")
     ] = False,
 ) -> None:
-    """Build the images, and say how large their layers are."""
+    """Build the images, and print the size of their layers."""
     store = Store(programs.cache() / "images")
     if remove:
         store.remove()
@@ -110,7 +114,7 @@ def images(
 def kuberay(
     pod_network: Annotated[Path, typer.Argument(help="Socket through which the API server dials pods.")],
 ) -> None:
-    """Run the stand-in for KubeRay, and the Ray in its pods, on the cluster that KUBECONFIG names."""
+    """Run the stand-in for KubeRay, with simulated Ray pods, against the cluster that KUBECONFIG names."""
     asyncio.run(_kuberay(pod_network))
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""checkov, which lints Kubernetes objects: installed once, from hashed constraints, into an environment of its own."""
+"""checkov, the linter for Kubernetes objects.
+
+checkov is installed once, from hashed constraints, into a separate environment.
+"""
 
 import fcntl
 import hashlib
@@ -16,7 +19,7 @@ _CONSTRAINTS = ROOT / "tools" / "checkov" / "constraints.txt"
 
 
 class Finding(NamedTuple):
-    """A rule that an object breaks; objects are named KIND.NAMESPACE.NAME."""
+    """One rule that an object breaks. Objects are named KIND.NAMESPACE.NAME."""
 
     rule: str
     about: str
@@ -24,15 +27,15 @@ class Finding(NamedTuple):
 
 
 def ensure() -> Path:
-    """The command, installed where it is not yet.
+    """Return the path of the checkov command, and install checkov first if it is missing.
 
     Raises:
-        CalledProcessError: it cannot be installed; uv's words are on standard error.
+        CalledProcessError: the installation failed; the message of uv is on standard error.
     """
     target = cache() / "checkov" / hashlib.sha256(_CONSTRAINTS.read_bytes()).hexdigest()[:16]
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs install once
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Two test runs may start the installation at the same time.
         if not (target / "done").exists():
             shutil.rmtree(target, ignore_errors=True)
             uv = [sys.executable, "-m", "uv"]
@@ -44,10 +47,10 @@ def ensure() -> Path:
 
 
 def findings(folder: Path) -> set[Finding]:
-    """What it finds in the YAML files of a folder.
+    """Return the findings of checkov for the YAML files of a folder.
 
     Raises:
-        RuntimeError: it cannot read a file.
+        RuntimeError: checkov cannot read a file.
     """
     arguments = [
         "--directory",
@@ -64,7 +67,7 @@ def findings(folder: Path) -> set[Finding]:
     told = json.loads(result.stdout)
     unread = told.get("results", {}).get("parsing_errors", [])
     if unread or not told.get("summary", {}).get("passed"):
-        raise RuntimeError(f"checkov read nothing of {unread or folder}: {result.stderr[-2000:]}")
+        raise RuntimeError(f"checkov cannot read {unread or folder}: {result.stderr[-2000:]}")
     return {
         Finding(each["check_id"], each["resource"], each["check_name"])
         for each in told["results"]["failed_checks"]

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A CUDA that this machine lacks: its operators run on the CPU, and what CUDA leaves to its user is checked.
+"""A simulated CUDA device for machines without one.
 
-Work on a stream happens in order; work on two streams happens in any order, unless an event, a wait or a look of the host
-says otherwise. Each stream and each thread therefore has a vector clock, and each storage remembers who wrote and read it.
-What could be overtaken is a race, and is noted; so is memory that is given back while a stream uses it of which the
-allocator was not told.
-A graph records the operators of its capture and runs them again with what its inputs hold then; the host may not look at a
-result within a capture. Memory is counted by no one: tests set what is free.
+The device runs operators on the CPU and checks stream synchronisation.
+
+Work on one stream happens in order. Work on two streams happens in any order, unless an event, a wait or a read by
+the host orders it. Each stream and each thread therefore has a vector clock, and each storage records its readers and
+writers. An access that another stream could overtake is a race, and the device records it. The device also records
+memory that is freed while a stream still uses it and the allocator has no record of that use.
+A graph records the operators of its capture and replays them on the current content of its inputs. The host cannot
+read a result within a capture. The device does not count memory: tests set the free amount.
 """
 
 import itertools
@@ -31,15 +33,15 @@ Clock = Counter[int]
 
 @dataclass
 class Use:
-    """Who uses a storage.
+    """The streams that use a storage.
 
     Attributes:
-        home: the stream it was allocated on.
+        home: the stream on which the storage was allocated.
         written: stream and time of the last write.
-        reads: since then, by stream.
-        recorded: streams that the allocator was told of.
-        uses: the last time of each stream.
-        tensors: how many there are.
+        reads: time of the reads since the last write, by stream.
+        recorded: streams that were reported to the allocator.
+        uses: time of the last use, by stream.
+        tensors: number of tensors that share the storage.
     """
 
     home: int
@@ -51,12 +53,12 @@ class Use:
 
 
 class Cuda:
-    """The device.
+    """The simulated device.
 
     Attributes:
-        races: what went wrong, in words; a test expects it to be empty.
-        captured, replayed: numbers of graphs.
-        waits: events that a thread has waited for.
+        races: errors found, as messages. A test expects an empty list.
+        captured, replayed: number of graphs captured and replayed.
+        waits: number of events that a thread has waited for.
         free: bytes that are free.
     """
 
@@ -70,11 +72,11 @@ class Cuda:
         self._lock = threading.RLock()
         self.default = Stream(self)
 
-    # What belongs to a thread.
+    # State of a thread.
 
     @property
     def current(self) -> "Stream":
-        """The stream of this thread."""
+        """The current stream of this thread."""
         return getattr(self._local, "stream", self.default)
 
     @current.setter
@@ -83,7 +85,7 @@ class Cuda:
 
     @property
     def host(self) -> Clock:
-        """What this thread has seen happen."""
+        """The clock of this thread: the work that it knows to be complete."""
         if not hasattr(self._local, "host"):
             self._local.host = Counter()
         host: Clock = self._local.host
@@ -91,7 +93,7 @@ class Cuda:
 
     @property
     def capture(self) -> "Graph | None":
-        """The graph that this thread captures."""
+        """The graph that this thread is capturing."""
         return getattr(self._local, "capture", None)
 
     @capture.setter
@@ -99,18 +101,18 @@ class Cuda:
         self._local.capture = graph
 
     def follow(self) -> None:
-        """See the operators of this thread from now on."""
+        """Start to record the operators of this thread."""
         if not hasattr(self._local, "mode"):
             self._local.mode = Followed(self)
             self._local.mode.__enter__()
 
     def leave(self) -> None:
-        """See no more of them."""
+        """Stop recording the operators of this thread."""
         if hasattr(self._local, "mode"):
             self._local.mode.__exit__(None, None, None)
             del self._local.mode
 
-    # What operators do.
+    # Operators.
 
     def run(self, call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run an operator on the current stream."""
@@ -142,7 +144,7 @@ class Cuda:
                 weakref.finalize(each, self._gone, storage, use)
 
     def _gone(self, storage: int, use: Use) -> None:
-        """A tensor ended; with the last one of a storage its memory is given back."""
+        """Count down the tensors of a storage. The storage is freed with its last tensor."""
         with self._lock:
             use.tensors -= 1
             if use.tensors:
@@ -159,7 +161,7 @@ class Cuda:
     def _read_or_write(self, call: Any, storage: int, *, writes: bool) -> None:
         use, stream = self._uses.get(storage), self.current
         if use is None:
-            return  # from before: weights
+            return  # The storage is older than the recording, as weights are.
         writer, at = use.written
         if at > stream.clock[writer]:
             self.races.append(
@@ -176,19 +178,19 @@ class Cuda:
             use.reads[stream.number] = stream.clock[stream.number]
 
     def record(self, tensor: torch.Tensor, stream: "Stream") -> None:
-        """`Tensor.record_stream`."""
+        """Record that a stream uses a tensor, as `Tensor.record_stream` does."""
         if (use := self._uses.get(_storage(tensor))) is not None:
             use.recorded.add(stream.number)
 
     def synchronize(self) -> None:
-        """All that was queued has happened."""
+        """Wait until all queued work is complete."""
         with self._lock:
             for stream in self.streams:
                 self.host.update(stream.clock - self.host)
 
 
 class Stream:
-    """A queue of work."""
+    """A queue of work, in order."""
 
     def __init__(self, cuda: Cuda, priority: int = 0) -> None:
         self._cuda, self.priority = cuda, priority
@@ -197,60 +199,60 @@ class Stream:
         cuda.streams.append(self)
 
     def see(self, clock: Clock) -> None:
-        """What comes now comes after it."""
+        """Order all later work of this stream after this clock."""
         self.clock.update(clock - self.clock)
 
     def wait_event(self, event: "Event") -> None:
-        """What comes now comes after the event."""
+        """Order all later work of this stream after the event."""
         self.see(event.clock)
 
     def wait_stream(self, other: "Stream") -> None:
-        """What comes now comes after what is queued there."""
+        """Order all later work of this stream after the work queued on the other stream."""
         self.see(other.clock)
 
     def synchronize(self) -> None:
-        """Wait for what is queued here."""
+        """Wait for the work queued on this stream."""
         self._cuda.host.update(self.clock - self._cuda.host)
 
 
 class Event:
-    """A point of a stream."""
+    """A point in the work of a stream."""
 
     def __init__(self, cuda: Cuda, *, enable_timing: bool = False, blocking: bool = False) -> None:
         self._cuda, self._timing, self._blocking = cuda, enable_timing, blocking
         self.clock: Clock = Counter()
 
     def record(self) -> None:
-        """It happens after what is queued now."""
+        """Place the event after the work queued now."""
         self.clock = Counter(self._cuda.current.clock)
 
     def synchronize(self) -> None:
-        """Wait for it."""
+        """Wait for the event."""
         assert self._blocking, "a thread that waits would spin"
         assert self._cuda.capture is None, "operation not permitted when stream is capturing"
         self._cuda.waits += 1
         self._cuda.host.update(self.clock - self._cuda.host)
 
     def query(self) -> bool:
-        """Whether it has happened."""
+        """Return whether the event has happened."""
         return True
 
     def elapsed_time(self, other: "Event") -> float:
-        """Milliseconds."""
+        """Return the milliseconds between two events."""
         assert self._timing
         assert other.query()
         return 1.0
 
 
 class Graph:
-    """Operators that are run again."""
+    """A recorded sequence of operators that can be replayed."""
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
         self.calls: list[Any] = []
 
     def replay(self) -> None:
-        """Run them on what their inputs hold now."""
+        """Run the operators on the current content of their inputs."""
         self._cuda.replayed += 1
         for call, args, kwargs, result in self.calls:
             for old, new in zip(_tensors(result), _tensors(call(*args, **kwargs)), strict=True):
@@ -259,19 +261,21 @@ class Graph:
 
 
 class Followed(TorchDispatchMode):  # type: ignore[misc]
-    """Every operator of a thread passes here."""
+    """A dispatch mode that passes every operator of a thread to the device."""
 
     def __init__(self, cuda: Cuda) -> None:
         super().__init__()
         self._cuda = cuda
 
     def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run it as the device does."""
+        """Run the operator as the device does."""
         return self._cuda.run(call, args, kwargs or {})
 
 
 def install(patch: Any) -> Cuda:
-    """Let torch find this device until the test ends; threads that compute call `follow`.
+    """Install this device in torch until the test ends.
+
+    Threads that compute must call `follow`.
 
     Args:
         patch: pytest's monkeypatch.
@@ -344,7 +348,7 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
 
 
 def _written(call: Any, args: Any, kwargs: Any) -> Iterator[int]:
-    """Storages that an operator writes into, by its schema."""
+    """Return the storages that an operator writes to, according to its schema."""
     given = itertools.chain(args, kwargs.values())
     named = {argument.name: argument for argument in _schema(call).arguments}
     described = itertools.chain(_schema(call).arguments[: len(args)], (named[name] for name in kwargs))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m sd_operator` as a process of its own, that can be stopped and started."""
+"""`python -m sd_operator` as a separate process that a test can stop and start."""
 
 import sys
 from collections.abc import Sequence
@@ -13,9 +13,11 @@ from sd_testkit.processes import Processes
 
 
 def outside(control_plane: ControlPlane, account: Account | None = None) -> dict[str, str]:
-    """Environment of an operator beside a cluster: no ports of its own, and names of Services mean nothing there.
+    """Return the environment of an operator outside the cluster.
 
-    With an account it has the rights and the Lease of the chart's pod; without one it is the administrator.
+    The operator has no ports, and it cannot resolve names of Services.
+
+    With an account the operator has the rights and the Lease of the chart's pod. Without one it is the administrator.
     """
     environment = {
         "KUBECONFIG": str(control_plane.kubeconfig),
@@ -33,13 +35,15 @@ def outside(control_plane: ControlPlane, account: Account | None = None) -> dict
 
 
 class OperatorProcess:
-    """The operator of this checkout; its log is in the folder.
+    """The operator of this checkout.
+
+    The log is in the folder.
 
     Args:
-        control_plane: where it works.
-        folder: for its log.
-        command: what Python runs.
-        account: as whom; None: as the administrator.
+        control_plane: the control plane that the operator uses.
+        folder: folder of its log.
+        command: the arguments for Python.
+        account: the account of the operator; None: the administrator.
     """
 
     def __init__(
@@ -60,31 +64,31 @@ class OperatorProcess:
         }
 
     def start(self, **more: str) -> None:
-        """Start it, with more in its environment."""
+        """Start the operator, with additional environment variables."""
         environment = {**self._environment, **more}
         self._processes.start("operator", self._command, environment)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the operator."""
         self._processes.stop("operator")
 
     def kill(self) -> None:
-        """End it without a word, as a node that dies does."""
+        """Kill the operator at once, as the failure of a node does."""
         self._processes.kill("operator")
 
     def process(self) -> psutil.Process | None:
         """The running process.
 
         Raises:
-            RuntimeError: it has ended; with the end of its log.
+            RuntimeError: the process has ended; the message has the end of its log.
         """
         self._processes.check("operator")
         return self._processes.running("operator")
 
     def exit_code(self) -> int | None:
-        """How it has ended by itself; None while it runs."""
+        """Return the exit code if the process ended by itself, or None while it runs."""
         return self._processes.exit_code("operator")
 
     def log(self) -> str:
-        """What it said so far."""
+        """Return the log so far."""
         return self._log.read_text()

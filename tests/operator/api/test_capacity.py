@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Over random specs: what is accepted can reach replicas.max, and is nothing that KubeRay refuses."""
+"""Random specs: an accepted spec can reach replicas.max, and KubeRay refuses none of them."""
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings

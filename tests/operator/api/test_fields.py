@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every field of the schema has another value, which is valid; and how a spec was reached leaves no trace."""
+"""Every field of the schema has a second valid value, and the history of a spec leaves no trace."""
 
 import copy
 from pathlib import Path

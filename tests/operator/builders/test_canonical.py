@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is sent is what KubeRay's Go types would write: the stand-in, which is held to those types, changes nothing of it."""
+"""The operator sends objects in the form of KubeRay's Go types: the stand-in, which follows those types, changes nothing."""
 
 import copy
 from pathlib import Path

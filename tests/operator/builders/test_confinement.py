@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whoever may write a StableDiffusionService gets pods by it, and must not get more than such pods: for any valid spec.
+"""A user who may write a StableDiffusionService gets only restricted pods, for any valid spec.
 
-The rules are those of Pod Security Standards `restricted`; tests/cluster has the API server judge a few. Not covered, since
-who may create pods may do the same: any image, and any ServiceAccount and Secret of the namespace.
+The rules are those of Pod Security Standards `restricted`. In tests/cluster the API server checks a few of them. Any image,
+and any ServiceAccount and Secret of the namespace, are not covered: a user who may create pods can use them too.
 """
 
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is open, and to whom; tests/cluster sees the policy come, stay and go."""
+"""The open ports and their clients. tests/cluster covers creation, update and deletion of the policy."""
 
 import pytest
 from kubernetes.aio.client import V1NetworkPolicy

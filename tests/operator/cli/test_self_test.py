@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `helm test` says of an operator; tests/chart/test_install.py runs it against a real one."""
+"""The report of `helm test` about an operator. tests/chart/test_install.py runs it against a real one."""
 
 import pytest
 

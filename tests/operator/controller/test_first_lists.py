@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Passes that work from lists, against an API server in memory that counts what it is asked."""
+"""Passes that work from lists, against an API server in memory that counts its requests."""
 
 import copy
 import json

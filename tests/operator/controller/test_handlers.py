@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an event puts into the queue. The handlers are those that kopf would call."""
+"""The entry that an event adds to the queue. The handlers are those that kopf would call."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a LIST finds that no watch reported; the cluster is lists in memory."""
+"""Changes that a LIST finds and no watch reported. The cluster is lists in memory."""
 
 import asyncio
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The namespace that a command without `-n` takes, the token of a pod, and the way to the API server."""
+"""The namespace of a command without `-n`, the token of a pod, and the connection to the API server."""
 
 import asyncio
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What we write comes back as events."""
+"""The operator recognizes its own writes when they return as events."""
 
 import asyncio
 

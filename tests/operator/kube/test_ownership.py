@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which service an object belongs to, and what a taken name means."""
+"""The service to which an object belongs, and the result of a name that is taken."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Services join and leave a DaemonSet of their namespace; nobody loses it to anybody else's pass."""
+"""Services join and leave a DaemonSet of their namespace. No service loses it through the pass of another one."""
 
 import asyncio
 import copy

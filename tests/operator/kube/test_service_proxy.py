@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods that are reached through the API server: with its credentials, which no pod gets to see, and within the same bounds."""
+"""The API server proxies requests to pods, with the same limits. Its credentials never reach a pod."""
 
 import pytest
 from kubernetes.aio.client import ApiClient, Configuration

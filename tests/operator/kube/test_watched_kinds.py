@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which kinds are watched, and whose their objects are."""
+"""The kinds that the operator watches, and the owners of their objects."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which RayCluster takes the Serve config, and which may go before KubeRay's delay has passed."""
+"""The choice of the RayCluster for the Serve config, and of the one that may be deleted before KubeRay's delay."""
 
 import pytest
 

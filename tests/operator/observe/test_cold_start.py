@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The start of a worker, from pods as a kubelet leaves them and from what replicas tell."""
+"""The start of a worker, from the pod status of a kubelet and from the reports of replicas."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

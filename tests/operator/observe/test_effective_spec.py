@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a RayService asks for is what the spec asked for that it was built from."""
+"""The effective spec that is read back from a RayService equals the spec from which it was built."""
 
 import pytest
 import yaml

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What preload DaemonSets depend on; `tests/operator/observe/test_node_cache.py` shows it for images that something else brings."""
+"""The dependencies of preload DaemonSets.
+
+`tests/operator/observe/test_node_cache.py` covers images from an external source.
+"""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes take a pod, as the scheduler decides it."""
+"""The nodes that can run a pod, by the rules of the scheduler."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an earlier spec left running, read while the spec of now is refused; and the status that comes of it."""
+"""The operator reads the children of an earlier spec while it refuses the current one, and computes the status from them."""
 
 import asyncio
 import base64

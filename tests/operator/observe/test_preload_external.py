@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mode External: what something else brought is verified."""
+"""Mode External: the operator verifies images from an external source."""
 
 from datetime import UTC, datetime
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes hold which image, by preload pods and nodes."""
+"""The images on each node, according to preload pods and node status."""
 
 from datetime import UTC, datetime
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a real KubeRay 1.7.0 was recorded doing, replayed through observe and status: our `Ready` beside KubeRay's."""
+"""A recording of a real KubeRay 1.7.0, replayed through observe and status: the operator's `Ready` beside KubeRay's."""
 
 import json
 from datetime import UTC, datetime

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose an object is that a watch or a LIST tells of; of one that services share, all of theirs."""
+"""The services of an object that a watch or a LIST reports. A shared object belongs to several services."""
 
 import pytest
 

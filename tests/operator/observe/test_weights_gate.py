@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A change of the weights waits until they are fetched, where workers share what is fetched."""
+"""A change of the weights waits until they are downloaded, if workers share the download."""
 
 import pytest
 

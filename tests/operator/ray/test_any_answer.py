@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever a pod answers, what reads it returns or refuses, and a status can be computed and written."""
+"""The reader of a pod's response returns or refuses for any response, and the status can still be computed and written."""
 
 import copy
 import json

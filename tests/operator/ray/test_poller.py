@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slow targets delay no quick ones. The seconds are the operator's own, in virtual time."""
+"""Slow targets do not delay fast ones. The seconds are the operator's own, in virtual time."""
 
 import asyncio
 from collections import Counter, defaultdict

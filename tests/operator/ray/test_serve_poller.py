@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pass gets to see of dashboards, and when it is told of a change; the clock is given, polls run as they come."""
+"""The dashboard state that a pass receives, and the time of change reports.
+
+The clock is a parameter, and polls run in order.
+"""
 
 import asyncio
 from contextlib import asynccontextmanager

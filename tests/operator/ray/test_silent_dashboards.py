@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two hundred services whose pods swallow packets, and the edits of a healthy one: queue, passes and polls together.
+"""Two hundred services with pods that drop packets, and the edits of a healthy one: queue, passes and polls together.
 
-In virtual time, with an API server that takes five milliseconds for each answer; on a real one: benchmarks/silent_dashboards.py.
+The tests run in virtual time, and their API server takes five milliseconds for each response. benchmarks/silent_dashboards.py
+runs the same on a real API server.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What serves keeps its image: decided from the RayService and the RayClusters that are there."""
+"""A running cluster keeps its image. The decision depends on the existing RayService and RayClusters."""
 
 import pytest
 

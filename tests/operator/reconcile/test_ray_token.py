@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which token counts where two writers create the Secret at the same moment."""
+"""The choice of the token if two writers create the Secret at the same moment."""
 
 import base64
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pass where something is refused or fails in the middle: what does not depend on it is done, and told."""
+"""One pass with a refusal or failure in the middle: all independent steps are done, and the status reports the failure."""
 
 import copy
 from datetime import UTC, datetime

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other pods because of the operator come to a few services at a time; edits do not wait."""
+"""New pods after an operator change reach a few services at a time. Edits do not wait."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a change is applied now, and what waits until nothing depends on the former value."""
+"""The parts of a change that apply now, and those that wait until nothing depends on the former value."""
 
 from datetime import UTC, datetime, timedelta
 

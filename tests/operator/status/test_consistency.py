@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditions of one status never contradict each other, whatever is observed: the pairs that cannot be, over random snapshots.
+"""Conditions of one status never contradict each other: impossible pairs, over random snapshots.
 
 docs/conditions.md lists the same rules for readers.
 """

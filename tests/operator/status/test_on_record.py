@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stays of a status on record until Ray has answered, and what does not."""
+"""The parts of a recorded status that remain until Ray has answered, and the parts that do not."""
 
 from dataclasses import replace
 from datetime import timedelta

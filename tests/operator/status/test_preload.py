@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ImagesPreloaded`, the counts, and what a status says while a change waits for its image."""
+"""`ImagesPreloaded`, the counts, and the status while a change waits for its image."""
 
 from datetime import timedelta
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observed -> Ready, where Ray's own answer is at hand; what KubeRay alone tells is in test_status.py."""
+"""Snapshot -> Ready, with Ray's own response available. test_status.py covers the cases with KubeRay's report alone."""
 
 from datetime import timedelta
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A spec that is refused says so in `Accepted`; everything else is about what an earlier spec left running."""
+"""`Accepted` reports a spec that is refused. All other conditions describe the children of an earlier spec."""
 
 from dataclasses import replace
 from datetime import timedelta

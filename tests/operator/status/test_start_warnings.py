@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The warning in `ConfigApplied` that delays do not fit what was measured of a start."""
+"""The warning in `ConfigApplied` about delays that do not fit the measured start time."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What replicas report of the image and the model: the version of Ray inside, and the commit that they have loaded."""
+"""The versions that replicas report: the version of Ray in the image, and the commit of the loaded model."""
 
 from datetime import timedelta
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts that a user meets are in plain English: short sentences, and none of the project's former private words.
 
-The messages of conditions come from the random snapshots of test_consistency.py, and from samples of what those do not
-produce. Text of others (scheduler, kubelet, KubeRay, Ray) in them is a few words, so that it adds nothing to a sentence.
+The messages of conditions come from the random snapshots of test_consistency.py, and from samples for the cases that those do
+not produce. Text of other programs (scheduler, kubelet, KubeRay, Ray) in them is
+only a few words, so that it does not lengthen a sentence.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several Ray nodes on this machine, with an application whose engine only waits.
 
-Deleting a worker is the SIGTERM that the kubelet sends to its pod; killing it is a machine that fails.
+Deletion of a worker sends SIGTERM, as the kubelet does to a pod. A kill simulates a machine that fails.
 """
 
 import copy
@@ -21,12 +21,12 @@ from sd_operator.naming import APPLICATION
 from sd_operator.settings import Settings
 from sd_testkit.cluster.ray_host import RayHost
 
-LIMIT_SECONDS = 90  # far enough for a machine with other things to do
-# 33 s: longer than Ray by itself gives a replica, 20 s, and a node, 30 s.
+LIMIT_SECONDS = 90  # Long enough for a machine with other work.
+# The request lasts 33 s. By default Ray gives a replica 20 s and a node 30 s to finish.
 LONG = {"prompt": "a red circle", "steps": 330}
 CONFIG = {
     "gpusPerReplica": 0,
-    # All that come while no replica runs wait, however long a slow machine takes to start one.
+    # Every request without a running replica waits, even if a slow machine takes long to start one.
     "limits": {"timeoutSeconds": LIMIT_SECONDS, "maxSteps": 1000, "maxQueuedRequests": 1000},
     "workerGroups": [{"name": "cpu", "maxReplicas": 4}],
 }
@@ -48,25 +48,29 @@ class Cluster:
         return parse(body)
 
     def apply(self, *, replicas=1, side=64):
-        """PUT the Serve config; another side is another model."""
+        """PUT the Serve config. A different image side makes a different model."""
         warmup = {"shapes": [{"width": side, "height": side}]}
         resource = self._resource(replicas={"min": replicas, "max": replicas}, warmup=warmup)
         config = serve_config(resource.spec) | {"proxy_location": "HeadOnly"}
         config["applications"][0]["import_path"] = "slow_app:build_app"
-        # Until it is taken, as KubeRay does: on a busy machine Serve may not have started in time for an answer.
+        # Repeat the PUT until Serve accepts it, as KubeRay does. On a busy machine Serve may not have started in
+        # time.
         self._eventually(lambda: self.host.apply(config))
 
     def clear(self):
-        """Take the application away, or its replica would start on the next worker and leave no place for another's."""
+        """Remove the application.
+
+        The replica would otherwise start on the next worker and take the place of another test's.
+        """
         self._eventually(lambda: self.host.apply({"applications": []}))
         self._eventually(lambda: not self.told())
 
     def told(self):
-        """What Serve tells of the application."""
+        """Return Serve's report about the application."""
         return self.host.application(APPLICATION)
 
     def replicas(self):
-        """Process ids of the replicas by their id, if all of them run; else none."""
+        """Return process ids of the replicas by replica id, if all of them run; otherwise nothing."""
         told = self.told()
         if told.get("status") != "RUNNING":
             return {}
@@ -83,7 +87,7 @@ def cluster(root, eventually):
         heads = []
 
         def up():
-            # Again where it ends, as a kubelet does: a port of it may have been taken meanwhile.
+            # Start again after an exit, as a kubelet does: another program may have taken one of its ports.
             if not heads or heads[-1].gone():
                 heads.append(cluster.host.head())
                 ended.callback(heads[-1].stop)
@@ -95,7 +99,7 @@ def cluster(root, eventually):
 
 @pytest.fixture
 def worker(cluster, eventually):
-    """Start a worker; at the end of a test all of them are gone, and the application is."""
+    """Start a worker. At the end of a test, all workers and the application are removed."""
     with ExitStack() as ended:
         ended.callback(cluster.clear)
 
@@ -108,7 +112,8 @@ def worker(cluster, eventually):
                     ended.callback(tried[-1].stop)
                 return cluster.host.nodes() - before
 
-            # One after another, and again where it takes longer than the 30 s that Ray gives a node, as a kubelet does.
+            # Workers start one after another. A worker that exceeds Ray's limit of 30 s for a node is started again,
+            # as a kubelet does.
             eventually(up)
             return tried[-1]
 
@@ -117,7 +122,7 @@ def worker(cluster, eventually):
 
 @pytest.fixture
 def ask(cluster):
-    """Send a request that lasts longer than Ray by itself waits for, and go on."""
+    """Send a request that lasts longer than Ray's own waiting time, and do not wait for it."""
     with ThreadPoolExecutor() as pool, httpx.Client(base_url=cluster.url, timeout=600) as client:
 
         def send(seed):
@@ -128,7 +133,7 @@ def ask(cluster):
 
 @pytest.fixture
 def settled(cluster, eventually):
-    """Wait for so many replicas, and no other."""
+    """Wait until exactly this number of replicas runs."""
 
     def wait(count, without=frozenset()):
         def is_settled():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real application, but its engine only waits: a tenth of a second per step, whatever else the machine does."""
+"""The real application with an engine that only waits: a tenth of a second per step, on any machine."""
 
 import asyncio
 import io

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Workers and replicas that have to go end what they have begun."""
+"""Workers and replicas that are being removed finish their running requests."""
 
 import pytest
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A machine that fails takes what is drawn on it with it, and the client is told at once."""
+"""A machine that fails loses its running requests, and the client receives an error at once."""
 
 
 def test_what_is_drawn_on_a_machine_that_fails_is_told_to_be_lost(

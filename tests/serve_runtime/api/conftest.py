@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP API over a drawer that needs neither Ray nor torch, and does what a test tells it."""
+"""The HTTP API over a fake backend that a test controls. The API needs neither Ray nor torch."""
 
 import asyncio
 import io
@@ -42,16 +42,16 @@ WARNING = RequestWarning(
 
 
 class FakeDrawer:
-    """Draws plain colours.
+    """A fake backend that generates images of a plain colour.
 
     Attributes:
-        requests: all that came.
-        warnings: of each request.
-        error: raised instead of drawing.
-        late_error: raised after the first step.
-        begun: set once a request came.
-        gate: closed, drawing stands still before its second step.
-        cancelled: calls that were stopped before their end.
+        requests: all requests so far.
+        warnings: the warnings of each request.
+        error: an error to raise instead of a result.
+        late_error: an error to raise after the first step.
+        begun: set once a request has arrived.
+        gate: while it is closed, generation stops before its second step.
+        cancelled: number of calls that were cancelled.
     """
 
     def __init__(self):
@@ -105,7 +105,7 @@ class FakeDrawer:
 
 
 def picture(request, seed):
-    """A file as an engine would make it."""
+    """Return a file as an engine would create it."""
     told = provenance.parameters(request, seed=seed, model=CONFIG.model, settings=LIVE.provenance)
     size = (request.width or 64, request.height or 64)
     return encode.encode(Image.new("RGB", size, (seed % 256, 0, 0)), request.output, told)
@@ -170,12 +170,12 @@ async def http(app):
 
 @pytest.fixture
 def opened():
-    """A picture file as Pillow sees it."""
+    """Return an image file as Pillow reads it."""
     return lambda data: Image.open(io.BytesIO(data))
 
 
 @pytest.fixture
 def warned(backend):
-    """A warning of each request, as JSON answers have it."""
+    """Return a warning of each request, as in JSON responses."""
     backend.warnings = (WARNING,)
     return asdict(WARNING)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a request leaves behind: a log line, a count, a span; never a prompt."""
+"""The records of a request: a log line, a count, a span, and never a prompt."""
 
 import asyncio
 

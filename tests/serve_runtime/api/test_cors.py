@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which web pages may call the service from a browser."""
+"""The web pages that may call the service from a browser."""
 
 import pytest
 

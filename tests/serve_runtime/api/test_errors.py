@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors as a client reads them, on a small application of our own."""
+"""Errors as a client reads them, on a small test application."""
 
 import logging
 

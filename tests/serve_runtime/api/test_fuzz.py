@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Some hundred random requests; `benchmarks/fuzz.py` sends ten thousand to a real service."""
+"""Several hundred random requests. `benchmarks/fuzz.py` sends ten thousand to a real service."""
 
 import random
 from collections import Counter

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`GET /imagine`, with the requests that the pattern's own clients make."""
+"""`GET /imagine`, with the requests that existing clients of this pattern send."""
 
 import pytest
 

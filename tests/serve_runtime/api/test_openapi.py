@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The OpenAPI document and the application keep what they promise each other."""
+"""The OpenAPI document and the application match each other."""
 
 import asyncio
 

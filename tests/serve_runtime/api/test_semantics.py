@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What other servers take in silence: methods, types, encodings, and what a query or a body says twice."""
+"""Requests that other servers accept silently: methods, types, encodings, and duplicate values in a query or a body."""
 
 import asyncio
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The GPU's path on a machine without one: streams, events, graphs, memory and bfloat16, with a device that checks their use."""
+"""The GPU code path on a simulated device that checks the use of streams, events, graphs, memory and bfloat16."""
 
 import asyncio
 import io

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a device reports, with events of CUDA played by a clock that the test turns."""
+"""The reports of a device. Its CUDA events follow a clock that the test controls."""
 
 import threading
 from typing import ClassVar

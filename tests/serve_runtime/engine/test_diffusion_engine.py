@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine as the replica sees it, on the real bundled model without Ray."""
+"""The engine as the replica uses it, with the real bundled model and without Ray."""
 
 import asyncio
 import io

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clients that go, pictures that break, memory that runs out: the others are drawn and the engine serves on."""
+"""Clients disconnect, images fail, memory runs out: all other images are generated, and the engine continues."""
 
 import asyncio
 import io

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a folder to a pipeline, and what is refused on the way."""
+"""The load of a pipeline from a folder, and the models that the loader refuses."""
 
 import json
 import shutil

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a request is told of its progress; the clock is the test's own."""
+"""The progress reports of a request. The test controls the clock."""
 
 import asyncio
 

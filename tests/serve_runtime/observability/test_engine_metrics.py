@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ray's metrics, played by lists."""
+"""Ray's metrics, replaced by lists."""
 
 import pytest
 

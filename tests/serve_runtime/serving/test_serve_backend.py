@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Ray's errors become, with a handle of our own; nothing here starts Ray."""
+"""The runtime's errors for errors of Ray, with a test handle. No test here starts Ray."""
 
 import asyncio
 import contextlib

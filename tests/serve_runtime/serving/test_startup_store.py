@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The notes about starts, over a store as Ray's head keeps it."""
+"""The stored records of starts, over a store like that of Ray's head."""
 
 from types import SimpleNamespace
 

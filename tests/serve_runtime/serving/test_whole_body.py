@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A body travels with its headers where it came whole, and Serve's way where it did not."""
+"""A complete body is sent together with its headers. Any other body is sent as Serve does it."""
 
 import asyncio
 import pickle

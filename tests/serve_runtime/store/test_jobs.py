@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of jobs, with a clock of our own and an engine that waits for us."""
+"""The store of jobs, with a test clock and an engine that waits for the test."""
 
 import asyncio
 from dataclasses import replace

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cache of downloads: one downloads, what is whole is marked, what is not is downloaded again."""
+"""The download cache: one process downloads, complete downloads are marked, and incomplete ones are downloaded again."""
 
 import hashlib
 import os

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tools of the developers of this project; nothing else imports them."""
+"""Tools for the developers of this project. No other package imports them."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m sd_tools licences | outdated | version`; `make` calls each."""
+"""`python -m sd_tools licences | outdated | version`. A `make` target calls each."""
 
 from typing import Annotated
 
@@ -21,14 +21,14 @@ def licences() -> None:
 
 @app.command()
 def outdated() -> None:
-    """List what has a newer release than the one pinned here."""
+    """List the dependencies that have a newer release than the pinned one."""
     for each in releases.outdated():
         print(f"{each.name}: {each.pinned} -> {each.newest}")
 
 
 @app.command()
 def version(number: Annotated[str, typer.Argument(help="Three numbers, such as 1.2.3.")]) -> None:
-    """Write the version of a release everywhere."""
+    """Write the version of a release into every file that contains it."""
     stamp(number)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make outdated`: what has a newer release than the one pinned here; Python packages and Go programs."""
+"""`make outdated`: Python packages and Go programs that have a newer release than the pinned one."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from sd_testkit.programs import ALL_PROGRAMS, Program, go
 
 @dataclass(frozen=True, order=True)
 class Outdated:
-    """One that has a newer release; `pinned` and `newest` are versions."""
+    """A dependency with a newer release. `pinned` and `newest` are versions."""
 
     name: str
     pinned: str
@@ -20,10 +20,12 @@ class Outdated:
 
 
 def outdated() -> list[Outdated]:
-    """All of them, by name; registries are asked.
+    """Return all outdated dependencies by name.
+
+    The function queries package registries.
 
     Raises:
-        RuntimeError: one does not answer; with its words.
+        RuntimeError: a registry does not answer; the message has its error.
     """
     return sorted([*_packages(), *_programs()])
 

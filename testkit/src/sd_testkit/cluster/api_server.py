@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The API server as the stand-ins use it: list, create, patch, replace a status, delete, tell an Event."""
+"""API client of the stand-ins: list, create, patch, replace a status, delete, record an Event."""
 
 import secrets
 import string
@@ -40,32 +40,32 @@ _SUFFIX = string.ascii_lowercase + string.digits
 
 
 def suffix(length: int = 5) -> str:
-    """Random lower-case letters and digits, as Kubernetes appends to names."""
+    """Return random lower-case letters and digits, as Kubernetes appends them to names."""
     return "".join(secrets.choice(_SUFFIX) for _ in range(length))
 
 
 def now() -> str:
-    """The time as Kubernetes writes it."""
+    """Return the current time in the format of Kubernetes."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _place(body: Json) -> Json:
-    """Where an object is, as arguments of a call."""
+    """Return the call arguments that locate an object."""
     return {key: body["metadata"][key] for key in ("name", "namespace")}
 
 
 class ApiServer:
-    """A client with the few calls that are needed; answers are plain dictionaries."""
+    """A client with only the calls that the stand-ins need. Responses are plain dictionaries."""
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
         self._client: DynamicClient | None = None
 
     async def list_all(self, kind: str, **selectors: str) -> list[Json]:
-        """Every object of a kind, in all namespaces; none where the kind itself is gone."""
+        """Return every object of a kind, in all namespaces. The list is empty if the kind itself is gone."""
         resource = await self._resource(kind)
         try:
-            # Not the client's own objects: to make them takes most of a round.
+            # The client's own objects are not built here: their construction takes most of the time of a round.
             answer = await resource.get(_request_timeout=_TIMEOUT_SECONDS, serialize=False, **selectors)
         except ApiException as error:
             if error.status != _GONE:
@@ -75,7 +75,7 @@ class ApiServer:
         return [{"apiVersion": _KINDS[kind], "kind": kind, **each} for each in found]
 
     async def create(self, body: Json) -> Json | None:
-        """Create; None where one of that name is there already."""
+        """Create an object. Return None if an object of that name exists already."""
         resource = await self._resource(body["kind"])
         namespace = body["metadata"]["namespace"]
         try:
@@ -88,7 +88,7 @@ class ApiServer:
         return created
 
     async def apply(self, body: Json) -> None:
-        """Server-side apply, as a user who owns every field of it."""
+        """Apply an object server-side, as a user who owns every field of the object."""
         resource = await self._resource(body["kind"])
         await resource.patch(
             body=body,
@@ -110,7 +110,7 @@ class ApiServer:
         )
 
     async def merge(self, live: Json, patch: Json) -> None:
-        """Merge a patch into an object."""
+        """Apply a merge patch to an object."""
         await self._patch(live, patch, _MERGE)
 
     async def json_patch(self, live: Json, operations: list[Json]) -> None:
@@ -118,12 +118,12 @@ class ApiServer:
         await self._patch(live, operations, _JSON_PATCH)
 
     async def replace(self, body: Json) -> None:
-        """Replace an object; refused where it has changed since it was read."""
+        """Replace an object. The API server rejects the call if the object has changed since it was read."""
         resource = await self._resource(body["kind"])
         await resource.replace(body=body, **_place(body), _request_timeout=_TIMEOUT_SECONDS)
 
     async def replace_status(self, live: Json, status: Json) -> None:
-        """Replace the status; refused where the object has changed since it was read."""
+        """Replace the status. The API server rejects the call if the object has changed since it was read."""
         resource = await self._resource(live["kind"])
         await resource.status.replace(
             body={**live, "status": status},
@@ -132,7 +132,7 @@ class ApiServer:
         )
 
     async def merge_status(self, live: Json, status: Json) -> None:
-        """Merge a patch into the status of an object; one that is gone meanwhile is no error."""
+        """Apply a merge patch to the status of an object. An object that is gone is no error."""
         resource = await self._resource(live["kind"])
         try:
             await resource.status.patch(
@@ -146,7 +146,7 @@ class ApiServer:
                 raise
 
     async def get(self, kind: str, namespace: str, name: str) -> Json | None:
-        """One object, or None."""
+        """Return one object, or None."""
         resource = await self._resource(kind)
         try:
             found = await resource.get(name=name, namespace=namespace, _request_timeout=_TIMEOUT_SECONDS)
@@ -158,7 +158,7 @@ class ApiServer:
         return body
 
     async def delete(self, live: Json, *, grace_seconds: int | None = None) -> None:
-        """Delete in the background; one that is gone already is no error."""
+        """Delete an object in the background. An object that is gone already is no error."""
         resource = await self._resource(live["kind"])
         grace = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
         try:
@@ -172,7 +172,7 @@ class ApiServer:
                 raise
 
     async def event(self, involved: Json, reason: str, message: str, kind: str = "Normal") -> None:
-        """Tell an Event about an object."""
+        """Record an Event about an object."""
         metadata = involved["metadata"]
         about = {key: involved[key] for key in ("apiVersion", "kind")}
         about |= {key: metadata[key] for key in ("name", "namespace", "uid")}

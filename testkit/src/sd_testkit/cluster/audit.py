@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ServiceAccounts asked the API server for, by its audit log: who is granted more, or lacks something, is told there."""
+"""Read from the audit log what ServiceAccounts requested.
+
+The log shows which rights are unused and which are missing.
+"""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ _CREATED = 201
 
 
 class Permission(NamedTuple):
-    """A right as a Role states it; a subresource follows its resource after a slash."""
+    """A right as a Role states it. A subresource follows its resource after a slash."""
 
     group: str
     resource: str
@@ -18,14 +21,17 @@ class Permission(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a user asked for: what it was allowed, and what was refused for want of a right."""
+    """The requests of one user: those that were allowed, and those that were refused because a right is missing."""
 
     allowed: frozenset[Permission]
     refused: frozenset[Permission]
 
 
 def audit_policy() -> dict[str, Any]:
-    """Requests of ServiceAccounts, without their bodies; not those of Kubernetes' own controllers, and nothing else."""
+    """Return an audit policy that logs only the requests of ServiceAccounts, without bodies.
+
+    Kubernetes' own controllers are left out.
+    """
     controllers, accounts = ["system:serviceaccounts:kube-system"], ["system:serviceaccounts"]
     return {
         "apiVersion": "audit.k8s.io/v1",
@@ -40,11 +46,11 @@ def audit_policy() -> dict[str, Any]:
 
 
 def asked(log: Path, user: str) -> Asked:
-    """What a user asked for since the API server started.
+    """Return what a user requested since the API server started.
 
     Args:
-        log: the audit log, an event in JSON per line.
-        user: as the API server calls it.
+        log: the audit log, one event in JSON per line.
+        user: the user name as the API server spells it.
     """
     allowed, refused = set[Permission](), set[Permission]()
     for event in _events(log):
@@ -56,7 +62,7 @@ def asked(log: Path, user: str) -> Asked:
 
 
 def granted(rules: list[dict[str, Any]]) -> frozenset[Permission]:
-    """The rights that rules of Roles grant."""
+    """Return the rights that the rules of Roles grant."""
     return frozenset(
         Permission(group, resource, verb)
         for rule in rules
@@ -71,7 +77,7 @@ def _permissions(event: dict[str, Any]) -> Iterator[Permission]:
     resource = "/".join(filter(None, (about["resource"], about.get("subresource"))))
     group = about.get("apiGroup", "")
     yield Permission(group, resource, event["verb"])
-    # A server-side apply that creates is asked for both, and the log names the first.
+    # A server-side apply that creates an object needs both rights, and the log names the first one.
     if event["verb"] == "patch" and event.get("responseStatus", {}).get("code") == _CREATED:
         yield Permission(group, resource, "create")
 
@@ -81,4 +87,4 @@ def _events(log: Path) -> Iterator[dict[str, Any]]:
         try:
             yield json.loads(line)
         except ValueError:
-            continue  # the last one is being written
+            continue  # The last line may be incomplete: the API server is still writing it.

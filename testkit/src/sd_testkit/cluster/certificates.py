@@ -12,7 +12,7 @@ _SERVER_ADDRESSES = ("127.0.0.1", "10.96.0.1")
 
 
 class Authority:
-    """A certificate authority that signs into a folder: NAME.crt and NAME.key, PEM."""
+    """A certificate authority that writes signed certificates into a folder as NAME.crt and NAME.key (PEM)."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -20,15 +20,16 @@ class Authority:
         self._authority.cert_pem.write_to_path(folder / "ca.crt")
 
     def client(self, name: str, user: str, group: str = "") -> None:
-        """A certificate by which a program proves to be `user` of `group`.
+        """Issue a certificate that identifies a program as `user` of `group`.
 
-        It has a host name too: without one, trustme writes an empty list of names, marked critical, which Go refuses.
+        The certificate has a host name too. Without one, trustme writes an empty list of names and marks it critical.
+        Go rejects such a certificate.
         """
         issued = self._authority.issue_cert("localhost", common_name=user, organization_name=group or None)
         self._write(name, issued)
 
     def server(self, name: str) -> None:
-        """The certificate of the API server."""
+        """Issue the certificate of the API server."""
         self._write(
             name, self._authority.issue_cert(*_SERVER_NAMES, *_SERVER_ADDRESSES, common_name="kube-apiserver")
         )
@@ -39,7 +40,7 @@ class Authority:
 
 
 def service_account_key(folder: Path) -> None:
-    """The key that signs service account tokens: sa.key and sa.pub."""
+    """Write the key that signs service account tokens: sa.key and sa.pub."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

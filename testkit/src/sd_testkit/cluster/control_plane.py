@@ -36,12 +36,12 @@ SIMULATED_NODES = (*(f"gpu-{number}" for number in range(GPU_NODES)), "cpu-0")
 
 @dataclass
 class ControlPlane:
-    """A control plane whose files, processes and logs are in one folder.
+    """A control plane that keeps its files, processes and logs in one folder.
 
     Attributes:
-        folder: for its files.
-        advertised: address of this host at which pods of a real node find the API server behind its Service; empty: no
-            pod asks it, and it listens on loopback alone.
+        folder: where its files are.
+        advertised: address of this host at which pods of a real node reach the API server behind its Service. If it
+            is empty, no pod calls the API server, and the server listens on loopback alone.
     """
 
     folder: Path
@@ -52,29 +52,29 @@ class ControlPlane:
 
     @property
     def kubeconfig(self) -> Path:
-        """Kubeconfig of a cluster administrator."""
+        """The kubeconfig of a cluster administrator."""
         return self.folder / "admin.kubeconfig"
 
     @property
     def pod_network(self) -> Path:
-        """Unix socket through which the API server dials pods; who simulates pods listens there."""
+        """Unix socket through which the API server dials pods. The simulation of pods listens on this socket."""
         return self.folder / "pods.sock"
 
     @property
     def audit_log(self) -> Path:
-        """What operators that run as ServiceAccounts asked for (`sd_testkit.cluster.audit`)."""
+        """Log of the requests of operators that run as ServiceAccounts (`sd_testkit.cluster.audit`)."""
         return self.folder / "audit.log"
 
     @cached_property
     def processes(self) -> Processes:
-        """What runs; another process of ours may stop it."""
+        """The running processes. Another process of the testkit may stop them."""
         return Processes(self.folder)
 
     def start(self) -> None:
-        """Start it in an empty folder and wait until pods can be created.
+        """Start the control plane in an empty folder and wait until pods can be created.
 
         Raises:
-            RuntimeError: a program ended, or the API server is not ready in time; with the end of its log.
+            RuntimeError: a program ended, or the API server is not ready in time; the message has the end of its log.
         """
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
@@ -90,16 +90,16 @@ class ControlPlane:
         self._until(lambda: self.kubectl("get", "serviceaccount", "default", check=False).returncode == 0)
 
     def crash(self, name: str) -> None:
-        """End etcd or the API server without a word; `revive` starts it again."""
+        """Kill etcd or the API server at once. `revive` starts it again."""
         self.processes.kill(name)
 
     def revive(self, name: str) -> None:
-        """Start a program that crashed on the port and the data it had, and wait until the API server answers."""
+        """Start a crashed program again on the same port and data, and wait until the API server answers."""
         self.processes.restart(name)
         self._until_ready()
 
     def compact(self) -> None:
-        """Have etcd forget all history, so that a watch from an older version is refused."""
+        """Make etcd delete all history, so that a watch from an older version is refused."""
         now = self._ask_etcd("kv/range", {"key": "AA=="})["header"]["revision"]
         self._ask_etcd("kv/compaction", {"revision": now, "physical": True})
 
@@ -110,7 +110,7 @@ class ControlPlane:
         return told
 
     def stop(self) -> None:
-        """End every program; etcd last, so that the API server can say good-bye."""
+        """Stop every program. etcd stops last, so that the API server can shut down cleanly."""
         self.processes.stop("kwok", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
 
     def kubectl(
@@ -121,7 +121,10 @@ class ControlPlane:
         return subprocess.run(command, input=stdin, capture_output=True, text=True, check=check, timeout=120)
 
     def add_user(self, name: str, user: str, group: str = "") -> Path:
-        """NAME.kubeconfig by which a program proves to be `user` of `group`, on a control plane started here."""
+        """Write NAME.kubeconfig, which identifies a program as `user` of `group`.
+
+        The control plane must have been started here.
+        """
         self._authority.client(name, user, group)
         kubeconfig = self.folder / f"{name}.kubeconfig"
         kubeconfig.write_text(yaml.safe_dump(self._kubeconfig(name)))
@@ -157,7 +160,10 @@ class ControlPlane:
         }
 
     def _egress(self) -> dict[str, object]:
-        """Pods have no addresses that a machine without privileges could route; the socket stands for them."""
+        """Return the egress configuration.
+
+        A machine without privileges cannot route addresses of pods, so the socket takes their place.
+        """
         transport = {"uds": {"udsName": str(self.pod_network)}}
         connection = {"proxyProtocol": "HTTPConnect", "transport": transport}
         return {
@@ -178,7 +184,7 @@ class ControlPlane:
                 f"--listen-peer-urls={peers}",
                 f"--initial-advertise-peer-urls={peers}",
                 f"--initial-cluster=default={peers}",
-                "--unsafe-no-fsync",  # nothing here outlives the machine
+                "--unsafe-no-fsync",  # No data here has to survive a crash of the machine.
                 "--log-level=warn",
             ],
         )
@@ -230,9 +236,10 @@ class ControlPlane:
                 f"--service-account-private-key-file={at / 'sa.key'}",
                 f"--root-ca-file={at / 'ca.crt'}",
                 "--use-service-account-credentials",
-                # A late heartbeat on a busy machine would make every pod of a simulated node unready, for good.
+                # A late heartbeat on a busy machine would make every pod of a simulated node unready for good.
                 "--node-monitor-grace-period=1h",
-                # As on large clusters: by default the garbage collector asks 20 times a second, and a few times for each object.
+                # Large clusters use this value too. By default the garbage collector sends 20 requests a second, and
+                # an object takes several requests.
                 *("--kube-api-qps=200", "--kube-api-burst=400"),
                 *off,
             ],
@@ -280,19 +287,19 @@ class ControlPlane:
 
 
 class GivenCluster(ControlPlane):
-    """The cluster that KUBECONFIG names: nothing is started or stopped."""
+    """The cluster that KUBECONFIG names. The testkit neither starts nor stops it."""
 
     def __init__(self) -> None:
         super().__init__(Path(os.environ["KUBECONFIG"]).parent)
 
     @property
     def kubeconfig(self) -> Path:
-        """As the environment has it."""
+        """The kubeconfig that the environment names."""
         return Path(os.environ["KUBECONFIG"])
 
 
 def _nodes() -> list[dict[str, object]]:
-    """Simulated nodes: two with GPUs and their usual taint, one without."""
+    """Return the simulated nodes: two with GPUs and their usual taint, one without GPUs."""
     gpu = {_GPU: str(GPUS_PER_NODE)}
     taints = [{"key": _GPU, "value": "present", "effect": "NoSchedule"}]
     *with_gpus, without = SIMULATED_NODES
@@ -300,9 +307,11 @@ def _nodes() -> list[dict[str, object]]:
 
 
 def simulated_node(name: str, extra: dict[str, str], taints: list[dict[str, str]]) -> dict[str, object]:
-    """A Node for kwok to play; `extra` amounts are added to those of every node, or replace them.
+    """Return a Node that kwok simulates.
 
-    One with GPUs has the label that GPU feature discovery gives it.
+    `extra` amounts are added to those of every node, or replace them.
+
+    A node with GPUs has the label that GPU feature discovery sets.
     """
     labels = {"kubernetes.io/hostname": name} | ({"nvidia.com/gpu.present": "true"} if _GPU in extra else {})
     amounts = {"cpu": "128", "memory": "1Ti", "pods": "1000", **extra}
@@ -320,7 +329,7 @@ def simulated_node(name: str, extra: dict[str, str], taints: list[dict[str, str]
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
+    """Return ports of 127.0.0.1 on which no program listens."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KubeRay's CRDs: its own where KUBERAY_CRDS names a folder, else the subset that this project renders and reads.
+"""KubeRay's CRDs: the original ones if KUBERAY_CRDS names a folder, else the subset that this project renders and reads.
 
-The subset is stricter than it is complete: a field that we render and that is not below is an unknown field.
+The subset is deliberately strict: a field that this project renders and the subset lacks is an unknown field.
 """
 
 import os
@@ -20,7 +20,7 @@ _STRINGS: Json = {"type": "object", "additionalProperties": _STRING}
 
 
 def kuberay_crds() -> list[Json]:
-    """The CustomResourceDefinitions RayService and RayCluster."""
+    """Return the CustomResourceDefinitions RayService and RayCluster."""
     folder = os.environ.get("KUBERAY_CRDS")
     if folder:
         return [yaml.safe_load(path.read_text()) for path in sorted(Path(folder).glob("ray.io_*.yaml"))]
@@ -31,10 +31,13 @@ def kuberay_crds() -> list[Json]:
 
 
 def gateway_crd() -> Json:
-    """Gateway of the Gateway API, without its rules: whatever KubeRay or a test writes into one is kept."""
+    """Return the CRD Gateway of the Gateway API, without its rules.
+
+    The CRD keeps every field that KubeRay or a test writes.
+    """
     group = "gateway.networking.k8s.io"
     body = _crd("Gateway", "gateways", _FREE, _FREE)
-    # Names under *.k8s.io need the word of those who guard them; for a test none is given.
+    # Names under *.k8s.io need an approval of the Kubernetes API reviewers. Tests have none.
     body["metadata"] |= {"name": f"gateways.{group}", "annotations": {_UNAPPROVED: "unapproved, for tests"}}
     body["spec"]["group"] = group
     return body

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real Ray on this host: the head and the workers of a RayService, each the process that KubeRay starts in a pod.
+"""Real Ray on this host: the head and the workers of a RayService, each as the process that KubeRay starts in a pod.
 
-They share one address, so what is bound to a port of a pod gets a free one; Serve's proxies share theirs, as pods do
-behind a Service.
+The nodes share one address, so each fixed port of a pod is replaced by a free one. Serve's proxies share one port, as
+pods do behind a Service.
 """
 
 import contextlib
@@ -29,20 +29,20 @@ from sd_testkit.json_types import Json
 _ADDRESS = "127.0.0.1"
 _ANSWER_SECONDS = 120.0
 _STOP_SECONDS = 10.0
-# How long a node waits for its agent: on a busy machine it would end itself with what it holds.
+# How long a node waits for its agent. On a busy machine the node would otherwise end itself and its replicas.
 _PATIENCE = {"RAY_agent_register_timeout_ms": "300000"}
 
 
 class RayNode:
-    """One of its nodes: `ray start --block` below a shell.
+    """One Ray node: `ray start --block` in a shell.
 
     Args:
-        command: the shell's.
-        environment: all of it.
+        command: the shell command.
+        environment: the complete environment.
     """
 
     def __init__(self, command: str, environment: Mapping[str, str]) -> None:
-        # Short: Ray's sockets lie below it, and a socket path has 107 characters at most.
+        # The path is short: Ray's sockets lie below it, and a socket path has 107 characters at most.
         self._folder = Path(tempfile.mkdtemp(prefix="sds-"))
         with (self._folder / "ray-start.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -55,24 +55,30 @@ class RayNode:
             )
 
     def delete(self) -> None:
-        """Ask it to go, as the kubelet does."""
+        """Send SIGTERM to the node, as the kubelet does."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End every process of it at once: its machine fails, and connections to it end."""
+        """Kill every process of the node at once. This simulates a machine that fails and closes its connections."""
         self._signal(signal.SIGKILL)
         self._process.wait()
 
     def freeze(self) -> None:
-        """Stop every process of it where it is: its machine is not heard of any more, and connections stay."""
+        """Freeze every process of the node.
+
+        This simulates a machine that stops responding while its connections stay open.
+        """
         self._signal(signal.SIGSTOP)
 
     def gone(self) -> bool:
-        """Whether it has ended."""
+        """Return whether the node has ended."""
         return self._process.poll() is not None
 
     def stop(self) -> None:
-        """Leave nothing of it; its processes may say good-bye, or Ray would place actors on it for a while."""
+        """Stop all processes of the node.
+
+        The processes may shut down cleanly, since Ray would otherwise place actors on the node for a while.
+        """
         asked = self._signal(signal.SIGTERM)
         psutil.wait_procs(asked, timeout=_STOP_SECONDS)
         self.kill()
@@ -87,14 +93,16 @@ class RayNode:
 
 
 class RayHost:
-    """A head and workers of one RayService; whoever starts one stops it.
+    """The head and the workers of one RayService.
+
+    The caller that starts one must stop it.
 
     Args:
         service: the RayService.
-        variables: further variables of all nodes.
+        variables: additional environment variables of all nodes.
 
     Attributes:
-        url: of its Serve proxies.
+        url: URL of its Serve proxies.
     """
 
     def __init__(self, service: Json, variables: Mapping[str, str] | None = None) -> None:
@@ -105,7 +113,7 @@ class RayHost:
         self.url = f"http://{_ADDRESS}:{self._port}"
 
     def head(self) -> RayNode:
-        """Start the head, or another one in its place."""
+        """Start the head, or a new head in place of the former one."""
         agent, agent_grpc, client, metrics = free_ports(4)
         group = self._cluster["headGroupSpec"]
         options = {
@@ -121,7 +129,7 @@ class RayHost:
         return RayNode(_ray_start("--head", options), self._environment(group["template"]))
 
     def worker(self) -> RayNode:
-        """Start one more worker, of the first group."""
+        """Start one more worker of the first group."""
         agent, agent_grpc, metrics = free_ports(3)
         group = self._cluster["workerGroupSpecs"][0]
         options = {
@@ -134,28 +142,31 @@ class RayHost:
         return RayNode(_ray_start("", options), self._environment(group["template"]))
 
     def before_the_head_goes(self) -> subprocess.Popen[bytes]:
-        """Begin what the kubelet runs in the head's pod before it asks it to go."""
+        """Start the preStop hook that the kubelet runs in the head's pod before it sends SIGTERM."""
         template = self._cluster["headGroupSpec"]["template"]
         command = _container(template)["lifecycle"]["preStop"]["exec"]["command"]
         return subprocess.Popen(command, env=self._environment(template))
 
     def apply(self, config: Json) -> bool:
-        """PUT a Serve config, as KubeRay does; whether it was taken."""
+        """PUT a Serve config, as KubeRay does. Return whether Ray accepted it."""
         body = config | {"http_options": {"host": _ADDRESS, "port": self._port}}
         return self._send("PUT", "/api/serve/applications/", body) is not None
 
     def answers(self) -> bool:
-        """Whether Ray's dashboard does."""
+        """Return whether Ray's dashboard answers."""
         return self._send("GET", "/api/serve/applications/") is not None
 
     def nodes(self) -> set[str]:
-        """Ids of the nodes that Ray holds for alive, also of such as have just been killed."""
+        """Return the ids of the nodes that Ray considers alive. Nodes that have just been killed are included."""
         told = self._send("GET", "/nodes?view=summary") or {"data": {"summary": []}}
         found = (each["raylet"] for each in told["data"]["summary"])
         return {each["nodeId"] for each in found if each.get("state") == "ALIVE"}
 
     def application(self, name: str) -> Json:
-        """What Serve tells of an application; empty where it knows none."""
+        """Return the status that Serve reports for an application.
+
+        The result is empty if Serve has no such application.
+        """
         told = self._send("GET", "/api/serve/applications/") or {"applications": {}}
         found: Json = told["applications"].get(name, {})
         return found
@@ -177,7 +188,7 @@ class RayHost:
         }
 
     def _send(self, method: str, path: str, body: Json | None = None) -> Json | None:
-        """What the dashboard answers; None where it does not, or refuses."""
+        """Return the response of the dashboard, or None if it does not answer or refuses."""
         request = urllib.request.Request(
             f"http://{_ADDRESS}:{self._dashboard}{path}",
             method=method,
@@ -194,7 +205,7 @@ class RayHost:
 
 
 def _ray_start(role: str, options: Mapping[str, Any]) -> str:
-    """A shell command; values of rayStartParams are quoted for a shell already."""
+    """Return a shell command. Values of rayStartParams are quoted for a shell already."""
     given = " ".join(f"--{name}={value}" for name, value in options.items())
     python = shlex.quote(sys.executable)
     common = (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One look at every object that KubeRay and its pods consist of."""
+"""A snapshot of every object that KubeRay and its pods consist of."""
 
 import asyncio
 from collections import defaultdict
@@ -15,7 +15,7 @@ _BY_KUBERAY = "ray.io/originated-from-crd=RayService"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Live objects as they were listed, a moment apart at most."""
+    """Live objects as the API server listed them, within a moment of each other."""
 
     ray_services: list[Json]
     ray_clusters: list[Json]
@@ -24,19 +24,19 @@ class Snapshot:
     slices: list[Json]
 
     def pods_of(self, cluster: Json) -> list[Json]:
-        """The Ray pods of a RayCluster, those being deleted included."""
+        """Return the Ray pods of a RayCluster. Pods that are being deleted are included."""
         return self._pods.get(_place(cluster), [])
 
     def clusters_of(self, ray_service: Json) -> list[Json]:
-        """The RayClusters that a RayService owns."""
+        """Return the RayClusters that a RayService owns."""
         return self._clusters.get(ray_service["metadata"]["uid"], [])
 
     def service(self, namespace: str, name: str) -> Json | None:
-        """A Service by name."""
+        """Return a Service by name."""
         return self._services.get((namespace, name))
 
     def ready_endpoints(self, namespace: str, service: str) -> int:
-        """Ready pods behind a Service, by its EndpointSlices."""
+        """Return the ready pods behind a Service, according to its EndpointSlices."""
         ready = {
             endpoint["targetRef"]["uid"]
             for each in self.slices
@@ -48,13 +48,13 @@ class Snapshot:
         return len(ready)
 
     def ray_service_of(self, cluster: Json) -> Json | None:
-        """The RayService that owns a RayCluster."""
+        """Return the RayService that owns a RayCluster."""
         owners = {owner["uid"] for owner in cluster["metadata"].get("ownerReferences", [])}
         return next((each for each in self.ray_services if each["metadata"]["uid"] in owners), None)
 
     @cached_property
     def _pods(self) -> dict[tuple[str, str], list[Json]]:
-        """By the place of their RayCluster."""
+        """Pods by namespace and name of their RayCluster."""
         found = defaultdict[tuple[str, str], list[Json]](list)
         for pod in self.pods:
             metadata = pod["metadata"]
@@ -63,7 +63,7 @@ class Snapshot:
 
     @cached_property
     def _clusters(self) -> dict[str, list[Json]]:
-        """By the UID of their owner."""
+        """RayClusters by the UID of their owner."""
         found = defaultdict[str, list[Json]](list)
         for each in self.ray_clusters:
             for owner in each["metadata"].get("ownerReferences", []):
@@ -76,20 +76,20 @@ class Snapshot:
 
 
 async def look(server: ApiServer) -> Snapshot:
-    """List everything."""
+    """List all objects and return the snapshot."""
     return Snapshot(
         *await asyncio.gather(
             server.list_all("RayService"),
             server.list_all("RayCluster"),
             server.list_all("Pod", label_selector=RAY_PODS),
-            server.list_all("Service"),  # those of clusters and services have no label in common
+            server.list_all("Service"),  # The labels of clusters and Services have nothing in common.
             server.list_all("EndpointSlice", label_selector=_BY_KUBERAY),
         )
     )
 
 
 def is_ready(pod: Json) -> bool:
-    """Whether a pod takes requests: its Ready condition, and nobody has deleted it."""
+    """Return whether a pod receives requests: its Ready condition is True, and the pod is not being deleted."""
     conditions = (pod.get("status") or {}).get("conditions") or []
     return "deletionTimestamp" not in pod["metadata"] and any(
         each["type"] == "Ready" and each["status"] == "True" for each in conditions
@@ -97,12 +97,12 @@ def is_ready(pod: Json) -> bool:
 
 
 def has_ended(pod: Json) -> bool:
-    """Whether a pod will never run again."""
+    """Return whether a pod has ended for good."""
     return (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}
 
 
 def by_group(pods: list[Json]) -> dict[str, list[Json]]:
-    """Pods by the group they belong to; the head's is `headgroup`."""
+    """Return the pods by group. The group of the head is `headgroup`."""
     groups: dict[str, list[Json]] = defaultdict(list)
     for pod in pods:
         groups[pod["metadata"]["labels"].get("ray.io/group", "")].append(pod)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A reverse proxy between a client and the API server that does, on request, what networks and API servers do at times."""
+"""A reverse proxy in front of the API server that injects, on request, the faults of networks and API servers."""
 
 from sd_testkit.fault_proxy.faults import (
     Cut,

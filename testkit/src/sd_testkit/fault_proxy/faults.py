@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can become of a request instead of being answered as the API server would."""
+"""The faults that the proxy can inject into a request."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ _REASONS = {
 
 
 def status(code: int, message: str) -> Json:
-    """The body of an API server's refusal."""
+    """Return the Status body of a refusal by an API server."""
     return {
         "kind": "Status",
         "apiVersion": "v1",
@@ -39,18 +39,18 @@ def status(code: int, message: str) -> Json:
 
 @dataclass(frozen=True)
 class Forward:
-    """No fault: a rule that only counts."""
+    """No fault. The rule only counts requests."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """Answer without asking the API server.
+    """Answer without forwarding the request to the API server.
 
     Attributes:
         code: HTTP status.
-        message: of the Status in the body.
-        headers: such as Retry-After.
-        body: what to send instead of a Status.
+        message: message of the Status in the body.
+        headers: headers such as Retry-After.
+        body: body to send in place of a Status.
     """
 
     code: int
@@ -59,56 +59,56 @@ class Reply:
     body: bytes | None = None
 
     def content(self) -> bytes:
-        """The body of the answer."""
+        """Return the body of the response."""
         return json.dumps(status(self.code, self.message)).encode() if self.body is None else self.body
 
 
 @dataclass(frozen=True)
 class Delay:
-    """Forward after a while."""
+    """Forward the request after a delay."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Reset the connection; `after` forwarding: it is done, and the reply is lost."""
+    """Reset the connection. With `after`, the request is forwarded and executed first, and only the reply is lost."""
 
     after: bool = False
 
 
 @dataclass(frozen=True)
 class Twice:
-    """Forward it two times, as a proxy that repeats does; the second answer is the one that is given."""
+    """Forward the request twice, as a proxy with retries does. The client receives the second response."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Give half of the answer's body, then reset the connection."""
+    """Send half of the response body, then reset the connection."""
 
 
 @dataclass(frozen=True)
 class Edit:
-    """Forward, and change the body of a good answer."""
+    """Forward the request, and change the body of a successful response."""
 
     change: Callable[[Json], Json]
 
 
 @dataclass(frozen=True)
 class Replay:
-    """Give the answer that was given to the same request before, where there is one."""
+    """Send the response that the same request received before, if there is one."""
 
     answers: Mapping[str, bytes]
 
 
 @dataclass
 class Hold:
-    """Keep the client waiting, before or after forwarding, until released.
+    """Block the request until `released` is set, before or after forwarding.
 
     Attributes:
-        after: whether it was forwarded first, and only the reply is held.
-        caught: set once a request is held.
-        released: set to let it go on; a client that is killed meanwhile ends it too.
+        after: whether the request is forwarded first, so that only the reply is blocked.
+        caught: set once a request is blocked.
+        released: set to let the request continue. A client that is killed meanwhile ends the wait too.
     """
 
     after: bool = False
@@ -116,19 +116,19 @@ class Hold:
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self) -> None:
-        """Hold this request."""
+        """Block this request until `released` is set."""
         self.caught.set()
         await self.released.wait()
 
 
 @dataclass(frozen=True)
 class Relay:
-    """Forward, and give the answer on as it comes, headers, redirects and an end in the middle included."""
+    """Forward the request, and stream the response unchanged: headers, redirects, and an end in the middle."""
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Forward a watch, and change what it says: the function gives the events to send instead of one."""
+    """Forward a watch, and change its events. The function returns the events to send in place of one."""
 
     change: Callable[[Json], Iterable[Json]]
 
@@ -138,5 +138,5 @@ Ending = Literal["reset", "eof", "mid-line", "mid-line eof"]
 
 
 def key(request: ApiRequest) -> str:
-    """What makes two reads the same."""
+    """Return the key by which two reads count as the same."""
     return f"{request.verb} {request.path}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was asked of the API server, in the order of arrival, and what became of it."""
+"""A journal of all requests to the API server, in order of arrival, with their outcome."""
 
 import time
 from collections import Counter
@@ -16,11 +16,11 @@ class Entry:
     """One request.
 
     Attributes:
-        at: monotonic seconds of its arrival.
-        request: what was asked.
-        status: HTTP status of the answer; 0 while there is none, and where the connection was reset.
-        forwarded: whether the API server got it.
-        fault: name of the fault it met, empty where it met none.
+        at: monotonic seconds of the arrival.
+        request: the request.
+        status: HTTP status of the response; 0 while there is none, and if the connection was reset.
+        forwarded: whether the API server received the request.
+        fault: name of the fault that the request met; empty if there was none.
     """
 
     at: float
@@ -31,40 +31,40 @@ class Entry:
 
     @property
     def changed(self) -> bool:
-        """Whether it is a write that the API server got, Leases apart, and did not refuse."""
+        """Return whether the request is a write that the API server received and accepted. Leases do not count."""
         refused = self.status >= 400  # noqa: PLR2004 - HTTP
         return self.forwarded and self.request.is_write and not refused and not self.is_election
 
     @property
     def is_election(self) -> bool:
-        """Whether it is about who leads."""
+        """Return whether the request belongs to leader election."""
         return self.request.resource == _ELECTION
 
 
 class Journal:
-    """Every request of one proxy."""
+    """All requests of one proxy."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
 
     def add(self, request: ApiRequest) -> Entry:
-        """Note an arrival."""
+        """Record an arrival."""
         entry = Entry(time.monotonic(), request)
         self.entries.append(entry)
         return entry
 
     def mark(self) -> int:
-        """How many there are, to look only at later ones."""
+        """Return the number of requests so far, as a start for `since`."""
         return len(self.entries)
 
     def since(self, mark: int = 0) -> list[Entry]:
-        """Those that arrived after a mark."""
+        """Return the requests that arrived after a mark."""
         return self.entries[mark:]
 
     def writes(self, mark: int = 0) -> list[Entry]:
-        """Writes that the API server got and did not refuse, Leases apart."""
+        """Return the writes that the API server received and accepted. Leases do not count."""
         return [each for each in self.since(mark) if each.changed]
 
     def count(self, mark: int, wanted: Callable[[Entry], bool]) -> Counter[str]:
-        """How often each request was made, as `create secrets/imagine-ray-token`."""
+        """Return how often each request was made, with keys such as `create secrets/imagine-ray-token`."""
         return Counter(str(each.request) for each in self.since(mark) if wanted(each))

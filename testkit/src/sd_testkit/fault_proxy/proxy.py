@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The proxy: each request is noted, meets the first rule that takes it, and is forwarded otherwise."""
+"""The proxy server. The proxy records each request, applies the first rule that matches, and forwards all other requests."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ from sd_testkit.fault_proxy.upstream import kubeconfig_for, upstream
 from sd_testkit.json_types import Json
 
 _FAILED = (aiohttp.ClientError, OSError)
-# Of one connection only; and no compression, so that bodies can be read.
+# These headers belong to one connection only. Compression is removed, so that the proxy can read bodies.
 _NOT_FORWARDED = {
     "host",
     "connection",
@@ -55,12 +55,14 @@ _LARGEST = 64 * 1024 * 1024
 
 
 class FaultProxy:
-    """A server on loopback in front of the API server of a kubeconfig; an async context manager.
+    """A server on loopback in front of the API server of a kubeconfig.
+
+    The proxy is an async context manager.
 
     Args:
-        behind: kubeconfig of the API server, with the credentials that every request gets there.
-        folder: where the kubeconfig of the proxy is written.
-        tls: certificate and key of this server, and the authority that signed them; None: plain HTTP.
+        behind: kubeconfig of the API server. The proxy uses its credentials for every request.
+        folder: where the proxy writes its own kubeconfig.
+        tls: certificate and key of this server, and the authority that signed them. None means plain HTTP.
     """
 
     def __init__(self, behind: Path, folder: Path, tls: tuple[Path, Path, Path] | None = None) -> None:
@@ -74,14 +76,14 @@ class FaultProxy:
         self._answers: dict[str, bytes] | None = None
 
     async def __aenter__(self) -> Self:
-        """Start to listen."""
+        """Start listening."""
         connector = aiohttp.TCPConnector(limit=0, ssl=self._upstream.context or False)
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=None), auto_decompress=False
         )
         application = web.Application(client_max_size=_LARGEST)
         application.router.add_route("*", "/{path:.*}", self._handle)
-        # A client that goes away ends its request here too: a hold, a watch.
+        # A client that disconnects also ends its request here, such as a blocked request or a watch.
         self._runner = web.AppRunner(
             application, handler_cancellation=True, access_log=None, shutdown_timeout=0.1
         )
@@ -94,25 +96,25 @@ class FaultProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop, with every connection."""
+        """Stop the server and close every connection."""
         await self._runner.cleanup()
         await self._session.close()
 
     def add(self, match: Match, fault: Fault, *, first: int = 1, times: int | None = None) -> Rule:
-        """Set up a fault; rules that were added earlier come first."""
+        """Add a rule for a fault. Rules that were added earlier take precedence."""
         rule = Rule(match, fault, first, times)
         self._rules.append(rule)
         return rule
 
     def remove(self, rule: Rule) -> None:
-        """Heal it; what it holds goes on."""
+        """Remove a rule. Requests that it blocks continue."""
         self._rules.remove(rule)
         if isinstance(rule.fault, Hold):
             rule.fault.released.set()
 
     @contextmanager
     def rule(self, match: Match, fault: Fault, *, first: int = 1, times: int | None = None) -> Iterator[Rule]:
-        """The same for the length of a block."""
+        """Add a rule for the duration of a block."""
         rule = self.add(match, fault, first=first, times=times)
         try:
             yield rule
@@ -121,7 +123,7 @@ class FaultProxy:
 
     @contextmanager
     def recording(self) -> Iterator[dict[str, bytes]]:
-        """Remember the answers to reads, for `Replay`."""
+        """Record the responses to reads, for `Replay`."""
         self._answers = {}
         try:
             yield self._answers
@@ -129,18 +131,18 @@ class FaultProxy:
             self._answers = None
 
     def streams(self, match: Match) -> list[Stream]:
-        """The watches that run now."""
+        """Return the watches that are running."""
         return [each for each in self._streams if match(each.request)]
 
     async def say(self, match: Match, event: Json) -> int:
-        """Put an event into running watches; return into how many."""
+        """Insert an event into running watches. Return the number of watches."""
         found = self.streams(match)
         for each in found:
             await each.say(event)
         return len(found)
 
     async def say_error(self, match: Match, code: int, message: str = "injected") -> int:
-        """Put an ERROR into running watches and end them, as the API server does; return how many they were."""
+        """Insert an ERROR into running watches and end them, as the API server does. Return the number of watches."""
         found = self.streams(match)
         for each in found:
             await each.say({"type": "ERROR", "object": faults.status(code, message)})
@@ -148,7 +150,7 @@ class FaultProxy:
         return len(found)
 
     async def end(self, match: Match, how: Ending) -> int:
-        """End running watches; return how many they were."""
+        """End running watches. Return their number."""
         found = self.streams(match)
         for each in found:
             await each.end(how)
@@ -174,7 +176,7 @@ class FaultProxy:
         return answer
 
     async def _meet(self, raw: web.Request, entry: Entry, fault: Fault) -> web.StreamResponse | None:
-        """Do what the fault says; None: the connection is to be reset."""
+        """Apply the fault. Return None if the connection must be reset."""
         if isinstance(fault, Refusal):
             return _answer(fault.code, fault.content(), {**_JSON, **fault.headers})
         if isinstance(fault, Replay) and faults.key(entry.request) in fault.answers:
@@ -195,7 +197,7 @@ class FaultProxy:
         return None if answer is None else await _after(raw, answer, fault)
 
     async def _forward(self, raw: web.Request, entry: Entry) -> web.Response | None:
-        """Ask the API server; None where it is away."""
+        """Forward the request to the API server. Return None if the API server is not reachable."""
         try:
             async with self._ask(raw, entry) as answer:
                 content = await answer.read()
@@ -225,7 +227,7 @@ class FaultProxy:
             return None
 
     async def _relay(self, raw: web.Request, entry: Entry) -> web.StreamResponse | None:
-        """The answer as it comes: none of it is kept, so it may be endless."""
+        """Stream the response as it arrives. The proxy keeps none of it, so the response may be endless."""
         try:
             async with self._ask(raw, entry, allow_redirects=False) as answer:
                 headers = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP}
@@ -249,7 +251,10 @@ class FaultProxy:
         )
 
     def _changed(self, request: ApiRequest) -> Any:
-        """What becomes of an event: rules may come and go while a watch runs."""
+        """Return the function that changes an event.
+
+        The rules are read for each event, since they can change during a watch.
+        """
 
         def change(event: Json) -> list[Json]:
             for rule in self._rules:
@@ -262,7 +267,7 @@ class FaultProxy:
 
 
 async def _after(raw: web.Request, answer: web.Response, fault: Fault) -> web.StreamResponse | None:
-    """What becomes of the API server's answer."""
+    """Apply the fault to the API server's response."""
     if isinstance(fault, Drop):
         return None
     if isinstance(fault, Hold) and fault.after:
@@ -292,7 +297,7 @@ def _reset(raw: web.Request) -> web.StreamResponse:
 
 
 async def _half(raw: web.Request, answer: web.Response) -> web.StreamResponse:
-    """The first half of a body whose length was promised in full."""
+    """Send the first half of a body whose header states the full length."""
     content = _bytes(answer)
     headers = {**answer.headers, "Content-Length": str(len(content))}
     response = web.StreamResponse(status=answer.status, headers=headers)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a request asks of the API server, in the words of its authorization: verb, resource, subresource, name (pure)."""
+"""A request in terms of Kubernetes authorization: verb, resource, subresource, name (pure)."""
 
 import json
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ class ApiRequest:
     """One request.
 
     Attributes:
-        verb: get, list, watch, create, update, patch or delete; get for what is no resource, such as /version.
-        resource: plural of the kind, empty for what is no resource.
-        subresource: such as status; empty for the object itself.
-        name: of the object; of one that is created, as its body has it.
-        path: path and query, as they were sent.
-        authorization: the header.
-        body: as it was sent.
+        verb: get, list, watch, create, update, patch or delete; get for paths without a resource, such as /version.
+        resource: plural of the kind; empty for paths without a resource.
+        subresource: a subresource such as status; empty for the object itself.
+        name: name of the object. For a create, the name in its body.
+        path: path and query, as the client sent them.
+        authorization: the Authorization header.
+        body: the body, as the client sent it.
     """
 
     verb: str
@@ -37,12 +37,12 @@ class ApiRequest:
 
     @property
     def is_write(self) -> bool:
-        """Whether it changes something."""
+        """Return whether the request changes an object."""
         return self.verb in WRITES
 
     @property
     def object(self) -> Any:
-        """The body as JSON; None where it is none."""
+        """The body as JSON; None if the body is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -57,14 +57,14 @@ class ApiRequest:
 def read_request(
     method: str, path: str, query: Mapping[str, str], body: bytes, authorization: str
 ) -> ApiRequest:
-    """Read it from what HTTP has.
+    """Build the request from its HTTP parts.
 
     Args:
-        method: of HTTP.
-        path: without the query.
-        query: its values.
-        body: as it was sent.
-        authorization: the header.
+        method: HTTP method.
+        path: path without the query.
+        query: values of the query.
+        body: the body, as the client sent it.
+        authorization: the Authorization header.
     """
     text = path + ("?" + "&".join(f"{key}={value}" for key, value in query.items()) if query else "")
     group, parts = _place(path)
@@ -81,7 +81,7 @@ def read_request(
 
 
 def _place(path: str) -> tuple[str, list[str]]:
-    """The API group, and what follows the version."""
+    """Return the API group, and the path after the version."""
     parts = [part for part in path.split("/") if part]
     if parts[:1] == ["api"]:
         return "", parts[2:]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which requests a fault is for."""
+"""Rules that choose the requests for a fault."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,13 +10,15 @@ from sd_testkit.fault_proxy.request import WRITES, ApiRequest
 
 @dataclass(frozen=True)
 class Match:
-    """Requests by what they ask; what is left out matches all.
+    """A filter for requests.
+
+    An attribute that is not set matches all requests.
 
     Attributes:
-        verbs: such as {"watch"}.
-        resources: plurals.
-        subresource: empty: the object itself; None: whatever.
-        where: a further condition.
+        verbs: a set such as {"watch"}.
+        resources: plurals of kinds.
+        subresource: a name; empty: the object itself; None: any.
+        where: an additional condition.
     """
 
     verbs: frozenset[str] = frozenset()
@@ -36,14 +38,17 @@ class Match:
         name: str = "",
         where: Callable[[ApiRequest], bool] = lambda _: True,
     ) -> "Match":
-        """From words: `Match.of("get list", "rayservices")`; `write` stands for all writes."""
+        """Build a filter from words, such as `Match.of("get list", "rayservices")`.
+
+        `write` stands for all write verbs.
+        """
         chosen = frozenset(verbs.split())
         if "write" in chosen:
             chosen = chosen - {"write"} | WRITES
         return cls(chosen, frozenset(resources.split()), subresource, "", name, where)
 
     def __call__(self, request: ApiRequest) -> bool:
-        """Tell whether a request is one of them."""
+        """Return whether the filter matches a request."""
         return (
             request.verb in (self.verbs or {request.verb})
             and request.resource in (self.resources or {request.resource})
@@ -59,12 +64,12 @@ class Rule:
     """A fault for some requests.
 
     Attributes:
-        match: which.
-        fault: what becomes of them.
-        first: from which of them on, counted from 1.
-        times: of how many; None: of all.
-        seen: how many there were.
-        hits: how many met the fault.
+        match: the requests to consider.
+        fault: the fault that they meet.
+        first: number of the first matching request that meets the fault, counted from 1.
+        times: number of requests that meet the fault; None: all of them.
+        seen: number of matching requests so far.
+        hits: number of requests that met the fault.
     """
 
     match: Match
@@ -75,7 +80,7 @@ class Rule:
     hits: int = field(default=0, init=False)
 
     def takes(self, request: ApiRequest) -> bool:
-        """Tell whether this request meets the fault; each is counted."""
+        """Return whether this request meets the fault, and count the request."""
         if not self.match(request):
             return False
         self.seen += 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One watch on its way through the proxy: line by line, as they come, and open to what a test has to say."""
+"""One watch on its way through the proxy. Lines pass as they arrive, and a test can insert its own."""
 
 import asyncio
 import json
@@ -19,10 +19,10 @@ class Stream:
     """A running watch.
 
     Args:
-        request: what is watched.
-        response: where its events go; prepared.
-        transport: its connection.
-        change: what becomes of each event, asked anew for each.
+        request: the request of the watch.
+        response: the prepared response that receives the events.
+        transport: the connection of the client.
+        change: the function that changes each event; the stream calls it for every event.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Stream:
         self._ended = asyncio.Event()
 
     async def relay(self, answer: aiohttp.ClientResponse) -> None:
-        """Pass on until the API server ends it, or `end` was called."""
+        """Relay events until the API server ends the watch or a caller uses `end`."""
         passing = asyncio.ensure_future(self._pass(answer))
         ended = asyncio.ensure_future(self._ended.wait())
         try:
@@ -50,15 +50,18 @@ class Stream:
             await asyncio.gather(passing, ended, return_exceptions=True)
 
     async def say(self, event: Json) -> None:
-        """Put an event of our own into it."""
+        """Insert an event of the test into the watch."""
         await self._response.write(json.dumps(event).encode() + b"\n")
 
     async def end(self, how: Ending) -> None:
-        """End it as a network does, or, with a last chunk, as a server or a proxy that stops does."""
+        """End the watch as a network does.
+
+        With a last chunk, end the watch as a server or proxy does that shuts down.
+        """
         if how.startswith("mid-line"):
             await self._response.write(b'{"type":"MODIFIED","object":{"apiVersion":')
         if not how.endswith("eof") and self._transport is not None:
-            # Whatever was written is sent first; there is no last chunk.
+            # Data that was written already is sent first. There is no last chunk.
             self._transport.close()
         self._ended.set()
 
@@ -74,7 +77,7 @@ class Stream:
 
 
 async def lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Complete lines without their end, each as soon as it is there, however long."""
+    """Return complete lines without their end, each as soon as it has arrived, at any length."""
     rest = b""
     async for part in content.iter_any():
         *whole, rest = (rest + part).split(b"\n")

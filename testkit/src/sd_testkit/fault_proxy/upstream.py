@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the proxy reaches the API server: address and credentials of a kubeconfig."""
+"""The proxy's connection to the API server: address and credentials of a kubeconfig."""
 
 import ssl
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from sd_testkit.json_types import Json
 
 @dataclass(frozen=True)
 class Upstream:
-    """An API server, and who we are there.
+    """An API server, and the proxy's credentials for it.
 
     Attributes:
         server: its URL.
-        context: TLS with our certificate, None for plain HTTP.
-        headers: a bearer token, if that is how we prove it.
+        context: TLS with the proxy's certificate; None for plain HTTP.
+        headers: a bearer token, if the kubeconfig uses one.
     """
 
     server: str
@@ -26,7 +26,7 @@ class Upstream:
 
 
 def upstream(kubeconfig: Path) -> Upstream:
-    """The current context of a kubeconfig whose credentials are files or a token."""
+    """Return the current context of a kubeconfig. Its credentials must be files or a token."""
     known = yaml.safe_load(kubeconfig.read_text())
     context = _named(known, "context", known["current-context"])
     cluster, user = _named(known, "cluster", context["cluster"]), _named(known, "user", context["user"])
@@ -40,14 +40,14 @@ def upstream(kubeconfig: Path) -> Upstream:
 
 
 def kubeconfig_for(server: str, user: Json | None = None, authority: Path | None = None) -> str:
-    """A kubeconfig that leads to the proxy."""
+    """Return a kubeconfig that leads to the proxy."""
     cluster = {"server": server} | ({"certificate-authority": str(authority)} if authority else {})
     return yaml.safe_dump(
         {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "proxy", "cluster": cluster}],
-            # kopf and the client take a user without credentials for no user at all.
+            # kopf and the client treat a user without credentials as no user.
             "users": [{"name": "proxy", "user": user or {"token": "proxied"}}],
             "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
             "current-context": "proxy",

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random and hostile input: specs, live objects, requests, answers, load."""
+"""Random and hostile input: specs, live objects, requests, responses, load."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every field of the resource with another value for it, read from the CRD's schema (pure).
+"""Every field of the resource with a second valid value, derived from the CRD's schema (pure).
 
-Booleans, enums and bounded numbers find their other value in the schema; what has a form of its own needs a sample.
+The schema gives the second value of booleans, enums and bounded numbers. A field with its own format needs a sample.
 """
 
 import copy
@@ -17,12 +17,12 @@ from sd_testkit.json_types import Json
 
 @dataclass(frozen=True)
 class Sample:
-    """How a field is changed.
+    """How a test changes a field.
 
     Attributes:
-        value: what it is changed to; None: found in the schema.
-        given: what else the spec must say for the change to be valid or to show; merged over the base.
-        admits: for a field that only lets other values in: a change of the spec that is refused without it.
+        value: the new value; None: the schema gives one.
+        given: other parts of the spec that the change needs to be valid or visible; merged over the base.
+        admits: for a field that only permits other values: a change of the spec that is refused without this field.
     """
 
     value: Any = None
@@ -32,7 +32,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Change:
-    """One field, from one valid spec to another that differs in it alone.
+    """A change of one field: two valid specs that differ only in this field.
 
     Attributes:
         admits: a merge patch that is valid after the change and refused before it; empty where there is none.
@@ -45,20 +45,20 @@ class Change:
 
 
 class NoSample(Exception):
-    """The schema gives no other value for a field, and neither does a sample."""
+    """An error: neither the schema nor a sample gives a second value for a field."""
 
 
 def changes(schema: Json, base: Json, items: Mapping[str, Json], samples: Mapping[str, Json]) -> list[Change]:
-    """A change of every field of the spec.
+    """Return a change for every field of the spec.
 
     Args:
-        schema: of the spec.
+        schema: schema of the spec.
         base: a valid spec.
-        items: what the first item of a list is where there is none, by the list's path with `[]` or the end of it.
-        samples: by path, or by `*` and the end of a path.
+        items: default first item of empty lists, by the list's path with `[]` or the end of that path.
+        samples: samples by path, or by `*` and the end of a path.
 
     Raises:
-        NoSample: a field has neither.
+        NoSample: a field has neither a second value in the schema nor a sample.
     """
     return [_change(each, base, items, samples) for each in leaves(schema)]
 
@@ -75,12 +75,14 @@ def _change(leaf: "Field", base: Json, items: Mapping[str, Json], samples: Mappi
         present = value_at(before, leaf.path)
         value = leaf.other_than(leaf.schema.get("default") if present is None else present)
     if value is None:
-        raise NoSample(f"{leaf.path}: give it another value in tests/data/fields.yaml")
+        raise NoSample(
+            f"{leaf.path}: the schema gives no second value; add a sample to tests/data/fields.yaml"
+        )
     return Change(leaf.path, before, with_value(before, leaf.path, value), sample.admits)
 
 
 def _named(known: Mapping[str, Json], path: str) -> Json:
-    """What is known of a path, by itself or by its end; empty where nothing is."""
+    """Return the entry for a path, by the full path or by its end. The result is empty if there is none."""
     for key, each in known.items():
         if path.endswith(key[1:]) if key.startswith("*") else path == key:
             return each
@@ -89,13 +91,13 @@ def _named(known: Mapping[str, Json], path: str) -> Json:
 
 @dataclass(frozen=True)
 class Field:
-    """A leaf of the schema; `[]` in a path stands for the first item of a list."""
+    """A leaf of the schema. `[]` in a path stands for the first item of a list."""
 
     path: str
     schema: Json
 
     def other_than(self, present: Any) -> Any:
-        """Another valid value, None where the schema alone gives none."""
+        """Return a different valid value, or None if the schema alone gives none."""
         schema = self.schema
         if "enum" in schema:
             return next((each for each in schema["enum"] if each != present), None)
@@ -110,7 +112,7 @@ class Field:
 
 
 def leaves(schema: Json, path: str = "") -> Iterator[Field]:
-    """Every field below an object's schema that has no fields of its own."""
+    """Return every field of an object's schema that has no fields of its own."""
     if schema.get("type") == "object" and schema.get("properties"):
         for name, below in schema["properties"].items():
             yield from leaves(below, f"{path}.{name}" if path else name)
@@ -121,7 +123,7 @@ def leaves(schema: Json, path: str = "") -> Iterator[Field]:
 
 
 def value_at(spec: Mapping[str, Any], path: str) -> Any:
-    """The value of a field; None where it is absent."""
+    """Return the value of a field, or None if it is absent."""
     found: Any = spec
     for step in _steps(path):
         try:
@@ -132,7 +134,7 @@ def value_at(spec: Mapping[str, Any], path: str) -> Any:
 
 
 def with_value(spec: Mapping[str, Any], path: str, value: Any) -> Json:
-    """A copy of the spec in which the field has the value."""
+    """Return a copy of the spec in which the field has the value."""
     changed = copy.deepcopy(dict(spec))
     steps = _steps(path)
     place: Any = changed

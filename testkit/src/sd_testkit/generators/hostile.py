@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A pod that answers whatever it likes, down to the bytes: every way in which a tenant's answer can be wrong.
+"""A hostile pod that sends malformed responses, down to the bytes.
 
-What it sends is given by name; the server closes the connection after it, unless that is what is wrong.
+The cases cover every way in which a tenant's response can be wrong.
+
+Each case has a name. The server closes the connection after the response, unless the open connection is the fault.
 """
 
 import asyncio
@@ -19,7 +21,7 @@ Misbehaviour = Callable[[], AsyncIterator[bytes]]
 
 
 def _whole(body: bytes, status: str = "200 OK", *headers: str) -> Misbehaviour:
-    """An answer with this body, otherwise as it should be."""
+    """Return a response with this body that is otherwise correct."""
 
     async def answer() -> AsyncIterator[bytes]:
         lines = (
@@ -34,7 +36,7 @@ def _whole(body: bytes, status: str = "200 OK", *headers: str) -> Misbehaviour:
 
 
 def _raw(*parts: bytes, ends: bool = True) -> Misbehaviour:
-    """Exactly these bytes; then the end of the connection, or nothing any more."""
+    """Return exactly these bytes, and then close the connection or stay silent."""
 
     async def answer() -> AsyncIterator[bytes]:
         for part in parts:
@@ -46,7 +48,7 @@ def _raw(*parts: bytes, ends: bool = True) -> Misbehaviour:
 
 
 def _endless(start: bytes, part: bytes, pause: float = 0.0) -> Misbehaviour:
-    """A start, and then the same again and again."""
+    """Send a start, and then repeat the same data without end."""
 
     async def answer() -> AsyncIterator[bytes]:
         yield start
@@ -132,16 +134,16 @@ MISBEHAVIOURS: Mapping[str, Misbehaviour] = {
     "an endless refusal": _endless(b"HTTP/1.1 500 No\r\nContent-Length: 1000000000\r\n\r\n", b"no " * 20_000),
     "a refusal in binary": _whole(bytes(range(256)), "500 Internal Server Error"),
 }
-"""What a pod may answer to a question about Serve, by name."""
+"""Responses that a hostile pod may send to a request about Serve, by name."""
 
 
 @asynccontextmanager
 async def serving(answer: Callable[[], Misbehaviour], host: str = "127.0.0.1") -> AsyncIterator[int]:
-    """Answer whatever comes, on a free port, which is given.
+    """Answer every request on a free port, and yield that port.
 
     Args:
-        answer: what the next request gets.
-        host: where.
+        answer: the response for the next request.
+        host: the address to listen on.
     """
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -157,7 +159,7 @@ async def serving(answer: Callable[[], Misbehaviour], host: str = "127.0.0.1") -
 async def converse(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, misbehaviour: Misbehaviour
 ) -> None:
-    """Read one request, and send what it gets, until the client has had enough."""
+    """Read one request and send its response, until the client disconnects."""
     with contextlib.closing(writer), contextlib.suppress(OSError, asyncio.IncompleteReadError):
         await reader.readuntil(b"\r\n\r\n")
         sending = asyncio.ensure_future(_send(writer, misbehaviour))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes merged over an object, as a user's edit is (pure)."""
+"""Merge changes over an object, as a user's edit does (pure)."""
 
 from sd_testkit.json_types import Json
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests that come whenever they do, whether those before are answered or not, and what became of each."""
+"""An open-loop load: requests arrive independently of earlier responses. Each request's outcome is recorded."""
 
 import asyncio
 import random
@@ -18,15 +18,15 @@ _GIVE_UP_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one request.
+    """The outcome of one request.
 
     Attributes:
-        sent: monotonic seconds.
-        seconds: until its end.
+        sent: monotonic seconds of the start.
+        seconds: duration until the end.
         status: HTTP status; 0 without an answer.
-        request_id: `x-request-id` of the answer.
-        retry_after: `Retry-After` of the answer.
-        words: the end of it, where it is no picture.
+        request_id: `x-request-id` of the response.
+        retry_after: `Retry-After` of the response.
+        words: the end of the response body, if it is not an image.
     """
 
     sent: float
@@ -38,7 +38,7 @@ class Answer:
 
     @property
     def outcome(self) -> str:
-        """`answered`; `retryable`: an error that says so and has an id; `refused`: no connection; else `lost`."""
+        """Return `answered`, `retryable` (an error that says so and has an id), `refused` (no connection) or else `lost`."""
         if self.status == _OK:
             return "answered"
         if self.status in _LATER and self.request_id:
@@ -47,17 +47,17 @@ class Answer:
 
 
 def shares(answers: Sequence[Answer]) -> dict[str, int]:
-    """How many had which outcome."""
+    """Return the number of requests by outcome."""
     return dict(Counter(each.outcome for each in answers))
 
 
 @dataclass
 class Traffic:
-    """What a load has come to so far.
+    """The state of a load so far.
 
     Attributes:
-        sent: requests, answered or not.
-        answers: what became of those that have ended, in that order.
+        sent: number of requests, with or without a response.
+        answers: outcomes of the requests that have ended, in that order.
     """
 
     sent: int = 0
@@ -65,19 +65,21 @@ class Traffic:
 
     @property
     def under_way(self) -> int:
-        """Requests that nobody has answered yet."""
+        """Return the number of requests that have no response yet."""
         return self.sent - len(self.answers)
 
 
 @dataclass(frozen=True)
 class Load:
-    """An open-loop load: gaps between requests are drawn from an exponential distribution.
+    """An open-loop load.
+
+    The gaps between requests follow an exponential distribution.
 
     Attributes:
-        url: what is asked, by GET.
-        query: its parameters; each request has a seed of its own beside them.
-        per_second: requests on average.
-        most: so many at most, then it is silent.
+        url: target of the GET requests.
+        query: query parameters. Each request adds a seed of its own.
+        per_second: average number of requests per second.
+        most: maximum number of requests; the load then stops.
     """
 
     url: str
@@ -87,9 +89,9 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[Traffic]:
-        """Send while the block runs; at its end all are answered."""
+        """Send requests while the block runs. At the end of the block, wait for all responses."""
         traffic = Traffic()
-        connector = aiohttp.TCPConnector(force_close=True, limit=0)  # each is another client
+        connector = aiohttp.TCPConnector(force_close=True, limit=0)  # Each request acts as a separate client.
         timeout = aiohttp.ClientTimeout(total=_GIVE_UP_SECONDS)
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests that a runtime may get: good ones, nearly good ones and rubbish, the same ones for the same seed.
+"""Random requests for a runtime: valid, almost valid and invalid.
 
-What is valid is cheap to draw, so that thousands go through a real service.
+The same seed gives the same requests.
+
+Valid requests are cheap to generate, so that thousands of them can go through a real service.
 """
 
 import json
@@ -10,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NAMED = {200, 202, 204, 304, 400, 404, 405, 406, 408, 409, 413, 415, 429, 503, 504}
-"""Statuses that may come; 500 only as `generation_failed`."""
+"""Statuses that a response may have; 500 only as `generation_failed`."""
 
 _FAILED, _ERRORS = 500, 400
 _FIELDS = {"message", "type", "param", "code", "request_id"}
@@ -106,7 +108,7 @@ class RandomRequest:
     headers: dict[str, str] = field(default_factory=dict)
 
     def arguments(self) -> dict[str, Any]:
-        """What httpx's `request` takes."""
+        """Return the arguments for httpx's `request`."""
         return {
             "method": self.method,
             "url": self.path,
@@ -117,7 +119,7 @@ class RandomRequest:
 
 
 def named(status: int, body: str) -> bool:
-    """Whether an answer is one that may come: a status with a name, and every error JSON in OpenAI's form."""
+    """Return whether a response is permitted: its status has a name, and every JSON error has OpenAI's format."""
     if status < _ERRORS:
         return status in NAMED
     try:
@@ -129,7 +131,7 @@ def named(status: int, body: str) -> bool:
 
 
 def random_request(chance: random.Random) -> RandomRequest:
-    """The next request of a sequence."""
+    """Return the next request of a sequence."""
     kind = chance.random()
     headers = {name: chance.choice(values) for name, values in _HEADERS.items() if chance.random() < 0.2}  # noqa: PLR2004
     if kind < 0.4:  # noqa: PLR2004
@@ -145,7 +147,7 @@ def random_request(chance: random.Random) -> RandomRequest:
 
 
 def _fields(chance: random.Random, good: dict[str, tuple[Any, ...]]) -> dict[str, Any]:
-    """Some fields, most of them good; in half of the cases all are."""
+    """Return some fields, most of them valid. In half of the cases all are valid."""
     spoil = chance.choice((0.0, 0.15))
     steps = "steps" if "steps" in good else "num_inference_steps"
     chosen = [name for name in good if name in {"prompt", steps} or chance.random() < 0.3]  # noqa: PLR2004

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random values of a structural schema, such as a CRD's: those that keep its bounds, and those that do not.
+"""Random values for a structural schema, such as a CRD's.
 
-Rules in CEL are not read, so many of the former are refused too.
+Some keep its bounds, and some break them.
+
+CEL rules are not read, so the API server refuses many values that keep the bounds.
 """
 
 from typing import Any
@@ -28,7 +30,7 @@ _JUNK = st.one_of(
 
 
 def values(schema: Schema) -> st.SearchStrategy[Any]:
-    """Values that keep the bounds of a schema."""
+    """Return values that keep the bounds of a schema."""
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     if schema.get("x-kubernetes-int-or-string"):
@@ -37,7 +39,7 @@ def values(schema: Schema) -> st.SearchStrategy[Any]:
 
 
 def broken(schema: Schema) -> st.SearchStrategy[Any]:
-    """Values of an object's schema of which one property, at any depth, is anything."""
+    """Return values of an object's schema in which one property, at any depth, is arbitrary."""
     names = sorted(schema["properties"])
 
     def spoil(name: str) -> st.SearchStrategy[Json]:
@@ -57,7 +59,7 @@ def _objects(schema: Schema) -> st.SearchStrategy[Any]:
     properties = schema.get("properties", {})
     required = set(schema.get("required", []))
     given = {name: values(properties[name]) for name in sorted(required)}
-    # Each is left out more often than not, so that rules between them leave something to be admitted.
+    # Each property is omitted more often than not, so that rules between properties accept some values.
     spare = {name: values(inner) for name, inner in sorted(properties.items()) if name not in required}
     chosen = st.sets(st.sampled_from(sorted(spare)), max_size=3) if spare else st.just(set[str]())
     return chosen.flatmap(

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random specs of a StableDiffusionService whose parts keep their own bounds; rules between parts may be broken.
+"""Random specs of a StableDiffusionService.
 
-For property tests: a caller sends them through the API server's rules and through our own, and compares; or drops
-those that are invalid and looks at what becomes of the rest.
+Each part keeps its own bounds, but rules between parts may be broken.
+
+Property tests use them in two ways. Some send them through the rules of the API server and of the operator, and
+compare. Others drop invalid specs and examine the result of the rest.
 """
 
 from collections.abc import Mapping
@@ -86,7 +88,7 @@ _PLACEMENT: dict[str, st.SearchStrategy[Any]] = {
 def worker_groups(
     more: Mapping[str, st.SearchStrategy[Any]] = MappingProxyType({}),
 ) -> st.SearchStrategy[list[Json]]:
-    """One to four groups; bounds are small, so that they often just reach and often just miss what is asked."""
+    """Return one to four groups. Their bounds are small, so that they often just reach or just miss the demand."""
     group = st.fixed_dictionaries(
         {"name": st.sampled_from(_NAMES)},
         optional={
@@ -100,7 +102,7 @@ def worker_groups(
 
 
 def capacities() -> st.SearchStrategy[Json]:
-    """A spec in which only replicas, GPUs and the bounds of worker groups vary."""
+    """Return a spec in which only replicas, GPUs and the bounds of worker groups vary."""
     return st.fixed_dictionaries(
         {
             "model": st.just({"preset": "shapes"}),
@@ -113,13 +115,13 @@ def capacities() -> st.SearchStrategy[Json]:
 
 
 def replicas() -> st.SearchStrategy[Json]:
-    """Bounds of the model replicas, in order."""
+    """Return ordered bounds of the model replicas."""
     pair = st.tuples(st.integers(0, 20), st.integers(1, 20))
     return pair.map(lambda bounds: {"min": min(bounds), "max": max(bounds)})
 
 
 def specs() -> st.SearchStrategy[Json]:
-    """A spec in which whatever reaches the RayCluster varies."""
+    """Return a spec in which every field that reaches the RayCluster varies."""
     redis = st.fixed_dictionaries(
         {"address": st.just("redis:6379")},
         optional={"passwordSecretRef": st.just({"name": "redis", "key": "password"})},

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The project's images, built on this host by buildah on a Debian of debootstrap: no registry has to be reached for a base."""
+"""The project's images, built on this host by buildah on a Debian from debootstrap. No registry is needed for a base."""
 
 from sd_testkit.images.build import IMAGES, Image, build
 from sd_testkit.images.store import Store, obstacle

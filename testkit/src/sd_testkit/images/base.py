@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A base image: a small Debian with Python and its venv module, by debootstrap."""
+"""A base image: a small Debian with Python and its venv module, built by debootstrap."""
 
 import shutil
 import subprocess
@@ -15,10 +15,10 @@ _USELESS = ("var/cache/apt/archives", "var/lib/apt/lists", "usr/share/locale", "
 
 
 def ensure_base(store: Store) -> None:
-    """Make it where it is not there.
+    """Build the base image if it is missing.
 
     Raises:
-        RuntimeError: debootstrap failed; with the end of what it said.
+        RuntimeError: debootstrap failed; the message has the end of its output.
     """
     if store.has(BASE):
         return

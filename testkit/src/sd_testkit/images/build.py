@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each image from its Dockerfile."""
+"""Build each image from its Dockerfile."""
 
 import os
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class Image:
 
     @property
     def dockerfile(self) -> str:
-        """Its file at the root of the repository."""
+        """Path of the Dockerfile, at the root of the repository."""
         return f"Dockerfile.{self.name}"
 
     @property
     def reference(self) -> str:
-        """Its name in the store."""
+        """Name of the image in the store."""
         return f"localhost/{self.name}:dev"
 
 
@@ -33,16 +33,18 @@ IMAGES = (Image("operator"), Image("worker"))
 
 
 def build(store: Store, image: Image, context: Path = ROOT, reference: str = "") -> str:
-    """Build an image on our own base; return its reference.
+    """Build an image on the project's own base image.
+
+    Return its reference.
 
     Args:
-        store: where it is kept.
-        image: which one.
-        context: checkout to build from.
-        reference: what to call it; empty: as it is called.
+        store: the store that receives the image.
+        image: the image to build.
+        context: the checkout to build from.
+        reference: name of the result; empty: the default name of the image.
 
     Raises:
-        RuntimeError: a step failed; with the end of what was said.
+        RuntimeError: a step failed; the message has the end of its output.
     """
     ensure_base(store)
     called = reference or image.reference
@@ -55,7 +57,10 @@ def _base() -> list[str]:
 
 
 def _certificates() -> list[str]:
-    """What this host trusts, where it is told: steps that download need it as much as the host does."""
+    """Return the mount for this host's CA certificates, if an environment variable names them.
+
+    Build steps that download need them too.
+    """
     bundle = os.environ.get("SSL_CERT_FILE")
     if not bundle:
         return []
@@ -65,7 +70,10 @@ def _certificates() -> list[str]:
 
 
 def _packages() -> list[str]:
-    """The cache of uv on this host, where there is one: packages that the development environment has are not downloaded."""
+    """Return the mount for this host's uv cache, if there is one.
+
+    The build then skips packages that the development environment has.
+    """
     cache = Path(os.environ.get("UV_CACHE_DIR") or Path.home() / ".cache" / "uv")
     if not cache.is_dir():
         return []

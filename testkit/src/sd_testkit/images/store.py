@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and their layers in a folder of our own: buildah with its storage there."""
+"""Images and their layers in a private folder: buildah with its own storage."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("buildah", "debootstrap")
-"""Programs, and what Debian calls their packages."""
+"""Programs, and the names of their Debian packages."""
 _BUILD_SECONDS = 1800
 
 
@@ -29,7 +29,7 @@ class Layer:
 
 
 def obstacle() -> str:
-    """Why this host cannot build images; empty where it can."""
+    """Return the reason why this host cannot build images, or an empty string if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "building images needs root on Linux"
     missing = [each for each in PACKAGES if shutil.which(each) is None]
@@ -37,10 +37,10 @@ def obstacle() -> str:
 
 
 class Store:
-    """Where images are built and kept.
+    """The storage in which images are built and kept.
 
     Args:
-        folder: for everything; it grows to about 10 GB.
+        folder: folder for all data. The folder grows to about 10 GB.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,14 +48,16 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
 
     def has(self, name: str) -> bool:
-        """Whether there is an image of that name."""
+        """Return whether an image of that name exists."""
         return self._run("inspect", "--type", "image", name, check=False).returncode == 0
 
     def build(self, name: str, dockerfile: Path, context: Path, arguments: Sequence[str] = ()) -> None:
-        """Build an image; steps whose inputs are the same as before are not repeated.
+        """Build an image.
+
+        Steps with unchanged inputs are not repeated.
 
         Raises:
-            RuntimeError: a step failed; with the end of what was said.
+            RuntimeError: a step failed; the message has the end of its output.
         """
         options = ["--isolation", "chroot", "--layers", "--format", "oci", *arguments]
         done = self._run("bud", *options, "-f", str(dockerfile), "-t", name, str(context), check=False)
@@ -63,14 +65,14 @@ class Store:
             raise RuntimeError(f"building {name} failed:\n{(done.stdout + done.stderr)[-4000:]}")
 
     def save(self, name: str, file: Path, reference: str) -> None:
-        """Write an image into an archive, by a reference under which a node is to know it."""
+        """Write an image into an archive, with the reference that a node will use for it."""
         self._run("push", "--disable-compression", name, f"docker-archive:{file}:{reference}")
 
     def run(self, name: str, *command: str) -> str:
-        """What a command says in an image, as the image's user.
+        """Run a command in an image, as the image's user, and return its output.
 
         Raises:
-            subprocess.CalledProcessError: it failed.
+            subprocess.CalledProcessError: the command failed.
         """
         container = self._run("from", name).stdout.strip()
         try:
@@ -79,7 +81,7 @@ class Store:
             self._run("rm", container)
 
     def layers(self, name: str) -> list[Layer]:
-        """Layers of an image, the lowest first."""
+        """Return the layers of an image, the lowest first."""
         told = json.loads(self._run("inspect", "--type", "image", name).stdout)
         records = self.folder / "storage/overlay-layers/layers.json"
         sizes = {
@@ -88,7 +90,7 @@ class Store:
         return [Layer(digest, sizes.get(digest, 0)) for digest in told["OCIv1"]["rootfs"]["diff_ids"]]
 
     def remove(self) -> None:
-        """Everything."""
+        """Remove the store and all images in it."""
         self._run("rmi", "--all", "--force", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the autoscaler beside a head may do: ServiceAccount, Role and RoleBinding of a RayCluster (pure).
+"""The rights of the autoscaler beside a head: ServiceAccount, Role and RoleBinding of a RayCluster (pure).
 
 https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/common/rbac.go.
 """
@@ -17,7 +17,7 @@ _RULES = (
 
 
 def autoscaler_rights(cluster: Json) -> list[Json]:
-    """The three objects; no ServiceAccount where the template names one of the user's."""
+    """Return the three objects. The ServiceAccount is left out if the template names one of the user's."""
     name, namespace = cluster["metadata"]["name"], cluster["metadata"]["namespace"]
     account = service_account(cluster)
     subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}

@@ -7,12 +7,14 @@ from sd_testkit.kuberay.conditions import remove_condition, set_condition
 
 
 def cluster_status(cluster: Json, pods: list[Json], failure: tuple[str, str] | None) -> Json:
-    """The status after the one on record; equal to it where nothing changed.
+    """Return the next status of a RayCluster.
+
+    The result equals the recorded status if nothing changed.
 
     Args:
         cluster: the live RayCluster.
         pods: its pods.
-        failure: reason and message where a pod could not be made.
+        failure: reason and message, if the API server refused a pod.
     """
     before: Json = cluster.get("status") or {}
     spec_groups = cluster["spec"].get("workerGroupSpecs", [])
@@ -53,14 +55,17 @@ def cluster_status(cluster: Json, pods: list[Json], failure: tuple[str, str] | N
 
 
 def desired_workers(group: Json) -> int:
-    """Workers of a group: the autoscaler's number within the group's bounds."""
+    """Return the desired workers of a group: the autoscaler's number, within the group's bounds."""
     low, high = group.get("minReplicas") or 0, group.get("maxReplicas")
     wanted = max(group.get("replicas") or 0, low)
     return wanted if high is None else min(wanted, high)
 
 
 def _head_ready(heads: list[Json]) -> Json:
-    """By the head's Ready condition; the reason of a container that waits says more than `ContainersNotReady`."""
+    """Return the condition for the head, from its Ready condition.
+
+    The reason of a waiting container is more precise than `ContainersNotReady`.
+    """
     if not heads:
         return {"status": "False", "reason": "HeadPodNotFound", "message": "Head Pod not found"}
     status = heads[0].get("status") or {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop: look at everything a few times a second, and bring each RayService and RayCluster one pass forward."""
+"""The control loop: list all objects a few times a second, and reconcile each RayService and RayCluster once."""
 
 import asyncio
 import logging
@@ -29,11 +29,13 @@ _FAILURES = (ApiException, aiohttp.ClientError, TimeoutError, OSError)
 
 
 class KubeRay:
-    """KubeRay and the Ray clusters it makes, which are simulated, until cancelled.
+    """KubeRay with simulated Ray clusters.
+
+    Both run until they are cancelled.
 
     Args:
         api: a client that may do everything.
-        socket: where the API server dials pods (`ControlPlane.pod_network`).
+        socket: the socket through which the API server dials pods (`ControlPlane.pod_network`).
         real_nodes: names of nodes whose kubelet is not simulated.
     """
 
@@ -42,7 +44,7 @@ class KubeRay:
         self._ray = Ray(self._server, socket, real_nodes)
 
     async def run(self) -> None:
-        """Work for ever; a failed round is repeated."""
+        """Run until cancelled. A failed round is repeated."""
         services = RayServices(self._server, SimulatedDashboards(self._ray))
         await self._ray.network.open()
         try:
@@ -52,12 +54,14 @@ class KubeRay:
 
 
 class KubeRayOfPods:
-    """KubeRay alone, until cancelled: Ray runs in the pods, whose nodes are real.
+    """KubeRay alone, until it is cancelled.
+
+    Ray runs in the pods, and their nodes are real.
 
     Args:
         api: a client that may do everything.
-        socket: where the API server dials nodes and pods (`ControlPlane.pod_network`).
-        routed: their addresses.
+        socket: the socket through which the API server dials nodes and pods (`ControlPlane.pod_network`).
+        routed: addresses of the nodes and pods.
     """
 
     def __init__(self, api: ApiClient, socket: Path, routed: IPv4Network) -> None:
@@ -65,7 +69,7 @@ class KubeRayOfPods:
         self._network = Network(socket, routed)
 
     async def run(self) -> None:
-        """Work for ever; a failed round is repeated."""
+        """Run until cancelled. A failed round is repeated."""
         clusters = RayClusters(self._server, ray_pod, autoscaler_rights)
         await self._network.open()
         try:
@@ -93,18 +97,18 @@ async def _for_ever(
         except _FAILURES as error:
             logger.warning("round failed: %s", _words(error))
         except Exception:
-            # The library's discovery raises KeyError where several ask it at once for a kind that it does not know yet. A
+            # The library's discovery raises KeyError if several callers request the same unknown kind at once. A
             # controller that has ended would leave every test waiting.
             logger.exception("round failed")
         await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _nothing(_: Snapshot) -> None:
-    """Whatever else there is, works by itself."""
+    """Do nothing: real nodes need no simulation step."""
 
 
 async def _try(live: Json, work: Awaitable[None]) -> None:
-    """One that fails, such as in a namespace that is being deleted, does not stop the others."""
+    """Run one pass. A pass that fails, such as in a namespace that is being deleted, does not stop the others."""
     try:
         await work
     except ApiException as error:

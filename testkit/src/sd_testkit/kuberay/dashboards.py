@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the stand-in for KubeRay sees Ray: by the statuses KubeRay keeps of what the dashboard answers."""
+"""Simulated dashboards for the stand-in for KubeRay.
+
+The dashboards give the statuses that KubeRay copies from dashboard responses.
+"""
 
 import time
 from typing import Any
@@ -10,13 +13,13 @@ from sd_testkit.ray.rest import applications
 
 
 class SimulatedDashboards:
-    """The dashboards of simulated Ray clusters, without the way through the network."""
+    """The dashboards of simulated Ray clusters. Calls do not pass through the network."""
 
     def __init__(self, ray: Ray) -> None:
         self._ray = ray
 
     async def applications(self, cluster: Json) -> dict[str, Json] | None:
-        """Status and message of each application and of its deployments."""
+        """Return status and message of each application and of its deployments."""
         session = self._ray.session(cluster)
         if session is None:
             return None
@@ -30,13 +33,13 @@ class SimulatedDashboards:
             session.serve.put(config, time.monotonic())
 
     async def has_healthy_proxy(self, pod: Json) -> bool:
-        """Whether a head pod's `/-/healthz` answers."""
+        """Return whether the `/-/healthz` endpoint of a head pod answers."""
         session = self._ray.session_of(pod)
         return session is not None and session.has_proxy(pod["metadata"]["name"])
 
 
 def kept(application: Json) -> Json:
-    """What KubeRay copies; empty fields are left out, as Go's omitempty does."""
+    """Return the part that KubeRay copies. Empty fields are left out, as Go's omitempty does."""
     deployments = {
         name: _said(status=each["status"], message=each["message"])
         for name, each in application["deployments"].items()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which changes of a RayService need a new cluster, and which never reach the live one (pure).
+"""Fingerprints that show which changes of a RayService need a new cluster, and which never reach the live one (pure).
 
 https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/utils/util.go,
 GenerateHashWithoutReplicasAndWorkersToDelete.
@@ -16,11 +16,11 @@ _MUTED_IN_PODS = ("tolerations", "schedulingGates")
 
 
 def cluster_fingerprint(cluster: Json, groups: int | None = None) -> str:
-    """Equal for two cluster specs between which KubeRay starts no new cluster.
+    """Return a hash that is equal for two cluster specs if KubeRay starts no new cluster between them.
 
     Args:
         cluster: `spec.rayClusterConfig`.
-        groups: count only so many worker groups; the others were appended.
+        groups: number of worker groups to include; later groups were appended.
     """
     heard = cluster_as_written(cluster)
     heard["workerGroupSpecs"] = heard.get("workerGroupSpecs", [])[:groups]

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An object as KubeRay's Go types write it (pure): whoever reads one and updates it rewrites the whole spec.
+"""Convert an object to the form that KubeRay's Go types write (pure).
 
-https://github.com/ray-project/kuberay v1.7.0, ray-operator/apis/ray/v1, and k8s.io/api v0.36.0, core/v1. `omitempty` drops
-what is zero; a struct that is no pointer is always written, and quantities are written in their canonical form.
-tests/data/kuberay-1.7.0-go-types.yaml holds this to what those types made of some objects.
+A client with these types rewrites the whole spec on each update.
+
+Sources: https://github.com/ray-project/kuberay v1.7.0, ray-operator/apis/ray/v1, and k8s.io/api v0.36.0, core/v1.
+`omitempty` drops zero values. A struct that is not a pointer is always written, and quantities are written in their
+canonical form. A test compares this module with tests/data/kuberay-1.7.0-go-types.yaml, which holds the output of
+those types.
 """
 
 import re
@@ -42,15 +45,15 @@ _NANO = 10**9
 
 
 def ray_service_as_written(ray_service: Json) -> Json:
-    """A RayService after KubeRay has updated it; its status is another resource and stays as it is."""
+    """Return a RayService as KubeRay's update writes it. Its status is a subresource and stays unchanged."""
     spec = _written(ray_service["spec"])
     if not spec.get("suspend"):
-        spec.pop("suspend", None)  # a pointer in a RayCluster, but a plain value here
+        spec.pop("suspend", None)  # This field is a pointer in a RayCluster, but a plain value here.
     return {**ray_service, "spec": {**spec, "rayClusterConfig": cluster_as_written(spec["rayClusterConfig"])}}
 
 
 def cluster_as_written(config: Json) -> Json:
-    """`spec.rayClusterConfig`, or the spec of a RayCluster."""
+    """Return `spec.rayClusterConfig`, or the spec of a RayCluster, in the form of the Go types."""
     found: Json = _written(config)
     groups = found.get("workerGroupSpecs", [])
     for group in groups:
@@ -61,7 +64,7 @@ def cluster_as_written(config: Json) -> Json:
 
 
 def quantity(value: str | int) -> str:
-    """The canonical form of an amount: the largest unit that needs no fraction.
+    """Return the canonical form of an amount: the largest unit that needs no fraction.
 
     >>> [quantity(each) for each in ("0.5", "1024Mi", "1.5Gi", "1000000k", 4)]
     ['500m', '1Gi', '1536Mi', '1G', '4']
@@ -76,7 +79,7 @@ def quantity(value: str | int) -> str:
             return _scaled(int(amount), 1024, _BINARY)
     else:
         amount = Fraction(number) * Fraction(1000) ** (_SMALL.index(unit) - _SMALL.index(""))
-    nano = -(-amount * _NANO // 1)  # rounded up, as Kubernetes does below one billionth
+    nano = -(-amount * _NANO // 1)  # Rounded up, as Kubernetes does below one billionth.
     return _scaled(int(nano), 1000, _SMALL) if nano else "0"
 
 
@@ -112,7 +115,7 @@ def _is_dropped(key: str, value: Any) -> bool:
 
 
 def _complete(template: Json) -> None:
-    """Structs that are no pointers are there, empty or not."""
+    """Add the structs that are not pointers: the Go types write them even when they are empty."""
     template.setdefault("metadata", {})
     spec = template.setdefault("spec", {})
     for container in (*spec.get("containers", []), *spec.get("initContainers", [])):

@@ -17,11 +17,11 @@ _FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
 
 
 class HttpDashboards:
-    """Dashboards at the addresses of head pods.
+    """The dashboards at the addresses of head pods.
 
     Args:
-        server: the API server, for the Secrets with tokens.
-        session: what requests go through.
+        server: the API server, which has the Secrets with tokens.
+        session: the HTTP session for the requests.
     """
 
     def __init__(self, server: ApiServer, session: aiohttp.ClientSession) -> None:
@@ -29,7 +29,7 @@ class HttpDashboards:
         self._session = session
 
     async def applications(self, cluster: Json) -> dict[str, Json] | None:
-        """Status and message of each application and of its deployments; None where nothing answers."""
+        """Return status and message of each application and of its deployments, or None if the dashboard does not answer."""
         try:
             async with self._session.get(_url(cluster), **await self._options(cluster)) as answer:
                 answer.raise_for_status()
@@ -42,13 +42,13 @@ class HttpDashboards:
         """PUT a Serve config.
 
         Raises:
-            aiohttp.ClientError: it was refused.
+            aiohttp.ClientError: Ray refused the config.
         """
         async with self._session.put(_url(cluster), json=config, **await self._options(cluster)) as answer:
             answer.raise_for_status()
 
     async def has_healthy_proxy(self, pod: Json) -> bool:
-        """Whether a head pod's `/-/healthz` answers."""
+        """Return whether the `/-/healthz` endpoint of a head pod answers."""
         address = (pod.get("status") or {}).get("podIP")
         if not address:
             return False

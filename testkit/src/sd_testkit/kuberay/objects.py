@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objects KubeRay makes: clusters, pods and Services (pure).
+"""The objects that KubeRay creates: clusters, pods and Services (pure).
 
-https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/common. Pods are for a Ray that is simulated:
-the autoscaler's sidecar, probes and init containers are left out; `ray_pods` has them.
+Source: https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/common. These pods are for a
+simulated Ray: the autoscaler's sidecar, probes and init containers are left out. `ray_pods` has them.
 """
 
 import copy
@@ -22,12 +22,12 @@ _BY = {"app.kubernetes.io/created-by": "kuberay-operator", "app.kubernetes.io/na
 
 
 def origin(name: str) -> dict[str, str]:
-    """Labels by which KubeRay finds what belongs to a RayService."""
+    """Return the labels by which KubeRay finds the objects of a RayService."""
     return {"ray.io/originated-from-cr-name": name, "ray.io/originated-from-crd": "RayService"}
 
 
 def ray_cluster(ray_service: Json, name: str) -> Json:
-    """The RayCluster of a name that a RayService asks for now."""
+    """Return the RayCluster of a name that the RayService currently specifies."""
     metadata = ray_service["metadata"]
     spec = cluster_as_written(ray_service["spec"]["rayClusterConfig"])
     return {
@@ -50,7 +50,10 @@ def ray_cluster(ray_service: Json, name: str) -> Json:
 
 
 def pod(cluster: Json, node_type: str, group_spec: Json) -> Json:
-    """A pod of the head group or of a worker group; where Ray would be started, the container waits for its end."""
+    """Return a pod of the head group or of a worker group.
+
+    Its container waits for SIGTERM in place of a Ray start.
+    """
     body = labelled(cluster, node_type, group_spec)
     body["spec"].setdefault("restartPolicy", "Never")
     body["spec"]["containers"][0]["command"] = _COMMAND
@@ -58,7 +61,7 @@ def pod(cluster: Json, node_type: str, group_spec: Json) -> Json:
 
 
 def labelled(cluster: Json, node_type: str, group_spec: Json) -> Json:
-    """A pod of a group's template, with KubeRay's name and labels."""
+    """Return a pod of a group's template, with KubeRay's name and labels."""
     name = cluster["metadata"]["name"]
     group = "headgroup" if node_type == "head" else group_spec["groupName"]
     template = copy.deepcopy(group_spec["template"])
@@ -83,21 +86,21 @@ def labelled(cluster: Json, node_type: str, group_spec: Json) -> Json:
 
 
 def cluster_head_service(cluster: Json) -> Json:
-    """The headless Service of a RayCluster's head."""
+    """Return the headless Service of a RayCluster's head."""
     labels = _head_labels(cluster)
     name = f"{cluster['metadata']['name']}-head-svc"
     return _service(cluster, name, labels, _headless(cluster))
 
 
 def head_service(ray_service: Json, cluster: Json) -> Json:
-    """The RayService's Service for the head of the cluster that serves."""
+    """Return the RayService's Service for the head of the active cluster."""
     name = ray_service["metadata"]["name"]
     labels = {**origin(name), "ray.io/identifier": f"{name}-head", "ray.io/node-type": "head"}
     return _service(ray_service, f"{name}-head-svc", labels, _headless(cluster))
 
 
 def serve_service(ray_service: Json, cluster: Json) -> Json:
-    """The RayService's Service for requests."""
+    """Return the RayService's Service for requests."""
     name = ray_service["metadata"]["name"]
     selector = {"ray.io/cluster": cluster["metadata"]["name"], SERVE_LABEL: "true"}
     ports = [
@@ -110,13 +113,13 @@ def serve_service(ray_service: Json, cluster: Json) -> Json:
 
 
 def fits(ray_service: Json, cluster: Json) -> bool:
-    """Whether a RayCluster is as its RayService wants it, but for what needs no other one."""
+    """Return whether a RayCluster matches its RayService, apart from changes that need no new cluster."""
     wanted = cluster_fingerprint(ray_service["spec"]["rayClusterConfig"])
     return bool(cluster["metadata"]["annotations"][FINGERPRINT] == wanted)
 
 
 def only_appends(ray_service: Json, cluster: Json) -> bool:
-    """Equal but for worker groups added at the end."""
+    """Return whether two specs are equal, apart from worker groups that were added at the end."""
     config = ray_service["spec"]["rayClusterConfig"]
     count = int(cluster["metadata"]["annotations"][GROUPS])
     if len(config.get("workerGroupSpecs", [])) < count:
@@ -125,7 +128,7 @@ def only_appends(ray_service: Json, cluster: Json) -> bool:
 
 
 def owner(body: Json) -> Json:
-    """A controlling reference to an object."""
+    """Return a controller reference to an object."""
     return {
         "apiVersion": body["apiVersion"],
         "kind": body["kind"],

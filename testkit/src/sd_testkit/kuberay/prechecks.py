@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What KubeRay refuses in a RayService before it does anything (pure).
+"""The checks by which KubeRay refuses a RayService before any other step (pure).
 
-Told in our own words after https://github.com/ray-project/kuberay v1.7.0,
-ray-operator/controllers/ray/utils/validation.go; left out is what needs a feature gate that is off by default, the store in a
-volume apart.
+Source of the rules, not of the wording: https://github.com/ray-project/kuberay v1.7.0,
+ray-operator/controllers/ray/utils/validation.go. Rules behind feature gates that are off by default are left out. The
+exception is the store in a volume.
 """
 
 import re
@@ -19,7 +19,7 @@ _AUTOSCALER_V2 = "RAY_enable_autoscaler_v2"
 
 
 def problem(ray_service: Json) -> str | None:
-    """KubeRay's complaint about the RayService, None where it has none."""
+    """Return KubeRay's message about the RayService, or None if the RayService is valid."""
     for part, found in (
         ("metadata", _metadata_problems(ray_service["metadata"])),
         ("spec", _spec_problems(ray_service)),
@@ -57,7 +57,7 @@ def _cluster_problems(cluster: Json, annotations: Mapping[str, str]) -> Iterator
         yield from _group_problems(name, group)
     names = [group["groupName"] for group in workers]
     if len(names) != len(set(names)):
-        yield "worker group names must be unique"  # the webhook's check, off by default
+        yield "worker group names must be unique"  # This check belongs to the webhook, which is off by default.
     yield from _redis_problems(cluster, annotations)
     yield from _autoscaler_problems(cluster)
     for group in workers:
@@ -122,7 +122,10 @@ def _redis_problems(cluster: Json, annotations: Mapping[str, str]) -> Iterator[s
 
 
 def _store_problems(options: Json) -> Iterator[str]:
-    """As with the feature gate GCSFaultToleranceEmbeddedStorage, which is off by default."""
+    """Return the problems that KubeRay finds with the feature gate GCSFaultToleranceEmbeddedStorage.
+
+    The gate is off by default.
+    """
     if options.get("backend") != "rocksdb":
         if "storage" in options:
             yield "GcsFaultToleranceOptions.Storage only applies to the rocksdb backend"
@@ -159,7 +162,10 @@ def _upgrade_problems(strategy: Json, cluster: Json) -> Iterator[str]:
 
 
 def _is_v2(cluster: Json) -> bool:
-    """Asked for by its version; KubeRay takes the head's environment for it too."""
+    """Return whether autoscalerOptions request version 2.
+
+    KubeRay also accepts the head's environment for this.
+    """
     version = cluster.get("autoscalerOptions", {}).get("version")
     return bool(cluster.get("enableInTreeAutoscaling")) and version == "v2"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pass over a RayCluster: its head Service, its pods, its status.
+"""Reconcile a RayCluster once: its head Service, its pods, its status.
 
 https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/raycluster_controller.go.
 """
@@ -19,12 +19,12 @@ _FORBIDDEN = 403
 
 
 class RayClusters:
-    """Makes pods and Services of RayClusters.
+    """The part of KubeRay that creates pods and Services of RayClusters.
 
     Args:
         server: the API server.
-        build: a pod of a cluster, by type of node (`head` or `worker`) and group.
-        companions: what a cluster needs besides its Service and pods.
+        build: builds a pod of a cluster, by type of node (`head` or `worker`) and group.
+        companions: the objects that a cluster needs besides its Service and pods.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class RayClusters:
         self._companions = companions
 
     async def reconcile(self, cluster: Json, seen: Snapshot) -> None:
-        """Make what is missing, remove what has ended, and say how it stands."""
+        """Create missing objects, remove pods that have ended, and write the status."""
         if "deletionTimestamp" in cluster["metadata"]:
-            return  # garbage collection takes its pods
+            return  # The garbage collector deletes the pods of this cluster.
         service = cluster_head_service(cluster)
         place = service["metadata"]["namespace"], service["metadata"]["name"]
         if seen.service(*place) is None and await self._server.create(service) is not None:
@@ -55,7 +55,7 @@ class RayClusters:
             await self._server.replace_status(cluster, status)
 
     async def _pods(self, cluster: Json, groups: dict[str, list[Json]]) -> tuple[str, str] | None:
-        """Bring the pods in line; reason and message where the API server refuses one."""
+        """Create and delete pods. Return reason and message if the API server refuses one."""
         heads = groups.get("headgroup", [])
         for each in heads:
             if has_ended(each):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ray pods as KubeRay makes them where Ray is to run: its commands, variables, probes and containers around a template (pure).
+"""Ray pods as KubeRay creates them for a real Ray: its commands, variables, probes and containers around a template (pure).
 
-https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/common/pod.go, for a RayService with token
-authentication and the autoscaler of version 2, on Ray 2.53 or newer. Left out: Redis, TLS, the history server,
-accelerators that KubeRay knows by name, and what only tells Ray's usage statistics.
+Source: https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/common/pod.go, for a RayService
+with token authentication and the autoscaler of version 2, on Ray 2.53 or newer. Left out: Redis, TLS, the history
+server, accelerators that KubeRay knows by name, and fields that only feed Ray's usage statistics.
 """
 
 import re
@@ -51,7 +51,7 @@ done
 
 
 def ray_pod(cluster: Json, node_type: str, group: Json) -> Json:
-    """A pod of the head group or of a worker group, in which Ray starts."""
+    """Return a pod of the head group or of a worker group, in which Ray starts."""
     body = labelled(cluster, node_type, group)
     spec = body["spec"]
     container = spec["containers"][0]
@@ -76,19 +76,19 @@ def ray_pod(cluster: Json, node_type: str, group: Json) -> Json:
 
 
 def service_account(cluster: Json) -> str:
-    """Name of the head's ServiceAccount, which the autoscaler uses."""
+    """Return the name of the head's ServiceAccount, which the autoscaler uses."""
     named = cluster["spec"]["headGroupSpec"]["template"]["spec"].get("serviceAccountName")
     return str(named or cluster["metadata"]["name"])
 
 
 def token_secret(cluster: Json) -> str:
-    """Name of the Secret with Ray's token."""
+    """Return the name of the Secret with Ray's token."""
     options = cluster["spec"].get("authOptions") or {}
     return str(options.get("secretName") or cluster["metadata"]["name"])
 
 
 def head_address(cluster: Json) -> str:
-    """Name of the head's Service, as workers dial it."""
+    """Return the host name of the head's Service, which workers dial."""
     metadata = cluster["metadata"]
     return f"{metadata['name']}-head-svc.{metadata['namespace']}.svc.cluster.local"
 
@@ -166,7 +166,7 @@ def _token(cluster: Json) -> list[Json]:
 
 
 def _autoscaler(cluster: Json, container: Json, token: list[Json]) -> Json:
-    """The sidecar; it has a security context only where autoscalerOptions give one."""
+    """Return the autoscaler sidecar. The sidecar has a security context only if autoscalerOptions define one."""
     options = cluster["spec"].get("autoscalerOptions") or {}
     amounts = {"cpu": "500m", "memory": "512Mi"}
     sidecar = {
@@ -198,7 +198,7 @@ def _autoscaler(cluster: Json, container: Json, token: list[Json]) -> Json:
 
 
 def _share_logs(spec: Json) -> None:
-    """The autoscaler's logs are read by the head."""
+    """Share the log folder, so that the head can read the autoscaler's logs."""
     spec["volumes"] = [*spec.get("volumes", []), {"name": "ray-logs", "emptyDir": {}}]
     for each in (spec["containers"][0], spec["containers"][-1]):
         each["volumeMounts"] = [*each.get("volumeMounts", []), {"name": "ray-logs", "mountPath": "/tmp/ray"}]  # noqa: S108
@@ -221,7 +221,10 @@ def _wait_gcs(cluster: Json, container: Json, token: list[Json]) -> Json:
 
 
 def _probes(node_type: str) -> Json:
-    """By the agent's health; a worker takes requests while its Serve proxy is healthy too."""
+    """Return the probes.
+
+    The probes check the agent's health, and the readiness of a worker also depends on its Serve proxy.
+    """
     timeout = 5 if node_type == "head" else 2
     health = {"httpGet": {"path": "/api/healthz", "port": _AGENT_PORT}}
     often = {"timeoutSeconds": timeout, "periodSeconds": 5, "successThreshold": 1}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pass over a RayService, in KubeRay's order.
+"""Reconcile a RayService once, in KubeRay's order.
 
-https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/rayservice_controller.go. Two things are
-stretched or left out: an incremental upgrade goes as NewCluster does, and the initializing timeout never passes.
+Source: https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/rayservice_controller.go. There
+are two simplifications: an incremental upgrade runs like NewCluster, and the initializing timeout never passes.
 """
 
 from dataclasses import dataclass, field
@@ -34,32 +34,32 @@ _DELETION_DELAY = 60
 
 
 class Dashboards(Protocol):
-    """The Ray behind a RayCluster, as KubeRay dials it; None or False where nothing answers."""
+    """The Ray behind a RayCluster, as KubeRay dials it. The methods return None or False if there is no answer."""
 
     async def applications(self, cluster: Json) -> dict[str, Json] | None:
-        """Application statuses by name."""
+        """Return application statuses by name."""
 
     async def deploy(self, cluster: Json, config: Json) -> None:
         """PUT a Serve config."""
 
     async def has_healthy_proxy(self, pod: Json) -> bool:
-        """Whether the Serve proxy of a head pod is healthy."""
+        """Return whether the Serve proxy of a head pod is healthy."""
 
 
 class _NoAnswer(Exception):
-    """A head that should answer does not."""
+    """An error: a head that should answer does not answer."""
 
 
 @dataclass
 class _Memory:
-    """What KubeRay keeps in memory about one RayService."""
+    """The data that KubeRay keeps in memory about one RayService."""
 
     served_configs: dict[str, str] = field(default_factory=dict)
     heads: dict[str, Json] = field(default_factory=dict)
 
 
 class RayServices:
-    """Brings RayServices forward."""
+    """The part of KubeRay that reconciles RayServices."""
 
     def __init__(self, server: ApiServer, dashboards: Dashboards) -> None:
         self._server = server
@@ -68,7 +68,7 @@ class RayServices:
         self._memories: dict[str, _Memory] = {}
 
     async def reconcile(self, ray_service: Json, seen: Snapshot) -> None:
-        """One pass."""
+        """Reconcile a RayService once."""
         metadata = ray_service["metadata"]
         clusters, finalizers = seen.clusters_of(ray_service), metadata.get("finalizers", [])
         if "deletionTimestamp" in metadata:
@@ -93,12 +93,15 @@ class RayServices:
             await self._serve(ray_service, clusters, seen)
 
     async def _set_finalizers(self, ray_service: Json, finalizers: list[str]) -> None:
-        """KubeRay replaces the whole object with what its types make of it."""
+        """Set the finalizers. KubeRay replaces the whole object with the form of its Go types."""
         written = ray_service_as_written(ray_service)
         await self._server.replace({**written, "metadata": {**written["metadata"], "finalizers": finalizers}})
 
     async def _hangs(self, ray_service: Json, clusters: list[Json], seen: Snapshot) -> bool:
-        """A pass that dials a head that has just died hangs, then fails; the status stays as it was."""
+        """Return whether this pass hangs and fails: it dials a head that has just died.
+
+        The status stays unchanged.
+        """
         memory = self._memory(ray_service)
         heads = {
             each["metadata"]["name"]: by_group(seen.pods_of(each)).get("headgroup", []) for each in clusters
@@ -125,7 +128,7 @@ class RayServices:
         return True
 
     async def _suspend(self, ray_service: Json, clusters: list[Json], seen: Snapshot) -> bool:
-        """Whether the suspension owns this pass."""
+        """Return whether a suspension handles this pass."""
         wanted = bool(ray_service["spec"].get("suspend"))
         if statuses.is_suspended(ray_service):
             if not wanted:
@@ -166,7 +169,7 @@ class RayServices:
                     await self._label_head(ray_service, each, seen)
             found = await self._findings(ray_service, active, pending, seen)
         except _NoAnswer:
-            return  # the pass fails: the status stays as it was
+            return  # The pass fails, and the status stays unchanged.
         await self._write(ray_service, statuses.serving(ray_service, found))
 
     async def _findings(
@@ -201,7 +204,7 @@ class RayServices:
         return bool(spec.get("upgradeStrategy", {}).get("type") != "None")
 
     async def _append_groups(self, ray_service: Json, cluster: Json, *, is_active: bool) -> None:
-        """Groups appended at the end are added to the live cluster; its autoscaler's numbers are lost by that."""
+        """Add appended groups to the live cluster. The update overwrites the replica numbers of the autoscaler."""
         upgrading = is_true((ray_service.get("status") or {}).get("conditions", []), "UpgradeInProgress")
         if (is_active and upgrading) or fits(ray_service, cluster):
             return
@@ -214,10 +217,10 @@ class RayServices:
             await self._tell(ray_service, "UpdatedRayCluster", f"Updated the {role} RayCluster", cluster)
 
     async def _label_head(self, ray_service: Json, cluster: Json, seen: Snapshot) -> None:
-        """The head takes requests while its proxy is healthy, unless it is to take none.
+        """Set the serve label of the head: `true` while its proxy is healthy and the head may receive requests.
 
         Raises:
-            _NoAnswer: the head has ended and its pod has not: a call to it hangs.
+            _NoAnswer: the head has ended but its pod still exists, so that a call to the head hangs.
         """
         heads = [each for each in by_group(seen.pods_of(cluster)).get("headgroup", []) if not has_ended(each)]
         memory = self._memory(ray_service)
@@ -239,7 +242,7 @@ class RayServices:
         """Read the applications, then PUT the config if it is new or Ray has none.
 
         Raises:
-            _NoAnswer: the head's pod is ready, and its dashboard does not answer.
+            _NoAnswer: the head's pod is ready, but its dashboard does not answer.
         """
         if not is_true((cluster.get("status") or {}).get("conditions", []), "HeadPodReady"):
             return False, None
@@ -268,7 +271,7 @@ class RayServices:
                 await self._tell(ray_service, "UpdatedService", "Updated the service", live)
 
     async def _clean_up(self, ray_service: Json, clusters: list[Json], named: set[str]) -> None:
-        """Clusters that the status does not name are deleted after a delay; all of them with the RayService."""
+        """Delete clusters that the status does not name, after a delay. Delete all clusters with the RayService."""
         at_once = "deletionTimestamp" in ray_service["metadata"]
         delay = ray_service["spec"].get("rayClusterDeletionDelaySeconds", _DELETION_DELAY)
         moment = datetime.now(UTC)
@@ -288,7 +291,7 @@ class RayServices:
         await self._server.event(ray_service, f"Deleted{live['kind']}", text)
 
     async def _write(self, ray_service: Json, status: Json) -> bool:
-        """Write the status if it says something new; tell whether it did."""
+        """Write the status if it changed. Return whether it was written."""
         before = ray_service.get("status") or {}
         stamp = {"lastUpdateTime": before.get("lastUpdateTime")}
         if {**status, **stamp} == {**before, **stamp}:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status KubeRay writes into a RayService (pure).
+"""The status that KubeRay writes into a RayService (pure).
 
 https://github.com/ray-project/kuberay v1.7.0, ray-operator/controllers/ray/rayservice_controller.go: calculateStatus,
 calculateConditions, handleSuspend. Incremental upgrades (the Gateway's weights) are left out.
@@ -12,7 +12,10 @@ from sd_testkit.json_types import Json
 from sd_testkit.kuberay.conditions import is_true, remove_condition, set_condition
 
 Applications = dict[str, Json]
-"""Application statuses by name, as KubeRay read them from the dashboard; empty where it did not."""
+"""Application statuses by name, as KubeRay read them from the dashboard.
+
+The mapping is empty if KubeRay did not read them.
+"""
 
 NO_CLUSTER: Json = {
     "rayClusterStatus": {
@@ -33,13 +36,13 @@ _MESSAGES = {
 
 @dataclass(frozen=True)
 class Findings:
-    """What a pass found.
+    """The results of one pass.
 
     Attributes:
-        active: the RayCluster that serves; None where there is none; likewise `pending`.
-        switched_to: name of the cluster that the Services point to; None where they were not looked at.
+        active: the RayCluster that serves; None if there is none. `pending` is similar.
+        switched_to: name of the cluster that the Services point to; None if the pass did not read the Services.
         endpoints: ready pods behind the Service for requests.
-        wants_cluster: name of a cluster to start; None where none is needed.
+        wants_cluster: name of a cluster to start; None if none is needed.
     """
 
     active: Json | None = None
@@ -52,7 +55,7 @@ class Findings:
 
 
 def serving(ray_service: Json, found: Findings) -> Json:
-    """The status of a RayService that is neither refused nor suspended."""
+    """Return the status of a RayService that is neither refused nor suspended."""
     status = _before(ray_service)
     status["observedGeneration"] = ray_service["metadata"]["generation"]
     active = _side(status, "active", found.active, found.active_applications)
@@ -68,7 +71,10 @@ def serving(ray_service: Json, found: Findings) -> Json:
 
 
 def refused(ray_service: Json, complaint: str) -> Json:
-    """The status of a RayService that fails the checks: all as it was, observedGeneration included."""
+    """Return the status of a RayService that fails the checks.
+
+    All other fields stay unchanged, observedGeneration included.
+    """
     status = _before(ray_service)
     condition = {"type": "Ready", "status": "False", "reason": "ValidationFailed", "message": complaint}
     _set(status, condition)
@@ -76,7 +82,7 @@ def refused(ray_service: Json, complaint: str) -> Json:
 
 
 def suspending(ray_service: Json) -> Json:
-    """The status when a suspension begins: from here on it runs to its end."""
+    """Return the status at the start of a suspension. The suspension cannot be interrupted after this point."""
     status = _before(ray_service)
     status["observedGeneration"] = ray_service["metadata"]["generation"]
     text = "Spec.Suspend is true; will delete all Kubernetes resources owned by this RayService."
@@ -89,7 +95,7 @@ def suspending(ray_service: Json) -> Json:
 
 
 def suspended(ray_service: Json) -> Json:
-    """The status once everything is deleted."""
+    """Return the status once all owned objects are deleted."""
     status = _before(ray_service)
     text = "All owned resources have been deleted."
     _set(status, {"type": "Suspending", "status": "False", "reason": "SuspendComplete", "message": text})
@@ -99,7 +105,7 @@ def suspended(ray_service: Json) -> Json:
 
 
 def resumed(ray_service: Json) -> Json:
-    """The status when a suspension is taken back: it starts over."""
+    """Return the status after a suspension ends: the RayService initializes again."""
     status = _before(ray_service)
     status["observedGeneration"] = ray_service["metadata"]["generation"]
     text = "Spec.Suspend is false; RayService has resumed."
@@ -112,17 +118,17 @@ def resumed(ray_service: Json) -> Json:
 
 
 def is_suspending(ray_service: Json) -> bool:
-    """Whether a suspension has begun and not ended."""
+    """Return whether a suspension has started and not ended."""
     return is_true(_before(ray_service)["conditions"], "Suspending")
 
 
 def is_suspended(ray_service: Json) -> bool:
-    """Whether a suspension has ended."""
+    """Return whether a suspension is complete."""
     return is_true(_before(ray_service)["conditions"], "Suspended")
 
 
 def cluster_name(ray_service: Json, side: str) -> str:
-    """Name of the `active` or `pending` cluster; empty where there is none."""
+    """Return the name of the `active` or `pending` cluster; empty if there is none."""
     status = (ray_service.get("status") or {}).get(f"{side}ServiceStatus") or {}
     return str(status.get("rayClusterName", ""))
 
@@ -145,7 +151,7 @@ def _side(status: Json, side: str, cluster: Json | None, applications: Applicati
 
 
 def _judge(status: Json) -> None:
-    """Ready by endpoints alone, UpgradeInProgress by which clusters have a name."""
+    """Set Ready from the endpoints alone, and UpgradeInProgress from the clusters that have a name."""
     conditions = status["conditions"]
     if not conditions:
         for kind in ("Ready", "UpgradeInProgress"):
@@ -164,7 +170,7 @@ def _judge(status: Json) -> None:
 
 
 def _written(status: Json) -> Json:
-    """As Go writes it: zero and empty are left out; `serviceStatus` repeats Ready."""
+    """Return the status as Go writes it. Zero and empty values are left out, and `serviceStatus` repeats Ready."""
     status.pop("serviceStatus", None)
     if is_true(status["conditions"], "Ready"):
         status["serviceStatus"] = "Running"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real node on this host: kubelet, containerd and runc, pulling images from a registry on loopback.
+"""A real node on this host: kubelet, containerd and runc, with images from a registry on loopback.
 
-It joins a `ControlPlane` that this process has started, beside the simulated nodes. Pods have addresses of a bridge of
-its own; the API server reaches what is simulated in them through `ControlPlane.pod_network`, as everywhere here. Services
-and their names are kube-proxy's and CoreDNS's; names of the world outside are not known.
+The node joins a `ControlPlane` that this process has started, beside the simulated nodes. Pods have addresses of
+their own bridge. The API server reaches the simulated programs in them through `ControlPlane.pod_network`, as with
+other nodes. kube-proxy and CoreDNS provide Services and their names. Names outside the cluster do not resolve.
 """
 
 from sd_testkit.node.host import obstacle

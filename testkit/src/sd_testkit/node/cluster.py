@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All of it at once: control plane, registry, real node and KubeRay or its stand-in, with Ray simulated or real."""
+"""A complete cluster: control plane, registry, real node, and KubeRay or its stand-in, with Ray simulated or real."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
@@ -36,17 +36,19 @@ class RealNode:
 
 @dataclass(frozen=True)
 class RealCluster(RealNode):
-    """What runs while `real_cluster` is entered."""
+    """The parts that run inside a `real_cluster` block."""
 
     operator: OperatorProcess
 
 
 @asynccontextmanager
 async def real_cluster(folder: Path, gpus: int) -> AsyncIterator[RealCluster]:
-    """Start it in a folder, with the operator beside it, and end it, the last started first.
+    """Start a cluster in a folder, with the operator beside it.
 
-    Ray pods on the real node are made from the RayService's templates and run the image named there; in place of
-    `ray start` they wait, and what the Ray in them answers is simulated.
+    Stop all parts in reverse order.
+
+    Ray pods on the real node are built from the RayService's templates and run the image named there. Their
+    containers wait in place of `ray start`, and the responses of Ray are simulated.
     """
     with _real_node(folder, gpus) as real:
         install_crds(real.control_plane)
@@ -65,13 +67,15 @@ async def real_cluster(folder: Path, gpus: int) -> AsyncIterator[RealCluster]:
 async def cluster_for_installing(
     folder: Path, kuberay: GivenKubeRay | None = None
 ) -> AsyncIterator[RealNode]:
-    """Start it in a folder, with KubeRay and nothing of ours, and end it, the last started first.
+    """Start a cluster in a folder, with KubeRay and without the operator.
 
-    The real node is the only one; Ray runs in pods as KubeRay makes them.
+    Stop all parts in reverse order.
+
+    The real node is the only node. Ray runs in pods as KubeRay creates them.
 
     Args:
-        folder: for everything.
-        kuberay: a real one; None: the stand-in for it.
+        folder: folder for all files.
+        kuberay: a real KubeRay; None: the stand-in for KubeRay.
     """
     with _real_node(folder, gpus=0) as real:
         real.control_plane.kubectl("delete", "node", *SIMULATED_NODES)
@@ -94,7 +98,7 @@ async def _with_kuberay(real: RealNode, kuberay: GivenKubeRay, folder: Path) -> 
     network = Network(real.control_plane.pod_network, _PODS)
     await network.open()
     try:
-        # In a thread: the way from the API server to pods is in this one's loop.
+        # This runs in a thread: the tunnel from the API server to pods uses the event loop of this thread.
         await asyncio.to_thread(kuberay.install, real.control_plane, real.registry, folder)
         yield
     finally:
@@ -136,4 +140,4 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         (end,) = await asyncio.gather(task, return_exceptions=True)
         if isinstance(end, Exception):
-            raise RuntimeError("the stand-in for KubeRay has ended before its time") from end  # noqa: TRY004 - nobody gave us a wrong type
+            raise RuntimeError("the stand-in for KubeRay has ended unexpectedly") from end  # noqa: TRY004 - nobody gave us a wrong type

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Services and their names for pods of the node: kube-proxy by iptables, and CoreDNS."""
+"""Services and their names for pods of the node: kube-proxy with iptables, and CoreDNS."""
 
 import socket
 import subprocess
@@ -19,9 +19,9 @@ class ClusterNetwork:
     """kube-proxy and CoreDNS of a node.
 
     Args:
-        control_plane: whose Services are served.
-        folder: for their files; whoever made it removes it.
-        processes: where they are started and recorded.
+        control_plane: the control plane that has the Services.
+        folder: for their files; the caller that created it removes it.
+        processes: starts and records the programs.
     """
 
     def __init__(self, control_plane: ControlPlane, folder: Path, processes: Processes) -> None:
@@ -30,10 +30,10 @@ class ClusterNetwork:
         self._processes = processes
 
     def start(self, node: str, address: str) -> None:
-        """Start both, CoreDNS on the node's address, and wait until names are told.
+        """Start both programs, CoreDNS on the node's address, and wait until names resolve.
 
         Raises:
-            RuntimeError: CoreDNS ended or does not answer in time, with the end of its log.
+            RuntimeError: CoreDNS ended or does not answer in time; the message has the end of its log.
         """
         self._start_proxy(node)
         self._start_dns(address)
@@ -45,7 +45,7 @@ class ClusterNetwork:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """End both, and take the rules of kube-proxy back."""
+        """Stop both programs, and remove the rules of kube-proxy."""
         self._processes.stop("coredns", "kube-proxy")
         cleanup = [str(ensure("kube-proxy")), "--cleanup"]
         subprocess.run(cleanup, check=False, capture_output=True, timeout=60)
@@ -60,7 +60,8 @@ class ClusterNetwork:
                 f"--kubeconfig={kubeconfig}",
                 f"--hostname-override={node}",
                 "--proxy-mode=iptables",
-                # Two pods of a bridge would answer each other past the rules, with an address that nobody asked.
+                # Without this setting, replies between two pods of the bridge skip the rules. Such replies come from an
+                # address that the client did not dial.
                 "--masquerade-all",
                 "--conntrack-max-per-core=0",
                 "--conntrack-tcp-timeout-established=0s",
@@ -73,7 +74,7 @@ class ClusterNetwork:
     def _start_dns(self, address: str) -> None:
         kubeconfig = self._control_plane.add_user("coredns", "coredns", "system:masters")
         file = self._folder / "Corefile"
-        # Names outside the cluster are not forwarded: nothing here has business there.
+        # Names outside the cluster are not forwarded: pods of the tests do not need them.
         file.write_text(
             f".:{_DNS_PORT} {{\n  bind {address}\n  errors\n"
             f"  kubernetes {DOMAIN} {{\n    kubeconfig {kubeconfig} testkit\n  }}\n}}\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""containerd 2 and its configuration: runc, a bridge for pods, a mirror on loopback as the only registry."""
+"""containerd 2 and its configuration: runc, a bridge for pods, and a mirror on loopback as the only registry."""
 
 import json
 import os
@@ -21,11 +21,11 @@ _NAMESPACE = "k8s.io"
 
 
 class Containerd:
-    """containerd in one folder.
+    """containerd with all its data in one folder.
 
     Args:
-        folder: for its files; whoever made it removes it.
-        processes: where it is started and recorded.
+        folder: for its files; the caller that created it removes it.
+        processes: starts and records the program.
     """
 
     def __init__(self, folder: Path, processes: Processes) -> None:
@@ -34,14 +34,14 @@ class Containerd:
 
     @property
     def socket(self) -> Path:
-        """Where the kubelet finds it."""
+        """The socket that the kubelet dials."""
         return self._folder / "containerd.sock"
 
     def start(self, registry: Registry) -> None:
-        """Start it, pulling from the registry, and wait until it answers.
+        """Start containerd with the registry as its mirror, and wait until it answers.
 
         Raises:
-            RuntimeError: it ended or does not answer in time, with the end of its log.
+            RuntimeError: containerd ended or does not answer in time; the message has the end of its log.
         """
         for host, url in registry.hosts.items():
             self._write(f"certs.d/{host}/hosts.toml", tomli_w.dumps(_mirror(url)))
@@ -58,19 +58,19 @@ class Containerd:
             time.sleep(0.2)
 
     def shim_sockets(self) -> list[Path]:
-        """Sockets of the shims that run: they are outside the folder, and stay where a shim is killed."""
+        """Return the sockets of the running shims. The sockets lie outside the folder, and remain after a shim is killed."""
         found = self._folder.glob("state/io.containerd.runtime.v2.task/*/*/bootstrap.json")
         return [Path(json.loads(each.read_text())["address"].removeprefix("unix://")) for each in found]
 
     def import_image(self, archive: Path) -> None:
-        """Take an image from an archive, as if it had been pulled."""
+        """Import an image from an archive, as if the node had pulled it."""
         self.ctr("images", "import", str(archive), seconds=900)
 
     def remove_image(self, reference: str) -> None:
-        """Forget an image and drop its layers, before this returns."""
+        """Remove an image and its layers. Both are gone when this returns."""
         lines = self.ctr("images", "list").stdout.splitlines()[1:]
         digests = {name: digest for name, _, digest, *_ in (line.split() for line in lines)}
-        # The kubelet's names of it too: by digest, and by the digest of its configuration.
+        # The kubelet has more names for the image: one by digest, and one by the digest of its configuration.
         names = [name for name, digest in digests.items() if digest == digests.get(reference)]
         if names:
             self.ctr("images", "remove", "--sync", *names)
@@ -78,7 +78,7 @@ class Containerd:
     def ctr(
         self, *arguments: str, check: bool = True, seconds: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Run ctr where the kubelet's images and containers are."""
+        """Run ctr in the namespace of the kubelet's images and containers."""
         command = [str(ensure("ctr")), "--address", str(self.socket), "--namespace", _NAMESPACE, *arguments]
         return subprocess.run(command, check=check, capture_output=True, text=True, timeout=seconds)
 
@@ -91,9 +91,9 @@ class Containerd:
 def _configuration(folder: Path, socket: Path) -> dict[str, Any]:
     runc = {"SystemdCgroup": False, "Root": str(folder / "runc")}
     runtime = {
-        "restrict_oom_score_adj": True,  # without CAP_SYS_RESOURCE a score cannot be lowered
+        "restrict_oom_score_adj": True,  # Without CAP_SYS_RESOURCE a score cannot be lowered.
         "disable_apparmor": True,
-        # Below our folder, so that it is found again when cleaning up.
+        # This path lies below the folder, so that the cleanup finds it.
         "netns_mounts_under_state_dir": True,
         "cni": {"bin_dirs": [str(PLUGINS)], "conf_dir": str(folder / "cni")},
         "containerd": {"runtimes": {"runc": {"runtime_type": "io.containerd.runc.v2", "options": runc}}},

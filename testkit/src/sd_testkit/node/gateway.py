@@ -24,7 +24,10 @@ _CLASS_OBJECT = {
 
 
 def install_gateway_api(control_plane: ControlPlane) -> None:
-    """The CRDs, established, and the class. Controllers that started before have to be started again to watch them."""
+    """Install the CRDs and the class, and wait until the CRDs are established.
+
+    Controllers that run already must be restarted to watch them.
+    """
     apply = ("apply", "--server-side", "--force-conflicts", "-f")
     control_plane.kubectl(*apply, str(_module_folder() / _CRDS))
     control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
@@ -32,7 +35,7 @@ def install_gateway_api(control_plane: ControlPlane) -> None:
 
 
 def start_gateway(control_plane: ControlPlane, processes: Processes) -> None:
-    """Traefik on port 80 of the node's address, which is what it writes into the status of Gateways."""
+    """Start Traefik on port 80 of the node's address. Traefik writes this address into the status of Gateways."""
     command: list[str | Path] = [
         ensure(_PROGRAM.name),
         "--global.checknewversion=false",
@@ -45,7 +48,7 @@ def start_gateway(control_plane: ControlPlane, processes: Processes) -> None:
 
 
 def _module_folder() -> Path:
-    """Where Go keeps the module of the Gateway API, downloaded where it is not there."""
+    """Return the folder of the Gateway API in Go's module cache, and download it if it is missing."""
     command = [go(), "mod", "download", "-json", _MODULE]
     environment = {**os.environ, "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"}
     done = subprocess.run(

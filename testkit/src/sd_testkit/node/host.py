@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a real node needs of the host, and what it leaves there: mounts, control groups, a bridge."""
+"""The parts of a real node that live on the host: mounts, control groups, a bridge."""
 
 import contextlib
 import os
@@ -17,7 +17,8 @@ CGROUP = "sdservice-node"
 _LOG_LINKS = Path("/var/log/containers")
 _RUN = Path("/run/containerd")
 _CGROUPS = Path("/sys/fs/cgroup")
-# Ten times what a process outside gets: heads that start in no more than half a minute would not in that of one.
+# This is ten times the share of a process outside. With the share of one process, heads would not start within half a
+# minute.
 _SHARES = {"cpu.shares": "10240", "cpu.weight": "1000"}
 _PACKAGES = {
     "runc": "runc",
@@ -29,13 +30,13 @@ _PACKAGES = {
 _CNI_PLUGINS = ("bridge", "host-local", "loopback")
 _CNI_PACKAGE = "containernetworking-plugins"
 FAKETIME_PACKAGE = "libfaketime"
-"""For the fault test whose standby has a wrong clock; a node does without it."""
+"""A program for the fault test of a standby with a wrong clock. A node does not need it."""
 PACKAGES = (*_PACKAGES.values(), _CNI_PACKAGE, FAKETIME_PACKAGE)
-"""What Debian calls all of it."""
+"""The Debian packages of all these programs."""
 
 
 def obstacle() -> str:
-    """Why this host cannot run a node; empty where it can."""
+    """Return the reason why this host cannot run a node, or an empty string if it can."""
     if sys.platform != "linux":
         return f"a real node needs Linux, not {sys.platform}"
     if os.geteuid() != 0:
@@ -49,7 +50,7 @@ def obstacle() -> str:
 
 
 def make_bridge(address: str) -> None:
-    """The bridge that pods are on, with the node's address, such as 10.244.0.1/24."""
+    """Create the bridge of the pods, with the node's address, such as 10.244.0.1/24."""
     remove_bridge()
     _run("ip", "link", "add", BRIDGE, "type", "bridge")
     _run("ip", "address", "add", address, "dev", BRIDGE)
@@ -57,18 +58,18 @@ def make_bridge(address: str) -> None:
 
 
 def remove_bridge() -> None:
-    """The bridge goes, where there is one."""
+    """Remove the bridge, if there is one."""
     if Path("/sys/class/net", BRIDGE).exists():
         _run("ip", "link", "delete", BRIDGE)
 
 
 def forward() -> None:
-    """Packets go from pods to pods and to the addresses of Services."""
+    """Allow packets between pods, and from pods to the addresses of Services."""
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 
 def make_cgroups() -> None:
-    """The group below which the kubelet makes those of pods; it gets the CPU of many processes, not of one."""
+    """Create the group below which the kubelet creates those of pods. Its CPU share is that of many processes."""
     for each in _hierarchies():
         (each / CGROUP).mkdir(exist_ok=True)
         for name, share in _SHARES.items():
@@ -78,14 +79,14 @@ def make_cgroups() -> None:
 
 
 def end_containers() -> None:
-    """Kill every process in the group: no kubelet, containerd or shim has to be there for it."""
+    """Kill every process in the group. This works without a kubelet, containerd or shim."""
     files = [file for each in _hierarchies() for file in (each / CGROUP).rglob("cgroup.procs")]
     found = {int(line) for file in files for line in file.read_text().split()}
     _kill([psutil.Process(pid) for pid in found if psutil.pid_exists(pid)])
 
 
 def remove_cgroups() -> None:
-    """The group and all below it; those in which a process still runs stay."""
+    """Remove the group and all groups below it. Groups in which a process still runs remain."""
     for each in _hierarchies():
         below = sorted((each / CGROUP).rglob("*/"), key=lambda path: -len(path.parts))
         for group in (*below, each / CGROUP):
@@ -94,7 +95,7 @@ def remove_cgroups() -> None:
 
 
 def unmount_below(folder: Path) -> None:
-    """Everything that is mounted below a folder, the innermost first."""
+    """Unmount everything below a folder, the innermost first."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
     points = [line.split()[1].replace("\\040", " ") for line in lines]
     for point in reversed(points):
@@ -103,7 +104,7 @@ def unmount_below(folder: Path) -> None:
 
 
 def remove_links(folder: Path) -> None:
-    """Links into a folder that the kubelet makes for log readers, and the folder of containerd's sockets if unused."""
+    """Remove the kubelet's log links into a folder, and the folder of containerd's sockets if it is unused."""
     for link in _LOG_LINKS.glob("*.log"):
         if link.is_symlink() and link.readlink().is_relative_to(folder):
             link.unlink()
@@ -113,7 +114,7 @@ def remove_links(folder: Path) -> None:
 
 
 def end_shims(folder: Path) -> None:
-    """Shims of a containerd in this folder that outlived it."""
+    """Kill shims of a containerd in this folder that still run after it."""
     found = [
         each for each in psutil.process_iter(["cmdline"]) if _is_shim(each.info["cmdline"] or [], folder)
     ]
@@ -128,13 +129,13 @@ def _kill(processes: list[psutil.Process]) -> None:
 
 
 def _is_shim(command: list[str], folder: Path) -> bool:
-    """By its program, and by the socket of containerd that it is told."""
+    """Return whether a process is a shim, by its program and by the containerd socket in its arguments."""
     is_one = bool(command) and Path(command[0]).name.startswith("containerd-shim")
     return is_one and any(part.startswith(f"{folder}/") for part in command)
 
 
 def _hierarchies() -> list[Path]:
-    """Folders of the hierarchies: one of version 2, or one per controller of version 1."""
+    """Return the folders of the hierarchies: one for version 2, or one per controller for version 1."""
     if (_CGROUPS / "cgroup.controllers").exists():
         return [_CGROUPS]
     if not (_CGROUPS / "memory").is_dir():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The project's own images on the real node, and its chart installed from them."""
+"""The project's own images on the real node, and the chart installed with them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ _VALUES = {
 
 @asynccontextmanager
 async def cluster_with_images(folder: Path, kuberay: GivenKubeRay | None = None) -> AsyncIterator[RealNode]:
-    """A cluster without anything of ours, and our images on its node (`cluster_for_installing`)."""
+    """Start a cluster without the operator, and load the project's images on its node (`cluster_for_installing`)."""
     store = Store(cache() / "images")
     for image in IMAGES:
         await asyncio.to_thread(build, store, image)
@@ -40,15 +40,15 @@ async def cluster_with_images(folder: Path, kuberay: GivenKubeRay | None = None)
 
 
 async def install_chart(control_plane: ControlPlane) -> None:
-    """The chart, installed into a namespace that refuses pods that are not restricted.
+    """Install the chart into a namespace that refuses pods that are not restricted.
 
     Raises:
-        RuntimeError: helm gave up; with its words.
+        RuntimeError: helm failed; the message has its output.
     """
     control_plane.kubectl("create", "namespace", SYSTEM)
     control_plane.kubectl("label", "namespace", SYSTEM, "pod-security.kubernetes.io/enforce=restricted")
     where = ("--namespace", SYSTEM, "--wait", "--timeout", "4m", "--values", "-")
-    # In a thread: KubeRay and the way from the API server to nodes are in this one's loop.
+    # This runs in a thread: KubeRay and the tunnel from the API server to nodes use the event loop of this thread.
     await asyncio.to_thread(
         helm,
         "install",

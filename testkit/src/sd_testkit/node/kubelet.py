@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kubelet's configuration: what it needs on any host with control groups, version 1 or 2, without systemd."""
+"""The kubelet's configuration for any host with control groups of version 1 or 2, without systemd."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from sd_testkit.node.host import CGROUP
 
 
 def configuration(folder: Path, socket: Path, authority: Path, address: str, port: int) -> Json:
-    """A KubeletConfiguration.
+    """Return a KubeletConfiguration.
 
     Args:
-        folder: for its logs of pods.
-        socket: where containerd listens.
-        authority: certificates of those who may call it.
-        address: the node's, not loopback.
-        port: where it listens there.
+        folder: folder for its logs of pods.
+        socket: the socket of containerd.
+        authority: certificates of the clients that may call the kubelet.
+        address: the node's address, not loopback.
+        port: the port on that address.
     """
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -26,7 +26,7 @@ def configuration(folder: Path, socket: Path, authority: Path, address: str, por
         "port": port,
         "clusterDNS": [address],
         "clusterDomain": DOMAIN,
-        # Few cores: requests share them, and limits hold nobody up while others rest.
+        # The host has few cores. Requests share them, and no limit slows a container down while other cores are idle.
         "cpuCFSQuota": False,
         "healthzPort": 0,
         "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": str(authority)}},
@@ -37,13 +37,13 @@ def configuration(folder: Path, socket: Path, authority: Path, address: str, por
         "failSwapOn": False,
         "enforceNodeAllocatable": [],
         "localStorageCapacityIsolation": False,
-        # Without CAP_SYS_RESOURCE limits of the kernel are what they are.
+        # Without CAP_SYS_RESOURCE the kubelet cannot change limits of the kernel.
         "featureGates": {"KubeletInUserNamespace": True},
         "oomScoreAdj": 0,
-        # The host's disk is not this node's to tidy up.
+        # The kubelet must not clean up the host's disk.
         "evictionHard": {"memory.available": "0%"},
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
-        # Images that come and go are seen soon.
+        # A short period, so that the node status soon shows images that were added or removed.
         "nodeStatusReportFrequency": "10s",
     }

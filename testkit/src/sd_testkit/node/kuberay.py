@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A KubeRay built outside this project, as a Deployment on the real node: its own manifests, its own permissions."""
+"""A KubeRay built outside this project, as a Deployment on the real node, with its own manifests and permissions."""
 
 import io
 import json
@@ -19,17 +19,19 @@ _IMAGE = "kuberay:given"
 _PROGRAM = "manager"
 _USER = 65532
 _APPLY = ("apply", "--server-side", "--force-conflicts", "-f", "-")
-# Off by default in 1.7; a head that keeps its state on a volume needs it.
+# This gate is off by default in 1.7. A head that keeps its state on a volume needs it.
 _GATES = "--feature-gates=GCSFaultToleranceEmbeddedStorage=true"
 
 
 @dataclass(frozen=True)
 class GivenKubeRay:
-    """What `make node KUBERAY=... KUBERAY_MANIFESTS=...` names.
+    """The KubeRay that `make node KUBERAY=...
+
+    KUBERAY_MANIFESTS=...` names.
 
     Attributes:
         binary: KubeRay's operator, a static program.
-        manifests: a folder that `kubectl kustomize` takes, such as `ray-operator/config/default`.
+        manifests: a folder for `kubectl kustomize`, such as `ray-operator/config/default`.
     """
 
     binary: Path
@@ -37,10 +39,10 @@ class GivenKubeRay:
 
     @classmethod
     def named(cls, environment: Mapping[str, str] = os.environ) -> "GivenKubeRay | None":
-        """The KubeRay that the environment names; None where it names none.
+        """Return the KubeRay that the environment names, or None if there is none.
 
         Raises:
-            RuntimeError: one of the two variables is missing, or names nothing.
+            RuntimeError: one of the two variables is missing, or its path does not exist.
         """
         binary, manifests = environment.get("KUBERAY", ""), environment.get("KUBERAY_MANIFESTS", "")
         if not binary and not manifests:
@@ -53,10 +55,12 @@ class GivenKubeRay:
         return cls(Path(binary).resolve(), Path(manifests).resolve())
 
     def install(self, control_plane: ControlPlane, registry: Registry, folder: Path) -> None:
-        """Push it as an image, apply its manifests, and wait until it runs; the image's layer is left in the folder.
+        """Push the image, apply the manifests, and wait until KubeRay runs.
+
+        The image's layer remains in the folder.
 
         Raises:
-            RuntimeError: it does not become ready; with the state of its pods.
+            RuntimeError: KubeRay does not become ready; the message has the state of its pods.
         """
         layer = folder / "kuberay.tar"
         _program_layer(self.binary, layer)
@@ -72,7 +76,7 @@ class GivenKubeRay:
 
 
 def _on_the_node(body: Json, image: str) -> Json:
-    """Its Deployment with our image of it, which has no user of its own, and the feature gates that are tested."""
+    """Adapt the Deployment to the node: the pushed image, which has no user of its own, and the feature gates under test."""
     if body["kind"] != "Deployment":
         return body
     (container,) = body["spec"]["template"]["spec"]["containers"]
@@ -90,7 +94,7 @@ def _until_available(control_plane: ControlPlane, metadata: Json) -> None:
 
 
 def _program_layer(binary: Path, target: Path) -> None:
-    """A tar of the program at the root of the file system."""
+    """Return a tar with the program at the root of the file system."""
     entry = tarfile.TarInfo(_PROGRAM)
     content = binary.read_bytes()
     entry.size, entry.mode = len(content), 0o755

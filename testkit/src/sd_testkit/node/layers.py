@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers of images: a static busybox, and a folder of this host with something that tells two of them apart."""
+"""Image layers: a static busybox, and a host folder with a mark that makes two layers different."""
 
 import gzip
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def busybox_layer(target: Path) -> None:
-    """A tar of Debian's static busybox as `sh` and `sleep`."""
+    """Return a tar of Debian's static busybox as `sh` and `sleep`."""
     found = shutil.which("busybox")
     if found is None:
         raise RuntimeError("no busybox on PATH: apt-get install busybox-static")
@@ -24,25 +24,29 @@ def busybox_layer(target: Path) -> None:
 
 
 def compressed(target: Path, folder: Path, names: Sequence[str]) -> None:
-    """Members of a folder as tar.gz, at the quickest level of gzip."""
+    """Return members of a folder as tar.gz, at the fastest level of gzip."""
     pack = ["tar", "--create", "--exclude=__pycache__", f"--directory={folder}", "--", *names]
     with target.open("wb") as file, subprocess.Popen(pack, stdout=subprocess.PIPE) as tar:
         subprocess.run(["gzip", "-1"], stdin=tar.stdout, stdout=file, check=True)
-    # 1: a file changed meanwhile, as when an installer links it to another place; any content will do.
+    # Exit status 1: a file changed meanwhile, as when an installer links it to another place. Any content is
+    # acceptable.
     if tar.returncode > 1:
         raise RuntimeError(f"tar of {folder} failed")
 
 
 def marked_layer(target: Path, mark: str) -> None:
-    """A tar.gz of one small file."""
+    """Return a tar.gz of one small file."""
     with tarfile.open(target, "w:gz") as archive:
         _add_mark(archive, mark)
 
 
 def variant(target: Path, layer: Path, mark: str) -> None:
-    """The same layer with a file before the others: other digests, so no node takes one for the other.
+    """Return the same layer with one more file in front.
 
-    A gzip file may have several members (RFC 1952), and a tar goes on until its end marker: nothing is compressed anew.
+    The digests differ, so a node treats the layers as different.
+
+    A gzip file may have several members (RFC 1952), and a tar continues until its end marker. The data is therefore
+    not compressed again.
     """
     with target.open("wb") as file, layer.open("rb") as rest:
         file.write(gzip.compress(_unended(mark)))
@@ -50,7 +54,7 @@ def variant(target: Path, layer: Path, mark: str) -> None:
 
 
 def _unended(mark: str) -> bytes:
-    """A tar of the mark without the end marker."""
+    """Return a tar of the mark without the end marker."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         _add_mark(archive, mark)

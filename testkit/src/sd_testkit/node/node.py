@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start and end the node: bridge, control groups, containerd, kubelet, kube-proxy, CoreDNS; and leave nothing of them."""
+"""Start and stop the node: bridge, control groups, containerd, kubelet, kube-proxy, CoreDNS.
+
+The stop removes all of them.
+"""
 
 import fcntl
 import json
@@ -20,10 +23,10 @@ from sd_testkit.processes import Processes
 from sd_testkit.programs import cache, ensure
 
 NODE = "real-0"
-"""Its name, and its `kubernetes.io/hostname`."""
+"""Name of the node, and its `kubernetes.io/hostname`."""
 
 ADDRESS = "10.244.0.1"
-"""Its own, on the bridge of its pods."""
+"""Address of the node, on the bridge of its pods."""
 
 _READY_SECONDS = 120.0
 _GPU = "nvidia.com/gpu"
@@ -31,12 +34,15 @@ _GPU_PATH = r"{.status.allocatable.nvidia\.com/gpu}"
 
 
 class Node:
-    """The one real node of a control plane; a second one on this host waits until it has stopped.
+    """The one real node of a control plane.
+
+    A second node on this host waits until the first has stopped.
 
     Args:
-        control_plane: it was started by this process.
-        registry: the only one that images are pulled from.
-        gpus: GPUs the node says to have. No device is behind them: the scheduler counts them, containers see nothing.
+        control_plane: a control plane that this process started.
+        registry: the only registry of the node.
+        gpus: number of GPUs that the node reports. There is no device: the scheduler counts the GPUs, and containers
+            see none.
     """
 
     def __init__(self, control_plane: ControlPlane, registry: Registry, gpus: int = 1) -> None:
@@ -51,10 +57,11 @@ class Node:
         self.containerd = Containerd(self._folder, self._processes)
 
     def start(self) -> None:
-        """Start it and wait until it is Ready.
+        """Start the node and wait until it is Ready.
 
         Raises:
-            RuntimeError: the host cannot, a program ended, or it is not Ready in time; with the end of the log.
+            RuntimeError: the host cannot run a node, a program ended, or the node is not Ready in time; the message
+                has the end of the log.
         """
         if found := host.obstacle():
             raise RuntimeError(found)
@@ -74,14 +81,17 @@ class Node:
         self._control_plane.kubectl("patch", "node", NODE, "--subresource=status", "-p", amounts)
         self._control_plane.kubectl(
             "label", "node", NODE, f"{_GPU}.present=true"
-        )  # as GPU feature discovery does
-        # The kubelet takes it over with its next look at itself, ten seconds later.
+        )  # GPU feature discovery sets this label too.
+        # The kubelet reads this with its next sync, ten seconds later.
         self._until(_GPU_PATH, str(self._gpus))
 
     def stop(self) -> None:
-        """End it with all its containers; mounts, control groups and the bridge go with it, and all files but logs."""
+        """Stop the node and all its containers.
+
+        Mounts, control groups, the bridge and all files except logs are removed.
+        """
         if self._lock is None:
-            return  # what is there now is another one's
+            return  # The folders that exist now belong to another node.
         self._network.stop()
         self._processes.stop("kubelet")
         sockets = self.containerd.shim_sockets()
@@ -99,7 +109,7 @@ class Node:
         self._lock.close()
 
     def run_in(self, container: str, *applet: str) -> str:
-        """What a command of busybox says in a container."""
+        """Run a busybox command in a container, and return its output."""
         name = f"run-{time.monotonic_ns()}"
         told = self.containerd.ctr(
             "tasks", "exec", "--exec-id", name, container, "/bin/busybox", *applet, check=False
@@ -107,7 +117,7 @@ class Node:
         return told.stdout.strip()
 
     def log(self, name: str) -> str:
-        """What `kubelet` or `containerd` said so far."""
+        """Return the log of `kubelet` or `containerd` so far."""
         return (self._folder / f"{name}.log").read_text(errors="replace")
 
     def _start_kubelet(self) -> None:
@@ -144,7 +154,7 @@ class Node:
 
 
 def _alone_on_this_host() -> TextIO:
-    """Wait until no other node runs here; closing the file lets the next one start."""
+    """Wait until no other node runs on this host. The next node starts when the file is closed."""
     cache().mkdir(parents=True, exist_ok=True)
     file = (cache() / "node.lock").open("w")
     fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A registry that wants a name and a password, in front of one that wants none."""
+"""A registry with a name and a password, in front of a registry without them."""
 
 import base64
 import hmac
@@ -12,15 +12,17 @@ USER = "puller"
 
 
 class PrivateRegistry:
-    """Asks for basic authentication and sends on who has it, as registries do whose blobs are elsewhere.
+    """A registry that requires basic authentication and then redirects the client.
 
-    Nodes know it as `private.test`, without the port.
+    Registries with separate blob storage do the same.
+
+    Nodes use the name `private.test`, without the port.
 
     Args:
         behind: address of the registry that has the images.
 
     Attributes:
-        password: of the only user, `USER`.
+        password: password of the only user, `USER`.
     """
 
     def __init__(self, behind: str) -> None:
@@ -30,15 +32,15 @@ class PrivateRegistry:
 
     @property
     def url(self) -> str:
-        """Where it listens: plain HTTP."""
+        """URL of the registry: plain HTTP."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Start the server."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop the server."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -63,6 +65,6 @@ def _handler(behind: str, password: str) -> type[BaseHTTPRequestHandler]:
             self.do_GET()
 
         def log_message(self, *_: object) -> None:
-            """The client's log tells enough."""
+            """Write no log: the client's log has the same information."""
 
     return Door

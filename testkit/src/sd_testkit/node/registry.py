@@ -22,13 +22,15 @@ _READY_SECONDS = 30.0
 
 
 class Registry:
-    """A registry whose blobs are in a folder. Nodes know it as `registry.test`, without the port.
+    """A registry that stores its blobs in a folder.
+
+    Nodes use the name `registry.test`, without the port.
 
     Args:
-        folder: for its files; whoever made it removes it.
+        folder: for its files; the caller that created it removes it.
 
     Attributes:
-        private: the same images, for those who have a password.
+        private: the same images, behind a password.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,19 +42,19 @@ class Registry:
 
     @property
     def hosts(self) -> dict[str, str]:
-        """Where the registries that nodes know by name listen."""
+        """Addresses of the registries that nodes know by name."""
         return {HOST: self.url, PRIVATE_HOST: self.private.url}
 
     @property
     def url(self) -> str:
-        """Where it listens: plain HTTP."""
+        """URL of the registry: plain HTTP."""
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        """Start it, and push the image that keeps a pod's namespaces.
+        """Start the registry, and push the image that keeps a pod's namespaces.
 
         Raises:
-            RuntimeError: it ended or does not answer in time.
+            RuntimeError: the registry ended or does not answer in time.
         """
         blobs = self._folder / "blobs"
         blobs.mkdir(exist_ok=True)
@@ -73,13 +75,13 @@ class Registry:
         self.private.start()
 
     def stop(self) -> None:
-        """End it; what was pushed is lost."""
+        """Stop the registry. Its images are lost."""
         self.private.stop()
         self._processes.stop()
         shutil.rmtree(self._folder / "blobs", ignore_errors=True)
 
     def push(self, name: str, layers: Sequence[Path] = ()) -> str:
-        """Push busybox with layers on it as NAME, such as `worker:1`; return its reference on a node."""
+        """Push busybox with more layers on top as NAME, such as `worker:1`. Return its reference on a node."""
         files = [part for each in layers for part in ("-f", str(each))]
         if files:
             self._crane("append", "-b", self._at("base:1"), *files, "-t", self._at(name))
@@ -88,11 +90,11 @@ class Registry:
         return f"{HOST}/{name}"
 
     def digest(self, name: str) -> str:
-        """Digest of an image's manifest, with its algorithm."""
+        """Return the digest of an image's manifest, with its algorithm."""
         return self._crane("digest", self._at(name)).strip()
 
     def size(self, name: str) -> int:
-        """Bytes that a pull moves: of an image's layers, as they are stored."""
+        """Return the bytes that a pull transfers: the stored size of an image's layers."""
         manifest: dict[str, list[dict[str, int]]] = json.loads(self._crane("manifest", self._at(name)))
         return sum(layer["size"] for layer in manifest["layers"])
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Volumes of the real node for claims that name no StorageClass: nothing here makes them when they are asked for."""
+"""Volumes of the real node for claims without a StorageClass.
+
+There is no provisioner that would create them on demand.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +13,7 @@ from sd_testkit.node.node import NODE
 
 
 def make_volumes(control_plane: ControlPlane, folder: Path, count: int) -> None:
-    """Folders of the node as PersistentVolumes of 1Gi, each for one claim and once."""
+    """Create PersistentVolumes of 1Gi from folders of the node. Each serves one claim, once."""
     for number in range(count):
         path = folder / f"volume-{number}"
         path.mkdir(parents=True)

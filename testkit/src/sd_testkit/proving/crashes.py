@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A change of a service with one fault at its k-th write, for every k: killed before or after it, or its reply lost."""
+"""Run a change of a service with one fault at its k-th write, for every k.
+
+The fault is a kill before or after the write, or a lost reply.
+"""
 
 import asyncio
 from collections import Counter
@@ -22,12 +25,12 @@ _POLL = 0.1
 
 @dataclass(frozen=True)
 class Reference:
-    """How a change ends without faults.
+    """The end of a change without faults.
 
     Attributes:
-        end: the state.
+        end: the final state.
         made: how often each child was created and deleted on the way.
-        writes: how many writes it took.
+        writes: number of writes.
     """
 
     end: State
@@ -37,23 +40,23 @@ class Reference:
 
 @dataclass
 class Findings:
-    """What came of all runs.
+    """The results of all runs.
 
     Attributes:
-        runs: the write, and the seconds from the fault to the end, for each run whose fault was met.
-        broken: what did not hold, with the run in front.
+        runs: the write, and the seconds from the fault to the end, for each run that met its fault.
+        broken: the checks that failed, each with its run in front.
     """
 
     runs: list[tuple[str, float]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
     def figure(self) -> str:
-        """Say how many writes, and the longest way to the end."""
+        """Return the number of writes and the longest time to the end, as text."""
         return f"{len(self.runs)} writes, at most {max((each[1] for each in self.runs), default=0):.1f} s to the end"
 
 
 async def reference(lane: Lane, name: str, act: Act) -> Reference:
-    """Do it without faults."""
+    """Run the change without faults."""
     mark, before = lane.proxy.journal.mark(), lane.witness.seen(lane.namespace, name)
     await act()
     end = await lane.settled(name)
@@ -66,9 +69,9 @@ class Crashes:
     """The same fault at one write after the other.
 
     Attributes:
-        lane: where.
-        mode: which fault.
-        findings: what came of it.
+        lane: where the changes run.
+        mode: the fault.
+        findings: the results so far.
     """
 
     lane: Lane
@@ -76,7 +79,7 @@ class Crashes:
     findings: Findings = field(default_factory=Findings)
 
     async def at_write(self, number: int, name: str, act: Act, wanted: Reference) -> bool:
-        """Make a change with the fault at one of its writes; False where there are not so many."""
+        """Run a change with the fault at one of its writes. Return False if the change has fewer writes."""
         lane = self.lane
         before, ends = lane.witness.seen(lane.namespace, name), len(lane.kubelet.codes)
         write = await self._break(number, name, act, wanted.end)
@@ -94,7 +97,7 @@ class Crashes:
         return True
 
     async def _break(self, number: int, name: str, act: Act, end: State) -> str | None:
-        """Act, and have the fault; the write that met it."""
+        """Start the change and wait for the fault. Return the write that met it."""
         lost = self.mode == "reply lost"
         fault: Fault = Drop(after=True) if lost else Hold(after=self.mode == "killed after")
         with self.lane.proxy.rule(WRITES, fault, first=number, times=1) as rule:
@@ -108,7 +111,7 @@ class Crashes:
         return next(str(each.request) for each in reversed(self.lane.proxy.journal.entries) if each.fault)
 
     async def _met(self, rule: Rule, name: str, end: State) -> bool:
-        """Wait for the fault, or for the end that comes without it."""
+        """Wait for the fault, or for the end of the change without it."""
         lane = self.lane
         while not rule.hits:
             if lane.calm_for() > CALM_SECONDS and not oracles.same_end(end, await lane.state(name)):

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random lives of services: each ends as its twin does, which was made from its last spec and left in peace.
+"""Random lifecycles of services.
 
-Many live at a time. They are created, edited, meddled with, deleted and made anew.
+Each service must end in the same state as its twin, which is created from the last spec and left alone.
+
+Many services run at a time. The test creates them, edits them, changes them by hand, deletes them and creates them again.
 """
 
 import asyncio
@@ -22,7 +24,10 @@ _BASE: Json = {"model": {"preset": "shapes"}, "replicas": {"min": 1, "max": 1}}
 _POLL = 1.0
 _WITHIN = 150.0
 _LOOKS = 10
-"""Some children never come, since they are not wanted or the spec was refused."""
+"""Attempts to find a child.
+
+Some children never appear, since the service does not need them or its spec was refused.
+"""
 _NOBODY = {
     "apiVersion": "v1",
     "kind": "ConfigMap",
@@ -44,7 +49,7 @@ EDITS: dict[str, Json | None] = {
 
 @dataclass(frozen=True)
 class Meddling:
-    """A hand edit of a child: of which kind, and which of `EDITS`."""
+    """A hand edit of a child: its kind, and one of `EDITS`."""
 
     kind: str
     edit: str
@@ -52,12 +57,12 @@ class Meddling:
 
 @dataclass(frozen=True)
 class Case:
-    """One life.
+    """One lifecycle of a service.
 
     Attributes:
-        specs: applied one after the other; those that are refused change nothing.
-        meddling: done while they are applied.
-        deleted: whether it is deleted and made anew before the last of them.
+        specs: specs that are applied one after the other. A refused spec changes nothing.
+        meddling: hand edits during these changes.
+        deleted: whether the service is deleted and created again before the last spec.
     """
 
     specs: tuple[Json, ...]
@@ -66,7 +71,7 @@ class Case:
 
 
 def cases(schema: Json) -> st.SearchStrategy[Case]:
-    """Random lives; `schema` is that of the spec."""
+    """Return random lifecycles. `schema` is the schema of the spec."""
     valid = st.one_of(values(schema).map(_possible), specs(), specs())
     any_spec = st.one_of(valid, valid, valid, broken(schema).map(_possible), broken(schema))
     quiet = st.one_of(*[any_spec.map(_without_pods)] * 3, any_spec)
@@ -84,18 +89,22 @@ def cases(schema: Json) -> st.SearchStrategy[Case]:
 
 
 def _possible(spec: Json) -> Json:
-    """A model that the rules beyond the schema allow more often than not."""
+    """Return the spec with a model that the rules beyond the schema allow more often than not."""
     model = spec.get("model")
     return {**_BASE, **spec, "model": _BASE["model"]} if isinstance(model, dict) else {**_BASE, **spec}
 
 
 def _without_pods(spec: Json) -> Json:
-    """Preload pods cost the control plane more than all the rest."""
+    """Return the spec without image preload. Preload pods cost the control plane more than all other objects."""
     return {**spec, "imagePreload": {"mode": "Disabled"}}
 
 
 def _bearable(meddling: Meddling) -> Meddling:
-    """What is mended: the Secret is never written again, and a key more in a DaemonSet's selector is another's own."""
+    """Return an edit that the operator repairs.
+
+    The operator never writes an existing Secret. A key that another manager adds to a DaemonSet's selector stays, since it
+    belongs to that manager.
+    """
     if meddling.kind == "Secret":
         return Meddling("Secret", "delete")
     if meddling == Meddling("DaemonSet", "selector"):
@@ -105,7 +114,7 @@ def _bearable(meddling: Meddling) -> Meddling:
 
 @dataclass
 class Tally:
-    """What became of the cases so far: how many, how many whose every spec was refused, and what went wrong."""
+    """Results so far: number of cases, number of cases whose every spec was refused, and failures."""
 
     cases: int = 0
     refused: int = 0
@@ -114,7 +123,7 @@ class Tally:
 
 
 async def run(lane: Lane, batch: list[Case], tally: Tally) -> None:
-    """Play cases side by side, then compare each with its twin."""
+    """Run cases side by side, then compare each service with its twin."""
     names = [fresh_name() for _ in batch]
     edits = await asyncio.gather(*(_live(lane, name, case) for name, case in zip(names, batch, strict=True)))
     tally.cases, tally.edits = tally.cases + len(batch), tally.edits + sum(edits)
@@ -129,7 +138,10 @@ async def run(lane: Lane, batch: list[Case], tally: Tally) -> None:
 
 
 async def _twin(lane: Lane, name: str) -> str | None:
-    """A service of another name with the same spec; None where there is none of that name."""
+    """Create a service of another name with the same spec.
+
+    Return its name, or None if the first service does not exist.
+    """
     live = await lane.service(name)
     if live is None:
         return None
@@ -139,7 +151,7 @@ async def _twin(lane: Lane, name: str) -> str | None:
 
 
 async def _live(lane: Lane, name: str, case: Case) -> int:
-    """One life; return how many edits found their child."""
+    """Run one lifecycle. Return the number of edits that found their child."""
     edits = asyncio.create_task(_meddle(lane, name, case.meddling))
     for number, spec in enumerate(case.specs):
         if case.deleted and number == len(case.specs) - 1:
@@ -161,7 +173,7 @@ async def _meddle(lane: Lane, name: str, meddling: tuple[Meddling, ...]) -> int:
 
 
 async def _child(lane: Lane, name: str, kind: str) -> Json | None:
-    if kind == "DaemonSet":  # several services may share it
+    if kind == "DaemonSet":  # Several services may share it.
         service = await lane.service(name)
         if service is None:
             return None
@@ -179,7 +191,8 @@ async def _try(request: Any) -> bool:
     try:
         await request
     except ApiException as error:
-        # Refused, gone, or changed meanwhile: all of that is part of a life. What fits no type is told by a 500.
+        # A request may be refused, or its object may be gone or changed: a lifecycle permits all of that. A value of
+        # the wrong type gives a 500.
         if error.status not in {400, 404, 409, 422} and b"typed patch" not in _bytes(error.body):
             raise
         return False
@@ -191,7 +204,7 @@ def _bytes(body: Any) -> bytes:
 
 
 async def _compare(lane: Lane, twins: dict[str, tuple[str, Case]]) -> list[str]:
-    """Wait until each is as its twin; what is not in time."""
+    """Wait until each service equals its twin. Return the differences at the deadline."""
     deadline = time.monotonic() + _WITHIN
     while True:
         found = await _differences(lane, twins)

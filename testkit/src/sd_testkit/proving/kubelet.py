@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts an operator again that ended by itself, as a kubelet does, and counts."""
+"""Restart an operator that ended by itself, as a kubelet does, and count the restarts."""
 
 import asyncio
 import contextlib
@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from sd_testkit.operator_process import OperatorProcess
 
 _POLL = 0.1
-_PAUSE = 0.5  # a kubelet's first is 10 s; this one is in a hurry
+_PAUSE = 0.5  # The first wait of a kubelet is 10 s. Tests use a shorter one.
 
 
 class Kubelet:
-    """Keeps one operator running from `start` to `stop`; `codes`: how it ended, each time that it did by itself."""
+    """Keeps one operator running from `start` to `stop`.
+
+    `codes` has the exit code of each end that was not requested.
+    """
 
     def __init__(self, operator: OperatorProcess) -> None:
         self.codes: list[int] = []
@@ -20,12 +23,12 @@ class Kubelet:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, environment: Mapping[str, str]) -> None:
-        """Start it, and again whenever it ends."""
+        """Start the operator, and start it again whenever it ends."""
         self._operator.start(**environment)
         self._task = asyncio.create_task(self._keep(environment))
 
     async def stop(self) -> None:
-        """Let it end from now on."""
+        """Stop restarting the operator."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

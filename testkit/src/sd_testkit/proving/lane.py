@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One namespace with an operator of its own, behind a proxy of its own: many of them run side by side."""
+"""One namespace with its own operator behind its own proxy. Many of them run side by side."""
 
 import asyncio
 import time
@@ -22,30 +22,30 @@ from sd_testkit.proving.witness import Witness
 
 RESYNC_SECONDS = 1.0
 CALM_SECONDS = 2.5 * RESYNC_SECONDS
-"""Without a write for so long nothing more is to come: two resyncs looked at everything and found nothing."""
+"""After so long without a write, no write will follow: two resyncs have checked all objects and found no difference."""
 SETTLED_SECONDS = 4.0
-"""KubeRay takes a moment to begin with what was asked of it; so long it has nothing more to tell."""
+"""KubeRay needs a moment to start work on a request. After so long it has no more status to report."""
 SPEC = {"model": {"preset": "shapes"}, "replicas": {"min": 1, "max": 1}}
 DASHBOARDS = Match.of("get", "services", subresource="proxy")
-_EVENT_SECONDS = 0.5  # the status is written first, and then the Event that tells of it
+_EVENT_SECONDS = 0.5  # The status is written first, and its Event follows.
 _POLL = 0.25
 
 
 class NotConverged(AssertionError):
-    """The end was not reached in time; the message says what differs."""
+    """The end was not reached in time. The message lists the differences."""
 
 
 class Lane:
-    """Where one operator works.
+    """One namespace in which one operator works.
 
     Args:
         control_plane: the cluster.
-        server: its API server, as an administrator reaches it.
-        witness: who sees the children.
-        folder: for logs.
-        namespace: which it serves.
-        launcher: a script that starts the operator as in a pod, with the file of its token as argument; the proxy has
-            TLS then. None: it is started beside the cluster.
+        server: its API server, with an administrator's access.
+        witness: the watch on the children.
+        folder: folder for logs.
+        namespace: the namespace that the operator serves.
+        launcher: a script that starts the operator as in a pod, with the file of its token as argument. The proxy
+            then uses TLS. None: the operator starts outside the cluster.
     """
 
     def __init__(
@@ -72,51 +72,51 @@ class Lane:
         self._environment: dict[str, str] = {}
 
     async def open(self, more_namespaces: Sequence[str] = (), **environment: str) -> None:
-        """Start the proxy and the operator, which serves more namespaces before this one."""
+        """Start the proxy and the operator. The operator also serves `more_namespaces`, in front of this one."""
         await self.proxy.__aenter__()
-        # Dashboards are asked every 10 to 30 s; the end would have to wait for what they tell.
+        # The operator polls dashboards every 10 to 30 s. Without this rule, each test would wait for the next poll.
         self._silent = self.proxy.add(DASHBOARDS, Reply(503))
         self._environment = {
             "KUBECONFIG": str(self.proxy.kubeconfig),
             "SDSERVICE_WATCH_NAMESPACES": ",".join([*more_namespaces, self.namespace]),
             "SDSERVICE_RESYNC_SECONDS": str(RESYNC_SECONDS),
             "SDSERVICE_FULL_RESYNC_SECONDS": str(RESYNC_SECONDS),
-            # Who leads has tests of its own; here nobody waits for a Lease of one that was killed.
+            # Leader election has its own tests. Here no operator waits for the Lease of one that was killed.
             "SDSERVICE_LEADER_ELECTION": "false",
             **environment,
         }
         self.start()
 
     def let_pods_answer(self) -> None:
-        """From now on the operator reaches dashboards and services, whose answers are given on as they come."""
+        """Let the operator reach dashboards and services. The proxy streams their responses from now on."""
         self.proxy.remove(self._silent)
         self.proxy.add(DASHBOARDS, Relay())
 
     async def close(self) -> None:
-        """End both."""
+        """Stop the operator and the proxy."""
         await self.kubelet.stop()
-        await asyncio.to_thread(self.operator.stop)  # it says good-bye through the proxy
+        await asyncio.to_thread(self.operator.stop)  # The shutdown of the operator still needs the proxy.
         await self.proxy.__aexit__()
 
     def start(self, **environment: str) -> None:
-        """Start the operator; one that ends by itself is started again, as a kubelet would."""
+        """Start the operator. An operator that ends by itself is started again, as a kubelet does."""
         self.kubelet.start({**self._environment, **environment})
 
     async def kill(self) -> None:
-        """End the operator without a word."""
+        """Kill the operator at once."""
         await self.kubelet.stop()
         self.operator.kill()
 
     async def apply(self, name: str, spec: Json) -> None:
-        """Apply a service as a user does."""
+        """Apply a service, as a user does."""
         await self.server.apply(self.resource(name) | {"spec": spec})
 
     async def delete(self, name: str) -> None:
-        """Delete a service as a user does."""
+        """Delete a service, as a user does."""
         await self.server.delete(self.resource(name))
 
     async def clear(self, but: str) -> None:
-        """Delete every other service, and wait until they are gone."""
+        """Delete all services, except one, and wait until they are gone."""
 
         async def others() -> list[Json]:
             return [each for each in await self.services() if each["metadata"]["name"] != but]
@@ -130,7 +130,7 @@ class Lane:
         await self.until(gone)
 
     def resource(self, name: str) -> Json:
-        """A service by name, without spec."""
+        """Return a service by name, without a spec."""
         return {
             "apiVersion": "sdservice.dev/v1alpha1",
             "kind": "StableDiffusionService",
@@ -138,51 +138,57 @@ class Lane:
         }
 
     async def service(self, name: str) -> Json | None:
-        """The live service."""
+        """Return the live service."""
         return await self.server.get("StableDiffusionService", self.namespace, name)
 
     async def services(self) -> list[Json]:
-        """All live services here."""
+        """Return all live services of the namespace."""
         return await self.server.list_all("StableDiffusionService", namespace=self.namespace)
 
     async def children(self) -> list[Json]:
-        """Live children of all services here."""
+        """Return the live children of all services in the namespace."""
         found = await asyncio.gather(
             *(self.server.list_all(kind, namespace=self.namespace) for kind in state.KINDS)
         )
         return [each for kind in found for each in kind]
 
     async def state(self, name: str) -> State:
-        """What the service amounts to now; empty where there is none."""
+        """Return the comparable state of the service; empty if there is no service."""
         service = await self.service(name)
         return {} if service is None else state.of(service, await self.children())
 
     async def until(self, condition: Callable[[], Awaitable[object]], within: float = 120) -> float:
-        """Wait until an async condition holds; return the seconds it took.
+        """Wait until an async condition holds.
+
+        Return the seconds that this took.
 
         Raises:
-            NotConverged: it never did.
+            NotConverged: the condition did not hold in time.
         """
         began = time.monotonic()
         while not await condition():
             if time.monotonic() - began > within:
-                raise NotConverged(f"not within {within:.0f} s\n{self.operator.log()[-2000:]}")
+                raise NotConverged(
+                    f"the condition did not hold within {within:.0f} s\n{self.operator.log()[-2000:]}"
+                )
             await asyncio.sleep(_POLL)
         return time.monotonic() - began
 
     async def serve(self, **more: Any) -> tuple[str, State]:
-        """Bring up a service of a new name with KubeRay's help; return that, and the end."""
+        """Bring up a service of a new name with KubeRay's help. Return its name and its final state."""
         name = fresh_name()
         await self.apply(name, {**SPEC, **more})
         return name, await self.settled(name)
 
     async def settled(self, name: str, *, served: bool = True, within: float = 180) -> State:
-        """Wait until its status is of the latest spec and nothing is written any more; return what there is then.
+        """Wait until the status describes the latest spec and all writes have stopped.
+
+        Return the final state.
 
         Args:
-            name: of the service.
-            served: whether KubeRay is there, so that it will be Ready, or suspended, and no upgrade goes on.
-            within: seconds.
+            name: name of the service.
+            served: whether KubeRay runs. The service then becomes Ready or suspended, and no upgrade is in progress.
+            within: time limit in seconds.
         """
 
         async def calm() -> bool:
@@ -197,22 +203,28 @@ class Lane:
         return await self.state(name)
 
     def calm_for(self) -> float:
-        """Seconds since the operator last tried to write."""
+        """Return the seconds since the operator's last attempt to write."""
         entries = self.proxy.journal.entries
         tried = [each.at for each in entries if each.request.is_write and not each.is_election]
         return time.monotonic() - max(tried, default=float("-inf"))
 
     async def reaches(self, name: str, wanted: State, within: float = 120) -> float:
-        """Wait until the end of the run without faults is reached; return the seconds.
+        """Wait until the service reaches the end of the run without faults.
+
+        Return the seconds.
 
         Raises:
-            NotConverged: it was not; with what differs.
+            NotConverged: the service did not reach that end; the message lists the differences.
         """
         began = time.monotonic()
         while True:
             try:
                 found = oracles.same_end(wanted, await self.state(name))
-            except (ApiException, ClientError, TimeoutError) as error:  # it may just have come back
+            except (
+                ApiException,
+                ClientError,
+                TimeoutError,
+            ) as error:  # The API server may have just come back.
                 found = [f"the API server does not answer: {error}"]
             if not found and self.calm_for() > _EVENT_SECONDS:
                 return time.monotonic() - began
@@ -221,7 +233,7 @@ class Lane:
             await asyncio.sleep(_POLL)
 
     async def stays(self, name: str, wanted: State, seconds: float = CALM_SECONDS) -> list[str]:
-        """(a), (c), (d) and (f) for a while after the end was reached."""
+        """Check (a), (c), (d) and (f) for a while after the end was reached. Return the failures."""
         mark, before = self.proxy.journal.mark(), await self._versions(name)
         await asyncio.sleep(seconds)
         entries, after = self.proxy.journal.since(mark), await self._versions(name)
@@ -236,7 +248,10 @@ class Lane:
 
     @staticmethod
     def most_requests(services: int) -> float:
-        """Requests per minute of so many idle services: 20 for each pass over each, 9 for each resync, 60 for watches."""
+        """Return the permitted requests per minute for idle services.
+
+        The limit is 20 for each pass over each service, 9 for each resync, and 60 for watches.
+        """
         return 60 / RESYNC_SECONDS * (20 * services + 9) + 60
 
     async def _labelled(self, name: str) -> list[Json]:
@@ -247,7 +262,7 @@ class Lane:
         ]
 
     async def _versions(self, name: str) -> dict[str, str]:
-        """What the operator could have changed: the status of a child is written by others."""
+        """Return the versions that only the operator changes. Other programs write the status of children."""
         service = await self.service(name)
         if service is None:
             return {}
@@ -260,5 +275,5 @@ class Lane:
 
 
 def fresh_name() -> str:
-    """A name that is part of no other word."""
+    """Return a name that is not part of any other word."""
     return f"q{suffix(7)}"

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must hold after a fault, each as a function that returns what does not (pure).
+"""Checks after a fault.
 
-Empty lists are good; every line says what was found and what was wanted.
+Each function returns the violations (pure).
+
+An empty list means success. Every line has the actual and the expected value.
 """
 
 from collections import Counter
@@ -13,12 +15,12 @@ from sd_testkit.proving.state import NAME_LABEL, State, differences, owners
 
 
 def same_end(wanted: State, found: State) -> list[str]:
-    """(a) The end is that of the run without faults."""
+    """(a) The state is the end of the run without faults."""
     return [f"(a) {each}" for each in differences(wanted, found)]
 
 
 def no_more_made(wanted: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
-    """(b) No child was created or deleted more often than without faults; what a witness saw of each."""
+    """(b) No child was created or deleted more often than without faults, according to the counts of a witness."""
     return [
         f"(b) {what}: {count} times, {wanted.get(what, 0)} without faults"
         for what, count in found.items()
@@ -27,13 +29,13 @@ def no_more_made(wanted: Mapping[str, int], found: Mapping[str, int]) -> list[st
 
 
 def quiet(entries: Iterable[Entry]) -> list[str]:
-    """(c) Nothing is written any more; the requests of a while after the end was reached."""
+    """(c) The operator writes nothing any more, in the requests of a while after the end was reached."""
     writes = Counter(str(each.request) for each in entries if each.request.is_write and not each.is_election)
     return [f"(c) {request}: {count} times after the end was reached" for request, count in writes.items()]
 
 
 def stable(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """(c) Nothing changes any more; resourceVersions by object."""
+    """(c) No object changes any more, according to the resourceVersions."""
     return [
         f"(c) {name} went from {before.get(name)} to {after.get(name)}"
         for name in before.keys() | after.keys()
@@ -42,7 +44,7 @@ def stable(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 
 def not_busy(entries: Iterable[Entry], seconds: float, most_per_minute: float) -> list[str]:
-    """(d) Idle requests stay below a bound."""
+    """(d) The rate of idle requests stays below a limit."""
     asked = [each for each in entries if not each.is_election]
     rate = len(asked) / seconds * 60
     if rate <= most_per_minute:
@@ -55,9 +57,9 @@ def not_busy(entries: Iterable[Entry], seconds: float, most_per_minute: float) -
 
 
 def told_truly(service: Json, wanted: Mapping[str, tuple[str, str]]) -> list[str]:
-    """(e) The status of a live service is of the latest spec, and these conditions are so."""
+    """(e) The status of a live service describes the latest spec, and the conditions have the expected values."""
     if not service:
-        return ["(e) there is no such service"]
+        return ["(e) the service does not exist"]
     status, generation = service.get("status") or {}, service["metadata"]["generation"]
     told = {each["type"]: (each["status"], each["reason"]) for each in status.get("conditions", [])}
     found = []
@@ -71,7 +73,7 @@ def told_truly(service: Json, wanted: Mapping[str, tuple[str, str]]) -> list[str
 
 
 def no_orphans(services: Iterable[Json], children: Iterable[Json]) -> list[str]:
-    """(f) Whatever carries a service's label belongs to one that is there; live objects of one namespace."""
+    """(f) Each live object of one namespace with a service's label belongs to a service that exists."""
     uids = {each["metadata"]["uid"] for each in services}
     return [
         f"(f) {each['kind']} {each['metadata']['name']} of {each['metadata']['labels'][NAME_LABEL]} has no owner"
@@ -81,5 +83,5 @@ def no_orphans(services: Iterable[Json], children: Iterable[Json]) -> list[str]:
 
 
 def few_restarts(codes: list[int], most: int) -> list[str]:
-    """(g) The process ended by itself so often at most; its exit codes."""
+    """(g) The process ended by itself no more often than permitted, according to its exit codes."""
     return [] if len(codes) <= most else [f"(g) {len(codes)} ends with codes {codes}, {most} are allowed"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that a service amounts to in the cluster, without what differs between two runs of the same (pure)."""
+"""The state of a service in the cluster, without parts that differ between two identical runs (pure)."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any
 from sd_testkit.json_types import Json
 
 State = Mapping[str, Json]
-"""`RayService NAME` and so on, to what was found of it."""
+"""Objects such as `RayService NAME`, each with its content."""
 
 KINDS = ("RayService", "DaemonSet", "Deployment", "Secret")
 NAME_LABEL = "sdservice.dev/name"
@@ -17,17 +17,17 @@ _SHARED_LABEL = "sdservice.dev/preload"
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?( UTC|Z)?|\d\d:\d\d:\d\d( UTC)?")
 _SUFFIX = re.compile(r"(NAME-)([a-z0-9]{5})\b")
-_MEASURED = ("coldStart",)  # how long this one start took
-_FINGERPRINT = "sdservice.dev/cluster-config"  # of a config that has the name in it
-_COUNTED = re.compile(r"^deprecated\.daemonset\.")  # by Kubernetes, with each change
+_MEASURED = ("coldStart",)  # The duration of this one start.
+_FINGERPRINT = "sdservice.dev/cluster-config"  # The hash of a config that contains the name.
+_COUNTED = re.compile(r"^deprecated\.daemonset\.")  # Kubernetes raises this number with each change.
 
 
 def of(service: Json, children: Iterable[Json]) -> State:
-    """The state of one service.
+    """Return the state of one service.
 
     Args:
         service: the live resource.
-        children: live objects of `KINDS` in its namespace; those of others are left out.
+        children: live objects of `KINDS` in its namespace; children of other services are left out.
     """
     metadata = service["metadata"]
     words = {metadata["uid"]: "UID", metadata["namespace"]: "NAMESPACE", metadata["name"]: "NAME"}
@@ -39,7 +39,7 @@ def of(service: Json, children: Iterable[Json]) -> State:
 
 
 def differences(wanted: State, found: State) -> list[str]:
-    """Where two states differ, as `RayService NAME .spec.suspend: False, wanted True`."""
+    """Return the differences of two states, as `RayService NAME .spec.suspend: False, wanted True`."""
     one, other = _flat("", wanted), _flat("", found)
     missing = object()
     return [
@@ -50,20 +50,20 @@ def differences(wanted: State, found: State) -> list[str]:
 
 
 def conditions(service: Json) -> dict[str, tuple[str, str]]:
-    """Status and reason of each condition."""
+    """Return status and reason of each condition."""
     told = (service.get("status") or {}).get("conditions", [])
     return {each["type"]: (each["status"], each["reason"]) for each in told}
 
 
 def belongs_to(child: Json, service: Json) -> bool:
-    """Whether a child is this service's, by its label, or is shared by it, by its owners."""
+    """Return whether a child belongs to this service by its label, or is shared by it according to its owners."""
     name, uid = service["metadata"]["name"], service["metadata"]["uid"]
     labels = child["metadata"].get("labels") or {}
     return bool(labels.get(NAME_LABEL) == name or (_SHARED_LABEL in labels and uid in owners(child)))
 
 
 def owners(live: Json) -> list[str]:
-    """The uids of all owners."""
+    """Return the uids of all owners."""
     return [each["uid"] for each in live["metadata"].get("ownerReferences", [])]
 
 
@@ -86,7 +86,7 @@ def _child(live: Json, uid: str) -> Json:
     if _SHARED_LABEL in (metadata.get("labels") or {}):
         references = [
             each for each in references if each["uid"] == uid
-        ]  # who else shares it is not this one's
+        ]  # Other services that share the object are no part of this state.
     annotations = {
         key: value for key, value in (metadata.get("annotations") or {}).items() if not _COUNTED.match(key)
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who sees every child come and go, beside the operator and without its proxy."""
+"""A watch that records every creation and deletion of children. The watch bypasses the operator and its proxy."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ _PAUSE = 0.5
 
 @dataclass(frozen=True)
 class Sight:
-    """One object came or went.
+    """One object was created or deleted.
 
     Attributes:
         what: `created` or `deleted`.
@@ -38,15 +38,17 @@ class Sight:
 
     @property
     def name(self) -> str:
-        """Of the object."""
+        """Name of the object."""
         return str(self.live["metadata"]["name"])
 
 
 class Witness:
-    """Watches the children of all services; an async context manager.
+    """Watches the children of all services.
+
+    The witness is an async context manager.
 
     Args:
-        kubeconfig: of an administrator.
+        kubeconfig: kubeconfig of an administrator.
     """
 
     def __init__(self, kubeconfig: Path) -> None:
@@ -55,7 +57,7 @@ class Witness:
         self._known: dict[str, dict[str, Json]] = {kind: {} for kind in _PATHS}
 
     async def __aenter__(self) -> Self:
-        """Begin to watch."""
+        """Start the watches."""
         connector = aiohttp.TCPConnector(ssl=self._upstream.context or False)
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=aiohttp.ClientTimeout(total=None), headers=self._upstream.headers
@@ -64,14 +66,14 @@ class Witness:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop the watches."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._session.close()
 
     def seen(self, namespace: str, service: str) -> Counter[str]:
-        """How often each child of a service was created and deleted, as `created RayService NAME`."""
+        """Return how often each child of a service was created and deleted, with keys such as `created RayService NAME`."""
         return Counter(
             f"{each.what} {each.kind} {each.name.replace(service, 'NAME')}"
             for each in self._sights
@@ -80,7 +82,7 @@ class Witness:
         )
 
     async def _watch(self, kind: str) -> None:
-        """List, then watch; anew whenever the API server is away or forgets."""
+        """List, then watch. Start again whenever the API server is not reachable or has no history left."""
         while True:
             try:
                 version = await self._list(kind)

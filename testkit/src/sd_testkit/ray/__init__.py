@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ray clusters that are simulated down to their ports: pods by a kubelet of our own, Serve by its rules.
+"""Simulated Ray clusters down to their ports.
 
-Whoever makes Ray pods, the stand-in for KubeRay or a real one, finds in them a dashboard on 8265 and, where the
-Serve proxy would run, an HTTP server on 8000, reached through the API server as in any cluster.
+A simulated kubelet runs the pods, and Serve follows Ray's rules.
+
+The stand-in for KubeRay or a real KubeRay creates the Ray pods. Each head has a dashboard on port 8265. A pod in
+which the Serve proxy would run has an HTTP server on port 8000. Clients reach both through the API server, as in any
+cluster.
 """
 
 from sd_testkit.ray.simulation import Ray

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ray's autoscaler: how many workers each group is to have (pure, time is given)."""
+"""Ray's autoscaler: the number of workers for each group (pure, time is a parameter)."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from sd_testkit.ray.session import Session
 
 @dataclass(frozen=True)
 class Plan:
-    """A new number of workers for one group, and the pods that go."""
+    """A new number of workers for one group, and the pods to delete."""
 
     group: int
     replicas: int
@@ -19,17 +19,17 @@ class Plan:
 
 @dataclass
 class Autoscaler:
-    """Remembers since when workers are idle."""
+    """Ray's autoscaler, with a record of when workers became idle."""
 
     _idle_since: dict[str, float] = field(default_factory=dict)
 
     def plans(self, cluster: Json, session: Session, workers: dict[str, list[str]], now: float) -> list[Plan]:
-        """What is to change.
+        """Return the changes to make.
 
         Args:
-            cluster: the live RayCluster: its bounds count, not those of the RayService.
+            cluster: the live RayCluster. Its bounds apply, not those of the RayService.
             session: nodes and waiting replicas.
-            workers: names of the pods of each group.
+            workers: names of the pods by group.
             now: monotonic seconds.
         """
         groups = cluster["spec"].get("workerGroupSpecs", [])
@@ -65,7 +65,7 @@ class Autoscaler:
 
 
 def _plan_for(demand: Amounts, coming: list[Amounts], groups: list[Json], wanted: list[int]) -> None:
-    """Find the demand a place on a worker that is to come, or ask for one more: by priority, then in order."""
+    """Place the demand on a worker that is about to start, or add a worker: by priority, then in order."""
     for node in coming:
         if fits(demand, node):
             subtract(node, demand)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a kubelet would write into the status of a Ray pod (pure)."""
+"""The status that a kubelet would write for a Ray pod (pure)."""
 
 from sd_testkit.cluster.api_server import now
 from sd_testkit.json_types import Json
@@ -9,7 +9,7 @@ _MISSING_TAG = ":none"
 
 
 def creating(pod: Json) -> Json:
-    """The pod is on its node, and its containers are being made; no registry has an image tagged `none`."""
+    """The pod is on its node, and its containers are being created. No registry has an image with the tag `none`."""
     missing = missing_image(pod)
     if missing is None:
         return _status(pod, "Pending", ready=False, state=_CREATING)
@@ -20,13 +20,13 @@ def creating(pod: Json) -> Json:
 
 
 def missing_image(pod: Json) -> str | None:
-    """The first image of a pod that cannot be pulled."""
+    """Return the first image of a pod that cannot be pulled."""
     images = (str(each["image"]) for each in pod["spec"]["containers"])
     return next((each for each in images if each.endswith(_MISSING_TAG)), None)
 
 
 def running(pod: Json, address: str, *, ready: bool) -> Json:
-    """Its containers run; ready means that its readiness probe holds."""
+    """The containers run. `ready` means that the readiness probe succeeds."""
     told = (pod.get("status") or {}).get("containerStatuses") or [{}]
     known = (told[0].get("state") or {}).get("running") or {"startedAt": now()}
     status = _status(pod, "Running", ready=ready, state={"running": known})
@@ -34,7 +34,7 @@ def running(pod: Json, address: str, *, ready: bool) -> Json:
 
 
 def failed(pod: Json, exit_code: int) -> Json:
-    """Its containers have ended."""
+    """The containers have ended."""
     state = {"terminated": {"exitCode": exit_code, "reason": "Error", "finishedAt": now()}}
     return _status(pod, "Failed", ready=False, state=state)
 

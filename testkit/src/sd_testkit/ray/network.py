@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pod network as the API server sees it: HTTP CONNECT on a Unix socket, a server per pod and port behind it.
+"""The pod network of the API server: HTTP CONNECT on a Unix socket, with a server for each pod and port behind it.
 
-The API server is told to dial pods through this socket (its egress selector), so `.../services/NAME:PORT/proxy/`
-reaches simulated pods by the addresses in EndpointSlices, without privileges and without routes. A pod whose Ray does
-not run has no server: the connection is refused. What is at addresses of a real node is dialled as it is.
+The API server dials pods through this socket (its egress selector). `.../services/NAME:PORT/proxy/` therefore reaches
+simulated pods by the addresses in EndpointSlices, without privileges and without routes. A pod without a running Ray
+has no server, so its connections are refused. Addresses of a real node are dialled directly.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ class Network:
     """Servers by address and port, and the tunnel that leads to them.
 
     Args:
-        socket: where the API server dials.
-        routed: addresses that this host has routes to; None: none.
+        socket: the socket that the API server dials.
+        routed: addresses to which this host has routes; None: there are none.
     """
 
     def __init__(self, socket: Path, routed: IPv4Network | None = None) -> None:
@@ -45,12 +45,12 @@ class Network:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Listen for the API server."""
+        """Start to listen for the API server."""
         self._socket.unlink(missing_ok=True)
         self._tunnel = await asyncio.start_unix_server(self._connect, str(self._socket))
 
     async def close(self) -> None:
-        """End every server and every connection."""
+        """Stop every server and close every connection."""
         if self._tunnel is not None:
             self._tunnel.close()
         for connection in self._connections:
@@ -61,7 +61,7 @@ class Network:
         self._folder.cleanup()
 
     async def start(self, address: str, port: int, application: web.Application) -> None:
-        """Serve on an address and port of the pod network."""
+        """Start a server on an address and port of the pod network."""
         if (address, port) in self._servers:
             return
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
@@ -70,9 +70,9 @@ class Network:
         self._servers[address, port] = runner
 
     def misbehave(self, address: str, *, does: bool) -> None:
-        """Whether all servers on an address answer every request with the next of all misbehaviours.
+        """Set whether all servers on an address answer each request with the next malformed response.
 
-        Connections that are open end with a change: the API server keeps them for further requests.
+        A change closes open connections, since the API server reuses them for further requests.
         """
         if does is (address in self._hostile):
             return
@@ -81,7 +81,7 @@ class Network:
             connection.cancel()
 
     async def stop(self, address: str, port: int) -> None:
-        """End the server; requests in it are cut off."""
+        """Stop the server. Requests in progress are cut off."""
         runner = self._servers.pop((address, port), None)
         if runner is not None:
             await runner.cleanup()
@@ -133,6 +133,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     except OSError:
-        pass  # one side is gone
+        pass  # One side has disconnected.
     finally:
         writer.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ray's resources of a node and the demand of an actor, read from pods and Serve configs (pure)."""
+"""Ray resources of a node and the demand of an actor, from pods and Serve configs (pure)."""
 
 import json
 import math
@@ -12,7 +12,10 @@ _EPSILON = 1e-6
 
 
 def of_node(group: Json) -> Amounts:
-    """What `ray start` would offer, as KubeRay calls it: rayStartParams win over the container's limits."""
+    """Return the resources that `ray start` would offer with KubeRay's arguments.
+
+    rayStartParams override the container's limits.
+    """
     parameters = group.get("rayStartParams") or {}
     limits = group["template"]["spec"]["containers"][0].get("resources", {}).get("limits", {})
     gpus = sum(float(amount) for name, amount in limits.items() if name.endswith("gpu"))
@@ -25,19 +28,19 @@ def of_node(group: Json) -> Amounts:
 
 
 def of_actor(deployment: Json) -> Amounts:
-    """What one replica of a deployment asks for; Serve's default is one CPU."""
+    """Return the resources that one replica of a deployment needs. Serve's default is one CPU."""
     options = deployment.get("ray_actor_options") or {}
     demand = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0)}
     return {name: amount for name, amount in {**demand, **options.get("resources", {})}.items() if amount}
 
 
 def fits(demand: Amounts, free: Amounts) -> bool:
-    """Whether a node with so much left takes the actor."""
+    """Return whether a node with these free resources can run the actor."""
     return all(free.get(name, 0.0) + _EPSILON >= amount for name, amount in demand.items())
 
 
 def subtract(free: Amounts, demand: Amounts) -> None:
-    """Take the actor's share of what a node has left."""
+    """Subtract the actor's demand from the free resources of a node."""
     for name, amount in demand.items():
         free[name] = free.get(name, 0.0) - amount
 

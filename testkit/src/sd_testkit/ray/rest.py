@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve's REST API in the words of Ray 2.60: `GET /api/serve/applications/` (pure).
+"""Serve's REST API as in Ray 2.60: `GET /api/serve/applications/` (pure).
 
-https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api; fields that no one here reads are left out.
+Source: https://docs.ray.io/en/latest/serve/api/index.html#serve-rest-api. Fields without a reader in this project are
+left out.
 """
 
 from sd_testkit.json_types import Json
@@ -9,7 +10,7 @@ from sd_testkit.ray.serve import Replica, Serve
 
 
 def applications(serve: Serve, now: float) -> Json:
-    """The body of the answer."""
+    """Return the body of the response."""
     config = serve.config or {}
     body: Json = {
         "proxy_location": config.get("proxy_location", "EveryNode"),

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve's controller: a config becomes an application, its deployments, and replicas on nodes (time is given).
+"""Serve's controller: a config becomes an application, its deployments, and replicas on nodes (time is a parameter).
 
-Statuses and their order are those that Ray 2.60 reports: an application is DEPLOYING without deployments while it is
-built, then its deployments are UPDATING until every replica runs. While another version is built, and when building
-it fails, the replicas of the old one serve on; the status names none of them. Once it is built, they stop when replicas
-of the new version run in their place where `max_surge_percent` is above 0, and at once where it is 0.
+Statuses and their order are those that Ray 2.60 reports. An application is DEPLOYING without deployments while it is
+built. Its deployments are then UPDATING until every replica runs. During the build of another version, the replicas
+of the old version continue to serve. The old replicas also serve if the build fails. The status names none of them. After the
+build, old replicas stop as new ones run in their place if `max_surge_percent` is above 0. If it is 0, they stop at
+once.
 """
 
 import importlib.util
@@ -23,12 +24,12 @@ _PENDING_TOO_LONG = 30.0
 
 @dataclass
 class Replica:
-    """One replica: where it is, and whether it runs yet.
+    """One replica: its node, and whether it runs yet.
 
     Attributes:
-        started: when its process began, monotonic seconds; likewise `ready`, since when it runs.
-        first_picture_seconds: what its first picture took; None before that.
-        version: of the application that it was started for.
+        started: when its process started, in monotonic seconds. `ready` is the time since which it runs.
+        first_picture_seconds: duration of its first image; None before that.
+        version: version of the application for which it was started.
     """
 
     deployment: str
@@ -44,13 +45,13 @@ class Replica:
 
 @dataclass
 class Serve:
-    """The one application of a Ray cluster.
+    """The single application of a Ray cluster.
 
     Attributes:
         config: the config as it was PUT; None before the first.
-        status: of the application; empty where there is none.
-        failure: what the constructor of a deployment that failed had to say.
-        ongoing: requests that wait or are drawn, by which deployments are scaled.
+        status: status of the application; empty if there is none.
+        failure: error message of the constructor of a failed deployment.
+        ongoing: number of requests that wait or run. Serve scales deployments by this number.
         addresses: IP addresses of the nodes.
     """
 
@@ -71,7 +72,7 @@ class Serve:
     _version: int = 0
 
     def put(self, config: Json, now: float) -> None:
-        """Take a config over; other code, arguments or environment are built anew."""
+        """Accept a config. Changed code, arguments or environment cause a new build."""
         before, self.config = self._application(), config
         wanted = self._application()
         if wanted is None:
@@ -83,20 +84,20 @@ class Serve:
             self._targets = {each["name"]: each for each in wanted["deployments"]}
 
     def step(self, nodes: dict[str, Amounts], now: float, *, held: bool, scripted: str = "") -> None:
-        """One look at everything: build, place, start, scale.
+        """Run one step of the controller: build, place, start, scale.
 
         Args:
-            nodes: total resources by node; a replica whose node is not among them is gone.
+            nodes: total resources by node. A replica on any other node is gone.
             now: monotonic seconds.
-            held: building does not end yet.
-            scripted: status the application is to have, whatever its config says.
+            held: whether a test blocks the end of the build.
+            scripted: status that a test sets for the application, whatever its config.
         """
         self.replicas = [each for each in self.replicas if each.node in nodes]
         application = self._application()
         if application is None:
             return
         if scripted:
-            self.status, self.message = scripted, f"{scripted}: told to by an annotation"
+            self.status, self.message = scripted, f"{scripted}: set by an annotation"
             self.replicas = [
                 each for each in self.replicas if each.deployment != application["deployments"][-1]["name"]
             ]
@@ -111,19 +112,19 @@ class Serve:
             if self._all_run():
                 self.status, self.message = "RUNNING", ""
             elif self._failures < _TRIES and self.status in {"UNHEALTHY", "DEPLOY_FAILED"}:
-                self.status, self.message = "DEPLOYING", ""  # the annotation is gone
+                self.status, self.message = "DEPLOYING", ""  # The annotation was removed.
 
     @property
     def routed(self) -> bool:
-        """Whether the proxies know a route: a version was built, or the replicas of an earlier one are there."""
+        """Return whether the proxies have a route: a version was built, or replicas of an earlier version exist."""
         return bool(self._targets or self.replicas)
 
     def running(self, deployment: str) -> list[Replica]:
-        """Replicas that take requests."""
+        """Return the replicas that take requests."""
         return [each for each in self.replicas if each.deployment == deployment and each.running]
 
     def pending(self) -> list[Amounts]:
-        """Demands of replicas that fit nowhere, by which the autoscaler adds workers."""
+        """Return the demands of replicas that fit on no node. The autoscaler adds workers for them."""
         return [
             of_actor(target)
             for name, target in self._targets.items()
@@ -131,22 +132,22 @@ class Serve:
         ]
 
     def deployment_status(self, name: str) -> str:
-        """UPDATING until the replicas asked for run, or have failed too often."""
+        """Return UPDATING until the desired replicas run, or have failed too often."""
         if self._failures >= _TRIES and not self._runs(name):
             return "DEPLOY_FAILED"
         return "HEALTHY" if self._runs(name) else "UPDATING"
 
     @property
     def deployments(self) -> dict[str, Json]:
-        """Deployments that the status names, as configured."""
+        """Return the deployments that the status names, as configured."""
         return self._targets
 
     def target(self, name: str) -> int:
-        """Replicas asked for."""
+        """Return the desired number of replicas."""
         return self._wanted(self._targets[name])
 
     def is_short_of_nodes(self, now: float) -> bool:
-        """Whether replicas have waited for a node longer than Ray keeps quiet about."""
+        """Return whether replicas have waited for a node longer than Ray's delay before a warning."""
         return self._lacking_since is not None and now - self._lacking_since > _PENDING_TOO_LONG
 
     def _application(self) -> Json | None:
@@ -188,7 +189,7 @@ class Serve:
         self._lacking_since = (self._lacking_since or now) if lacking else None
 
     def _start(self, now: float) -> None:
-        """Replicas come up, those of a deployment that others call first."""
+        """Start replicas. Deployments that others call start first."""
         for name in reversed(self._targets):
             coming = [each for each in self.replicas if each.deployment == name and not each.running]
             if coming:
@@ -197,7 +198,7 @@ class Serve:
                 return
 
     def _construct(self, replica: Replica, now: float) -> None:
-        """The constructor returns, or raises: the image that is simulated holds no model but the bundled ones."""
+        """Run the constructor. The constructor fails for a missing model: the simulated image has only the bundled models."""
         if now - replica.started < self.pace.replica:
             return
         uri = str(((self._application() or {}).get("args") or {}).get("model", {}).get("uri", ""))
@@ -216,14 +217,14 @@ class Serve:
             )
 
     def _missing(self, name: str, target: Json) -> int:
-        """Replicas of this version to start now: not more beside the old ones than the surge allows."""
+        """Return the replicas of this version to start now. Beside old replicas, the surge limits their number."""
         mine = [each for each in self.replicas if each.deployment == name]
         current, wanted = sum(each.version == self._version for each in mine), self._wanted(target)
         surge = math.ceil(target.get("max_surge_percent", 0) * wanted / 100)
         return int(max(0, min(wanted - current, wanted + surge - len(mine))))
 
     def _stop_old(self) -> None:
-        """Old replicas stop as those of this version run in their place."""
+        """Stop old replicas as replicas of this version run in their place."""
         for name, target in self._targets.items():
             old = [each for each in self.replicas if each.deployment == name and each.version < self._version]
             for each in old[: max(0, len(self.running(name)) - self._wanted(target))]:
@@ -256,7 +257,7 @@ class Serve:
 
     def _all_run(self) -> bool:
         if self.status == "RUNNING":
-            return True  # scaling up does not take it back
+            return True  # A scale-up does not cancel this.
         return all(self._runs(name) for name in self._targets)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The life of one Ray cluster between two heads: nodes that joined, Serve, and what a request to a node gets."""
+"""The lifetime of one Ray cluster between two heads: its nodes, Serve, and the responses of its nodes."""
 
 import asyncio
 import time
@@ -18,22 +18,27 @@ INGRESS = "ingress"
 MODEL = "model"
 _PICTURE = b"\x89PNG\r\n\x1a\n simulated"
 _POLL_SECONDS = 0.05
-_MONOTONIC_ZERO = time.time() - time.monotonic()  # taken once, so that a start keeps its time in every answer
+_MONOTONIC_ZERO = (
+    time.time() - time.monotonic()
+)  # Read once, so that a start has the same time in every response.
 
 
 @dataclass
 class Session:
-    """From the start of a head to its end; another head starts another one, which knows nothing of it.
+    """A Ray cluster from the start of a head to its end.
 
-    Where the cluster's state is kept, another head resumes it instead.
+    A new head starts a new session without any data of the former one.
+
+    If the cluster's state is persisted, the new head resumes this session instead.
 
     Attributes:
         head: name of the head pod.
-        head_alive: the head's processes run; without them nothing is scheduled, but replicas elsewhere serve on.
-        head_lost: since when they do not, monotonic seconds.
-        nodes: resources of every node that joined, by pod name; the head's are last.
-        proxy_starts: the head's proxy comes up with the first config.
-        token: what the dashboard wants to see; empty lets everyone in.
+        head_alive: whether the head's processes run. Without them nothing is scheduled, but replicas on other nodes
+            continue to serve.
+        head_lost: when the head's processes stopped, in monotonic seconds.
+        nodes: resources of every node that joined, by pod name. The head is last.
+        proxy_starts: whether the head's proxy starts with the first config.
+        token: token that the dashboard requires; empty: no authentication.
     """
 
     head: str
@@ -47,7 +52,7 @@ class Session:
     _proxied: dict[str, float] = field(default_factory=dict)
 
     def join(self, node: str, amounts: Amounts, address: str) -> None:
-        """A node comes; workers are filled before the head."""
+        """Add a node. Workers are filled before the head."""
         self.serve.addresses[node] = address
         head = self.nodes.pop(self.head, None)
         self.nodes[node] = amounts
@@ -55,18 +60,22 @@ class Session:
             self.nodes[self.head] = head
 
     def leave(self, node: str) -> None:
-        """A node goes, and the replicas on it."""
+        """Remove a node and the replicas on it."""
         self.nodes.pop(node, None)
         self.serve.replicas = [each for each in self.serve.replicas if each.node != node]
         if node == self.head:
             self.head_alive, self.head_lost = False, time.monotonic()
 
     def resume(self, head: str) -> None:
-        """Another head has the state of the former one: its nodes and their replicas."""
+        """Resume with a new head that has the state of the former one: its nodes and their replicas."""
         self.head, self.head_alive, self.head_lost = head, True, None
 
     def has_proxy(self, node: str) -> bool:
-        """A proxy runs on the head, and on nodes with a replica (`proxy_location: EveryNode`) and some time longer."""
+        """Return whether a node has a proxy.
+
+        The head has one, and so has a node with a replica (`proxy_location: EveryNode`). A proxy stays for some time after
+        the last replica is gone.
+        """
         if self.serve.config is None:
             return False
         if node == self.head:
@@ -77,7 +86,7 @@ class Session:
         return node in self._proxied and now - self._proxied[node] < self.pace.drain
 
     def dashboard(self) -> web.Application:
-        """The server on the head's port 8265."""
+        """Return the server for port 8265 of the head."""
         application = web.Application(middlewares=[self._guard])
         application.router.add_get("/api/serve/applications/", self._get)
         application.router.add_put("/api/serve/applications/", self._put)
@@ -85,7 +94,7 @@ class Session:
         return application
 
     def proxy(self, node: str) -> web.Application:
-        """The server on port 8000 of a node."""
+        """Return the server for port 8000 of a node."""
 
         async def healthz(_: web.Request) -> web.Response:
             healthy = self.has_proxy(node)
@@ -100,7 +109,7 @@ class Session:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        # The API server keeps Authorization to itself, so Ray takes its token from this header too.
+        # The API server does not forward Authorization, so Ray also accepts its token from this header.
         given = {request.headers.get(name) for name in ("x-ray-authorization", "Authorization")}
         if self.token and f"Bearer {self.token}" not in given:
             return web.Response(status=401, text="Unauthorized: Missing or invalid authentication token")
@@ -130,7 +139,7 @@ class Session:
         return web.json_response({"starts": {each.id: _report(each) for each in models}})
 
     async def _draw(self, request: web.Request) -> web.Response:
-        """A picture, once a replica can draw; one that is to come is waited for."""
+        """Return an image once a replica can generate it. The request waits for a replica that is about to start."""
         if not self.serve.routed:
             return _no_route(request.path)
         self.serve.ongoing += 1
@@ -152,14 +161,17 @@ class Session:
         return scaling.get("min_replicas") == 0 and self.serve.status == "RUNNING"
 
     def _patience(self) -> float:
-        """Seconds a request is held: limits of the live config, as the ingress reads them."""
+        """Return the seconds that a request may wait: a limit of the live config, as the ingress reads it."""
         limits = ((self.serve.deployments.get(INGRESS) or {}).get("user_config") or {}).get("limits") or {}
         name = "cold_start_timeout_seconds" if self._at_zero() else "timeout_seconds"
         return float(limits.get(name, 120))
 
 
 def _report(replica: Replica) -> Json:
-    """What a replica tells of its start; its phases have a fixed share of it, and one that runs is at the weights."""
+    """Return the start report of a replica.
+
+    The phases have fixed shares of the duration. A replica that starts is in phase `weights`.
+    """
     began = _MONOTONIC_ZERO + replica.started
     length = (replica.ready if replica.running else time.monotonic()) - replica.started
     seconds = {"import": length / 2}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring every Ray pod and what runs in it one step forward: kubelet, Ray, Serve and autoscaler in one place.
+"""Advance every Ray pod and its programs by one step: kubelet, Ray, Serve and autoscaler in one place.
 
-On nodes that are real the kubelet is too: it starts and ends the containers, and only the Ray in them is simulated.
+On real nodes the kubelet is real too. The kubelet starts and ends the containers, and only the Ray in them is simulated.
 """
 
 import base64
@@ -33,13 +33,13 @@ _FIRST_ADDRESS = int(IPv4Address("10.64.0.1"))
 
 @dataclass
 class _Life:
-    """What became of one pod so far.
+    """The state of one pod.
 
     Attributes:
         name: name of the pod.
-        since: monotonic seconds of its latest phase.
-        session: the Ray cluster it joined; None before that.
-        probes: looks at its proxy that found it healthy, one after the other.
+        since: monotonic seconds at the start of its current phase.
+        session: the Ray cluster that the pod joined; None before that.
+        probes: number of successive probes that found its proxy healthy.
     """
 
     name: str
@@ -52,10 +52,10 @@ class _Life:
 
 @dataclass
 class _Cluster:
-    """What is known of a RayCluster.
+    """The state of a RayCluster.
 
     Attributes:
-        keeps_state: its state outlives a head (`gcsFaultToleranceOptions`).
+        keeps_state: whether its state outlives a head (`gcsFaultToleranceOptions`).
     """
 
     session: Session | None = None
@@ -68,9 +68,9 @@ class Ray:
 
     Args:
         server: the API server.
-        socket: where that dials pods.
+        socket: the socket through which the API server dials pods.
         real_nodes: names of nodes whose kubelet is not simulated.
-        pace: how long things take.
+        pace: durations of the steps.
     """
 
     def __init__(
@@ -86,22 +86,22 @@ class Ray:
         self._real_nodes = real_nodes
         self._lives: dict[str, _Life] = {}
         self._clusters: dict[str, _Cluster] = {}
-        # Not those of an earlier run, which may still stand in the status of pods.
+        # Pods may still have addresses of an earlier run in their status. These addresses are not used again.
         start = _FIRST_ADDRESS + random.randrange(2**20)  # noqa: S311 - nothing to guess
         self._addresses = (str(IPv4Address(number)) for number in itertools.count(start))
 
     def session(self, cluster: Json) -> Session | None:
-        """The running Ray cluster behind a RayCluster; None while its head does not run."""
+        """Return the running Ray cluster behind a RayCluster, or None while its head does not run."""
         found = self._clusters.get(cluster["metadata"]["uid"], _Cluster()).session
         return found if found is not None and found.head_alive else None
 
     def session_of(self, pod: Json) -> Session | None:
-        """The Ray cluster that a pod's node is in; None while its Ray does not run."""
+        """Return the Ray cluster of a pod's node, or None while its Ray does not run."""
         life = self._lives.get(pod["metadata"]["uid"])
         return life.session if life is not None else None
 
     async def step(self, seen: Snapshot) -> None:
-        """One step of everything that was seen."""
+        """Advance everything in the snapshot by one step."""
         uids = {each["metadata"]["uid"] for each in seen.pods}
         for uid in [each for each in self._lives if each not in uids]:
             await self._end(self._lives.pop(uid))
@@ -109,7 +109,7 @@ class Ray:
             await self._step_cluster(seen, cluster)
         owned = {each["metadata"]["uid"] for each in seen.ray_clusters}
         self._clusters = {uid: each for uid, each in self._clusters.items() if uid in owned}
-        for pod in seen.pods:  # of clusters that are deleted
+        for pod in seen.pods:  # These belong to clusters that are deleted.
             if pod["metadata"]["ownerReferences"][0]["uid"] not in owned:
                 await self._step_pod(pod, _Cluster(), None, {})
 
@@ -162,7 +162,7 @@ class Ray:
         if phase == "Pending" and pod["spec"].get("nodeName"):
             await self._start(pod, life, mine, groups)
         elif phase == "Running" and life.session is None:
-            # Left behind by an earlier run of ours: its Ray is gone with it.
+            # An earlier run of the testkit left this pod behind, and its Ray has ended.
             await self._server.merge_status(pod, kubelet.failed(pod, 1))
         elif phase == "Running":
             await self._probe(pod, life, mine, ray_service)
@@ -180,7 +180,10 @@ class Ray:
             await self._server.merge_status(pod, kubelet.running(pod, life.address, ready=False))
 
     async def _follow(self, pod: Json, life: _Life, mine: _Cluster, groups: dict[str, Json]) -> None:
-        """A pod of a real kubelet is a node of Ray while its container runs; nothing is written to it."""
+        """Follow a pod of a real kubelet: it is a node of Ray while its container runs.
+
+        The simulation does not write to it.
+        """
         group = groups.get(pod["metadata"]["labels"]["ray.io/group"])
         if not _container_runs(pod):
             await self._end(life)
@@ -192,7 +195,7 @@ class Ray:
     async def _join(
         self, pod: Json, life: _Life, mine: _Cluster, group: Json, address: str | None = None
     ) -> None:
-        """Ray starts in a pod: a head begins a session, a worker joins that of its head."""
+        """Start Ray in a pod. A head starts a session, and a worker joins that of its head."""
         name = pod["metadata"]["name"]
         if _is_head(pod):
             if mine.session is not None and mine.keeps_state:
@@ -200,13 +203,13 @@ class Ray:
             else:
                 mine.session = Session(name, self.pace, await self._token(pod), Serve(self.pace))
         elif mine.session is None or not mine.session.head_alive:
-            return  # its init container waits for the head
+            return  # Its init container waits for the head.
         session = mine.session
         life.address, life.session, life.since = address or next(self._addresses), session, time.monotonic()
         session.join(name, of_node(group), life.address)
 
     async def _listen(self, pod: Json, life: _Life, session: Session) -> None:
-        """Dashboard and proxy answer."""
+        """Start the servers of dashboard and proxy."""
         if _is_head(pod):
             await self.network.start(life.address, DASHBOARD_PORT, session.dashboard())
         if session.has_proxy(life.name):
@@ -236,9 +239,12 @@ class Ray:
             await self._server.merge_status(pod, kubelet.running(pod, life.address, ready=ready))
 
     def _is_lost(self, session: Session, mine: _Cluster) -> bool:
-        """A worker ends itself when its head has been gone for long, or when the next one, which does not know it, builds something.
+        """Return whether a worker ends itself.
 
-        Where the state outlives the head, KubeRay has workers wait ten minutes: longer than any test.
+        A worker ends itself if its head is gone for long. A worker also ends itself if a new head, which does not know the
+        worker, deploys an application.
+
+        If the state outlives the head, KubeRay makes workers wait ten minutes. That is longer than any test.
         """
         if mine.keeps_state:
             return False
@@ -248,9 +254,11 @@ class Ray:
         return latest is not None and latest is not session and bool(latest.serve.deployments)
 
     async def _die(self, pod: Json, life: _Life) -> None:
-        """Ray does not hear SIGTERM behind KubeRay's shell: a deleted pod serves on until its grace is over.
+        """End a deleted pod in steps.
 
-        A head is Running and Ready some time longer, without Ray: its autoscaler ends when it misses that.
+        Ray does not receive SIGTERM behind KubeRay's shell, so the pod serves until its grace period ends.
+
+        A head stays Running and Ready for some time without Ray: its autoscaler ends when it notices the loss.
         """
         now = time.monotonic()
         life.dying_since = life.dying_since or now
@@ -262,7 +270,7 @@ class Ray:
         if (pod.get("status") or {}).get("phase") != "Running":
             await self._server.delete(pod, grace_seconds=0)
         elif not _is_head(pod) or now - life.since >= self.pace.linger:
-            # A round later it is gone, so that others see it Failed.
+            # The pod is deleted a round later, so that other controllers see it Failed.
             await self._server.merge_status(pod, kubelet.failed(pod, 137))
 
     async def _end(self, life: _Life) -> None:
@@ -275,7 +283,7 @@ class Ray:
             await self.network.stop(life.address, port)
 
     async def _token(self, pod: Json) -> str:
-        """Ray's token, as the head gets it; empty where authentication is off."""
+        """Return Ray's token, as the head receives it; empty if authentication is off."""
         cluster = await self._server.get(
             "RayCluster", pod["metadata"]["namespace"], pod["metadata"]["labels"]["ray.io/cluster"]
         )
@@ -287,7 +295,7 @@ class Ray:
 
 
 def _scripted(ray_service: Json | None, cluster: Json) -> str:
-    """What a test has written onto the RayService about its application: about that in the newest cluster."""
+    """Return the application status that a test has set on the RayService. The status applies to the newest cluster only."""
     if ray_service is None:
         return ""
     pending = ((ray_service.get("status") or {}).get("pendingServiceStatus") or {}).get("rayClusterName")
@@ -297,7 +305,7 @@ def _scripted(ray_service: Json | None, cluster: Json) -> str:
 
 
 def _container_runs(pod: Json) -> bool:
-    """Whether the Ray container runs, by its kubelet."""
+    """Return whether the Ray container runs, according to its kubelet."""
     told = (pod.get("status") or {}).get("containerStatuses") or [{}]
     return "running" in (told[0].get("state") or {})
 

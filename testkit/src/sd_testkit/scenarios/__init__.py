@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What users do to a service and what they must then see, on any cluster that has KubeRay.
+"""User actions on a service and their expected results, for any cluster with KubeRay.
 
-The same code runs against the stand-in (tests/cluster), a real KubeRay (tests/e2e) and under the truth meter
+The same code runs against the stand-in (tests/cluster), against a real KubeRay (tests/e2e) and under the truth meter
 (benchmarks/truth.py).
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scenario list: each begins by bringing the service up, so each can run alone and in any order."""
+"""The list of scenarios. Each first brings the service up, so that each can run alone and in any order."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ _INVALID = 422
 
 @dataclass(frozen=True)
 class Scenario:
-    """A name, and what is done and expected."""
+    """A name, and a function with the actions and expectations."""
 
     name: str
     play: Callable[[User], Awaitable[None]]
 
 
 async def create(user: User) -> None:
-    """A service that did not exist is Ready, and draws."""
+    """A new service becomes Ready and generates a picture."""
     await user.delete()
     await _until_gone(user)
     await user.apply()
@@ -29,7 +29,7 @@ async def create(user: User) -> None:
 
 
 async def change_in_place(user: User) -> None:
-    """Limits reach running replicas: same cluster, and pictures all the while."""
+    """New limits reach running replicas. The cluster stays the same, and pictures arrive all the time."""
     cluster = await _up(user)
     await user.apply(limits={"maxSteps": 37})
 
@@ -39,12 +39,12 @@ async def change_in_place(user: User) -> None:
 
     await user.until("the limit in the Serve config", reached)
     await user.until_changed()
-    _expect(await user.active_cluster() == cluster, "a limit started another cluster")
+    _expect(await user.active_cluster() == cluster, "a change of limits started another cluster")
     _expect((await user.request()).served, "no picture after a change of limits")
 
 
 async def change_bounds(user: User) -> None:
-    """A higher ceiling reaches the running cluster's worker group."""
+    """A higher upper bound reaches the running cluster's worker group."""
     cluster = await _up(user)
     await user.apply(replicas={"min": 1, "max": 3})
 
@@ -54,11 +54,11 @@ async def change_bounds(user: User) -> None:
 
     await user.until("maxReplicas of the running RayCluster", reached)
     await user.until_changed()
-    _expect(await user.active_cluster() == cluster, "a bound started another cluster")
+    _expect(await user.active_cluster() == cluster, "a change of bounds started another cluster")
 
 
 async def new_cluster(user: User) -> None:
-    """Other pods: a second cluster comes up and takes over, the first one serves until then."""
+    """Changed pods need a second cluster. The first cluster serves until the second one takes over."""
     cluster = await _up(user)
     await user.apply(env=[{"name": "OMP_WAIT_POLICY", "value": "PASSIVE"}])
     await user.until_condition("Upgrading", "True")
@@ -73,7 +73,10 @@ async def new_cluster(user: User) -> None:
 
 
 async def bad_model(user: User) -> None:
-    """Weights that are not there: the change fails and says so, and its revert, by a person, heals the service."""
+    """The weights are missing: the change fails and the status reports it.
+
+    A revert by a person repairs the service.
+    """
     await _up(user)
     await user.apply(model={"preset": None, "uri": "file:///no/such/model"})
     await user.until_condition("ConfigApplied", "False", "ApplicationFailed")
@@ -84,7 +87,7 @@ async def bad_model(user: User) -> None:
 
 
 async def lose_head(user: User) -> None:
-    """The head is deleted: Ready goes and comes back with a new one."""
+    """The head is deleted: Ready becomes False, and True again with a new head."""
     await _up(user)
     await user.kill_head()
     await user.until_condition("Ready", "False")
@@ -93,7 +96,7 @@ async def lose_head(user: User) -> None:
 
 
 async def refuse_invalid(user: User) -> None:
-    """A spec that breaks a rule is refused with it, and what runs is left alone."""
+    """A spec that breaks a rule is refused with that rule's message, and the running cluster stays unchanged."""
     cluster = await _up(user)
     try:
         await user.apply(replicas={"min": 3, "max": 2})
@@ -107,7 +110,7 @@ async def refuse_invalid(user: User) -> None:
 
 
 async def suspend(user: User) -> None:
-    """Suspended: no pod is left. Resumed: it draws again."""
+    """Suspended: no pod remains. Resumed: the service generates pictures again."""
     await _up(user)
     await user.apply(suspend=True)
     await user.until_condition("Suspended", "True", "Suspended")
@@ -124,7 +127,10 @@ async def suspend(user: User) -> None:
 
 
 async def scale_to_zero(user: User) -> None:
-    """Idle workers go, Ready stays, and the next request is held until a worker draws."""
+    """Idle workers are removed and Ready stays True.
+
+    The next request waits until a worker can generate the picture.
+    """
     user.quiet = True
     try:
         await user.apply(
@@ -134,7 +140,7 @@ async def scale_to_zero(user: User) -> None:
         await user.until_condition("Ready", "True", "ScaledToZero")
         await user.until_changed()
 
-        # The former cluster, if this needed another, keeps its pods for a while.
+        # If this needed another cluster, the former cluster keeps its pods for a while.
         cluster = await user.active_cluster()
 
         async def no_workers() -> bool:
@@ -149,7 +155,7 @@ async def scale_to_zero(user: User) -> None:
 
 
 async def delete(user: User) -> None:
-    """Deleted: everything that was made for it goes too."""
+    """Deleted: every object that was created for the service goes too."""
     await _up(user)
     await user.delete()
     await _until_gone(user)
@@ -170,7 +176,7 @@ SCENARIOS = (
 
 
 async def _up(user: User) -> str:
-    """The base service, serving; returns the name of its cluster."""
+    """Bring up the base service. Return the name of its cluster."""
     await user.apply()
     await user.until_changed()
     await user.until_condition("Ready", "True", "Serving")

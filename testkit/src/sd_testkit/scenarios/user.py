@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a user can do to one service: apply, look, ask for a picture, break things."""
+"""User actions on one service: apply, read, request a picture, delete the head."""
 
 import asyncio
 import json
@@ -22,25 +22,25 @@ _OK = 200
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request got: its HTTP status (0: none), and how long it took."""
+    """The outcome of a request: its HTTP status (0: no response), and its duration."""
 
     status: int
     seconds: float
 
     @property
     def served(self) -> bool:
-        """A picture came."""
+        """Whether the response is a picture."""
         return self.status == _OK
 
 
 @dataclass
 class User:
-    """Someone with a kubeconfig, a namespace and one service in it.
+    """A user with a kubeconfig, a namespace and one service in it.
 
     Attributes:
-        base: the StableDiffusionService that every change is merged over.
-        patience: seconds until something expected is given up.
-        reading: seconds to read what the status says; nobody undoes a change the moment that it fails.
+        base: the StableDiffusionService over which every change is merged.
+        patience: seconds to wait for an expected state.
+        reading: seconds for reading the status. A person does not undo a change at the moment it fails.
     """
 
     api: ApiClient
@@ -52,14 +52,14 @@ class User:
     _server: ApiServer = field(init=False)
 
     def __post_init__(self) -> None:
-        """Talk to the API server of the client."""
+        """Connect to the API server of the client."""
         self._server = ApiServer(self.api)
 
     async def apply(self, **spec: Any) -> None:
-        """Server-side apply of the base with changes merged over its spec.
+        """Server-side apply of the base, with changes merged over its spec.
 
         Raises:
-            ApiException: the API server refuses it.
+            ApiException: the API server refuses the spec.
         """
         body = {**self.base, "spec": merged(self.base["spec"], spec)}
         body["metadata"] = {"name": NAME, "namespace": self.namespace}
@@ -72,35 +72,35 @@ class User:
             await self._server.delete(live)
 
     async def read(self) -> None:
-        """Read what the status says."""
+        """Wait for the time that a person needs to read the status."""
         await asyncio.sleep(self.reading)
 
     async def service(self) -> Json | None:
-        """The live StableDiffusionService."""
+        """Return the live StableDiffusionService."""
         return await self.get("StableDiffusionService", NAME)
 
     async def get(self, kind: str, name: str = NAME) -> Json | None:
-        """A live object of the namespace."""
+        """Return a live object of the namespace."""
         return await self._server.get(kind, self.namespace, name)
 
     async def list(self, kind: str, labels: str = "") -> "list[Json]":
-        """Live objects of the namespace."""
+        """Return live objects of the namespace."""
         found = await self._server.list_all(kind, label_selector=labels)
         return [each for each in found if each["metadata"]["namespace"] == self.namespace]
 
     async def kill_head(self) -> None:
-        """Delete the head pod that serves now."""
+        """Delete the head pod of the active cluster."""
         for pod in await self.list("Pod", f"ray.io/node-type=head,sdservice.dev/name={NAME}"):
             await self._server.delete(pod)
 
     async def scale(self, replicas: int) -> None:
-        """`kubectl scale`."""
+        """Scale as `kubectl scale` does."""
         live = await self.service()
         if live is not None:
             await self._server.scale(live, replicas)
 
     async def request(self, timeout_seconds: float = 5.0) -> Answer:
-        """Ask for a picture through the Service for requests, by way of the API server's proxy."""
+        """Request a picture through the Service for requests, by way of the API server's proxy."""
         path = f"/api/v1/namespaces/{self.namespace}/services/{NAME}-serve-svc:serve/proxy/imagine"
         began = time.monotonic()
         try:
@@ -121,7 +121,7 @@ class User:
         return Answer(status, time.monotonic() - began)
 
     async def condition(self, kind: str) -> tuple[str, str]:
-        """(status, reason) of a condition computed from the latest spec; empty before that."""
+        """Return (status, reason) of a condition for the latest spec; empty while it describes an older one."""
         live = await self.service()
         status = (live or {}).get("status") or {}
         if live is None or status.get("observedGeneration") != live["metadata"]["generation"]:
@@ -133,7 +133,7 @@ class User:
         """Wait for an asynchronous condition.
 
         Raises:
-            AssertionError: it does not hold within the patience; with the service as it is then.
+            AssertionError: the condition does not hold in time; the message has the current service.
         """
         deadline = time.monotonic() + self.patience
         while True:
@@ -145,11 +145,13 @@ class User:
                 failure = error
             if time.monotonic() > deadline:
                 state = json.dumps(await self.service(), indent=1, default=str)
-                raise AssertionError(f"{what}: not within {self.patience:.0f} s\n{state}") from failure
+                raise AssertionError(
+                    f"{what}: did not happen within {self.patience:.0f} s\n{state}"
+                ) from failure
             await asyncio.sleep(_POLL_SECONDS)
 
     async def until_condition(self, kind: str, status: str, *reasons: str) -> None:
-        """Wait for a condition, whatever its reason where none is named."""
+        """Wait for a condition, with any reason if none is named."""
 
         async def holds() -> bool:
             found, reason = await self.condition(kind)
@@ -158,7 +160,7 @@ class User:
         await self.until(f"{kind}={status} {' or '.join(reasons)}", holds)
 
     async def until_served(self) -> None:
-        """Wait for a picture."""
+        """Wait until a request returns a picture."""
 
         async def holds() -> bool:
             return (await self.request()).served
@@ -171,6 +173,6 @@ class User:
         await self.until_condition("Ready", "True")
 
     async def active_cluster(self) -> str:
-        """Name of the RayCluster that serves."""
+        """Return the name of the active RayCluster."""
         live = await self.service()
         return str(((live or {}).get("status") or {}).get("activeRayCluster", ""))

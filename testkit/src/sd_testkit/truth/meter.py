@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often `Ready` says what a request would get: one sample a second, ours and KubeRay's side by side."""
+"""Measure how often `Ready` matches the outcome of a request.
+
+The meter takes one sample a second of the operator's and of KubeRay's Ready.
+"""
 
 import asyncio
 import time
@@ -10,21 +13,21 @@ from sd_testkit.json_types import Json
 from sd_testkit.scenarios.user import User
 
 GRACE_SECONDS = 5.0
-"""After what requests get has flipped, Ready has so long to follow."""
+"""Seconds that Ready has to follow after the outcome of requests has changed."""
 _PERIOD = 1.0
 _PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One second.
+    """One second of a measurement.
 
     Attributes:
         at: monotonic seconds when the request was sent.
-        served: a picture came in time; at zero replicas, at all.
-        ours: our Ready is True; None where there is no service, and so nothing that could be wrong.
-        kuberays: the same of KubeRay's RayService.
-        reason: of our Ready.
+        served: whether a picture arrived in time; at zero replicas, whether it arrived at all.
+        ours: whether the operator's Ready is True; None if there is no service, so that no value could be wrong.
+        kuberays: the same for Ready of KubeRay's RayService.
+        reason: reason of the operator's Ready.
     """
 
     at: float
@@ -36,7 +39,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Seconds of one scenario in which there was a service, and those in which a Ready was wrong."""
+    """Seconds of one scenario with a service, and the seconds in which a Ready was wrong."""
 
     seconds: int
     ours_wrong: int
@@ -44,7 +47,7 @@ class Verdict:
 
 
 def judge(samples: Sequence[Sample]) -> Verdict:
-    """Count the samples in which a Ready differs from what requests have got for longer than the grace."""
+    """Count the samples in which a Ready differs from the outcome of requests for longer than the grace period."""
     ours = kuberays = 0
     flipped = float("-inf")
     for before, sample in zip([None, *samples], samples, strict=False):
@@ -58,13 +61,16 @@ def judge(samples: Sequence[Sample]) -> Verdict:
 
 @dataclass
 class Meter:
-    """Samples a user's service until cancelled; while the user is quiet, so that it can fall to zero, it is too."""
+    """Takes samples of a user's service until cancelled.
+
+    The meter sends no requests while the user is quiet, so that the service can scale to zero.
+    """
 
     user: User
     samples: list[Sample] = field(default_factory=list)
 
     async def run(self) -> None:
-        """Start a sample every second, whether those before have ended or not."""
+        """Start a sample every second, even if earlier samples have not ended."""
         async with asyncio.TaskGroup() as group:
             while True:
                 if not self.user.quiet:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What KubeRay shows of a RayService, as short lines that two runs can be compared by (pure).
+"""The visible behaviour of KubeRay for a RayService, as short lines that make two runs comparable (pure).
 
-Left out: times, addresses, resource sums and whatever only has to differ (random suffixes; clusters are numbered in
-the order they appear, pods within their cluster). Of the events only kind, type and reason are kept, since the
-recorder of events merges those that are alike; those about the autoscaler's RBAC objects are left out.
+Left out: times, addresses, resource sums and values that only have to differ, such as random suffixes. Clusters are
+numbered in order of appearance, and pods within their cluster. Only kind, type and reason of Events are kept, since
+the Event recorder merges similar ones. Events about the autoscaler's RBAC objects are left out.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from sd_testkit.json_types import Json
 
 Streams = dict[str, list[str]]
-"""By what is told of (`RayService`, `cluster 1`, `head pod 1`...): its states, each different from the one before."""
+"""States by stream (`RayService`, `cluster 1`, `head pod 1`...). Each state differs from the one before."""
 
 GONE = "gone"
 _DEPLOYMENTS = {"I": "ingress", "M": "model"}
@@ -25,7 +25,7 @@ _RBAC = {"CreatedServiceAccount", "CreatedRole", "CreatedRoleBinding"}
 
 @dataclass
 class Recording:
-    """States by stream and step, in the order they came."""
+    """States by stream and step, in order of appearance."""
 
     steps: dict[str, Streams] = field(default_factory=dict)
     _step: str = ""
@@ -34,12 +34,12 @@ class Recording:
     _last: dict[str, str] = field(default_factory=dict)
 
     def begin(self, step: str) -> None:
-        """What comes from here on belongs to this step."""
+        """Start a step. Later states belong to it."""
         self._step = step
         self.steps[step] = defaultdict(list)
 
     def see(self, kind: str, name: str, state: Json | None) -> None:
-        """Take an object's state; None: it is gone."""
+        """Record an object's state. None means that the object is gone."""
         for stream, line in self._lines(kind, name, state):
             if kind == "Event":
                 told = self.steps[self._step]["events"]
@@ -50,7 +50,7 @@ class Recording:
                 self.steps[self._step][stream].append(line)
 
     def last(self, stream: str) -> str | None:
-        """The latest state of a stream, whatever step it came in."""
+        """Return the latest state of a stream, from any step."""
         return self._last.get(stream)
 
     def _lines(self, kind: str, name: str, state: Json | None) -> Iterator[tuple[str, str]]:
@@ -61,9 +61,8 @@ class Recording:
                     yield f"condition {each['type']}", _condition(each) + f" ({each['message']})"
             case "RayCluster":
                 yield from self._cluster(name, state)
-            case "Pod" if (
-                state is not None or name in self._pods
-            ):  # else left over from before the first step
+            # A pod without a name here is left over from the time before the first step.
+            case "Pod" if state is not None or name in self._pods:
                 yield self._pod_name(name), GONE if state is None else _pod(state)
             case "Service" if not re.search(r"-[a-z0-9]{5}-head-svc$", name):
                 yield _short(name), GONE if state is None else self._service(state)
@@ -137,7 +136,7 @@ class Recording:
 
 
 def from_trace(path: Path, first_step: str) -> Recording:
-    """The recording in a JSON lines file (`kuberay-traces/README.md`), from the first step on."""
+    """Read a recording from a JSON lines file (`kuberay-traces/README.md`), starting with the first step."""
     recording = Recording()
     begun = False
     for entry in map(json.loads, path.read_text().splitlines()):
@@ -154,7 +153,7 @@ def from_trace(path: Path, first_step: str) -> Recording:
 
 
 def slim(live: Json) -> Json:
-    """A live object in the form of the recording's entries."""
+    """Return a live object in the form of the recording's entries."""
     metadata, status = live["metadata"], live.get("status") or {}
     match live["kind"]:
         case "RayService":
@@ -189,10 +188,12 @@ def slim(live: Json) -> Json:
 def unexplained(
     start: str | None, recorded: Iterable[str], seen: Iterable[str], between: Iterable[str]
 ) -> list[str]:
-    """What is wrong with the states seen, empty where they are those of the recording.
+    """Compare the observed states with a recording.
 
-    Every recorded state has to be seen, in its order; another one is allowed only where it is that of the start, or
-    where the recording's sampling must have missed it (`between`, regular expressions).
+    Return the errors.
+
+    Every recorded state must appear, in its order. Another state is permitted only if it is the initial one, or if
+    the sampling of the recording must have missed it (`between`, regular expressions).
     """
     wanted, found = list(recorded), list(seen)
     rest = iter(found)

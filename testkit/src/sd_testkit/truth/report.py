@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scenario under the truth meter, and the table of what came out: scenario, seconds, and how often a Ready was wrong."""
+"""Run a scenario under the truth meter, and build the table of results: scenario, seconds, and how often a Ready was wrong."""
 
 import asyncio
 import contextlib
@@ -17,13 +17,13 @@ _HEADER = ("scenario", "seconds", "ours wrong", "KubeRay's wrong")
 
 @dataclass(frozen=True)
 class Played:
-    """What one scenario gave.
+    """The result of one scenario.
 
     Attributes:
-        name: of the scenario.
-        took: seconds until all that it expects was there.
-        samples: one a second, of some seconds more.
-        failure: what was expected and did not come; empty where all came.
+        name: name of the scenario.
+        took: seconds until all expectations were met.
+        samples: one sample a second, including some seconds after the end.
+        failure: the expectation that was not met; empty if all were met.
     """
 
     name: str
@@ -33,19 +33,19 @@ class Played:
 
     @property
     def verdict(self) -> Verdict:
-        """How often a Ready was wrong."""
+        """Count of the seconds in which a Ready was wrong."""
         return judge(self.samples)
 
 
 async def play(scenario: Scenario, user: User) -> Played:
-    """Play a scenario beside a meter; an expectation that fails is told, not raised."""
+    """Run a scenario beside a meter. A failed expectation is recorded, not raised."""
     meter = Meter(user)
     task = asyncio.create_task(meter.run())
     began, failure = time.monotonic(), ""
     try:
         await scenario.play(user)
     except AssertionError as error:
-        failure = str(error) or "an expectation without words"
+        failure = str(error) or "an expectation without a message"
     took = time.monotonic() - began
     try:
         await asyncio.sleep(_AFTERWARDS_SECONDS)
@@ -57,7 +57,10 @@ async def play(scenario: Scenario, user: User) -> Played:
 
 
 def seconds_of(samples: Sequence[Sample]) -> str:
-    """The scenario's seconds, a character each: what requests got, our Ready, KubeRay's; and our reasons in order."""
+    """Return the scenario's seconds, a character each.
+
+    The lines are: request outcomes, the operator's Ready, KubeRay's Ready, and the operator's reasons in order.
+    """
     signs = {True: "#", False: ".", None: " "}
     lines = [
         f"  {name:<9} {''.join(signs[getattr(each, name)] for each in samples)}"
@@ -68,12 +71,12 @@ def seconds_of(samples: Sequence[Sample]) -> str:
 
 
 def row(name: str, verdict: Verdict) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     return f"| {name} | {verdict.seconds} | {verdict.ours_wrong} | {verdict.kuberays_wrong} |"
 
 
 def table(verdicts: Sequence[tuple[str, Verdict]]) -> str:
-    """All of it, with the sum and its shares."""
+    """Return the whole table, with the sum and its shares."""
     found = [verdict for _, verdict in verdicts]
     total = Verdict(
         sum(each.seconds for each in found),

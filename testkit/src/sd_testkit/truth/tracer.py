@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record what KubeRay does to one namespace: JSON lines that `sd_testkit.truth.recording.from_trace` reads."""
+"""Record KubeRay's changes in one namespace as JSON lines that `sd_testkit.truth.recording.from_trace` reads."""
 
 import asyncio
 import json
@@ -20,9 +20,9 @@ class Tracer:
     """Samples RayServices, RayClusters, their pods, Services and EndpointSlices, and the Events about them.
 
     Attributes:
-        server: where they are.
-        namespace: of all of them.
-        file: takes a line for each state that differs from the sample before.
+        server: the API server that has the objects.
+        namespace: namespace of all objects.
+        file: receives a line for each state that differs from the previous sample.
     """
 
     server: ApiServer
@@ -32,11 +32,11 @@ class Tracer:
     _began: float = field(default_factory=time.monotonic, init=False)
 
     def step(self, name: str) -> None:
-        """What comes from here on belongs to this step."""
+        """Start a step. Later states belong to it."""
         self._write({"step": name})
 
     async def run(self) -> None:
-        """Sample until cancelled."""
+        """Take samples until cancelled."""
         while True:
             await self._sample()
             await asyncio.sleep(_PERIOD)
@@ -67,5 +67,5 @@ def _is_about_ray(event: Json) -> bool:
 
 
 def _is_foreign(live: Json) -> bool:
-    """A Service of none of KubeRay's."""
+    """Return whether a Service was not created by KubeRay."""
     return live["kind"] == "Service" and "selector" not in live["spec"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What torch compiles is kept beside the weights; a real compiler, in processes of their own."""
+"""Compiled torch code is stored beside the weights. The compiler is real and runs in separate processes."""
 
 import json
 import os

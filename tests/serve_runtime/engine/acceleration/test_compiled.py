@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiled calls that nobody waits for; torch traces for real, and a stand-in takes the place of its code generator."""
+"""Compiled calls in the background. torch really traces, and a stand-in replaces its code generator."""
 
 import threading
 import time

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A UNet call shared out over cores gives what one thread gives."""
+"""A UNet call that is split over cores gives the result of one thread."""
 
 import contextlib
 import threading

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA graphs on a machine without CUDA: what is captured when, what is replayed, and what is dropped."""
+"""CUDA graphs on a machine without CUDA: the rules for capture, replay and removal."""
 
 import asyncio
 import threading

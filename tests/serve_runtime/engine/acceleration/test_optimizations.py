@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The speed switches change no picture; torch's compiler is played by a plain call here."""
+"""The speed switches change no image. A plain call replaces torch's compiler here."""
 
 from dataclasses import replace
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear layers in float8: torchao's own path, whose products a CPU can compute too, on a GPU that is played.
+"""Linear layers in float8 on a simulated GPU: torchao's own path, with products that a CPU can compute too.
 
 Bounds are on the latents of whole images, as shares of their norm. docs/models.md has the measured values.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images are prepared beside the denoising loop, and nothing of it is lost when something goes wrong."""
+"""Images are prepared beside the denoising loop, and no request is lost after an error."""
 
 import asyncio
 import queue

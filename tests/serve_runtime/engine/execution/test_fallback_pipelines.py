@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pipelines without a loop of ours, tiny and random: what starts draws, and what cannot draw says why before it is ready."""
+"""Pipelines without a native denoising loop, tiny and random.
+
+One that cannot generate reports the reason before it is ready.
+"""
 
 import json
 import shutil

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A set of LoRAs keeps the UNet for a while, and no longer."""
+"""A set of LoRAs keeps the UNet for a limited time."""
 
 import pytest
 

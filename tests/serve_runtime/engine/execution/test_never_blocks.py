@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The denoising thread never waits for the device within a tick, shown without a GPU.
+"""The denoising thread never waits for the device within a tick.
 
-The UNet and all tensors of the images are on torch's meta device, which computes shapes only. It has no data to give
-back, so whatever needs some fails by itself: `.item()`, `.cpu()`, `nonzero`, a branch on a tensor. A dispatch mode
-refuses what it lets pass: copies to the device that the thread would wait for.
+The tests need no GPU.
+
+The UNet and all tensors of the images are on torch's meta device, which computes shapes only. The
+device has no data, so every operation that reads data fails: `.item()`, `.cpu()`, `nonzero`, a branch on a tensor. The
+meta device permits copies to the device that the thread would wait for, so a dispatch mode refuses them.
 """
 
 import copy

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pipelines without a loop of ours: here Stable Diffusion 3, tiny and random."""
+"""Pipelines without a native denoising loop: here Stable Diffusion 3, tiny and random."""
 
 import asyncio
 from contextlib import aclosing

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture does not depend on who is drawn beside it, and neighbours do not depend on its end."""
+"""An image does not depend on the other images in its batch, and their results do not depend on its end."""
 
 from dataclasses import replace
 

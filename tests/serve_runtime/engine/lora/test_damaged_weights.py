@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights damaged at random: what starts draws what stands in the files, and all else is refused by name."""
+"""Randomly damaged weights: a model that starts follows its files, and every other is refused with a named error."""
 
 import json
 import shutil

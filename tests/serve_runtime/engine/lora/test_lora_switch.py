@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LoRAs made here for the bundled model: each request gets its own set, and no other."""
+"""LoRAs made by the tests for the bundled model: each request gets its own set, and no other."""
 
 from dataclasses import replace
 

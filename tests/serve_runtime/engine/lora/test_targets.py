@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of layers, held against the conversion that diffusers does by rewriting text."""
+"""Names of layers, compared with the text conversion of diffusers."""
 
 from types import SimpleNamespace
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images are decoded on the cores that nothing else uses, and fail one by one."""
+"""Idle cores decode images, and each image fails on its own."""
 
 import threading
 from types import SimpleNamespace

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bundled model with a tiny safety checker that flags one image and passes another, behind the HTTP API."""
+"""The bundled model behind the HTTP API, with a tiny safety checker that flags one image and passes another."""
 
 import asyncio
 import json

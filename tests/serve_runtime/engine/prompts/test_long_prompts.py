@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts of any length and with weights, against encodings that are made by hand from their definition."""
+"""Prompts of any length and with weights, compared with encodings that the tests compute from the definition."""
 
 from dataclasses import replace
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of any schedulers advance in one update, and each goes where diffusers' own scheduler takes it alone."""
+"""Images with different schedulers advance in one update. Each result equals that of diffusers' own scheduler."""
 
 import inspect
 import itertools

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of a request that change the noise schedule, the guidance or the encoding, against the stock pipeline."""
+"""Request options for the noise schedule, the guidance or the encoding, compared with the stock pipeline."""
 
 from dataclasses import replace
 from types import SimpleNamespace

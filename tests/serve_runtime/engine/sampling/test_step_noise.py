@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Noise that is drawn before its step comes is the noise that the step would draw."""
+"""Noise that is generated before its step equals the noise that the step would generate."""
 
 import threading
 from dataclasses import replace
