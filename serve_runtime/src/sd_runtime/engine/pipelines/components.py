@@ -27,7 +27,7 @@ _INDEX = "model_index.json"
 _CONSTANT = ("position_ids",)
 _ADVICE = ". If you want to instead overwrite"
 
-BatchKey = type[Any]
+NetworkClass = type[Any]
 
 
 def load(what: str, folder: Path, *, dtype: torch.dtype, variant: str | None) -> dict[str, torch.nn.Module]:
@@ -65,7 +65,7 @@ def check_finite(what: str, networks: Mapping[str, torch.nn.Module]) -> None:
             )
 
 
-def _networks(folder: Path) -> Iterator[tuple[str, BatchKey]]:
+def _networks(folder: Path) -> Iterator[tuple[str, NetworkClass]]:
     index = json.loads((folder / _INDEX).read_text("utf-8"))
     for name, entry in index.items():
         if isinstance(entry, list) and all(isinstance(each, str) for each in entry):
@@ -74,7 +74,7 @@ def _networks(folder: Path) -> Iterator[tuple[str, BatchKey]]:
                 yield name, kind
 
 
-def _class(library: str, name: str) -> BatchKey | None:
+def _class(library: str, name: str) -> NetworkClass | None:
     """Return the class of a component; None: the pipeline loads it, and reports an error if it has no such class."""
     if library in {"diffusers", "transformers"}:
         found = getattr(importlib.import_module(library), name, None)
@@ -85,7 +85,7 @@ def _class(library: str, name: str) -> BatchKey | None:
 
 
 def _loaded(
-    what: str, kind: BatchKey, folder: Path, *, dtype: torch.dtype, variant: str | None
+    what: str, kind: NetworkClass, folder: Path, *, dtype: torch.dtype, variant: str | None
 ) -> torch.nn.Module:
     files = _files(folder, variant)
     ours = issubclass(kind, diffusers.ModelMixin)
@@ -114,7 +114,7 @@ def _failure(error: Exception) -> type[ModelUnavailable]:
     )
 
 
-def _problems(report: Mapping[str, Any], kind: BatchKey) -> Iterator[str]:
+def _problems(report: Mapping[str, Any], kind: NetworkClass) -> Iterator[str]:
     missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     unexpected = [each for each in unexpected if not each.endswith(_CONSTANT)]
     if missing:

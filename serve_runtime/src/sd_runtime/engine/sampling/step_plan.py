@@ -153,9 +153,9 @@ class _Found:
     def is_linear(self, witness: Row) -> bool:
         """Whether the coefficients explain the result for the witness, and lie in columns that an update reads."""
         rows = np.stack([self.scale, self.latents, self.clean, *self.memory])
-        policy = rows[:, :-1] * witness
-        differences = np.abs(rows[:, -1] - policy.sum(axis=1))
-        complete = (differences <= _CLOSE * np.abs(policy).sum(axis=1)).all()
+        terms = rows[:, :-1] * witness
+        differences = np.abs(rows[:, -1] - terms.sum(axis=1))
+        complete = (differences <= _CLOSE * np.abs(terms).sum(axis=1)).all()
         stray = self.scale[PREDICTION:-1].any() or self.clean[NOISE:-1].any()
         return bool(complete) and not stray
 

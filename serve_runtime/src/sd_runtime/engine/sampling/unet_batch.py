@@ -111,9 +111,9 @@ def _rows(rows: tuple[int, ...], called: int, device: torch.device) -> Rows:
 
 def _numbers(trajectories: Sequence[DenoiseState], slots: int) -> torch.Tensor:
     """Make Batch.numbers; an image with fewer slots than another has zeros in the additional ones."""
-    policy = MEMORY + slots
-    numbers = np.zeros((len(trajectories), batched_step.UPDATE + (1 + slots) * policy), np.float32)
-    updates = numbers[:, batched_step.UPDATE :].reshape(-1, 1 + slots, policy)
+    terms = MEMORY + slots
+    numbers = np.zeros((len(trajectories), batched_step.UPDATE + (1 + slots) * terms), np.float32)
+    updates = numbers[:, batched_step.UPDATE :].reshape(-1, 1 + slots, terms)
     for row, update, each in zip(numbers, updates, trajectories, strict=True):
         plan, index = each.plan, each.index
         row[: batched_step.UPDATE] = (
