@@ -56,7 +56,7 @@ async def test_whoever_wants_it_anew_gets_what_was_read_after_he_asked(recent):
     source = Source()
     await recent.get("a", source)
     source.go.clear()
-    asking = [asyncio.create_task(recent.get("a", source, anew=True)) for _ in range(20)]
+    asking = [asyncio.create_task(recent.get("a", source, fresh=True)) for _ in range(20)]
     await asyncio.sleep(0)
     source.go.set()
     found = await asyncio.gather(*asking)

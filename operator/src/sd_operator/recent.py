@@ -38,17 +38,17 @@ class Recent(Generic[K, V]):
         self._most = most
         self._entries: dict[K, _Entry[V]] = {}
 
-    async def get(self, key: K, read: Callable[[], Awaitable[V]], *, anew: bool = False) -> V:
+    async def get(self, key: K, read: Callable[[], Awaitable[V]], *, fresh: bool = False) -> V:
         """Return the value of a key. Read it if the cache has no valid value.
 
         Args:
             key: the key.
             read: reads the value.
-            anew: ignore a value whose read started before this call.
+            fresh: ignore a value whose read started before this call.
         """
         called, entry = self._clock(), self._entry(key)
         async with entry.lock:
-            is_old = entry.read_at < (called if anew else called - self._seconds)
+            is_old = entry.read_at < (called if fresh else called - self._seconds)
             if entry.value is None or is_old or entry.read_at <= entry.changed_at:
                 started = self._clock()
                 entry.value, entry.read_at = await read(), started

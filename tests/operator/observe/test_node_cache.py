@@ -50,7 +50,7 @@ async def test_one_list_serves_all_for_ten_seconds():
     now[0] += 10
     await reader.read()
     assert cluster.asked == 2
-    await reader.read(anew=True)
+    await reader.read(fresh=True)
     assert cluster.asked == 3, "a decision wants them as they are now"
 
 
@@ -67,7 +67,7 @@ async def test_those_who_want_them_as_they_are_now_share_the_next_list():
     reader = NodeReader(cluster, lambda: 0.0)
     running = [asyncio.create_task(reader.read())]
     await asyncio.sleep(0.01)
-    running += [asyncio.create_task(reader.read(anew=True)) for _ in range(5)]
+    running += [asyncio.create_task(reader.read(fresh=True)) for _ in range(5)]
     await asyncio.sleep(0.01)
     gate.set()
     await asyncio.gather(*running)

@@ -165,4 +165,4 @@ async def test_closing_fails_what_is_not_drawn(model):
 
 def test_an_error_of_ours_passes_as_it_is():
     error = InvalidRequest("steps: got 1", "steps")
-    assert failures.told(error, "r1") is error
+    assert failures.reported(error, "r1") is error

@@ -45,13 +45,13 @@ class NodeReader:
         self._dependencies: dict[Key, NodeDependency] = {}
         self._changed: Callable[[Key], None] = lambda _: None
 
-    async def read(self, *, anew: bool = False) -> Mapping[str, Node] | None:
+    async def read(self, *, fresh: bool = False) -> Mapping[str, Node] | None:
         """The nodes by name; None if the operator may not read them.
 
         They are at most ten seconds old, or twenty times the duration of a LIST if that is longer.
 
         Args:
-            anew: use a LIST that starts now or later. A decision that is made only once needs it, because a node may have
+            fresh: use a LIST that starts now or later. A decision that is made only once needs it, because a node may have
                 become ready since the last LIST.
 
         Raises:
@@ -59,7 +59,7 @@ class NodeReader:
         """
         started = self._lists
         async with self._lock:
-            if self._clock() >= self._good_until or (anew and self._lists == started):
+            if self._clock() >= self._good_until or (fresh and self._lists == started):
                 await self._list()
             return self._nodes
 

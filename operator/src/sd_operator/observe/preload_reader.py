@@ -94,19 +94,19 @@ class PreloadReader:
 
     async def read_now(self, daemon_sets: Iterable[Json], asked: DesiredImages) -> PreloadState:
         """Which nodes hold the images of these shared DaemonSets, by a new read of nodes and pods."""
-        view = self._view(await self.nodes.read(anew=True))
-        return _of_wanted(await self._joined(daemon_sets, [], view, anew=True), asked, view)
+        view = self._view(await self.nodes.read(fresh=True))
+        return _of_wanted(await self._joined(daemon_sets, [], view, fresh=True), asked, view)
 
     async def holding(self, daemon_sets: Iterable[Json], asked: DesiredImages) -> list[Json]:
         """Those of these shared DaemonSets whose runtime image is on every matching node, by a new read."""
         return [each for each in daemon_sets if (await self.read_now([each], asked)).runtime_image_is_there]
 
     async def _joined(
-        self, daemon_sets: Iterable[Json], pods: list[Json], view: View, *, anew: bool = False
+        self, daemon_sets: Iterable[Json], pods: list[Json], view: View, *, fresh: bool = False
     ) -> PreloadState:
-        return joined([await self._state(each, pods, view, anew=anew) for each in daemon_sets])
+        return joined([await self._state(each, pods, view, fresh=fresh) for each in daemon_sets])
 
-    async def _state(self, live: Json, pods: list[Json], view: View, *, anew: bool) -> PreloadState:
+    async def _state(self, live: Json, pods: list[Json], view: View, *, fresh: bool) -> PreloadState:
         """The state of one DaemonSet, computed once for all services that share it."""
         metadata = live["metadata"]
         if not is_shared(live):
@@ -118,7 +118,7 @@ class PreloadReader:
             return _with_names(of_daemon_set(live, found, view), live, found, view)
 
         version = hash((metadata.get("generation"), str(live.get("status"))))
-        return await self._states.get((metadata["uid"], version), read, anew=anew)
+        return await self._states.get((metadata["uid"], version), read, fresh=fresh)
 
     def _view(self, nodes: Mapping[str, Node] | None) -> View:
         return View(nodes, self.most_listed, self.clock())

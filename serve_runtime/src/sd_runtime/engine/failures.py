@@ -43,7 +43,7 @@ def one_line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def told(error: Exception, request_id: str, *, quoted: bool = False) -> RuntimeFailure:
+def reported(error: Exception, request_id: str, *, quoted: bool = False) -> RuntimeFailure:
     """Return the error that a client may see.
 
     The message of a library's error is left out, since it may contain the prompt. The type of the error and the

@@ -12,7 +12,7 @@ from sd_runtime.engine.interface import Picture, Progress, Update
 
 # Least time between two Progress updates. Each crosses from the replica to the ingress, and a small model takes a
 # hundred steps a second.
-_TOLD_SECONDS = 0.1
+_REPORT_SECONDS = 0.1
 
 
 class RequestUpdates:
@@ -36,8 +36,8 @@ class RequestUpdates:
         self._clock = clock
         self._unread: deque[Update | Exception] = deque()
         self._arrived = asyncio.Event()
-        self._told: Progress | None = None
-        self._told_at = 0.0
+        self._reported: Progress | None = None
+        self._reported_at = 0.0
 
     async def updates(self) -> AsyncIterator[Update]:
         """Yield all updates, until each image has arrived.
@@ -64,18 +64,18 @@ class RequestUpdates:
     def advanced(self) -> None:
         """Report that some images of the request took a step."""
         progress = self._progress(0)
-        first = self._told is None or self._told.step == 0
-        self._tell(progress, always=first or progress.step == progress.steps)
+        first = self._reported is None or self._reported.step == 0
+        self._report(progress, always=first or progress.step == progress.steps)
 
     def waits(self, ahead: int) -> None:
         """Report that the first image of the request waits behind `ahead` other images."""
-        if self._told is None or ahead != self._told.ahead:
-            self._tell(self._progress(ahead), always=self._told is None)
+        if self._reported is None or ahead != self._reported.ahead:
+            self._report(self._progress(ahead), always=self._reported is None)
 
-    def _tell(self, progress: Progress, *, always: bool) -> None:
+    def _report(self, progress: Progress, *, always: bool) -> None:
         now = self._clock()
-        if always or now - self._told_at >= _TOLD_SECONDS:
-            self._told, self._told_at = progress, now
+        if always or now - self._reported_at >= _REPORT_SECONDS:
+            self._reported, self._reported_at = progress, now
             self.put(progress)
 
     def _progress(self, ahead: int) -> Progress:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A request's body travels to the ingress with its headers, where the proxy has it whole by then.
+"""Sends a request's body to the ingress together with its headers, if the proxy has received the whole body by then.
 
-By itself Serve's ingress asks the proxy for the body, and then for news of the client, with two calls of a Ray actor for each
-request. Nothing here needs the news: the proxy cancels the call when the client leaves. A body that takes its time, or
-does not fit into one piece, goes Serve's way.
+Serve's ingress makes two calls of a Ray actor for each request: one for the body, and one that reports a client that
+leaves. The runtime does not need the second call, because the proxy cancels the request when the client leaves. A slow
+body, or a body of more than one message, takes Serve's own way.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class WholeBody:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand a request on, its body beside its headers."""
+        """Pass a request on, with its body beside its headers."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -42,14 +42,14 @@ class WholeBody:
 
 
 class _Again:
-    """Gives the first message once more, and then those that follow."""
+    """Returns the first message again, and then the messages that follow."""
 
     def __init__(self, first: asyncio.Future[Message], receive: Receive) -> None:
         self._first: asyncio.Future[Message] | None = first
         self._receive = receive
 
     async def receive(self) -> Message:
-        """The next message."""
+        """Return the next message."""
         if self._first is None:
             return await self._receive()
         message = await self._first
@@ -65,24 +65,24 @@ _serves_own: Callable[[StreamingHTTPRequest], Messages] = StreamingHTTPRequest.r
 
 
 def install() -> None:
-    """Have Serve, in the process of an ingress, read the bodies that came with the headers."""
+    """Make Serve read the bodies that came with the headers; called in the process of an ingress."""
     StreamingHTTPRequest.receive_asgi_messages = property(_messages)
 
 
 def _messages(request: StreamingHTTPRequest) -> Messages:
-    """Where Serve gets the ASGI messages of a request from."""
+    """Return the function from which Serve receives the ASGI messages of a request."""
     body = request.asgi_scope.pop(_BODY, None)
     return _serves_own(request) if body is None else _Given(body).messages
 
 
 class _Given:
-    """A body that is here; nothing follows it."""
+    """A body that was received whole; no message follows it."""
 
     def __init__(self, body: bytes) -> None:
         self._unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def messages(self, _: Any) -> bytes:
-        """The body, pickled as Serve's proxy does it; who asks again waits until the request is over."""
+        """Return the body, pickled as Serve's proxy does it; a second call waits until the request is over."""
         if not self._unread:
             await asyncio.Event().wait()
         unread, self._unread = self._unread, []

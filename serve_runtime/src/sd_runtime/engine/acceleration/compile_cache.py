@@ -48,7 +48,7 @@ def use(model: ModelConfig, kind: str) -> Path | None:
     return folder
 
 
-def tell() -> None:
+def report() -> None:
     """Log how many graphs were compiled, and how many were found in the cache."""
     counted = torch._dynamo.utils.counters["inductor"]  # noqa: SLF001 - torch's own guide reads these counters
     logger.info(

@@ -110,7 +110,7 @@ class Admission:
         stream.cancel()
         self._report("failed", [each for each in stream.tasks if each in failed])
         self._report("cancelled", [each for each in stream.tasks if each not in failed])
-        stream.put(failures.told(error, stream.tasks[0].request.id))
+        stream.put(failures.reported(error, stream.tasks[0].request.id))
 
     def _report(self, outcome: Outcome, tasks: Sequence[ImageTask]) -> None:
         for _ in tasks:

@@ -59,7 +59,7 @@ def warm_up(model: LoadedModel, startup: Startup) -> None:
             if fixed:
                 _draw(model, shape, 1, _UNGUIDED)
     if model.tuned.effective["compile"]:
-        compile_cache.tell()
+        compile_cache.report()
 
 
 def prepare(model: LoadedModel, live: LiveConfig) -> None:
@@ -160,7 +160,7 @@ def _draw(model: LoadedModel, shape: _Shape | WarmupShape, count: int, guidance:
             (image,) = Decoder(model.pipeline).decode([pictures[0].trajectory.latents])
         if isinstance(image, Exception) and not isinstance(image, ContentWithheld):
             raise ModelInvalid(
-                f"model.uri: got {model.config.model.uri!r}: {failures.told(image, _REQUEST_ID, quoted=True)}"
+                f"model.uri: got {model.config.model.uri!r}: {failures.reported(image, _REQUEST_ID, quoted=True)}"
             )
 
 
@@ -169,9 +169,9 @@ def _check(model: LoadedModel, shape: _Shape | WarmupShape, failed: Sequence[Fai
     for _, error in failed:
         if isinstance(error, ContentWithheld):
             continue
-        told = failures.told(error, _REQUEST_ID, quoted=True)
+        found = failures.reported(error, _REQUEST_ID, quoted=True)
         kind = ModelUnavailable if failures.out_of_memory(error) else ModelInvalid
         raise kind(
             f"model.uri: got {model.config.model.uri!r}: a {type(model.pipeline).__name__} cannot generate an image of"
-            f" {shape.width}x{shape.height}: {told}"
+            f" {shape.width}x{shape.height}: {found}"
         ) from error

@@ -49,7 +49,7 @@ class Worker:
         self._observer = observer
         self._inbox: queue.SimpleQueue[RequestUpdates | None] = queue.SimpleQueue()
         self._streams: dict[ImageTask, RequestUpdates] = {}
-        self._memory_told = 0.0
+        self._memory_reported = 0.0
         self._most = 0  # the largest number of images at once since the last idle time
         self._open = True
         self._thread = threading.Thread(target=self._run, name="drawing", daemon=True)
@@ -74,7 +74,7 @@ class Worker:
         Such a tick may take minutes. Requests that have arrived meanwhile receive their position in the queue.
         """
         self._take_arrived()
-        self._tell(Tick(advanced=[task]))
+        self._report(Tick(advanced=[task]))
         self._watch()
 
     def _run(self) -> None:
@@ -137,17 +137,17 @@ class Worker:
             tick = Tick(failed=[(task, error) for task in lost])
             for task in lost:
                 task.cancelled = True
-        self._tell(tick)
+        self._report(tick)
         self._watch()
 
-    def _tell(self, tick: Tick) -> None:
+    def _report(self, tick: Tick) -> None:
         for task in tick.cancelled:
             if self._streams.pop(task, None) is not None:
                 self._observer.outcome("cancelled")
         for task, error in tick.failed:
             if (stream := self._streams.pop(task, None)) is not None:
                 self._observer.outcome("withheld" if isinstance(error, ContentWithheld) else "failed")
-                stream.put(failures.told(error, task.request.id))
+                stream.put(failures.reported(error, task.request.id))
         for stream in {self._streams[task]: None for task in tick.advanced if task in self._streams}:
             stream.advanced()
         for task in tick.advanced:
@@ -163,8 +163,8 @@ class Worker:
         self._observer.load(len(waiting) + self.arriving(), len(tasks) - len(waiting))
         self._tell_waiting(waiting)
         now = time.monotonic()
-        if now - self._memory_told > _MEMORY_SECONDS:
-            self._memory_told = now
+        if now - self._memory_reported > _MEMORY_SECONDS:
+            self._memory_reported = now
             self._observer.memory(self._device.used())
 
     def _tell_waiting(self, waiting: Sequence[ImageTask]) -> None:

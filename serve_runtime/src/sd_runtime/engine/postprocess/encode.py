@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files with their generation parameters, so that an image can be reproduced and told apart from a photograph.
+"""Image files with their generation parameters, so that an image can be reproduced and distinguished from a photograph.
 
 Each file contains the parameters twice: as the infotext that galleries read, in PNG's chunk `parameters` or EXIF's
 UserComment, and as our JSON, in PNG's chunk `sd-runtime` or EXIF's MakerNote.

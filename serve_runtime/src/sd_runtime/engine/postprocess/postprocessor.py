@@ -162,7 +162,7 @@ class PostProcessor:
             data = self._encode(image, job.task)
             job.stream.put(Preview(job.task.index, number, data, job.task.warnings))
         except Exception as error:  # noqa: BLE001 - an image does not fail with its preview
-            failures.told(error, job.task.request.id)
+            failures.reported(error, job.task.request.id)
 
     def _withhold(self, task: ImageTask, stream: RequestUpdates) -> None:
         self._observer.outcome("withheld")
@@ -170,4 +170,4 @@ class PostProcessor:
 
     def _fail(self, task: ImageTask, stream: RequestUpdates, error: Exception) -> None:
         self._observer.outcome("failed")
-        stream.put(failures.told(error, task.request.id))
+        stream.put(failures.reported(error, task.request.id))
