@@ -97,7 +97,9 @@ class Reconciler:
         except _NOT_ACCEPTED as error:
             spec = None if isinstance(error, InvalidResource) else parse_live(live).spec
             after, snapshot = await assessor.of_refused(live, status.not_accepted(error), spec, before)
+        self.observer.preloads.shared.waits(key, waits=status.lacks_images(after))
         await self._report(live, before, after, snapshot, notes)
+        self.unreported.pop(key, None)
         return status.requeue_seconds(after)
 
     def _forget(self, key: Key) -> None:
@@ -124,7 +126,7 @@ class Reconciler:
         if ray_service := scope.ray_service:
             writer = RayClusterWriter(self.cluster, notes)
             await writer.adjust(ray_service, scope.ray_clusters)
-            await writer.remove_old(_key(scope.resource), ray_service, scope.ray_clusters)
+            await writer.remove_old(scope.key, ray_service, scope.ray_clusters)
         return plan
 
     async def _prepare(self, scope: Scope) -> None:
@@ -164,20 +166,13 @@ class Reconciler:
         )
         after, snapshot = await assessor.of_accepted(scope.resource, situation, scope.before)
         if plan.hold is None and not status.is_upgrading(after):
-            self.rollout.through(_key(scope.resource))
+            self.rollout.through(scope.key)
         return after, snapshot
 
     async def _report(
         self, live: Json, before: Status, after: Status, snapshot: Snapshot, notes: list[Note]
     ) -> None:
         """Write status and Events, and count what has started."""
-        key = Key(live["metadata"]["namespace"], live["metadata"]["name"])
-        self.observer.preloads.shared.waits(key, waits=status.lacks_images(after))
         reporter = Reporter(self.cluster, self.metrics, self.clock)
         await reporter.report(live, before, after, notes)
-        self.unreported.pop(key, None)
         reporter.measure(snapshot, before, after)
-
-
-def _key(resource: Resource) -> Key:
-    return Key(resource.namespace, resource.name)

@@ -21,6 +21,7 @@ from sd_operator.kube import (
 from sd_operator.kube.own_writes import OwnWrites
 from sd_operator.kube.ownership import belongs_to, fills_cache, is_preload, is_shared, owner
 from sd_operator.kube.preload_sharing import SharedPreloads
+from sd_operator.naming import Key
 from sd_operator.observe.observer import LiveChildren
 from sd_operator.observe.preload_reader import DesiredImages
 from sd_operator.reconcile.child_writer import Children, ChildWriter, Identity, identity
@@ -55,6 +56,11 @@ class Scope:
     reads_token: bool
     writer: ChildWriter
     token: str = ""
+
+    @property
+    def key(self) -> Key:
+        """The key of the service."""
+        return Key(self.resource.namespace, self.resource.name)
 
     @property
     def ray_service(self) -> Json | None:
